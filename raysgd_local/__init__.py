@@ -1,0 +1,1 @@
+"""raysgd_local."""

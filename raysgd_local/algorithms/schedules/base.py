@@ -1,0 +1,55 @@
+"""What a schedule is: an `init`/`next` pair over a frozen state, run identically by every member."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+Mode = Literal["parameters", "gradients"]
+
+
+@dataclass(frozen=True)
+class Period:
+    """What happens until the next averaging.
+
+    `tau` local optimizer steps, then one exchange of `parameters`; or, with `gradients`, one exchange of
+    gradients before every optimizer step (then `tau` is 1). `why` explains the newest change, for people.
+    """
+
+    tau: int
+    mode: Mode = "parameters"
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What all members know alike after a committed round: reduced values only, no one's own clock.
+
+    `loss` is the round's mean training loss over all workers, weighted by samples; `samples` and `steps` are
+    totals over all workers since the run began, `epoch` the open epoch (from 0), `elapsed_s` training time,
+    `lr_decay` the learning-rate schedule's decay factor alone (no warm-up, no scaling with workers; 1 at the
+    start).
+    """
+
+    round: int
+    loss: float
+    round_samples: int
+    samples: int
+    steps: int
+    epoch: int
+    elapsed_s: float
+    lr_decay: float
+    workers: int
+
+
+class Schedule(Protocol):
+    """When to average. States are frozen dataclasses that have a `period`; equal inputs give equal states.
+
+    `restore(to_plain(state))` gives the state back (a checkpoint is that plain form).
+    """
+
+    def init(self) -> Any: ...
+
+    def next(self, state: Any, seen: Observation) -> Any: ...
+
+    def restore(self, plain: dict[str, Any]) -> Any: ...

@@ -1,0 +1,59 @@
+"""What a transport is: the collectives of one view. One conformance suite judges every implementation."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+
+
+class Transport(Protocol):
+    """Collectives among the members of one view, in rank order.
+
+    Every method but `cut` is called from one thread. Any failure raises `TransportError`, after the member has
+    closed its own side, so that the others fail within milliseconds too. A closed or cut transport stays so.
+    """
+
+    rank: int
+    world_size: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors handed to the collectives must live."""
+        ...
+
+    def all_reduce(self, flat: torch.Tensor) -> None:
+        """Sum `flat` (contiguous, 1-D, float32 or float64) over all members, in place; the result is
+        bit-identical on all of them."""
+        ...
+
+    def broadcast(self, flat: torch.Tensor, source: int) -> None:
+        """Fill `flat` (contiguous, 1-D, any dtype) on every member with what rank `source` has in it."""
+        ...
+
+    def wire_bytes(self) -> int:
+        """Bytes this member has sent to others in this view since it was connected (never falls)."""
+        ...
+
+    def cut(self) -> None:
+        """Make a collective that is running in another thread fail now. Safe from any thread, at any time."""
+        ...
+
+    def close(self) -> None:
+        """Leave the view. Others that still wait for this member fail. Idempotent."""
+        ...
+
+
+class Network(Protocol):
+    """Connects members into a view; one per process and run."""
+
+    def connect(self, view: int, rank: int, world_size: int) -> Transport:
+        """Join view `view`. Blocks until all `world_size` members are there.
+
+        Raises `TransportError` when the formation time-out passes or `cut(view)` is called meanwhile.
+        """
+        ...
+
+    def cut(self, view: int) -> None:
+        """Abandon view `view` on this member, whether it is being connected or in use. Any thread."""
+        ...
