@@ -1,0 +1,38 @@
+"""When to average: one method a file, each an `init`/`next` pair over a frozen state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from raysgd_local.algorithms.schedules.adacomm import AdaComm
+from raysgd_local.algorithms.schedules.base import Mode, Observation, Period, Schedule
+from raysgd_local.algorithms.schedules.every_step import EveryStep
+from raysgd_local.algorithms.schedules.fixed import FixedPeriod
+from raysgd_local.algorithms.schedules.switch import AtEpoch, AtFirstDecay, Switch, Trigger
+
+SCHEDULES: Mapping[str, type[EveryStep | FixedPeriod | AdaComm | Switch]] = MappingProxyType(
+    {"every-step": EveryStep, "fixed": FixedPeriod, "adacomm": AdaComm, "switch": Switch}
+)
+"""From the kind that a configuration names to the class with its options."""
+
+TRIGGERS: Mapping[str, type[AtEpoch | AtFirstDecay]] = MappingProxyType(
+    {"epoch": AtEpoch, "first-decay": AtFirstDecay}
+)
+"""From the kind of a switch's `when` to the class with its options."""
+
+__all__ = [
+    "SCHEDULES",
+    "TRIGGERS",
+    "AdaComm",
+    "AtEpoch",
+    "AtFirstDecay",
+    "EveryStep",
+    "FixedPeriod",
+    "Mode",
+    "Observation",
+    "Period",
+    "Schedule",
+    "Switch",
+    "Trigger",
+]

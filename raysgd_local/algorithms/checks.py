@@ -1,0 +1,42 @@
+"""What the options of methods have in common when they are validated."""
+
+from __future__ import annotations
+
+import math
+
+from raysgd_local.errors import InputError, nearest
+
+
+def whole_number(field: str, value: object, at_least: int) -> None:
+    """Raises InputError unless `value` is an integer of at least `at_least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+        raise InputError(field, value, f"an integer of at least {at_least}")
+
+
+def number(field: str, value: object, above: float = -math.inf, at_most: float = math.inf) -> None:
+    """Raises InputError unless `value` is a finite number in (above, at_most]."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise InputError(field, value, "a finite number")
+    if not above < value <= at_most:
+        limit = f" and at most {at_most:g}" if math.isfinite(at_most) else ""
+        raise InputError(field, value, f"a number above {above:g}{limit}")
+
+
+def one_of(field: str, value: object, names: tuple[str, ...]) -> None:
+    """Raises InputError unless `value` is one of `names`."""
+    if value not in names:
+        hint = nearest(value, names) if isinstance(value, str) else ""
+        raise InputError(field, value, ", ".join(names), hint)
+
+
+def has_methods(field: str, value: object, methods: tuple[str, ...], allowed: str) -> None:
+    """Raises InputError unless `value` is an object (not a class) with all of `methods`."""
+    if isinstance(value, type):
+        raise InputError(field, value, allowed, f"did you mean {value.__name__}()?")
+    if not all(callable(getattr(value, method, None)) for method in methods):
+        raise InputError(field, value, allowed)
+
+
+def schedule(field: str, value: object) -> None:
+    """Raises InputError unless `value` is a schedule."""
+    has_methods(field, value, ("init", "next", "restore"), "a schedule, such as FixedPeriod(tau=16)")

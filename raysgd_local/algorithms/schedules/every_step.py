@@ -1,0 +1,35 @@
+"""Fully synchronous SGD."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from raysgd_local.algorithms.schedules.base import Observation, Period
+from raysgd_local.records import from_plain
+
+
+@dataclass(frozen=True)
+class EveryStepState:
+    """Nothing to remember but the period itself."""
+
+    period: Period
+
+
+@dataclass(frozen=True)
+class EveryStep:
+    """Average the gradients before every optimizer step: exactly large-batch training on the joined batches,
+    for any optimizer. The baseline that every other schedule is judged by.
+
+    >>> EveryStep().init().period.mode
+    'gradients'
+    """
+
+    def init(self) -> EveryStepState:
+        return EveryStepState(Period(1, "gradients", "gradients are averaged before every step"))
+
+    def next(self, state: EveryStepState, seen: Observation) -> EveryStepState:  # noqa: ARG002 - a constant
+        return state
+
+    def restore(self, plain: dict[str, Any]) -> EveryStepState:
+        return from_plain(EveryStepState, plain)

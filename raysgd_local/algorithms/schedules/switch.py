@@ -1,0 +1,105 @@
+"""One schedule first, another one then: post-local SGD and its relatives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from raysgd_local.algorithms import checks
+from raysgd_local.algorithms.schedules.base import Observation, Period, Schedule
+from raysgd_local.algorithms.schedules.every_step import EveryStep
+from raysgd_local.algorithms.schedules.fixed import FixedPeriod
+
+
+class Trigger(Protocol):
+    """When to switch."""
+
+    def reached(self, seen: Observation) -> str:
+        """Why the switch is due after this round, for people; empty while it is not."""
+        ...
+
+
+@dataclass(frozen=True)
+class AtEpoch:
+    """Switch after the first round seen in epoch `epoch` (counted from 0) or later."""
+
+    epoch: int
+
+    def __post_init__(self) -> None:
+        checks.whole_number("epoch", self.epoch, at_least=1)
+
+    def reached(self, seen: Observation) -> str:
+        return f"epoch {seen.epoch} has begun" if seen.epoch >= self.epoch else ""
+
+
+@dataclass(frozen=True)
+class AtFirstDecay:
+    """Switch after the first round with a decayed learning rate (warm-up and scaling are no decay)."""
+
+    def reached(self, seen: Observation) -> str:
+        return f"the learning rate decayed to {seen.lr_decay:.3g}" if seen.lr_decay < 1 else ""
+
+
+@dataclass(frozen=True)
+class SwitchState:
+    """The states of both schedules; `then` is None, and `switched_s` without meaning, before the switch."""
+
+    period: Period
+    first: Any
+    then: Any = None
+    switched_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Switch:
+    """Follow `first`, and from the switch on `then`, freshly begun: its seconds count from the switch.
+
+    With the defaults this is post-local SGD: Lin, Stich, Patel, Jaggi, "Don't Use Large Mini-Batches, Use Local
+    SGD", ICLR 2020, section 3: synchronous until the first learning-rate decay, then a period of 16.
+
+    Raises InputError unless `first` and `then` are schedules and `when` is a trigger.
+
+    >>> schedule = Switch(EveryStep(), FixedPeriod(4), when=AtEpoch(1))
+    >>> seen = Observation(1, 2.0, 64, 64, 2, epoch=1, elapsed_s=1, lr_decay=1, workers=2)
+    >>> schedule.next(schedule.init(), seen).period
+    Period(tau=4, mode='parameters', why='epoch 1 has begun: fixed period of 4')
+    """
+
+    first: Schedule = field(default_factory=EveryStep)
+    then: Schedule = field(default_factory=FixedPeriod)
+    when: Trigger = field(default_factory=AtFirstDecay)
+
+    def __post_init__(self) -> None:
+        checks.schedule("first", self.first)
+        checks.schedule("then", self.then)
+        checks.has_methods("when", self.when, ("reached",), "AtEpoch(epoch) or AtFirstDecay()")
+
+    def init(self) -> SwitchState:
+        first = self.first.init()
+        return SwitchState(first.period, first)
+
+    def next(self, state: SwitchState, seen: Observation) -> SwitchState:
+        if state.then is not None:
+            since = replace(seen, elapsed_s=seen.elapsed_s - state.switched_s)
+            then = self.then.next(state.then, since)
+            return replace(state, then=then, period=_newest(state.period, state.then.period, then.period))
+        first = self.first.next(state.first, seen)
+        why = self.when.reached(seen)
+        if not why:
+            return SwitchState(first.period, first)
+        then = self.then.init()
+        period = replace(then.period, why=f"{why}: {then.period.why}")
+        return SwitchState(period, first, then, seen.elapsed_s)
+
+    def restore(self, plain: dict[str, Any]) -> SwitchState:
+        return SwitchState(
+            period=Period(**plain["period"]),
+            first=self.first.restore(plain["first"]),
+            then=None if plain["then"] is None else self.then.restore(plain["then"]),
+            switched_s=float(plain["switched_s"]),
+        )
+
+
+def _newest(shown: Period, before: Period, after: Period) -> Period:
+    """The period with the reason of the newest change, which may be the switch itself."""
+    return shown if after == before else after
