@@ -25,8 +25,7 @@ class HolderTable:
 
     def __init__(self, holders: Sequence[Sequence[str]], workers: Sequence[str], nodes: Sequence[str]) -> None:
         self.workers = tuple(workers)
-        node_names = sorted(set(nodes))
-        self.node_of: Ints = np.array([node_names.index(node) for node in nodes], dtype=np.int64)  # (m,)
+        node_names, self.node_of = np.unique(np.array(nodes), return_inverse=True)  # node_of: (m,)
         self.nodes = len(node_names)
         self.holds: Bools = np.zeros((len(holders), len(workers)), dtype=bool)  # (q, m)
         column = {worker: index for index, worker in enumerate(workers)}
@@ -34,7 +33,8 @@ class HolderTable:
             self.holds[chunk, [column[name] for name in names if name in column]] = True
         self.placed: Bools = np.zeros_like(self.holds)  # copies placed just now: moving them costs nothing
         self.copies_on: Ints = np.zeros((len(holders), self.nodes), dtype=np.int64)  # (q, nodes)
-        np.add.at(self.copies_on, (slice(None), self.node_of), self.holds)
+        for index, node in enumerate(self.node_of):
+            self.copies_on[:, node] += self.holds[:, index]
         self.loads: Ints = self.holds.sum(axis=0)  # (m,)
         self._worker_hash: Hashes = np.array([_hash(worker) for worker in workers], dtype=np.uint64)
 
@@ -43,14 +43,15 @@ class HolderTable:
 
     def trim(self, wanted: int) -> None:
         """Drop copies beyond `wanted`: those that share a node first, then from the most loaded."""
-        for chunk in np.flatnonzero(self.holds.sum(axis=1) > wanted):
+        for chunk in _where(self.holds.sum(axis=1) > wanted):
             for _ in range(int(self.holds[chunk].sum()) - wanted):
                 self._remove(chunk, self._dispensable(chunk))
 
     def fill(self, wanted: int) -> None:
-        """Place missing copies, chunks with the fewest first, on the least loaded worker; a new node goes first."""
+        """Place missing copies, chunks with the fewest first, on the least loaded worker; new nodes go first."""
         for copies in range(wanted):
-            for chunk in np.flatnonzero(self.holds.sum(axis=1) == copies):
+            chunks = np.flatnonzero(self.holds.sum(axis=1) == copies)
+            for chunk in chunks[np.argsort(_mix(chunks.astype(np.uint64) ^ _salt(copies)))].tolist():
                 elsewhere = self.copies_on[chunk, self.node_of] == 0
                 lacking = ~self.holds[chunk]
                 self._place(chunk, lacking & elsewhere if elsewhere.any() else lacking)
@@ -58,7 +59,7 @@ class HolderTable:
     def spread(self, wanted: int) -> None:
         """Move copies that share a node to nodes that the chunk has none on, as long as there are any."""
         enough = min(wanted, self.nodes)
-        for chunk in np.flatnonzero((self.copies_on > 0).sum(axis=1) < enough):
+        for chunk in _where((self.copies_on > 0).sum(axis=1) < enough):
             for _ in range(enough - int((self.copies_on[chunk] > 0).sum())):
                 source = self._dispensable(chunk)
                 self._place(chunk, self.copies_on[chunk, self.node_of] == 0)
@@ -129,7 +130,9 @@ class HolderTable:
 
     def _place(self, chunk: int, allowed: Bools) -> None:
         candidates = np.flatnonzero(allowed)
-        keys = (self._ties(chunk, candidates), self.loads[candidates])
+        # Without the salt a worker that was unlucky with a chunk's first copy would be so with its second.
+        ties = _mix(self._ties(chunk, candidates) ^ _salt(int(self.holds[chunk].sum())))
+        keys = (ties, self.loads[candidates])
         self._add(chunk, int(candidates[np.lexsort(keys)[0]]))
 
     def _ties(self, chunks: Ints | int, workers: Ints | int) -> Hashes:
@@ -154,8 +157,16 @@ def _trace(came: dict[int, Move], source: int, target: int) -> list[Move]:
     return path
 
 
+def _where(mask: Bools) -> list[int]:
+    return [int(index) for index in np.flatnonzero(mask)]
+
+
 def _hash(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def _salt(number: int) -> np.uint64:
+    return np.uint64((number + 1) << 48)
 
 
 def _mix(values: Hashes) -> Hashes:

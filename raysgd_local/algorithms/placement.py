@@ -87,7 +87,8 @@ def rebalance(placement: Placement, live: Sequence[Worker], copies: int) -> Plac
     >>> table = rebalance(Placement.empty(4), [Worker("a", "n1"), Worker("b", "n2")], copies=1)
     >>> sorted(table.loads.items())
     [('a', 2), ('b', 2)]
-    >>> moves(table, rebalance(table, [Worker("a", "n1")], copies=1)) == tuple((c, "a") for c in table.held_by("b"))
+    >>> alone = rebalance(table, [Worker("a", "n1")], copies=1)
+    >>> moves(table, alone) == tuple((chunk, "a") for chunk in table.held_by("b"))
     True
     """
     workers = sorted(live, key=lambda worker: worker.id)

@@ -42,10 +42,10 @@ class AdaComm:
 
     Wang & Joshi, "Adaptive Communication Strategies to Achieve the Best Error-Runtime Trade-off in Local-Update
     SGD", MLSys 2019, section 4. There `interval_s` is 60 s, to be scaled to the run, and `tau0` comes from a
-    search. Their theory has the cube of s_0/s_l; the first power is their heuristic. The second rule is their guard
-    against a loss that stands still; it rests while the learning rate changes, or a decay could never lengthen
-    the period. A loss that is not positive in the first round
-    leaves the ratio without meaning: `next` raises InputError. Later rounds without a finite loss are passed over.
+    search. Their theory has the cube of s_0/s_l; the first power is their heuristic. The second rule is their
+    guard against a loss that stands still; it rests while the learning rate changes, or a decay could never
+    lengthen the period. A first loss that is not positive leaves the ratio without meaning: `next` raises
+    InputError. Later rounds without a finite loss are passed over.
 
     Raises InputError unless tau0 ≥ 1, interval_s > 0 and 0 < gamma ≤ 1.
 
