@@ -1,0 +1,141 @@
+"""Splitting the samples of chunks among the ranks that may take them, as fairly as the holdings allow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
+
+
+def apportion(total: int, shares: Floats) -> Ints:
+    """Integers in proportion to `shares` that sum to `total`, by largest remainder; ties go to lower ranks.
+
+    >>> apportion(10, np.array([1.0, 1.0, 2.0]))
+    array([3, 2, 5])
+    """
+    if total == 0 or shares.sum() == 0:
+        return np.zeros(len(shares), dtype=np.int64)
+    exact = total * (shares / shares.sum())
+    parts: Ints = np.floor(exact).astype(np.int64)
+    missing = total - int(parts.sum())
+    parts[np.argsort(parts - exact, kind="stable")[:missing]] += 1
+    return parts
+
+
+def split_among_holders(counts: Ints, eligible: Bools, shares: Floats) -> Ints:
+    """How many of each chunk's samples each rank gets, only from chunks that it may take: (chunks, ranks).
+
+    counts: (q,); eligible: (q, m), a rank at least in every row with samples; shares: (m,), all above 0. Totals
+    are in proportion to shares; where the holdings don't allow it, as nearly as they do: the highest total
+    per share is as low as it can be, then the next. Each chunk is spread over all its ranks where it can be.
+
+    Where the shares can't be had, a minimum cut shows the ranks whose chunks are too many; those share
+    theirs among themselves, and the others the rest (the decomposition algorithm of Fujishige, 1980).
+
+    >>> split_among_holders(np.array([6, 2]), np.array([[True, False], [True, True]]), np.array([1.0, 1.0]))
+    array([[6, 0],
+           [0, 2]])
+    """
+    flow = route(counts, eligible, apportion(int(counts.sum()), shares))
+    if flow.complete:
+        return flow.amounts
+    amounts = np.zeros(eligible.shape, dtype=np.int64)
+    for chunks, ranks in ((flow.crowded_chunks, flow.crowded_ranks), (~flow.crowded_chunks, ~flow.crowded_ranks)):
+        part = np.ix_(chunks, ranks)
+        amounts[part] = split_among_holders(counts[chunks], eligible[part], shares[ranks])
+    return amounts
+
+
+def split_among_all(counts: Ints, preferred: Bools, shares: Floats) -> Ints:
+    """The same with totals exactly in proportion: what the preferred ranks can't take goes to the others."""
+    targets = apportion(int(counts.sum()), shares)
+    amounts = route(counts, preferred, targets).amounts
+    return amounts + _northwest(counts - amounts.sum(axis=1), targets - amounts.sum(axis=0))
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A maximum flow from chunks to ranks, and the source's side of its minimum cut."""
+
+    amounts: Ints  # (q, m)
+    complete: bool
+    crowded_chunks: Bools  # (q,)
+    crowded_ranks: Bools  # (m,)
+
+
+def route(counts: Ints, eligible: Bools, targets: Ints) -> Flow:
+    """As much of `counts` as fits, no rank over its target; begun with an even spread, to stay near it."""
+    from scipy.sparse.csgraph import breadth_first_order, maximum_flow
+
+    begun = _spread(counts, eligible, targets)
+    residual = _Residual(counts, eligible, targets, begun)
+    source, sink = 0, 1 + len(counts) + len(targets)
+    found = maximum_flow(residual.graph(), source, sink)
+    chunks, ranks = slice(1, 1 + len(counts)), slice(1 + len(counts), sink)
+    amounts = begun + found.flow[chunks, ranks].toarray().astype(np.int64)
+    left = _Residual(counts, eligible, targets, amounts).graph()
+    reached = np.zeros(sink + 1, dtype=bool)
+    reached[breadth_first_order(left, source, return_predecessors=False)] = True
+    return Flow(amounts, bool(amounts.sum() == counts.sum()), reached[chunks], reached[ranks])
+
+
+@dataclass(frozen=True)
+class _Residual:
+    """What can still be moved: forward as far as there is room, back what is there."""
+
+    counts: Ints
+    eligible: Bools
+    targets: Ints
+    amounts: Ints
+
+    def graph(self) -> object:
+        """Capacities as a scipy CSR matrix; vertices: source, q chunks, m ranks, sink."""
+        from scipy.sparse import csr_matrix
+
+        q, m = self.eligible.shape
+        chunk, rank = np.nonzero(self.eligible)
+        here = self.amounts[chunk, rank]
+        edges = [
+            (np.zeros(q, dtype=np.int64), 1 + np.arange(q), self.counts - self.amounts.sum(axis=1)),
+            (1 + chunk, 1 + q + rank, self.counts[chunk] - here),
+            (1 + q + rank, 1 + chunk, here),
+            (1 + q + np.arange(m), np.full(m, 1 + q + m), self.targets - self.amounts.sum(axis=0)),
+        ]
+        tails, heads, rooms = (np.concatenate(column) for column in zip(*edges, strict=True))
+        used = rooms > 0
+        entries = (rooms[used].astype(np.int32), (tails[used], heads[used]))
+        return csr_matrix(entries, shape=(q + m + 2, q + m + 2))
+
+
+def _spread(counts: Ints, eligible: Bools, targets: Ints) -> Ints:
+    """Each chunk over its ranks in proportion to targets, scaled down where a rank would get too much: (q, m)."""
+    pull = eligible * targets.astype(np.float64)
+    rows = pull.sum(axis=1, keepdims=True)
+    even = np.divide(pull, rows, out=np.zeros_like(pull), where=rows > 0) * counts[:, None]
+    totals = even.sum(axis=0)
+    room = np.minimum(1.0, np.divide(targets, totals, out=np.ones_like(totals), where=totals > 0))
+    amounts: Ints = np.floor(even * room * (1 - 1e-12)).astype(np.int64)
+    return amounts
+
+
+def _northwest(rows: Ints, columns: Ints) -> Ints:
+    """A table with these row and column sums (which agree): the north-west corner rule."""
+    edges = np.concatenate(([0], np.cumsum(rows))), np.concatenate(([0], np.cumsum(columns)))
+    low = np.maximum(edges[0][:-1, None], edges[1][None, :-1])
+    high = np.minimum(edges[0][1:, None], edges[1][None, 1:])
+    overlaps: Ints = np.maximum(0, high - low)
+    return overlaps
+
+
+def as_mask(holders: Sequence[Sequence[int]], ranks: int) -> Bools:
+    """Holders by chunk as a table of (chunks, ranks)."""
+    mask = np.zeros((len(holders), ranks), dtype=bool)
+    for chunk, row in enumerate(holders):
+        mask[chunk, list(row)] = True
+    return mask
