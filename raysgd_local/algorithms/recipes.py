@@ -1,0 +1,90 @@
+"""Named combinations of the choices in `Algorithm`, with their papers' values where they give any. No code of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from raysgd_local.algorithms.algorithm import Algorithm
+from raysgd_local.algorithms.schedules import AdaComm, AtFirstDecay, EveryStep, FixedPeriod, Switch
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A method by the name people know it by; `summary` is one line, `traps` what goes wrong in practice."""
+
+    name: str
+    summary: str
+    citation: str
+    formula: str
+    traps: str
+    algorithm: Algorithm
+
+
+_ALL = (
+    Recipe(
+        name="sync-sgd",
+        summary="Average the gradients before every step: exactly large-batch SGD. The baseline.",
+        citation="Dekel, Gilad-Bachrach, Shamir, Xiao. Optimal Distributed Online Prediction Using Mini-Batches. "
+        "JMLR 2012",
+        formula="x ← x − η·Σ_i p_i g_i, p_i worker i's share of the step's samples",
+        traps="Every step waits for the slowest worker and for the network.",
+        algorithm=Algorithm(schedule=EveryStep()),
+    ),
+    Recipe(
+        name="local-sgd",
+        summary="A fixed number of local steps, then average the parameters.",
+        citation="Stich. Local SGD Converges Fast and Communicates Little. ICLR 2019",
+        formula="x_i ← x_i − η g_i, τ times; then x_i ← Σ_j p_j x_j",
+        traps="A long period and unequal data move the fixed point away from the minimum; search τ.",
+        algorithm=Algorithm(schedule=FixedPeriod(tau=16)),
+    ),
+    Recipe(
+        name="k-avg",
+        summary="K-step averaging: local SGD, with K chosen above 1 for convergence as well as for speed.",
+        citation="Zhou, Cong. On the Convergence Properties of a K-step Averaging Stochastic Gradient Descent "
+        "Algorithm for Nonconvex Optimization. IJCAI 2018",
+        formula="local SGD with τ = K",
+        traps="Quality dropped from K = 32 on in the paper's VGG runs on CIFAR-10; the best K is to be searched.",
+        algorithm=Algorithm(schedule=FixedPeriod(tau=8)),
+    ),
+    Recipe(
+        name="pr-sgd",
+        summary="Parallel restarted SGD: each round restarts every worker from the mean.",
+        citation="Yu, Yang, Zhu. Parallel Restarted SGD with Faster Convergence and Less Communication: "
+        "Demystifying Why Model Averaging Works for Deep Learning. AAAI 2019",
+        formula="local SGD; momentum begins anew each round",
+        traps="The analysed method is plain SGD, so nothing of a round but the mean outlives it.",
+        algorithm=Algorithm(schedule=FixedPeriod(tau=16), optimizer_state="reset"),
+    ),
+    Recipe(
+        name="sparknet",
+        summary="Long rounds for slow networks: average after 50 local steps.",
+        citation="Moritz, Nishihara, Stoica, Jordan. SparkNet: Training Deep Networks in Spark. ICLR 2016",
+        formula="local SGD with τ = 50",
+        traps="With small training sets 50 steps are many epochs a round: workers overfit their own part.",
+        algorithm=Algorithm(schedule=FixedPeriod(tau=50)),
+    ),
+    Recipe(
+        name="adacomm",
+        summary="Begin with a long period and shorten it as the loss falls.",
+        citation="Wang, Joshi. Adaptive Communication Strategies to Achieve the Best Error-Runtime Trade-off in "
+        "Local-Update SGD. MLSys 2019",
+        formula="every T0 seconds: b = ⌈√((s_0/s)·(F/F_0))·τ_0⌉; τ ← b if b < τ or the learning rate decayed, "
+        "else ⌊τ/2⌋; never below 1",
+        traps="T0 (60 s in the paper) has to suit the run's length; search τ_0; the loss must be positive.",
+        algorithm=Algorithm(schedule=AdaComm()),
+    ),
+    Recipe(
+        name="post-local-sgd",
+        summary="Synchronous until the learning rate first decays, local SGD from there on: generalises better.",
+        citation="Lin, Stich, Patel, Jaggi. Don't Use Large Mini-Batches, Use Local SGD. ICLR 2020",
+        formula="τ = 1 on gradients, then local SGD with τ = 16",
+        traps="Without a learning-rate decay it never switches: name an epoch instead.",
+        algorithm=Algorithm(schedule=Switch(EveryStep(), FixedPeriod(tau=16), when=AtFirstDecay())),
+    ),
+)
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe in _ALL})
+"""The recipes by name."""
