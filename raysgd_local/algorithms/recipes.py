@@ -1,4 +1,4 @@
-"""Named combinations of the choices in `Algorithm`, with their papers' values where they give any. No code of their own."""
+"""Named combinations of the choices in `Algorithm`, with the values of their papers. No code of their own."""
 
 from __future__ import annotations
 
