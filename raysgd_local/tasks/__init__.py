@@ -1,0 +1,57 @@
+"""The shipped tasks, by name, and the way to a task of one's own. Importing this loads no torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from raysgd_local.errors import InputError, nearest
+from raysgd_local.plugins import class_path, find_class
+from raysgd_local.tasks.base import Task
+from raysgd_local.tasks.optimizer import Optimizer
+
+if TYPE_CHECKING:
+    from raysgd_local.tasks.digits import Digits
+    from raysgd_local.tasks.vision import FashionMNIST
+
+__all__ = ["TASKS", "Digits", "FashionMNIST", "Optimizer", "Task", "find_task", "task_name"]
+
+TASKS = {
+    "digits": "raysgd_local.tasks.digits:Digits",
+    "fashion-mnist": "raysgd_local.tasks.vision:FashionMNIST",
+}
+"""Names used in configurations, and where each task's class is."""
+
+_PUBLIC = {"Digits": "digits", "FashionMNIST": "fashion-mnist"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return find_task(_PUBLIC[name])
+
+
+def find_task(name: str) -> type[Task]:
+    """The task class called `name`: one of `TASKS`, or `module:Class` for a user's own.
+
+    Raises `InputError` (field `name`) where there is no such task, or where its module can't be imported.
+
+    >>> find_task("digits").__name__
+    'Digits'
+    """
+    if not isinstance(name, str) or (name not in TASKS and ":" not in name):
+        allowed = f"one of {', '.join(TASKS)}, or module:Class for a task of your own"
+        raise InputError("name", name, allowed, nearest(str(name), TASKS))
+    found = find_class(TASKS.get(name, name), "name")
+    if not issubclass(found, Task):
+        raise InputError("name", name, "a subclass of raysgd_local.tasks.Task")
+    return found
+
+
+def task_name(task: Task) -> str:
+    """The name that `find_task` finds this task's class under.
+
+    >>> task_name(find_task("digits")())
+    'digits'
+    """
+    path = class_path(type(task))
+    return next((name for name, where in TASKS.items() if where == path), path)

@@ -1,0 +1,120 @@
+"""The command line. What the user gave is validated before torch or Ray is loaded."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from raysgd_local.errors import InputError, RaySGDError
+
+INTERRUPTED = 130
+USAGE_ERROR: Any = typer.BadParameter.__base__  # typer's, or click's under older versions of typer
+
+app = typer.Typer(
+    help="Elastic distributed training on Ray with local-update SGD.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Do what the arguments say; returns the exit status, with any error told on standard error.
+
+    0 finished, 1 error in user code, 2 bad input, 3 run lost, 130 interrupted.
+    """
+    try:
+        status = app(list(arguments), prog_name="raysgd-local", standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except RaySGDError as error:
+        return _tell(error, error.exit_status)
+    except USAGE_ERROR as error:
+        return _tell(error.format_message(), InputError.exit_status)
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+
+
+def _tell(message: object, status: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return status
+
+
+@app.callback(invoke_without_command=True)
+def _program(
+    context: typer.Context,
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if show_version:
+        print(f"raysgd-local {version('raysgd-local')}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command()
+def train(
+    config: Annotated[Path | None, typer.Argument(help="A YAML file; without one, digits with 4 workers.")] = None,
+    method: Annotated[str | None, typer.Option(help="A recipe in place of the file's algorithm.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: task.epochs=5")
+    ] = None,
+    storage: Annotated[str | None, typer.Option(help="The directory that run directories go to.")] = None,
+    name: Annotated[str | None, typer.Option(help="The run directory's name.")] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="auto|PATH", help="Go on from this run; auto: from the one named, if it exists."),
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="A Ray cluster; without one, this machine.")] = None,
+) -> None:
+    """Train. The last line printed is the run directory."""
+    from raysgd_local import config as configuration
+    from raysgd_local import run_directory
+
+    if resume is not None and resume != "auto":
+        run = run_directory.enclosing(resume)
+        config = config or run / run_directory.CONFIG
+        if name is None:
+            storage, name = str(run.parent), run.name
+    plan = configuration.load(config, method=method, settings=settings or (), storage=storage, name=name)
+    if resume == "auto" and plan.name is None:
+        raise InputError("name", None, "the run's name, with --resume auto", "add --name")
+    plan.check()
+    run_directory.check_storage(plan.storage)
+    if resume is None and plan.name is not None:
+        run_directory.refuse_existing(plan.storage, plan.name)
+    from raysgd_local.trainer import LocalSGDTrainer
+
+    result = LocalSGDTrainer.from_config(plan).fit(resume=resume, address=address)
+    print(result.path, flush=True)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run directories.")],
+    output: Annotated[Path | None, typer.Option(help="The page's file.")] = None,
+) -> None:
+    """One self-contained HTML page; of several runs, side by side. Prints the page's path."""
+    from raysgd_local.report import write_report
+
+    print(write_report(runs, output))
+
+
+@app.command()
+def methods(name: Annotated[str | None, typer.Argument(help="A method, to see all about it.")] = None) -> None:
+    """Every method, one line and its paper; of one, everything."""
+    from raysgd_local import methods_text
+
+    print(methods_text.one(name) if name else methods_text.every())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""The configuration of a run: YAML in, one frozen and validated value out, without torch or Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files as package_files
+from pathlib import Path
+from typing import Any
+
+from raysgd_local.algorithms.algorithm import Algorithm
+from raysgd_local.config import files
+from raysgd_local.config.alternatives import BUILDER, find_recipe, method_name
+from raysgd_local.config.model import (
+    Checkpoints,
+    Config,
+    Stop,
+    Target,
+    Timeouts,
+    Workers,
+    from_mapping,
+    from_yaml,
+)
+
+__all__ = [
+    "Checkpoints",
+    "Config",
+    "Stop",
+    "Target",
+    "Timeouts",
+    "Workers",
+    "find_recipe",
+    "from_mapping",
+    "from_yaml",
+    "load",
+    "method_name",
+]
+
+
+def load(
+    path: str | Path | None = None,
+    *,
+    method: str | None = None,
+    settings: Sequence[str] = (),
+    storage: str | None = None,
+    name: str | None = None,
+) -> Config:
+    """The configuration in a YAML file (without one, the shipped digits run), changed by what else is given.
+
+    `method` puts a recipe in place of the file's algorithm; then each of `settings` (`a.b=value`) applies. Raises
+    `InputError` for whatever can't be used.
+
+    >>> load(method="local-sgd", settings=["algorithm.schedule.tau=4"]).algorithm.schedule
+    FixedPeriod(tau=4)
+    """
+    tree: dict[str, Any] = files.read(path) if path is not None else _shipped()
+    if method is not None:
+        tree["algorithm"] = BUILDER.plain(find_recipe(method).algorithm, Algorithm)
+    tree = files.override(tree, settings)
+    tree |= {key: value for key, value in (("storage", storage), ("name", name)) if value is not None}
+    return from_mapping(tree)
+
+
+def _shipped() -> dict[str, Any]:
+    return files.parse((package_files("raysgd_local") / "defaults" / "digits.yaml").read_text(encoding="utf-8"))

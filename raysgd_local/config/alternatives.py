@@ -1,0 +1,39 @@
+"""Which annotations in a task or an algorithm stand for several classes, and how a configuration names them."""
+
+from __future__ import annotations
+
+from raysgd_local.algorithms.algorithm import Algorithm
+from raysgd_local.algorithms.placement import ChunkPlacement, DisjointChunks, RedundantChunks
+from raysgd_local.algorithms.recipes import RECIPES, Recipe
+from raysgd_local.algorithms.schedules import SCHEDULES, TRIGGERS, Schedule, Trigger
+from raysgd_local.config.build import Alternative, Builder, table
+from raysgd_local.errors import InputError, nearest
+from raysgd_local.tasks import Task, find_task, task_name
+
+_SCHEDULE = table(SCHEDULES)
+
+BUILDER = Builder(
+    {
+        Task: Alternative("name", find_task, task_name),
+        Schedule: _SCHEDULE,
+        Trigger: table(TRIGGERS),
+        ChunkPlacement: table({"disjoint": DisjointChunks, "redundant": RedundantChunks}),
+    }
+)
+
+
+def find_recipe(name: str) -> Recipe:
+    """The recipe called `name`. Raises `InputError` (field `method`) where there is none."""
+    if name not in RECIPES:
+        raise InputError("method", name, f"one of {', '.join(RECIPES)}", nearest(name, RECIPES))
+    return RECIPES[name]
+
+
+def method_name(algorithm: Algorithm) -> str:
+    """What to call this algorithm: the recipe that it is, or else its schedule's kind.
+
+    >>> method_name(find_recipe("k-avg").algorithm), method_name(Algorithm())
+    ('k-avg', 'adacomm')
+    """
+    same = (recipe.name for recipe in RECIPES.values() if recipe.algorithm == algorithm)
+    return next(same, _SCHEDULE.name_of(algorithm.schedule).rpartition(":")[2])

@@ -1,0 +1,186 @@
+"""Frozen dataclasses from plain values, and back: the dataclasses say which settings there are, nothing else does.
+
+A field's annotation decides what is allowed there. Where it names an *alternative* (a schedule, a task), a key in
+the mapping says which class is meant, and the other keys are that class's fields. What a class finds wrong with
+its own values comes out as its `InputError`, with the path put before it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError
+
+from raysgd_local.config.describe import WORDS, describe
+from raysgd_local.errors import InputError, nearest
+from raysgd_local.plugins import class_path, find_class
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """How a mapping names its class: the value of `key` is looked up with `find`, and `name_of` undoes that.
+
+    `find` raises `InputError` (field `key`) for a name that there isn't.
+    """
+
+    key: str
+    find: Callable[[Any], type]
+    name_of: Callable[[Any], str]
+
+
+def table(names: Mapping[str, type]) -> Alternative:
+    """The alternative that a table of names lists, chosen with `kind`; `module:Class` is one of the user's own."""
+    paths = {class_path(kind): name for name, kind in names.items()}
+
+    def find(name: Any) -> type:
+        if isinstance(name, str) and ":" in name:
+            return find_class(name, "kind")
+        if name not in list(names):
+            allowed = f"one of {', '.join(names)}, or module:Class"
+            raise InputError("kind", name, allowed, nearest(str(name), names))
+        return names[name]
+
+    def name_of(value: Any) -> str:
+        path = class_path(type(value))
+        return paths.get(path, path)
+
+    return Alternative("kind", find, name_of)
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Builds values by annotation; `alternatives` says which annotations stand for several classes."""
+
+    alternatives: Mapping[Any, Alternative]
+
+    def build(self, hint: Any, plain: Any, path: str, default: Any = None) -> Any:
+        """The value of type `hint` that `plain` describes; what `plain` leaves out is as in `default`.
+
+        Raises `InputError` with a dotted path that begins with `path`.
+        """
+        if hint in self.alternatives:
+            return self._alternative(self.alternatives[hint], plain, path, default)
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            return self._dataclass(hint, _mapping(plain, path, describe(hint)), path, default)
+        origin, args = get_origin(hint), get_args(hint)
+        if origin in (Union, types.UnionType) and any(self._nested(arg) for arg in args):
+            if plain is None and type(None) in args:
+                return None
+            return self.build(next(arg for arg in args if self._nested(arg)), plain, path, default)
+        if origin is tuple and args[1:] == (...,):
+            if not isinstance(plain, (list, tuple)):
+                raise InputError(path, plain, describe(hint))
+            return tuple(self.build(args[0], item, f"{path}.{i}") for i, item in enumerate(plain))
+        return _leaf(hint, plain, path)
+
+    def plain(self, value: Any, hint: Any = None) -> Any:
+        """What `build(hint, …)` makes `value` of again, in lists, mappings, numbers and text only."""
+        named = self._alternative_of(hint, value)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            hints = typing.get_type_hints(type(value))
+            fields = {f.name: self.plain(getattr(value, f.name), hints[f.name]) for f in _settings(type(value))}
+            return {named.key: named.name_of(value), **fields} if named else fields
+        if isinstance(value, (list, tuple)):
+            return [self.plain(item) for item in value]
+        return value if type(value) in WORDS else TypeAdapter(type(value)).dump_python(value, mode="json")
+
+    def _alternative_of(self, hint: Any, value: Any) -> Alternative | None:
+        hints = [] if value is None else [hint, *get_args(hint)]
+        return next((self.alternatives[h] for h in hints if h in self.alternatives), None)
+
+    def _nested(self, hint: Any) -> bool:
+        return hint in self.alternatives or dataclasses.is_dataclass(hint)
+
+    def _alternative(self, named: Alternative, plain: Any, path: str, default: Any) -> Any:
+        given = _mapping(plain, path, f"a mapping with {named.key}")
+        key = given.get(named.key, named.name_of(default) if default is not None else None)
+        try:
+            kind = named.find(key)
+        except InputError as error:
+            raise error.under(path) from error
+        if not dataclasses.is_dataclass(kind):
+            raise InputError(f"{path}.{named.key}", key, "a dataclass: its fields are the settings")
+        settings = {name: value for name, value in given.items() if name != named.key}
+        return self._dataclass(kind, settings, path, default if type(default) is kind else None, named.key)
+
+    def _dataclass(self, kind: type, given: Mapping[str, Any], path: str, default: Any, key: str = "") -> Any:
+        fields = {field.name: field for field in _settings(kind)}
+        _refuse_unknown(given, [*([key] if key else []), *fields], path)
+        if default is not None and _chooses_anew(fields.values(), given, default):
+            default = None
+        hints = typing.get_type_hints(kind, include_extras=True)
+        values = {}
+        for name, field in fields.items():
+            inner = getattr(default, name) if default is not None else _default(field)
+            if name in given:
+                values[name] = self.build(hints[name], given[name], f"{path}.{name}", _none_if_missing(inner))
+            elif inner is not dataclasses.MISSING:
+                values[name] = inner
+            else:
+                raise InputError(f"{path}.{name}", None, describe(hints[name]), "it has no default")
+        try:
+            return kind(**values)
+        except InputError as error:
+            raise error.under(path) from error
+
+
+def _settings(kind: Any) -> list[dataclasses.Field[Any]]:
+    return [field for field in dataclasses.fields(kind) if field.init]
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    factory = field.default_factory
+    return field.default if factory is dataclasses.MISSING else factory()
+
+
+def _none_if_missing(value: Any) -> Any:
+    return None if value is dataclasses.MISSING else value
+
+
+def _chooses_anew(fields: Iterable[dataclasses.Field[Any]], given: Mapping[str, Any], default: Any) -> bool:
+    """Whether a field marked `alternative` changes: the default's other values were chosen for the old one."""
+    marked = (field.name for field in fields if field.metadata.get("alternative"))
+    return any(given.get(name, getattr(default, name)) != getattr(default, name) for name in marked)
+
+
+def _mapping(plain: Any, path: str, allowed: str) -> Mapping[str, Any]:
+    if plain is None:
+        return {}
+    if not isinstance(plain, dict):
+        raise InputError(path, plain, allowed)
+    return plain
+
+
+def _refuse_unknown(given: Mapping[str, Any], names: list[str], path: str) -> None:
+    for name in given:
+        if name not in names:
+            raise unknown_key(f"{path}.{name}", str(name), names)
+
+
+def unknown_key(path: str, name: str, names: list[str]) -> InputError:
+    """The error for a key that nothing reads."""
+    return InputError(path, name, f"the keys {', '.join(names)}" if names else "no keys", nearest(name, names))
+
+
+def _leaf(hint: Any, plain: Any, path: str) -> Any:
+    try:
+        return _adapter(hint).validate_python(plain)
+    except ValidationError as error:
+        raise InputError(path, plain, describe(hint)) from error
+
+
+@functools.cache
+def _adapter(hint: Any) -> TypeAdapter[Any]:
+    try:
+        return TypeAdapter(hint, config=ConfigDict(strict=True))
+    except PydanticSchemaGenerationError as error:
+        raise TypeError(
+            f"a setting can't have the type {hint}: use numbers, text, dataclasses or tuples"
+        ) from error

@@ -1,0 +1,50 @@
+"""Types in plain words, for messages about what is allowed."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import annotated_types
+from pydantic import BaseModel
+
+WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "text", type(None): "null"}
+
+
+def describe(hint: Any) -> str:
+    """What values a type stands for.
+
+    >>> describe(float | None)
+    'a number or null'
+    >>> describe(tuple[int, ...])
+    'a list, each item an integer'
+    """
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return describe(args[0]) + "".join(map(bound, args[1:]))
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, args))
+    if origin in (Union, types.UnionType):
+        return " or ".join(map(describe, args))
+    if origin in (tuple, list):
+        return f"a list, each item {describe(args[0])}"
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        return "a mapping with " + ", ".join(hint.model_fields)
+    if dataclasses.is_dataclass(hint):
+        return "a mapping with " + ", ".join(field.name for field in dataclasses.fields(hint))
+    return WORDS.get(hint, getattr(hint, "__name__", str(hint)))
+
+
+def bound(constraint: object) -> str:
+    """A limit in words, such as ` of at least 1`; nothing for what is no limit.
+
+    >>> bound(annotated_types.Ge(1))
+    ' of at least 1'
+    """
+    match constraint:
+        case annotated_types.Ge(ge=least):
+            return f" of at least {least}"
+        case annotated_types.Gt(gt=below):
+            return f" above {below}"
+    return ""

@@ -1,0 +1,117 @@
+"""Configuration text: YAML files and `key=value` overrides, as plain nested mappings."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Hashable, Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from raysgd_local.errors import InputError, nearest
+
+ALTERNATIVES = re.compile(r"(^|\.)kind$|^task\.name$|^task\.optimizer\.name$")
+"""Settings that say which other settings there are beside them."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with numbers as people write them (1e-3 is one), and no key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            if key_node.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key_node.value!r} is given twice", key_node.start_mark
+                )
+            seen.add(key_node.value)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises `InputError` for a missing file, or one that is no such thing."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise InputError("config", str(path), "an existing file", _file_beside(Path(path))) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError("config", str(path), "a text file that can be read", str(error)) from error
+    return parse(text, str(path))
+
+
+def parse(text: str, source: str = "text") -> dict[str, Any]:
+    """The mapping that a YAML text holds; an empty text is an empty mapping.
+
+    >>> parse("task: {name: digits, optimizer: {lr: 1e-3}}")
+    {'task': {'name': 'digits', 'optimizer': {'lr': 0.001}}}
+    """
+    found = _yaml(text, "config", source)
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise InputError("config", source, "a YAML mapping", f"it holds {type(found).__name__}")
+    return found
+
+
+def override(tree: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
+    """The tree with each `a.b=value` set, values read as YAML; the tree itself stays as it is.
+
+    Where another alternative is chosen (a `kind`, a task's name), the settings beside it were the old one's and
+    are forgotten; so alternatives are set first, whatever the order.
+
+    >>> override({"schedule": {"kind": "fixed", "tau": 8}}, ["schedule.tau0=4", "schedule.kind=adacomm"])
+    {'schedule': {'kind': 'adacomm', 'tau0': 4}}
+    """
+    tree = copy.deepcopy(tree)
+    pairs = [_pair(setting) for setting in settings]
+    for key, value in sorted(pairs, key=lambda pair: (not ALTERNATIVES.search(pair[0]), pair[0].count("."))):
+        *parents, last = key.split(".")
+        inner = _descend(tree, parents)
+        if ALTERNATIVES.search(key) and inner.get(last, value) != value:
+            inner.clear()
+        inner[last] = value
+    return tree
+
+
+def _descend(tree: dict[str, Any], parents: list[str]) -> dict[str, Any]:
+    inner: Any = tree
+    for depth, parent in enumerate(parents):
+        if inner.get(parent) is None:
+            inner[parent] = {}
+        inner = inner[parent]
+        if not isinstance(inner, dict):
+            path = ".".join(parents[: depth + 1])
+            raise InputError("--set", path, "the path of a setting", f"{path} is {inner!r}, with nothing in it")
+    found: dict[str, Any] = inner
+    return found
+
+
+def _pair(setting: str) -> tuple[str, Any]:
+    key, equals, value = setting.partition("=")
+    if not equals or not all(key.split(".")):
+        raise InputError("--set", setting, "key=value, such as task.epochs=5")
+    return key.strip(), _yaml(value, "--set", setting)
+
+
+def _yaml(text: str, field: str, source: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise InputError(field, source, "valid YAML", f"{where}{error.problem}") from error
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(field, source, "valid YAML", " ".join(str(error).split())) from error
+
+
+def _file_beside(path: Path) -> str:
+    directory = path.parent
+    names = [other.name for other in directory.iterdir()] if directory.is_dir() else []
+    return nearest(path.name, names)

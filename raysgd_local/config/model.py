@@ -1,0 +1,186 @@
+"""The configuration's tree: what a run is, in one frozen, validated value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, get_args
+
+import yaml
+from annotated_types import Ge, Gt, MinLen
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    PlainSerializer,
+    PlainValidator,
+    ValidationError,
+    model_validator,
+)
+
+from raysgd_local.algorithms.algorithm import Algorithm
+from raysgd_local.config import files
+from raysgd_local.config.alternatives import BUILDER
+from raysgd_local.config.build import unknown_key
+from raysgd_local.config.describe import describe
+from raysgd_local.errors import InputError
+from raysgd_local.tasks.base import Task
+
+
+class Section(BaseModel):
+    """A part of the configuration. Values are never converted but from an integer to a number."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+Count = Annotated[int, Ge(1)]
+Seconds = Annotated[float, Gt(0)]
+
+
+class Workers(Section):
+    """How many workers, and what each needs. The run waits `start_timeout_s` for the first `min` of them."""
+
+    min: Count = 4
+    max: Count = 4
+    cpus: Annotated[float, Gt(0)] = 1.0
+    use_gpu: bool = False
+    start_timeout_s: Seconds = 300.0
+    pause_limit_s: Seconds = 3600.0
+
+    @model_validator(mode="after")
+    def _min_is_not_above_max(self) -> Workers:
+        if self.min > self.max:
+            raise InputError("workers.max", self.max, f"an integer of at least workers.min, which is {self.min}")
+        return self
+
+
+class Target(Section):
+    """A metric's value that is good enough; `loss` in a metric's name means that less is better."""
+
+    metric: str
+    value: float
+
+
+class Stop(Section):
+    """What ends the run before `task.epochs` do; whichever comes first. Steps count all workers' steps."""
+
+    steps: Count | None = None
+    seconds: Seconds | None = None
+    target: Target | None = None
+
+
+class Checkpoints(Section):
+    """When checkpoints are taken and which are kept: the newest `keep`, or the best by the metric `score`."""
+
+    every_epochs: Count | None = 1
+    every_s: Seconds | None = None
+    keep: Count | None = 2
+    score: str | None = None
+    local_state: Literal["all", "donor"] = "all"
+
+
+class Timeouts(Section):
+    """Limits of waiting; null means derived from the measured time of a round."""
+
+    heartbeat_s: Seconds | None = None
+    arrival_s: Seconds | None = None
+    formation_s: Seconds | None = None
+    straggler_s: Seconds | None = None
+
+
+def _task(plain: Any) -> Task:
+    task: Task = plain if isinstance(plain, Task) else BUILDER.build(Task, plain, "task")
+    return task
+
+
+def _algorithm(plain: Any) -> Algorithm:
+    given = isinstance(plain, Algorithm)
+    algorithm: Algorithm = plain if given else BUILDER.build(Algorithm, plain, "algorithm", Algorithm())
+    return algorithm
+
+
+def _directory_name(name: str) -> str:
+    if not name or name in (".", "..") or "/" in name or "\0" in name:
+        raise InputError("name", name, "the name of a directory, without /")
+    return name
+
+
+class Config(Section):
+    """Everything a run is made of; `config.yaml` in its directory is this, and `train` on that repeats the run.
+
+    `storage` is a path that all machines see, or a URI; `name` the run's directory in it (null: made from the
+    task, the method and the time).
+
+    >>> config = from_mapping({"task": {"name": "digits"}, "workers": {"max": 8}})
+    >>> config.workers.max, from_yaml(config.to_yaml()) == config
+    (8, True)
+    """
+
+    task: Annotated[Task, PlainValidator(_task), PlainSerializer(lambda task: BUILDER.plain(task, Task))]
+    algorithm: Annotated[Algorithm, PlainValidator(_algorithm), PlainSerializer(BUILDER.plain)] = Algorithm()
+    workers: Workers = Workers()
+    stop: Stop = Stop()
+    checkpoints: Checkpoints = Checkpoints()
+    timeouts: Timeouts = Timeouts()
+    storage: Annotated[str, MinLen(1)] = "runs"
+    name: Annotated[str, AfterValidator(_directory_name)] | None = None
+    seed: Annotated[int, Ge(0)] = 0
+
+    def to_yaml(self) -> str:
+        """The whole configuration, every default written out."""
+        return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
+
+    def check(self) -> None:
+        """Raise `InputError` for what only the machine can tell: the task's data set is missing."""
+        try:
+            self.task.check()
+        except InputError as error:
+            raise error.under("task") from error
+
+
+def from_yaml(text: str) -> Config:
+    """The configuration that a YAML text describes. Raises `InputError`, see `from_mapping`."""
+    return from_mapping(files.parse(text))
+
+
+def from_mapping(tree: Mapping[str, Any]) -> Config:
+    """The configuration that nested mappings describe.
+
+    Raises `InputError` with the dotted path of the first value that can't be used, and what is allowed there.
+    """
+    try:
+        return Config.model_validate({"task": None, **tree})
+    except ValidationError as error:
+        found = error.errors()  # a key that nothing reads explains best what else is wrong
+        first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
+        raise _input_error(first) from error
+
+
+def _input_error(found: Any) -> InputError:
+    """One of pydantic's errors as this package's."""
+    own = found.get("ctx", {}).get("error")
+    if isinstance(own, InputError):
+        return own
+    path = [part for part in found["loc"] if isinstance(part, str)]
+    section, hint = _section(path)
+    name = ".".join(path)
+    if found["type"] == "extra_forbidden":
+        return unknown_key(name, path[-1], list(section.model_fields))
+    if found["type"] == "missing":
+        return InputError(name, None, hint, "it has no default")
+    return InputError(name, found["input"], hint)
+
+
+def _section(path: Sequence[str]) -> tuple[type[BaseModel], str]:
+    """The model that the path's last key belongs to, and what is allowed there."""
+    section: type[BaseModel] = Config
+    for part in path[:-1]:
+        hint = section.model_fields[part].annotation
+        section = next(inner for inner in (hint, *get_args(hint)) if _is_model(inner))
+    field = section.model_fields.get(path[-1])
+    if field is None:
+        return section, ""
+    return section, describe(Annotated[(field.annotation, *field.metadata, "")])
+
+
+def _is_model(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, BaseModel)

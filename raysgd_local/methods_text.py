@@ -1,0 +1,34 @@
+"""The methods, as text for a terminal."""
+
+from __future__ import annotations
+
+import textwrap
+
+import yaml
+
+from raysgd_local.algorithms.algorithm import Algorithm
+from raysgd_local.algorithms.recipes import RECIPES
+from raysgd_local.config.alternatives import BUILDER, find_recipe
+
+WIDTH = 100
+
+
+def every() -> str:
+    """A line a method, and the paper that it comes from under it."""
+    width = max(map(len, RECIPES)) + 2
+    return "\n".join(
+        f"{recipe.name:<{width}}{recipe.summary}\n{_wrap(recipe.citation, width)}" for recipe in RECIPES.values()
+    )
+
+
+def one(name: str) -> str:
+    """All about a method, with the configuration that it stands for. Raises `InputError` for an unknown name."""
+    recipe = find_recipe(name)
+    settings = yaml.safe_dump({"algorithm": BUILDER.plain(recipe.algorithm, Algorithm)}, sort_keys=False)
+    parts = {"Formula": recipe.formula, "Beware": recipe.traps, "Paper": recipe.citation}
+    told = "\n".join(f"{title}\n{_wrap(text, 2)}" for title, text in parts.items())
+    return f"{recipe.name}: {recipe.summary}\n\n{told}\nConfiguration\n{textwrap.indent(settings.rstrip(), '  ')}"
+
+
+def _wrap(text: str, indent: int) -> str:
+    return textwrap.fill(text, WIDTH, initial_indent=" " * indent, subsequent_indent=" " * indent)

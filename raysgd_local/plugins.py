@@ -1,0 +1,43 @@
+"""Classes of the user's own, named `module:Class` in configurations."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+from raysgd_local.errors import InputError, nearest
+
+
+def find_class(path: str, field: str) -> type:
+    """The class at `module:Class`; the module may lie in the working directory.
+
+    Raises `InputError` (with `field`) where the module can't be imported or has no such class.
+
+    >>> find_class("collections:Counter", "kind")
+    <class 'collections.Counter'>
+    """
+    module_name, _, class_name = path.partition(":")
+    module = _import(module_name, path, field)
+    found = getattr(module, class_name, None)
+    if not isinstance(found, type):
+        classes = [name for name, value in vars(module).items() if isinstance(value, type)]
+        hint = nearest(class_name, classes) or f"{module_name} has no class {class_name!r}"
+        raise InputError(field, path, "module:Class", hint)
+    return found
+
+
+def class_path(kind: type) -> str:
+    """The path that `find_class` finds this class under."""
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def _import(module_name: str, path: str, field: str) -> Any:
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())  # a console script does not look there, `python -m` does
+    try:
+        return importlib.import_module(module_name)
+    except Exception as error:  # whatever the user's module raises while it is imported
+        why = f"{type(error).__name__}: {error}"
+        raise InputError(field, path, "module:Class with a module that can be imported", why) from error

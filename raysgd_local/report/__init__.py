@@ -1,0 +1,86 @@
+"""`report.html`: one or several runs side by side, on a page that needs nothing else."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from raysgd_local.errors import InputError
+from raysgd_local.run_directory import Run, load
+
+__all__ = ["render", "write_report"]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart with its title; `wide` ones take the page's whole width."""
+
+    title: str
+    svg: str
+    wide: bool = False
+
+
+def write_report(directories: Sequence[str | Path], output: str | Path | None = None) -> Path:
+    """Write the report of the runs in these directories; returns the page's absolute path.
+
+    Without `output` it is `report.html` in the run's directory, of several runs in the working directory.
+    Raises `InputError` for a directory that is no run's, or an output that can't be written.
+    """
+    runs = [load(directory) for directory in directories]
+    place = Path(output) if output else (runs[0].path if len(runs) == 1 else Path.cwd()) / "report.html"
+    partial = place.with_name(f".{place.name}.{os.getpid()}")
+    try:
+        partial.write_text(render(runs), encoding="utf-8")
+        partial.replace(place)
+    except OSError as error:
+        raise InputError("output", str(place), "a file that can be written", str(error)) from error
+    return place.resolve()
+
+
+def render(runs: Sequence[Run]) -> str:
+    """The page as HTML text."""
+    import jinja2
+
+    from raysgd_local.report import charts, figures
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("raysgd_local", "report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html.j2").render(
+        runs=runs,
+        colours=[charts.colour(index) for index in range(len(runs))],
+        time_colours=charts.TIME_COLOURS,
+        headline=figures.headline(runs),
+        differences=figures.differences(runs) if len(runs) > 1 else [],
+        charts=_charts(runs),
+        events=[figures.events(run) for run in runs],
+        configs=[_yaml(run) for run in runs],
+    )
+
+
+def _charts(runs: Sequence[Run]) -> list[Chart]:
+    from raysgd_local.report import charts
+
+    metrics = dict.fromkeys(name for run in runs for name in run.metrics if len(run.evals))
+    found = [
+        Chart("Loss against time", charts.loss_over(runs, "elapsed_s", "training time (s)")),
+        Chart("Loss against samples", charts.loss_over(runs, "total_samples", "samples, all workers")),
+    ]
+    found += [
+        Chart(f"{name.capitalize()} on held-out data", charts.metric_over_time(runs, name)) for name in metrics
+    ]
+    found.append(Chart("Averaging period τ", charts.tau_over_time(runs)))
+    if any(run.rounds["workers"].nunique() > 1 for run in runs):
+        found.append(Chart("Workers", charts.workers_over_time(runs)))
+    return [*found, Chart("Where the time went", charts.where_time_went(runs), wide=True)]
+
+
+def _yaml(run: Run) -> str:
+    import yaml
+
+    return yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True)

@@ -1,0 +1,189 @@
+"""The report's charts, as SVG text that takes its ink from the page around it (so light and dark both work)."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator, StrMethodFormatter
+
+from raysgd_local.run_directory import Run
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+RUN_COLOURS = ("#3b82f6", "#f97316", "#10b981", "#a855f7", "#eab308", "#ec4899", "#06b6d4", "#84cc16")
+TIME_COLOURS = {"compute": "#14b8a6", "communication": "#f59e0b", "waiting": "#f43f5e", "other": "#94a3b8"}
+INK, GRID = "#010203", "#040506"  # stand-ins, replaced by the page's own colours
+MAX_POINTS = 1200  # more can't be seen, and make the page heavy
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "raysgd-local",
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GRID,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.formatter.limits": (-4, 6),
+    "grid.color": GRID,
+    "xtick.color": GRID,
+    "ytick.color": GRID,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+}
+
+
+def colour(index: int) -> str:
+    """The colour of the run at this place, the same in every chart."""
+    return RUN_COLOURS[index % len(RUN_COLOURS)]
+
+
+def loss_over(runs: Sequence[Run], column: str, label: str) -> str:
+    """Training loss against a cumulative column: every round faint, their running mean strong."""
+
+    def draw(axes: Axes) -> None:
+        for index, run in enumerate(runs):
+            rounds = thin(run.rounds)
+            x, smooth = rounds[column], running_mean(rounds["loss"])
+            if len(rounds) > 30:
+                axes.plot(x, rounds["loss"], color=colour(index), alpha=0.25, linewidth=0.8)
+            axes.plot(x, smooth, color=colour(index), marker=_marker(rounds))
+        _log_if_wide(axes, [run.rounds["loss"] for run in runs])
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.set(xlabel=label, ylabel="training loss")
+
+    return svg(draw)
+
+
+def metric_over_time(runs: Sequence[Run], metric: str) -> str:
+    """An evaluation's metric of the averaged model against training time, a point an evaluation."""
+
+    def draw(axes: Axes) -> None:
+        for index, run in enumerate(runs):
+            if metric in run.evals:
+                points = run.evals["elapsed_s"], run.evals[metric]
+                axes.plot(*points, color=colour(index), marker="o", markersize=3.5)
+        axes.set(xlabel="training time (s)", ylabel=f"{metric}, held out")
+
+    return svg(draw)
+
+
+def tau_over_time(runs: Sequence[Run]) -> str:
+    """τ of every round against training time, on a logarithmic scale with whole numbers."""
+
+    def draw(axes: Axes) -> None:
+        for index, run in enumerate(runs):
+            _steps(axes, thin(run.rounds), "tau", colour(index))
+        axes.set_yscale("log", base=2)
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.set_ylim(bottom=0.9)
+        axes.set(xlabel="training time (s)", ylabel="τ (local steps a round)")
+
+    return svg(draw)
+
+
+def workers_over_time(runs: Sequence[Run]) -> str:
+    """How many workers took part in every round."""
+
+    def draw(axes: Axes) -> None:
+        for index, run in enumerate(runs):
+            _steps(axes, thin(run.rounds), "workers", colour(index))
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.set_ylim(bottom=0)
+        axes.set(xlabel="training time (s)", ylabel="workers")
+
+    return svg(draw)
+
+
+def where_time_went(runs: Sequence[Run]) -> str:
+    """A bar a run: the mean worker's seconds in compute, communication and waiting, stacked."""
+
+    def draw(axes: Axes) -> None:
+        for row, run in enumerate(runs):
+            left, total = 0.0, sum(time_parts(run.rounds).values())
+            for part, seconds in time_parts(run.rounds).items():
+                axes.barh(row, seconds, left=left, height=0.6, color=TIME_COLOURS[part])
+                if seconds > 0.07 * total:
+                    place = (left + seconds / 2, row)
+                    axes.annotate(f"{seconds / total:.0%}", place, color="#0b1220", ha="center", va="center")
+                left += seconds
+        axes.set_yticks(range(len(runs)), [run.name for run in runs])
+        axes.tick_params(axis="y", length=0)
+        axes.set_ylim(len(runs) - 0.4, -0.6)
+        axes.grid(visible=False, axis="y")
+        axes.set(xlabel="seconds of the mean worker")
+
+    return svg(draw, height=1.2 + 0.5 * len(runs), width=10)
+
+
+def time_parts(rounds: pd.DataFrame) -> dict[str, float]:
+    """Seconds a mean worker spent in each part of the run; `other` is evaluation, checkpoints, forming views."""
+    sums = {
+        "compute": float(rounds["compute_s"].sum()),
+        "communication": float(rounds["sync_s"].sum()),
+        "waiting": float(rounds["wait_s"].sum()),
+    }
+    elapsed = float(rounds["elapsed_s"].max()) if len(rounds) else 0.0
+    return {**sums, "other": max(0.0, elapsed - sum(sums.values()))}
+
+
+def running_mean(values: pd.Series[float]) -> pd.Series[float]:
+    """The mean over about a thirtieth of the rounds, centred; what is not finite is left out of it."""
+    window = max(1, len(values) // 30)
+    finite = values.where(np.isfinite(values))
+    return finite.rolling(window, center=True, min_periods=1).mean()
+
+
+def thin(rounds: pd.DataFrame) -> pd.DataFrame:
+    """The rounds, or evenly spaced ones of them, with running totals: `total_samples`."""
+    totals = rounds.assign(total_samples=rounds["samples"].cumsum())
+    if len(totals) <= MAX_POINTS:
+        return totals
+    return totals.iloc[np.linspace(0, len(totals) - 1, MAX_POINTS).astype(int)]
+
+
+def svg(draw: Callable[[Axes], None], width: float = 6.2, height: float = 3.3) -> str:
+    """What `draw` draws, as an `<svg>` element for use inside a page."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        draw(figure.add_subplot())
+        out = io.StringIO()
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+    return embedded(out.getvalue())
+
+
+def embedded(text: str) -> str:
+    """A standalone SVG file as an element: no prologue, no links, colours and typeface from the page."""
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text))
+    return text.replace(INK, "currentColor").replace(GRID, "var(--grid)")
+
+
+def _log_if_wide(axes: Axes, series: Sequence[Any]) -> None:
+    values = np.concatenate([np.asarray(one, dtype=float) for one in series])
+    values = values[np.isfinite(values)]
+    if values.size and values.min() > 0 and values.max() > 20 * values.min():
+        axes.set_yscale("log")
+        axes.grid(visible=True, which="minor", axis="y", alpha=0.3)
+
+
+def _steps(axes: Axes, rounds: pd.DataFrame, column: str, shade: str) -> None:
+    axes.step(rounds["elapsed_s"], rounds[column], where="pre", color=shade, marker=_marker(rounds))
+
+
+def _marker(rounds: pd.DataFrame) -> str:
+    return "o" if len(rounds) < 3 else ""

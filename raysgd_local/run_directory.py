@@ -1,0 +1,122 @@
+"""A run's directory, read: its tables, its events, its configuration and its result."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from raysgd_local.errors import InputError, nearest
+from raysgd_local.records import EvalRow, RoundRow
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CONFIG, ROUNDS, EVALS, EVENTS, RESULT = "config.yaml", "rounds.csv", "evals.csv", "events.jsonl", "result.json"
+EVAL_COLUMNS = [field.name for field in dataclasses.fields(EvalRow) if field.name != "metrics"]
+ROUND_COLUMNS = [field.name for field in dataclasses.fields(RoundRow)]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run as its directory tells it.
+
+    `rounds` and `evals` have the columns of `RoundRow` and `EvalRow` (metrics a column each); `events` are the
+    lines of `events.jsonl`; `result` is empty while the run has not ended.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    rounds: pd.DataFrame
+    evals: pd.DataFrame
+    events: tuple[dict[str, Any], ...]
+    result: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def metrics(self) -> list[str]:
+        """The names of what was evaluated, in the task's order."""
+        return [name for name in self.evals.columns if name not in EVAL_COLUMNS]
+
+
+def load(path: str | Path) -> Run:
+    """The run in directory `path`, ended or not. Raises `InputError` where there is none, or it can't be read."""
+    directory = Path(path).resolve()
+    _require_run(directory, str(path))
+    try:
+        return Run(
+            directory,
+            yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8")) or {},
+            _table(directory / ROUNDS, ROUND_COLUMNS),
+            _table(directory / EVALS, EVAL_COLUMNS),
+            _events(directory / EVENTS),
+            json.loads((directory / RESULT).read_text()) if (directory / RESULT).exists() else {},
+        )
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        why = f"{type(error).__name__}: {error}"
+        raise InputError("run", str(path), "a run directory whose files can be read", why) from error
+
+
+def enclosing(path: str | Path) -> Path:
+    """The run directory that `path` is, or lies in (a checkpoint's does). Raises `InputError` for none."""
+    place = Path(path).absolute()
+    for directory in (place, *place.parents[:3]):
+        if (directory / CONFIG).is_file() and place.exists():
+            return directory
+    hint = _beside(place) or ("it has no config.yaml" if place.exists() else "it does not exist")
+    raise InputError("resume", str(path), "auto, or a run directory or a checkpoint in one", hint)
+
+
+def refuse_existing(storage: str, name: str) -> None:
+    """Raise `InputError` where `storage/name` exists. Remote storage is left to the run itself."""
+    if "://" not in storage and (Path(storage).absolute() / name).exists():
+        hint = "go on with it by --resume auto, or choose another name"
+        raise InputError("name", name, f"a name that is not in {storage} yet", hint)
+
+
+def check_storage(storage: str) -> None:
+    """Raise `InputError` where `storage` can't be a directory to write to. Remote storage is left to the run."""
+    if "://" in storage:
+        return
+    directory = Path(storage).absolute()
+    existing = next(place for place in (directory, *directory.parents) if place.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise InputError("storage", storage, "a directory that can be written", f"{existing} can't be")
+
+
+def _require_run(directory: Path, given: str) -> None:
+    if not directory.is_dir():
+        raise InputError("run", given, "a run directory", _beside(directory) or "there is no such directory")
+    for name in (CONFIG, ROUNDS):
+        if not (directory / name).is_file():
+            raise InputError("run", given, "a run directory", f"it has no {name}")
+
+
+def _beside(path: Path) -> str:
+    names = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    return nearest(path.name, names)
+
+
+def _table(path: Path, columns: list[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    if not path.exists() or path.stat().st_size == 0:
+        return pd.DataFrame(columns=columns)
+    table = pd.read_csv(path)
+    if absent := [column for column in columns if column not in table.columns]:
+        raise ValueError(f"{path.name} lacks the columns {', '.join(absent)}")
+    return table
+
+
+def _events(path: Path) -> tuple[dict[str, Any], ...]:
+    """The events; a last line that was still being written is left out."""
+    lines = path.read_text().split("\n") if path.exists() else []
+    return tuple(json.loads(line) for line in lines[:-1] if line.strip())

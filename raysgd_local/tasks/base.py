@@ -1,0 +1,128 @@
+"""What is trained: a `Task` is the declarative form of a training loop, written on the public context alone."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from raysgd_local.algorithms import checks
+from raysgd_local.algorithms.learning_rate import LearningRate
+from raysgd_local.tasks.optimizer import Optimizer
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+    from torch.utils.data import Dataset
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A model, its data, its loss and how it is optimised. Subclass it, as a frozen dataclass, for your own.
+
+    Write `make_model`, `datasets`, `loss` and, where there is something to measure, `metrics`. Settings are the
+    dataclass's fields, and a configuration's `task` section sets them. `batch_size` is a worker's; a step takes
+    `accumulate` batches of it. `learning_rate` shapes `optimizer.lr` over epochs of training.
+    """
+
+    epochs: int = 10
+    batch_size: int = 32
+    accumulate: int = 1
+    optimizer: Optimizer = Optimizer(lr=0.1)
+    learning_rate: LearningRate = LearningRate()
+    clip_grad_norm: float | None = None
+    loader_workers: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate"):
+            checks.whole_number(name, getattr(self, name), at_least=1)
+        checks.whole_number("loader_workers", self.loader_workers, at_least=0)
+        if self.clip_grad_norm is not None:
+            checks.number("clip_grad_norm", self.clip_grad_norm, above=0)
+
+    def check(self) -> None:
+        """Raise `InputError` where the data set is missing. Runs before torch is loaded; by default nothing."""
+
+    def make_model(self) -> nn.Module:
+        """A new model. Every worker calls it; they then all start from one worker's weights."""
+        raise NotImplementedError(f"{type(self).__name__} needs make_model()")
+
+    def datasets(self) -> tuple[Dataset[Any], Dataset[Any]]:
+        """The training and the test set, map-style, the same on every worker and at every call.
+
+        A data set with `__getitems__(indices)` is asked for whole batches; with `collate` as well, that function
+        stands in for torch's `default_collate`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} needs datasets()")
+
+    def loss(self, model: nn.Module, batch: Any) -> Tensor:
+        """The batch's mean loss, a scalar tensor that `backward` works on."""
+        raise NotImplementedError(f"{type(self).__name__} needs loss()")
+
+    def metrics(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
+        """What to measure on a batch of the test set, by name: a value a sample (B,), or the batch's mean ().
+
+        By default the loss. Runs in eval mode without gradients, on the averaged model.
+        """
+        return {"loss": self.loss(model, batch)}
+
+    def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        """The local optimizer over the model's parameters; override for parameter groups."""
+        return self.optimizer.make(parameters)
+
+    def train(self, ctx: Any) -> None:
+        """The training loop, on the same context that a loop of one's own uses (`raysgd_local.get_context`)."""
+        model = ctx.prepare_model(self.make_model())
+        optimizer = self.make_optimizer(model.parameters())
+        ctx.prepare_optimizer(optimizer, clip_grad_norm=self.clip_grad_norm)
+        ctx.prepare_scheduler(self.learning_rate)
+        train, test = self.datasets()
+        step_samples = self.batch_size * self.accumulate
+        for _epoch in ctx.epochs(self.epochs):
+            for batch in ctx.batches(train, batch_size=step_samples, num_workers=self.loader_workers):
+                ctx.step(self.accumulate_gradients(model, batch))
+            ctx.evaluate(self.metrics, test, batch_size=max(self.batch_size, 256))
+
+    def accumulate_gradients(self, model: nn.Module, batch: Any) -> Tensor:
+        """Add the gradient of the mean loss over all of `batch`, at most about `batch_size` samples at a time.
+
+        Returns that mean loss, detached. A step's samples are drawn at once and split here, so that an epoch's
+        end can't leave a part of a step behind.
+        """
+        losses = []
+        for share, part in split_batch(batch, self.batch_size):
+            loss = self.loss(model, part) * share
+            loss.backward()  # type: ignore[no-untyped-call]
+            losses.append(loss.detach())
+        return sum(losses[1:], start=losses[0])
+
+
+def split_batch(batch: Any, part_size: int) -> Iterator[tuple[float, Any]]:
+    """A batch in equal parts of about `part_size` samples, each with its share of the samples.
+
+    A batch is a tensor or list with a first dimension of samples, or a tuple or dict of such.
+
+    >>> list(split_batch(([1, 2, 3, 4], [5, 6, 7, 8]), 2))
+    [(0.5, ([1, 2], [5, 6])), (0.5, ([3, 4], [7, 8]))]
+    """
+    samples = _samples(batch)
+    parts = max(1, round(samples / part_size))
+    if parts == 1:
+        yield 1.0, batch
+        return
+    bounds = [samples * part // parts for part in range(parts + 1)]
+    for start, stop in itertools.pairwise(bounds):
+        yield (stop - start) / samples, _slice(batch, start, stop)
+
+
+def _samples(batch: Any) -> int:
+    if isinstance(batch, dict):
+        return _samples(next(iter(batch.values())))
+    return _samples(batch[0]) if isinstance(batch, tuple) else len(batch)
+
+
+def _slice(batch: Any, start: int, stop: int) -> Any:
+    if isinstance(batch, dict):
+        return {key: _slice(value, start, stop) for key, value in batch.items()}
+    return tuple(_slice(part, start, stop) for part in batch) if isinstance(batch, tuple) else batch[start:stop]
