@@ -83,18 +83,18 @@ class HolderTable:
         one chunk that did would imply a shortcut.
         """
         settled = np.zeros(len(self.workers), dtype=bool)  # can't reach a worker that is loaded less
-        for source in np.lexsort((~self.placed.any(axis=0), -self.loads)):
-            if self.loads[source] - self.loads.min() < 2:
-                break
-            if not settled[source] and (path := self._search(int(source), settled)):
+        ranked = np.lexsort((~self.placed.any(axis=0), -self.loads))
+        for load in range(int(self.loads.max()), int(self.loads.min()) + 1, -1):
+            sources = [int(w) for w in ranked if self.loads[w] == load and not settled[w]]
+            if path := self._search(sources, load - 2, settled):
                 return path
         return []
 
-    def _search(self, source: int, settled: Bools) -> list[Move]:
-        """Breadth first from `source`; marks what it reached as settled where it finds nothing."""
+    def _search(self, sources: list[int], load: int, settled: Bools) -> list[Move]:
+        """Breadth first from `sources` to a worker with at most `load`; what it reached is settled if it fails."""
         came: dict[int, Move] = {}
-        layer = [source]
-        settled[source] = True
+        layer = sources
+        settled[sources] = True
         while layer:
             following: list[int] = []
             for worker in layer:
@@ -103,10 +103,11 @@ class HolderTable:
                     came[int(target)] = (int(chunk), worker, int(target))
                     following.append(int(target))
                 settled[targets] = True
-            best = min(following, key=lambda worker: self.loads[worker], default=source)
-            if self.loads[best] <= self.loads[source] - 2:
-                return _trace(came, source, best)
-            layer = following
+                if any(self.loads[target] == self.loads.min() for target in following):
+                    break  # no other could be better
+            layer = sorted(following, key=lambda worker: self.loads[worker])
+            if layer and self.loads[layer[0]] <= load:
+                return _trace(came, layer[0])
         return []
 
     def _gifts(self, source: int) -> tuple[Ints, Ints]:
@@ -149,9 +150,9 @@ class HolderTable:
         self.loads[worker] -= 1
 
 
-def _trace(came: dict[int, Move], source: int, target: int) -> list[Move]:
+def _trace(came: dict[int, Move], target: int) -> list[Move]:
     path = []
-    while target != source:
+    while target in came:
         path.append(came[target])
         target = came[target][1]
     return path

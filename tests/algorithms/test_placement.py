@@ -121,11 +121,11 @@ def test_a_first_second_node_takes_a_copy_of_every_chunk():
 
 
 def test_loads_are_balanced_by_a_chain_of_moves_where_no_single_move_keeps_copies_apart():
-    live = [Worker(f"w{index}", f"n{node}") for index, node in enumerate((1, 0, 3, 1, 1, 2))]
-    start = Placement((("w1", "w3"), ("w1", "w2"), ("w4", "w5"), ("w3", "w5")))
+    live = [Worker(f"w{index}", f"n{node}") for index, node in enumerate((0, 2, 0, 1, 0, 1))]
+    start = Placement((("w0", "w5"), ("w0", "w5"), ("w0", "w1")))
     table = rebalance(start, live, copies=2)
     assert_invariants(table, live, copies=2)
-    assert loads(table, live).count(1) == 4
+    assert loads(table, live) == [1] * 6
 
 
 def test_fewer_copies_than_before_drops_the_surplus_and_moves_nothing():
@@ -147,9 +147,9 @@ def test_the_table_is_the_same_in_every_process_and_release():
     assert table.holders == (("w0",), ("w0",), ("w2",), ("w2",), ("w1",), ("w1",))
 
 
-def test_nine_hundred_joins_and_leaves_never_move_more_than_needed():
+def test_three_hundred_joins_and_leaves_never_move_more_than_needed():
     rng, live, table = random.Random(0), {}, Placement.empty(128)
-    for number in range(900):
+    for number in range(300):
         before = set(live)
         if len(live) < 3 or (len(live) < 16 and rng.random() < 0.5):
             live[number] = Worker(f"w{number}", "n")
