@@ -61,7 +61,7 @@ def load(path: str | Path) -> Run:
             json.loads((directory / RESULT).read_text()) if (directory / RESULT).exists() else {},
         )
     except (OSError, ValueError, yaml.YAMLError) as error:
-        why = f"{type(error).__name__}: {error}"
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise InputError("run", str(path), "a run directory whose files can be read", why) from error
 
 
@@ -109,8 +109,9 @@ def _table(path: Path, columns: list[str]) -> pd.DataFrame:
     import pandas as pd
 
     if not path.exists() or path.stat().st_size == 0:
-        return pd.DataFrame(columns=columns)
+        return pd.DataFrame(columns=columns, dtype=float)
     table = pd.read_csv(path)
+    table = table if len(table) else table.astype(float)  # without rows no type was read
     if absent := [column for column in columns if column not in table.columns]:
         raise ValueError(f"{path.name} lacks the columns {', '.join(absent)}")
     return table

@@ -181,6 +181,4 @@ def _adapter(hint: Any) -> TypeAdapter[Any]:
     try:
         return TypeAdapter(hint, config=ConfigDict(strict=True))
     except PydanticSchemaGenerationError as error:
-        raise TypeError(
-            f"a setting can't have the type {hint}: use numbers, text, dataclasses or tuples"
-        ) from error
+        raise TypeError(f"a setting can't be of type {hint}: use numbers, text, dataclasses, tuples") from error

@@ -92,10 +92,18 @@ def _task(plain: Any) -> Task:
     return task
 
 
+def _plain_task(task: Task) -> Any:
+    return BUILDER.plain(task, Task)
+
+
 def _algorithm(plain: Any) -> Algorithm:
     given = isinstance(plain, Algorithm)
     algorithm: Algorithm = plain if given else BUILDER.build(Algorithm, plain, "algorithm", Algorithm())
     return algorithm
+
+
+def _plain_algorithm(algorithm: Algorithm) -> Any:
+    return BUILDER.plain(algorithm, Algorithm)
 
 
 def _directory_name(name: str) -> str:
@@ -115,8 +123,8 @@ class Config(Section):
     (8, True)
     """
 
-    task: Annotated[Task, PlainValidator(_task), PlainSerializer(lambda task: BUILDER.plain(task, Task))]
-    algorithm: Annotated[Algorithm, PlainValidator(_algorithm), PlainSerializer(BUILDER.plain)] = Algorithm()
+    task: Annotated[Task, PlainValidator(_task), PlainSerializer(_plain_task)]
+    algorithm: Annotated[Algorithm, PlainValidator(_algorithm), PlainSerializer(_plain_algorithm)] = Algorithm()
     workers: Workers = Workers()
     stop: Stop = Stop()
     checkpoints: Checkpoints = Checkpoints()

@@ -27,7 +27,7 @@ class Digits(Classification):
     model: Literal["mlp", "cnn"] = "mlp"
     epochs: int = 30
     batch_size: int = 16
-    optimizer: Optimizer = Optimizer(lr=0.05, momentum=0.9, weight_decay=1e-4)
+    optimizer: Optimizer = Optimizer(lr=0.02, momentum=0.9, weight_decay=1e-4)
 
     def __post_init__(self) -> None:
         super().__post_init__()
