@@ -97,7 +97,7 @@ def line(snapshot: Snapshot) -> str:
     """All of a snapshot in one line of plain text.
 
     >>> line(Snapshot("running", 1.5, 10, 42, 8, 4, 0.25, 6000, 3000, 0.9, 0.08, 0.02, 2.0, {"accuracy": 0.9}))
-    'running 2s | epoch 1.5/10 | round 42 | loss 0.25 | tau 8 | 4 workers | 3,000 samples/s | \
+    'running 2.0s | epoch 1.5/10 | round 42 | loss 0.25 | tau 8 | 4 workers | 3,000 samples/s | \
 compute 90% communication 8% waiting 2% | accuracy 0.9'
     """
     parts = [f"{snapshot.status} {duration(snapshot.elapsed_s)}"]
@@ -132,8 +132,10 @@ def duration(seconds: float) -> str:
     """Seconds as people say them.
 
     >>> duration(9.7), duration(75), duration(3700)
-    ('10s', '1m15s', '1h01m')
+    ('9.7s', '1m15s', '1h01m')
     """
+    if seconds < 9.95:
+        return f"{seconds:.1f}s"
     whole = round(seconds)
     if whole < 60:
         return f"{whole}s"

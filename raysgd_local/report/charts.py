@@ -61,7 +61,8 @@ def loss_over(runs: Sequence[Run], column: str, label: str) -> str:
                 axes.plot(x, rounds["loss"], color=colour(index), alpha=0.25, linewidth=0.8)
             axes.plot(x, smooth, color=colour(index), marker=_marker(rounds))
         _log_if_wide(axes, [run.rounds["loss"] for run in runs])
-        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        if column == "total_samples":
+            axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.set(xlabel=label, ylabel="training loss")
 
     return svg(draw)
@@ -125,7 +126,7 @@ def where_time_went(runs: Sequence[Run]) -> str:
         axes.grid(visible=False, axis="y")
         axes.set(xlabel="seconds of the mean worker")
 
-    return svg(draw, height=1.2 + 0.5 * len(runs), width=10)
+    return svg(draw, height=1.2 + 0.5 * len(runs), width=12.6)
 
 
 def time_parts(rounds: pd.DataFrame) -> dict[str, float]:
@@ -158,7 +159,11 @@ def svg(draw: Callable[[Axes], None], width: float = 6.2, height: float = 3.3) -
     """What `draw` draws, as an `<svg>` element for use inside a page."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
-        draw(figure.add_subplot())
+        axes = figure.add_subplot()
+        draw(axes)
+        axes.set_xlim(left=0)
+        if not any(np.isfinite(line.get_ydata()).any() for line in axes.lines) and not axes.patches:
+            axes.text(0.5, 0.5, "nothing to show yet", transform=axes.transAxes, ha="center")
         out = io.StringIO()
         figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
     return embedded(out.getvalue())
@@ -182,7 +187,10 @@ def _log_if_wide(axes: Axes, series: Sequence[Any]) -> None:
 
 
 def _steps(axes: Axes, rounds: pd.DataFrame, column: str, shade: str) -> None:
-    axes.step(rounds["elapsed_s"], rounds[column], where="pre", color=shade, marker=_marker(rounds))
+    """A round's value from the end of the one before it (the first's from 0) to its own end."""
+    if len(rounds):
+        values = [rounds[column].iloc[0], *rounds[column]]
+        axes.step([0.0, *rounds["elapsed_s"]], values, where="pre", color=shade)
 
 
 def _marker(rounds: pd.DataFrame) -> str:

@@ -65,7 +65,7 @@ def test_a_line_holds_all_that_is_asked_for_and_is_never_wrapped() -> None:
 
 
 def test_before_the_first_round_a_line_says_what_is_known() -> None:
-    assert line(Snapshot("starting", workers=1, elapsed_s=3)) == "starting 3s | 1 worker"
+    assert line(Snapshot("starting", workers=1, elapsed_s=3)) == "starting 3.0s | 1 worker"
 
 
 def test_a_loss_that_is_unknown_or_not_finite_is_shown_as_such() -> None:
