@@ -6,6 +6,7 @@ import dataclasses
 import types
 import typing
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -60,7 +61,7 @@ def to_plain(value: Any) -> Any:
         return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, bytes):
         return value.hex()
-    return value
+    return value.value if isinstance(value, Enum) else value
 
 
 def from_plain(kind: type[T], plain: Any) -> T:
@@ -84,6 +85,8 @@ def _build(kind: Any, plain: Any) -> Any:
         return tuple(_build(k, item) for k, item in zip(item_kinds, plain, strict=True))
     if origin is dict:
         return {_build(args[0], key): _build(args[1], item) for key, item in plain.items()}
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return kind(plain)
     if kind is bytes:
         return bytes.fromhex(plain)
     return kind(plain) if kind in (int, float) and plain is not None else plain

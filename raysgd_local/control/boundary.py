@@ -1,0 +1,146 @@
+"""At a boundary: what is resolved, whose state is behind, and how the open epoch is dealt from here on. All pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from raysgd_local.algorithms.placement import Placement
+from raysgd_local.control.deal import Deal, lists
+from raysgd_local.control.ledger import Ledger
+from raysgd_local.control.protocol import Place, Report, View
+from raysgd_local.control.replicated import Replicated
+from raysgd_local.records import EvalRow, RoundRow
+
+
+@dataclass(frozen=True)
+class Books:
+    """The run's resolved state: what members agreed on, and which data it stands for."""
+
+    replicated: Replicated
+    ledger: Ledger
+    deal: Deal | None = None
+    placement: Placement | None = None
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """What the arrivals of a view's members settle.
+
+    `lead` is one of those that got furthest; `behind` missed its last round and are healed by it. `empty` have no
+    state. `pending` are per member the positions in steps that nobody committed: they stay its own.
+    """
+
+    lead: Report
+    behind: tuple[str, ...]
+    empty: tuple[str, ...]
+    rounds: tuple[RoundRow, ...]
+    evaluations: tuple[EvalRow, ...]
+
+    @property
+    def state(self) -> Replicated:
+        """The resolved state; the total of what was sent has what no round could tell."""
+        if self.lead.replicated is None:
+            raise RuntimeError("the lead has state by construction")
+        told = self.rounds[-1].wire_bytes if self.rounds else 0
+        return replace(self.lead.replicated, wire_bytes=self.lead.replicated.wire_bytes + told)
+
+
+def resolve(reports: Sequence[Report], after: tuple[int, int]) -> Resolution | None:
+    """The highest round that anyone who arrived committed holds for all; None if nobody has state.
+
+    `after` is the (round, evaluations) resolved before. A member can be one round behind, never more.
+    """
+    holders = [report for report in reports if report.replicated is not None]
+    if not holders:
+        return None
+    lead = max(holders, key=lambda report: _progress(report))  # the first of those in rank order
+    top = _progress(lead)
+    return Resolution(
+        lead=lead,
+        behind=tuple(r.worker for r in holders if _progress(r)[0] < top[0]),
+        empty=tuple(r.worker for r in reports if r.replicated is None),
+        rounds=_complete(tuple(row for row in lead.rounds if row.round > after[0]), reports),
+        evaluations=lead.evaluations[-new:] if (new := top[1] - after[1]) > 0 else (),
+    )
+
+
+def _complete(rows: tuple[RoundRow, ...], reports: Sequence[Report]) -> tuple[RoundRow, ...]:
+    """What the newest round sent is in the reports: nobody could tell it in a round after."""
+    if not rows:
+        return rows
+    return (*rows[:-1], replace(rows[-1], wire_bytes=sum(report.wire_bytes for report in reports)))
+
+
+def _progress(report: Report) -> tuple[int, int]:
+    return report.replicated.progress if report.replicated is not None else (-1, -1)
+
+
+def pending_positions(
+    deal: Deal | None, view: View, state: Replicated, reports: Mapping[str, Report], behind: Sequence[str]
+) -> dict[str, tuple[int, ...]]:
+    """Per worker the positions of steps that it took and nobody committed (none for who is healed)."""
+    found: dict[str, tuple[int, ...]] = {}
+    if deal is None:
+        return found
+    for worker, report in reports.items():
+        if report.taken and worker not in behind and worker in view.members:
+            rank = view.rank(worker)
+            start = state.cursors[rank]
+            found[worker] = tuple(int(p) for p in lists(deal)[rank][start : start + report.taken])
+    return found
+
+
+def closed(books: Books) -> Books:
+    """The books with every list of the deal entered up to its cursor, and the epoch closed if it is over."""
+    state, ledger, deal = books.replicated, books.ledger, books.deal
+    if deal is None:
+        return books
+    enter = ledger.close if state.open else ledger.close_epoch
+    return replace(books, ledger=enter(deal, state.cursors), deal=None)
+
+
+def opening(reports: Sequence[Report], state: Replicated) -> int | None:
+    """The size of the training set if all want the next epoch dealt now, else None."""
+    if state.open or not reports or any(report.place is not Place.OPENING for report in reports):
+        return None
+    return max(report.samples for report in reports)
+
+
+def deal_for(
+    books: Books,
+    members: Sequence[str],
+    pending: Mapping[str, tuple[int, ...]],
+    seed: int,
+    restricted: bool,
+    left: Mapping[str, bool],
+) -> Books:
+    """A new deal of what is left of the open epoch among `members`; who left the epoch gets nothing new."""
+    if books.placement is None:
+        raise RuntimeError("data is placed before it is dealt")
+    ledger = books.ledger
+    rank = {worker: index for index, worker in enumerate(members)}
+    deal = Deal(
+        number=ledger.next_deal_number,
+        epoch=books.replicated.epoch,
+        seed=seed,
+        samples=ledger.samples,
+        chunks=len(books.placement.holders),
+        consumed=ledger.consumed,
+        holders=tuple(tuple(sorted(rank[w] for w in h if w in rank)) for h in books.placement.holders),
+        shares=tuple(0.0 if left.get(worker) else 1.0 for worker in members),
+        pending=tuple(pending.get(worker, ()) for worker in members),
+        restricted=restricted,
+    )
+    return replace(books, ledger=ledger.dealt(), deal=deal)
+
+
+def seated(state: Replicated, view: View | None, members: Sequence[str], deal: Deal | None) -> Replicated:
+    """The replicated state as it holds for `members` in rank order, at the start of `deal`."""
+    left = {} if view is None else dict(zip(view.members, state.left, strict=False))
+    return replace(
+        state,
+        cursors=tuple(0 for _ in members),
+        lengths=None if deal is None else tuple(len(positions) for positions in lists(deal)),
+        left=tuple(state.open and left.get(worker, False) for worker in members),
+    )

@@ -1,0 +1,132 @@
+"""The controller's state, and the turn in which one event changes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Any
+
+from raysgd_local.control.boundary import Books
+from raysgd_local.control.controller_events import Command, RecordEvent, SetTimer, Status
+from raysgd_local.control.protocol import Report, View
+from raysgd_local.control.saves import Saves, Snapshot
+from raysgd_local.control.settings import Settings
+
+
+class Phase(Enum):
+    """Where the run is.
+
+    STARTING: no view yet. RUNNING: members run a segment. RESOLVING: the view is broken, survivors are awaited.
+    RESTORING: nobody has state; a checkpoint will be loaded. PAUSED: too few workers. FINISHING: the last order is
+    given. ENDED: nothing has an effect any more.
+    """
+
+    STARTING = "starting"
+    RUNNING = "running"
+    RESOLVING = "resolving"
+    RESTORING = "restoring"
+    PAUSED = "paused"
+    FINISHING = "finishing"
+    ENDED = "ended"
+
+
+class Standing(Enum):
+    """Where one worker is."""
+
+    REQUESTED = "requested"
+    UP = "up"
+    READY = "ready"  # built, without state, waits to enter
+    MEMBER = "member"
+    LEAVING = "leaving"  # a member until the next boundary
+
+
+@dataclass(frozen=True)
+class Worker:
+    standing: Standing = Standing.REQUESTED
+    node: str = ""
+    pid: int = 0
+    seen_s: float = 0.0
+    steps: int = 0
+
+
+@dataclass(frozen=True)
+class Controller:
+    """The whole state of the run's brain; nothing in it is a handle, a tensor or a path.
+
+    `arrivals` are the reports of the boundary that is being gathered, `resolved` whether anything is resolved yet.
+    `stop` says why the run is asked to end. `broken_s` is when the view broke, `paused_since` when the pause began.
+    """
+
+    settings: Settings
+    phase: Phase = Phase.STARTING
+    workers: dict[str, Worker] = field(default_factory=dict)
+    requested: int = 0
+    view: View | None = None
+    segment: int = 0
+    burned: int = 0
+    arrivals: dict[str, Report] = field(default_factory=dict)
+    books: Books | None = None
+    saves: Saves = field(default_factory=Saves)
+    resume: Snapshot | None = None
+    yielded: bool = False
+    stop: str = ""
+    outcome: tuple[Status, str] | None = None
+    incarnation: int = 1
+    errors: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    failures: int = 0
+    losses: int = 0
+    crashes: int = 0
+    formed: bool = True
+    broken_s: float | None = None
+    paused_since: float | None = None
+    paused_s: float = 0.0
+    timers: dict[str, int] = field(default_factory=dict)
+    timers_set: int = 0
+
+    def standing(self, *standings: Standing) -> tuple[str, ...]:
+        """Workers that stand so, oldest first."""
+        return tuple(name for name, worker in self.workers.items() if worker.standing in standings)
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The view's members that are still alive, in rank order."""
+        present = self.view.members if self.view else ()
+        return tuple(w for w in present if w in self.workers)
+
+
+def begin(settings: Settings, resume: Snapshot | None = None) -> Controller:
+    """The controller of a run that starts anew, or from a checkpoint."""
+    if resume is None:
+        return Controller(settings)
+    saves = Saves(count=int(resume.name), published=(resume,), epoch=resume.replicated.epoch)
+    return Controller(settings, resume=resume, saves=saves, incarnation=resume.incarnation + 1)
+
+
+class Turn:
+    """One event's turn: the state as it changes, and the commands as they come."""
+
+    def __init__(self, state: Controller, now: float) -> None:
+        self.state, self.now = state, now
+        self.commands: list[Command] = []
+
+    def set(self, **changes: Any) -> None:
+        self.state = replace(self.state, **changes)
+
+    def do(self, command: Command) -> None:
+        self.commands.append(command)
+
+    def record(self, event: str, **fields: Any) -> None:
+        self.do(RecordEvent(event, fields))
+
+    def worker(self, name: str, **changes: Any) -> None:
+        workers = {**self.state.workers, name: replace(self.state.workers[name], **changes)}
+        self.set(workers=workers)
+
+    def set_timer(self, name: str, delay_s: float) -> None:
+        """Only the newest timer of a name counts."""
+        number = self.state.timers_set + 1
+        self.set(timers_set=number, timers={**self.state.timers, name: number})
+        self.do(SetTimer(number, delay_s))
+
+    def clear_timer(self, name: str) -> None:
+        self.set(timers={n: i for n, i in self.state.timers.items() if n != name})

@@ -1,0 +1,264 @@
+"""Orders: who is in the next view, who heals whom, what is dealt, and what is saved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from raysgd_local.algorithms.placement import Placement, default_chunks, rebalance
+from raysgd_local.algorithms.placement import Worker as Holder
+from raysgd_local.control import boundary, ending, membership
+from raysgd_local.control.boundary import Books, Resolution
+from raysgd_local.control.controller_events import Form, KillWorker, RewindTables, Status
+from raysgd_local.control.controller_state import Phase, Standing, Turn
+from raysgd_local.control.ledger import Ledger
+from raysgd_local.control.program import Program
+from raysgd_local.control.protocol import Order, Report, Save, View
+from raysgd_local.control.replicated import Replicated
+from raysgd_local.control.saves import Snapshot
+
+
+def may_grow(turn: Turn, reports: Sequence[Report]) -> bool:
+    """Joiners enter where members equal the anchor and an epoch is, or is about to be, open."""
+    books = turn.state.books
+    if books is None or any(report.taken for report in reports):
+        return False
+    return books.replicated.open or boundary.opening(reports, books.replicated) is not None
+
+
+def next_order(turn: Turn, resolution: Resolution) -> None:
+    """Heal, then grow: the order for the next segment, in the same view or in a new one."""
+    reports = tuple(turn.state.arrivals[w] for w in turn.state.members)
+    leaving = turn.state.standing(Standing.LEAVING)
+    before = turn.state.view
+    view = _view(turn, _members(turn, reports))
+    _account(turn, resolution, view)
+    order = _order(turn, view, _limited(turn, reports), resolution)
+    if not any(report.taken for report in reports):
+        order = replace(order, save=_due_save(turn, view))
+    _give(turn, order, leaving, changed=before is None or view.number != before.number)
+
+
+def last_order(turn: Turn, resolution: Resolution, status: Status, reason: str, save: bool) -> None:
+    """The run ends here: members save what they have, if asked, and go."""
+    view = _view(turn, tuple(w for w in turn.state.members))
+    _account(turn, resolution, view)
+    order = replace(_order(turn, view, turn.state.settings.program, resolution), finish=status)
+    if save:
+        order = replace(order, save=_begin_save(turn, view, final=True))
+    _give(turn, order, (), changed=False)
+    ending.await_end(turn, status, reason)
+
+
+def _members(turn: Turn, reports: Sequence[Report]) -> tuple[str, ...]:
+    """Those who stay, in their order, then those who wait, where they may enter."""
+    staying = tuple(w for w in turn.state.members if turn.state.workers[w].standing is Standing.MEMBER)
+    if not may_grow(turn, reports):
+        return staying or turn.state.members
+    joining = turn.state.standing(Standing.READY)
+    return (*staying, *joining[: turn.state.settings.workers_max - len(staying)])
+
+
+def _view(turn: Turn, members: tuple[str, ...]) -> View:
+    """The same view if nothing changed; a number that broke is never used again."""
+    view = turn.state.view
+    if view is not None and view.members == members and turn.state.burned != view.number:
+        return view
+    return View(view.number + 1 if view else 1, members)
+
+
+def _limited(turn: Turn, reports: Sequence[Report]) -> Program:
+    """With steps pending the next boundary comes after one round, so that who waits can enter."""
+    program = turn.state.settings.program
+    return replace(program, segment_rounds=1) if any(report.taken for report in reports) else program
+
+
+def _account(turn: Turn, resolution: Resolution, view: View) -> None:
+    """Enter what was consumed, place and deal the data for `view`, and seat the state for it."""
+    state = turn.state
+    books, before = state.books, state.view
+    if books is None or before is None:
+        raise RuntimeError("a boundary has books and a view")
+    reports = {worker: state.arrivals[worker] for worker in state.members}
+    opens = boundary.opening(tuple(reports.values()), books.replicated)
+    if opens is not None:
+        books = _opened(boundary.closed(books), opens)
+    elif not books.replicated.open:
+        books = boundary.closed(books)
+    elif view == before and not books.replicated.needs_deal:
+        return
+    pending = boundary.pending_positions(books.deal, before, books.replicated, reports, resolution.behind)
+    turn.set(books=_dealt(turn, books, before, view, pending))
+
+
+def _opened(books: Books, samples: int) -> Books:
+    ledger = books.ledger.open_epoch(books.replicated.epoch, samples) if samples else books.ledger
+    return replace(books, ledger=ledger, replicated=replace(books.replicated, open=True))
+
+
+def _dealt(
+    turn: Turn, books: Books, before: View | None, view: View, pending: dict[str, tuple[int, ...]]
+) -> Books:
+    """The books with the open epoch dealt to the view's members, if it deals any data at all."""
+    settings, state = turn.state.settings, books.replicated
+    if state.open and books.ledger.epoch == state.epoch:
+        left = dict(zip(before.members, state.left, strict=False)) if before else {}
+        books = replace(boundary.closed(books), placement=_placed(turn, books, view))
+        books = boundary.deal_for(books, view.members, pending, settings.seed, settings.restricted, left)
+    return replace(books, replicated=boundary.seated(state, before, view.members, books.deal))
+
+
+def _placed(turn: Turn, books: Books, view: View) -> Placement:
+    settings = turn.state.settings
+    placement = books.placement
+    if placement is None:
+        placement = Placement.empty(default_chunks(settings.workers_max, books.ledger.samples))
+    held = [any(worker in turn.state.workers for worker in chunk) for chunk in placement.holders]
+    if books.placement is not None and not all(held):
+        turn.record("chunks_uncovered", chunks=held.count(False))
+    live = [Holder(worker, turn.state.workers[worker].node) for worker in view.members]
+    return rebalance(placement, live, settings.placement.copies)
+
+
+def _order(turn: Turn, view: View, program: Program, resolution: Resolution | None) -> Order:
+    state = turn.state
+    if state.books is None:
+        raise RuntimeError("an order has books")
+    same = state.view is not None and state.view.number == view.number
+    order = Order(
+        view=view,
+        segment=state.segment + 1 if same else 1,
+        program=program,
+        replicated=state.books.replicated,
+        incarnation=state.incarnation,
+        deal=state.books.deal,
+        paused_s=state.paused_s,
+    )
+    if resolution is None:
+        return order
+    lead = view.rank(resolution.lead.worker)
+    empty = {w for w in view.members if w not in state.arrivals} | set(resolution.empty)
+    receivers = tuple(view.rank(worker) for worker in view.members if worker in empty)
+    return replace(
+        order,
+        heal=lead if resolution.behind else None,
+        donor=lead if receivers else None,
+        receivers=receivers,
+    )
+
+
+def _due_save(turn: Turn, view: View) -> Save | None:
+    state = turn.state
+    if state.books is None or not state.saves.due(state.books.replicated, state.settings.checkpoints):
+        return None
+    return _begin_save(turn, view, final=False)
+
+
+def _begin_save(turn: Turn, view: View, final: bool) -> Save:
+    state, books = turn.state, turn.state.books
+    if books is None:
+        raise RuntimeError("what is saved has books")
+    policy = state.settings.checkpoints
+    snapshot = Snapshot(
+        name=f"{state.saves.count + 1:06d}",
+        view=view.number,
+        incarnation=state.incarnation,
+        members=view.members,
+        everyone=policy.everyone,
+        replicated=books.replicated,
+        ledger=books.ledger,
+        deal=books.deal,
+        placement=books.placement,
+    )
+    turn.set(saves=state.saves.begin(snapshot, final))
+    return Save(snapshot.name, policy.everyone, final)
+
+
+def _give(turn: Turn, order: Order, leaving: tuple[str, ...], changed: bool) -> None:
+    """Send the order to all it concerns, those included who are not in it any more."""
+    state = turn.state
+    joining = [w for w in order.view.members if state.workers[w].standing is Standing.READY]
+    for worker in joining:
+        turn.worker(worker, standing=Standing.MEMBER)
+        known = turn.state.workers[worker]
+        rank = order.view.rank(worker)
+        turn.record("worker_joined", worker=worker, pid=known.pid, node=known.node, rank=rank)
+    for worker in leaving:
+        turn.record("worker_left", worker=worker)
+        turn.set(workers={name: w for name, w in turn.state.workers.items() if name != worker})
+    turn.set(
+        phase=Phase.RUNNING,
+        view=order.view,
+        segment=order.segment,
+        arrivals={},
+        yielded=False,
+        paused_s=0.0,
+        formed=turn.state.formed and not changed,
+    )
+    turn.do(Form(order, (*order.view.members, *leaving)))
+
+
+def first_view(turn: Turn) -> None:
+    """The first view of an incarnation: fresh state from rank 0, or a checkpoint's; never a joiner's by chance."""
+    state = turn.state
+    members = state.standing(Standing.READY)[: state.settings.workers_max]
+    view = _view(turn, members)
+    for timer in ("start", "gather"):
+        turn.clear_timer(timer)
+    if state.resume is None:
+        _begin_fresh(turn, view)
+    else:
+        _begin_from(turn, view, state.resume)
+
+
+def _begin_fresh(turn: Turn, view: View) -> None:
+    initial = Replicated(schedule=turn.state.settings.program.schedule.init())
+    books = Books(boundary.seated(initial, None, view.members, None), Ledger())
+    turn.set(books=books)
+    order = _order(turn, view, turn.state.settings.program, None)
+    others = tuple(range(1, len(view.members)))
+    _give(turn, replace(order, donor=0, receivers=others), (), changed=True)
+
+
+def _begin_from(turn: Turn, view: View, snapshot: Snapshot) -> None:
+    """Go back to a checkpoint: with as many members in the same deal, otherwise what is left is dealt anew."""
+    state = snapshot.replicated
+    books = Books(state, snapshot.ledger, snapshot.deal, _renamed(snapshot, view))
+    turn.do(RewindTables(state.round, state.evaluations))
+    turn.record("resumed", checkpoint=snapshot.name, round=state.round, epoch=state.epoch)
+    if len(view.members) != len(snapshot.members):
+        books = _dealt(turn, books, None, view, {})
+    turn.set(books=books)
+    order = _order(turn, view, turn.state.settings.program, None)
+    _give(turn, replace(order, restore=snapshot.name), (), changed=True)
+
+
+def _renamed(snapshot: Snapshot, view: View) -> Placement | None:
+    """The checkpoint's placement with the new workers in their predecessors' places."""
+    if snapshot.placement is None:
+        return None
+    names = dict(zip(snapshot.members, view.members, strict=False))
+    holders = tuple(tuple(names[w] for w in chunk if w in names) for chunk in snapshot.placement.holders)
+    return replace(snapshot.placement, holders=holders)
+
+
+def begin_again(turn: Turn) -> None:
+    """Nobody has the run's state any more. What was committed is in the newest checkpoint, or lost with the run."""
+    state = turn.state
+    committed = state.books is not None and state.books.replicated.round > 0
+    newest = state.saves.published[-1] if state.saves.published else state.resume
+    if committed and newest is None:
+        ending.finish(turn, "lost", "every worker that had the model died, and there is no checkpoint yet")
+        return
+    for worker in state.members:
+        turn.do(KillWorker(worker))
+    gone = set(state.members)
+    turn.set(
+        phase=Phase.RESTORING,
+        resume=newest if committed else state.resume,
+        incarnation=state.incarnation + bool(committed),
+        arrivals={},
+        workers={name: w for name, w in state.workers.items() if name not in gone},
+    )
+    turn.set_timer("start", state.settings.timeouts.start_s)
+    membership.refill(turn)

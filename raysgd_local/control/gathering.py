@@ -1,0 +1,148 @@
+"""Boundaries: all members arrive, and what they did is resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from raysgd_local.control import boundary, ending, forming, membership
+from raysgd_local.control.boundary import Resolution
+from raysgd_local.control.controller_events import RecordRounds
+from raysgd_local.control.controller_state import Phase, Standing, Turn
+from raysgd_local.control.protocol import Place, Report
+
+
+def arrive(turn: Turn, report: Report) -> None:
+    """Somebody is at a boundary, or ready to enter; what belongs to another view has no effect."""
+    state = turn.state
+    if report.worker not in state.workers:
+        return
+    turn.worker(report.worker, seen_s=turn.now)
+    if report.place is Place.START and report.view == 0:
+        turn.worker(report.worker, standing=Standing.READY)
+        membership.ask_yield(turn)
+    elif state.view is not None and report.view == state.view.number and report.segment == state.segment:
+        _gather(turn, report)
+
+
+def _gather(turn: Turn, report: Report) -> None:
+    if not turn.state.arrivals and turn.state.phase is Phase.RUNNING:
+        turn.set_timer("arrival", turn.state.settings.timeouts.arrival_s)
+    turn.set(arrivals={**turn.state.arrivals, report.worker: report})
+    if report.leaving and turn.state.workers[report.worker].standing is Standing.MEMBER:
+        turn.worker(report.worker, standing=Standing.LEAVING)
+        turn.record("drain_notice", worker=report.worker, reason="SIGTERM")
+    if report.broken:
+        membership.break_view(turn, f"{report.worker}: {report.broken}")
+
+
+def arrival_expired(turn: Turn) -> None:
+    """Members that did not arrive with the others are given up."""
+    state = turn.state
+    if state.phase not in (Phase.RUNNING, Phase.RESOLVING):
+        return
+    for worker in state.members:
+        if worker not in state.arrivals:
+            limit_s = state.settings.timeouts.arrival_s
+            membership.lose(turn, worker, f"did not arrive within {limit_s:g} s of the others")
+
+
+def consider(turn: Turn) -> None:
+    """Go on if everything that is waited for is there."""
+    state = turn.state
+    if state.errors:  # whether the run goes on is known when they are gathered
+        return
+    match state.phase:
+        case Phase.STARTING | Phase.RESTORING:
+            _consider_start(turn)
+        case Phase.RUNNING | Phase.RESOLVING if all(w in state.arrivals for w in state.members):
+            turn.clear_timer("arrival")
+            _settle(turn)
+        case Phase.PAUSED:
+            _consider_resuming(turn)
+        case _:
+            pass
+
+
+def gathered(turn: Turn) -> None:
+    """The wait for more than the fewest workers is over."""
+    state = turn.state
+    ready = len(state.standing(Standing.READY))
+    if state.phase in (Phase.STARTING, Phase.RESTORING) and ready >= state.settings.workers_min:
+        forming.first_view(turn)
+
+
+def _consider_start(turn: Turn) -> None:
+    """Begin when all are ready, or, some time after the fewest are, with those that are."""
+    state = turn.state
+    ready = len(state.standing(Standing.READY))
+    if ready >= state.settings.workers_max:
+        forming.first_view(turn)
+    elif ready >= state.settings.workers_min and "gather" not in state.timers:
+        turn.set_timer("gather", state.settings.timeouts.gather_s)
+
+
+def _settle(turn: Turn) -> None:
+    """All are here: what they did is resolved, then the run ends, pauses or goes on."""
+    state = turn.state
+    reports = tuple(state.arrivals[w] for w in state.members)
+    resolution = _resolution(turn, reports)
+    if resolution is None:
+        forming.begin_again(turn)
+        return
+    _enter(turn, resolution)
+    ends = ending.reason_to_end(turn, reports)
+    if ends is not None:
+        forming.last_order(turn, resolution, *ends)
+    elif _too_few(turn, reports):
+        _pause(turn)
+    else:
+        forming.next_order(turn, resolution)
+
+
+def _resolution(turn: Turn, reports: Sequence[Report]) -> Resolution | None:
+    """None where nobody has the run's state any more: the holders of a resolved round died before it was healed."""
+    books = turn.state.books
+    resolved = books.replicated.progress if books is not None else (0, 0)
+    resolution = boundary.resolve(reports, resolved)
+    if resolution is None or resolution.state.progress < resolved:
+        return None
+    return resolution
+
+
+def _enter(turn: Turn, resolution: Resolution) -> None:
+    """The resolved rounds go into the tables; the reduced state is the run's."""
+    books = turn.state.books
+    if books is None:
+        raise RuntimeError("a view has books")
+    turn.set(books=replace(books, replicated=resolution.state))
+    if resolution.rounds or resolution.evaluations:
+        turn.do(RecordRounds(resolution.rounds, resolution.evaluations))
+
+
+def _too_few(turn: Turn, reports: Sequence[Report]) -> bool:
+    """Too few to go on, even with those that wait; steps that nobody committed are brought to their round's end."""
+    state = turn.state
+    if any(report.taken for report in reports) or not forming.may_grow(turn, reports):
+        return False
+    staying = state.standing(Standing.MEMBER, Standing.READY)
+    return len(staying) < state.settings.workers_min
+
+
+def _pause(turn: Turn) -> None:
+    state = turn.state
+    have, need = len(state.standing(Standing.MEMBER, Standing.READY)), state.settings.workers_min
+    turn.set(phase=Phase.PAUSED, paused_since=turn.now)
+    turn.record("paused", workers=have, workers_min=need, limit_s=state.settings.timeouts.pause_s)
+    turn.set_timer("pause", state.settings.timeouts.pause_s)
+
+
+def _consider_resuming(turn: Turn) -> None:
+    state = turn.state
+    have = len(state.standing(Standing.MEMBER, Standing.READY))
+    if have < state.settings.workers_min or state.paused_since is None:
+        return
+    turn.clear_timer("pause")
+    turn.set(phase=Phase.RUNNING, paused_since=None, paused_s=turn.now - state.paused_since)
+    turn.record("unpaused", workers=have)
+    _settle(turn)

@@ -1,0 +1,162 @@
+"""Workers come and go: requests, signs of life, losses, replacements."""
+
+from __future__ import annotations
+
+from raysgd_local.control import ending
+from raysgd_local.control.controller_events import (
+    CutView,
+    KillWorker,
+    Progress,
+    RequestWorker,
+    WorkerUp,
+    Yield,
+)
+from raysgd_local.control.controller_state import Phase, Standing, Turn, Worker
+
+_BACKOFF_S = 0.5
+_BACKOFF_MAX_S = 60.0
+
+
+def start(turn: Turn) -> None:
+    """Ask for as many workers as the run may have; begin with those that come."""
+    refill(turn)
+    turn.set_timer("start", turn.state.settings.timeouts.start_s)
+    turn.set_timer("heartbeat", turn.state.settings.timeouts.heartbeat_s / 3)
+
+
+def refill(turn: Turn) -> None:
+    """Ask for workers until there are as many as the run may have."""
+    while len(turn.state.workers) < turn.state.settings.workers_max:
+        request(turn)
+
+
+def request(turn: Turn) -> None:
+    """Ask for one more worker, under a name that was never used."""
+    name = f"w{turn.state.requested}"
+    turn.set(requested=turn.state.requested + 1, workers={**turn.state.workers, name: Worker()})
+    turn.do(RequestWorker(name))
+
+
+def up(turn: Turn, event: WorkerUp) -> None:
+    if event.worker in turn.state.workers:
+        turn.worker(event.worker, standing=Standing.UP, node=event.node, pid=event.pid, seen_s=turn.now)
+
+
+def progress(turn: Turn, event: Progress) -> None:
+    """A sign of life; the first round of a view shows that it has formed."""
+    if event.worker not in turn.state.workers:
+        return
+    turn.worker(event.worker, seen_s=turn.now, steps=event.steps)
+    view = turn.state.view
+    if not turn.state.formed and view is not None and view.number == event.view:
+        stall_s = 0.0 if turn.state.broken_s is None else turn.now - turn.state.broken_s
+        turn.record("view_formed", view=view.number, workers=len(view.members), stall_s=round(stall_s, 4))
+        turn.set(formed=True, broken_s=None, crashes=0)
+
+
+def start_expired(turn: Turn) -> None:
+    """The fewest workers did not come in time."""
+    settings = turn.state.settings
+    ready = len(turn.state.standing(Standing.READY))
+    ending.finish(
+        turn,
+        "lost",
+        f"{ready} of at least {settings.workers_min} workers were ready within {settings.timeouts.start_s:g} s "
+        "(workers.start_timeout_s); the cluster can't place more",
+    )
+
+
+def lose(turn: Turn, worker: str, reason: str, replace: bool = True) -> None:
+    """A process or node is gone. Survivors are cut loose at once; a replacement is asked for."""
+    state = turn.state
+    if worker not in state.workers:
+        return
+    was = state.workers[worker].standing
+    turn.set(
+        workers={name: w for name, w in state.workers.items() if name != worker},
+        arrivals={name: r for name, r in state.arrivals.items() if name != worker},
+        saves=state.saves.without_writer(worker),
+    )
+    turn.do(KillWorker(worker))
+    if state.phase is Phase.FINISHING:
+        ending.check_finished(turn)
+        return
+    turn.set(losses=state.losses + 1, crashes=state.crashes + 1)
+    turn.record("worker_lost", worker=worker, reason=reason)
+    if _too_many(turn):
+        return
+    if replace:
+        _replace(turn)
+    if was in (Standing.MEMBER, Standing.LEAVING):
+        break_view(turn, f"{worker}: {reason}")
+
+
+def _too_many(turn: Turn) -> bool:
+    limit = turn.state.settings.max_losses
+    if limit is None or turn.state.losses <= limit:
+        return False
+    ending.finish(turn, "lost", f"{turn.state.losses} workers lost, more than max_losses = {limit}")
+    return True
+
+
+def _replace(turn: Turn) -> None:
+    """Ask for a replacement: the first at once, in a crash loop ever later."""
+    crashes = turn.state.crashes
+    if crashes <= turn.state.settings.workers_max:
+        request(turn)
+        return
+    delay_s = min(_BACKOFF_MAX_S, _BACKOFF_S * 2.0 ** (crashes - turn.state.settings.workers_max))
+    turn.set_timer(f"respawn:{crashes}", delay_s)
+
+
+def respawn(turn: Turn) -> None:
+    if len(turn.state.workers) < turn.state.settings.workers_max:
+        request(turn)
+
+
+def break_view(turn: Turn, why: str) -> None:
+    """The view can't go on: its members leave their collectives now and arrive with what they have."""
+    state = turn.state
+    if state.view is None or state.phase not in (Phase.RUNNING, Phase.RESOLVING):
+        return
+    turn.set(broken_s=turn.now if state.broken_s is None else state.broken_s, burned=state.view.number)
+    to = tuple(w for w in state.members if w not in state.arrivals)
+    if to:
+        turn.do(CutView(state.view.number, to, why))
+    if state.phase is Phase.RUNNING:
+        turn.set(phase=Phase.RESOLVING)
+        turn.set_timer("arrival", state.settings.timeouts.arrival_s)
+
+
+def drain(turn: Turn, worker: str, reason: str) -> None:
+    """A machine will go away: its worker leaves at the next boundary, without a broken round."""
+    state = turn.state
+    if worker not in state.workers or state.workers[worker].standing is Standing.LEAVING:
+        return
+    if state.workers[worker].standing is not Standing.MEMBER:
+        turn.set(workers={name: w for name, w in state.workers.items() if name != worker})
+        turn.do(KillWorker(worker))
+        _replace(turn)
+        return
+    turn.worker(worker, standing=Standing.LEAVING)
+    turn.record("drain_notice", worker=worker, reason=reason)
+    ask_yield(turn)
+
+
+def ask_yield(turn: Turn) -> None:
+    """Ask for a boundary, once a segment."""
+    state = turn.state
+    if state.phase is not Phase.RUNNING or state.yielded or state.view is None:
+        return
+    turn.set(yielded=True)
+    turn.do(Yield(state.view.number, state.segment, state.members))
+
+
+def check_heartbeats(turn: Turn) -> None:
+    """Whoever was silent for too long is given up; a process that still exists is killed, not waited for."""
+    limit_s = turn.state.settings.timeouts.heartbeat_s
+    running = turn.state.standing(Standing.UP, Standing.READY, Standing.MEMBER, Standing.LEAVING)
+    for worker in running:
+        if turn.now - turn.state.workers[worker].seen_s > limit_s:
+            lose(turn, worker, f"no sign of life for {limit_s:g} s")
+    turn.set_timer("heartbeat", limit_s / 3)

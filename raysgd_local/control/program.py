@@ -1,0 +1,24 @@
+"""What members run by themselves between two words with the controller."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raysgd_local.algorithms.schedules.base import Schedule
+
+
+@dataclass(frozen=True)
+class Program:
+    """The same on all members: the schedule, how far to go without asking, and when training is over.
+
+    A segment ends after `segment_s` seconds of training time or `segment_rounds` rounds. `max_steps` counts
+    optimizer steps over all workers, `max_s` is training time; `target` is a metric's name and the value to
+    reach (from above where the name says that it is a loss or an error).
+    """
+
+    schedule: Schedule
+    segment_s: float = 5.0
+    segment_rounds: int = 1_000_000
+    max_steps: int | None = None
+    max_s: float | None = None
+    target: tuple[str, float] | None = None

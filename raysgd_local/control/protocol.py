@@ -1,0 +1,90 @@
+"""What the controller and the members say to each other, and what both call things."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from raysgd_local.control.deal import Deal
+from raysgd_local.control.program import Program
+from raysgd_local.control.replicated import Replicated
+from raysgd_local.records import EvalRow, RoundRow
+
+
+@dataclass(frozen=True)
+class View:
+    """One membership: its number (never used twice in an incarnation) and its members in rank order."""
+
+    number: int
+    members: tuple[str, ...]
+
+    def rank(self, worker: str) -> int:
+        return self.members.index(worker)
+
+
+class Place(Enum):
+    """Where a member's loop stands when it arrives."""
+
+    START = "start"  # at its first `epochs`: wants state
+    TRAINING = "training"  # inside an open epoch
+    EVALUATING = "evaluating"
+    OPENING = "opening"  # wants the next epoch dealt
+    FINISHED = "finished"  # the loop ended
+
+
+@dataclass(frozen=True)
+class Report:
+    """A member's words on arriving at a boundary.
+
+    `taken` counts the positions of the deal that belong to steps of a round that is not committed. `samples` is
+    the size of the training set that it wants dealt (with `OPENING`). `rounds` and `evaluations` are the rows
+    since its last report, `wire_bytes` what it sent in the newest of them; `replicated` is None for a worker without state. `broken` says what failed, or is
+    empty at a clean boundary.
+    """
+
+    worker: str
+    view: int
+    segment: int
+    place: Place
+    replicated: Replicated | None = None
+    taken: int = 0
+    samples: int = 0
+    rounds: tuple[RoundRow, ...] = ()
+    evaluations: tuple[EvalRow, ...] = ()
+    wire_bytes: int = 0
+    leaving: bool = False
+    broken: str = ""
+
+
+@dataclass(frozen=True)
+class Save:
+    """Copy the state before going on, then write it: as checkpoint `name`, all shards or the donor's alone."""
+
+    name: str
+    everyone: bool
+    final: bool = False
+
+
+@dataclass(frozen=True)
+class Order:
+    """The controller's answer to all members' arrival: what holds from here on. One for all members.
+
+    `replicated` is the resolved state of the run; a member whose own is one round behind is healed with the
+    reduced vector that rank `heal` kept. Ranks in `receivers` have no state: they get it from rank `donor`; or
+    everyone loads checkpoint `restore`. `deal` is the open epoch's (None while none is open); `paused_s` was
+    spent waiting for workers and is not training time. `finish` ends the member, saying why.
+    """
+
+    view: View
+    segment: int
+    program: Program
+    replicated: Replicated
+    incarnation: int = 1
+    deal: Deal | None = None
+    heal: int | None = None
+    donor: int | None = None
+    receivers: tuple[int, ...] = ()
+    restore: str = ""
+    save: Save | None = None
+    paused_s: float = 0.0
+    finish: str = ""

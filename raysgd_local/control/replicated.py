@@ -1,0 +1,151 @@
+"""What all members know alike: the state that every commit advances identically, from reduced values only."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from raysgd_local.algorithms.schedules.base import Observation, Period
+from raysgd_local.control.exchange import Control, Flags
+from raysgd_local.control.program import Program
+
+
+@dataclass(frozen=True)
+class Replicated:
+    """Equal on all members after each commit; with the ledger it is what a checkpoint says of the run.
+
+    `epoch` is the open epoch, or the next to be opened. Per rank of the present view: `cursors` into the lists
+    of the deal (whose lengths are `lengths`; none where the loop takes no data from us), and `left`, whose loop
+    left the open epoch. `stopped` says why training is over, or is empty; `diverged` that it failed. Totals
+    count all workers' committed work since the run began.
+    """
+
+    schedule: Any
+    round: int = 0
+    steps: int = 0
+    samples: int = 0
+    wire_bytes: int = 0
+    elapsed_s: float = 0.0
+    epoch: int = 0
+    open: bool = False
+    cursors: tuple[int, ...] = ()
+    lengths: tuple[int, ...] | None = None
+    left: tuple[bool, ...] = ()
+    evaluations: int = 0
+    metrics: tuple[tuple[str, float], ...] = ()
+    stopped: str = ""
+    diverged: bool = False
+
+    @property
+    def period(self) -> Period:
+        period: Period = self.schedule.period
+        return period
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Orders the states of one history: rounds first, then evaluations."""
+        return self.round, self.evaluations
+
+    def used_up(self, rank: int, taken: int = 0) -> bool:
+        """Whether rank's list of the open epoch is consumed to its end, with `taken` positions not yet committed."""
+        return self.lengths is not None and self.cursors[rank] + taken >= self.lengths[rank]
+
+    @property
+    def idle(self) -> tuple[bool, ...]:
+        """Ranks that have nothing more to do in the open epoch."""
+        return tuple(left or self.used_up(rank) for rank, left in enumerate(self.left))
+
+    @property
+    def needs_deal(self) -> bool:
+        """Whether someone left data behind that others, still in their loops, should get."""
+        if not self.open or self.lengths is None or all(self.left):
+            return False
+        return any(
+            left and cursor < length
+            for left, cursor, length in zip(self.left, self.cursors, self.lengths, strict=True)
+        )
+
+
+def commit(state: Replicated, control: Control, program: Program, finite: bool = True) -> Replicated:
+    """The state after the round that `control` belongs to; `finite` says whether the reduced vector was."""
+    state = _close_epoch(_counted(state, control))
+    state = replace(state, schedule=program.schedule.next(state.schedule, _observe(state, control)))
+    failed = _failure(control, finite)
+    if failed:
+        return replace(state, diverged=True, stopped=failed)
+    return replace(state, stopped=state.stopped or _stop(state, control, program))
+
+
+def _counted(state: Replicated, control: Control) -> Replicated:
+    """Totals and cursors with what this round brought."""
+    pairs = list(zip(state.cursors, state.left, control.members, strict=True))
+    return replace(
+        state,
+        round=state.round + 1,
+        steps=state.steps + control.steps,
+        samples=state.samples + control.samples,
+        wire_bytes=state.wire_bytes + control.wire_bytes,
+        elapsed_s=state.elapsed_s + control.clock_s,
+        cursors=tuple(cursor + said.consumed for cursor, _, said in pairs),
+        left=tuple(left or bool(said.flags & Flags.LEFT) for _, left, said in pairs),
+    )
+
+
+def _failure(control: Control, finite: bool) -> str:
+    if not control.agreed:
+        return "replicas differ: members came to a round with different committed states"
+    if not finite or len(control.ranks(Flags.NONFINITE)) == len(control.members):
+        return "diverged: no worker has a finite state"
+    return ""
+
+
+def _stop(state: Replicated, control: Control, program: Program) -> str:
+    if control.flags & Flags.STOP:
+        return "stopped by the training loop"
+    if program.max_steps is not None and state.steps >= program.max_steps:
+        return f"{state.steps} steps taken"
+    if program.max_s is not None and state.elapsed_s >= program.max_s:
+        return f"{program.max_s:g} s of training are over"
+    return ""
+
+
+def _observe(state: Replicated, control: Control) -> Observation:
+    """What the schedule sees of the round that is counted: the epoch is the one that the next round is in."""
+    return Observation(
+        round=state.round,
+        loss=control.loss,
+        round_samples=control.samples,
+        samples=state.samples,
+        steps=state.steps,
+        epoch=state.epoch,
+        elapsed_s=state.elapsed_s,
+        lr_decay=control.members[0].lr_decay,
+        workers=len(control.members),
+    )
+
+
+def _close_epoch(state: Replicated) -> Replicated:
+    """The epoch ends for all at the same round: when all are idle and nothing is left for anyone to take."""
+    if not state.open or not all(state.idle) or state.needs_deal:
+        return state
+    return replace(state, open=False, epoch=state.epoch + 1)
+
+
+def evaluated(state: Replicated, metrics: dict[str, float], target: tuple[str, float] | None) -> Replicated:
+    """The state after an evaluation of the averaged model; reaching `target` stops the run."""
+    state = replace(state, evaluations=state.evaluations + 1, metrics=tuple(sorted(metrics.items())))
+    if target is None or target[0] not in metrics or math.isnan(metrics[target[0]]):
+        return state
+    name, wanted = target
+    reached = metrics[name] <= wanted if is_error(name) else metrics[name] >= wanted
+    return replace(state, stopped=f"{name} reached {wanted:g}") if reached else state
+
+
+def is_error(metric: str) -> bool:
+    """Whether less of this metric is better.
+
+    >>> is_error("loss"), is_error("top1_error"), is_error("accuracy")
+    (True, True, False)
+    """
+    return any(word in metric.lower() for word in ("loss", "error", "perplexity"))

@@ -1,0 +1,145 @@
+"""The controller's books on checkpoints: which are being written, which stand, which go."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from raysgd_local.algorithms.placement import Placement
+from raysgd_local.algorithms.schedules.base import Schedule
+from raysgd_local.control.controller_events import ShardWritten
+from raysgd_local.control.deal import Deal
+from raysgd_local.control.ledger import Ledger
+from raysgd_local.control.replicated import Replicated
+from raysgd_local.control.settings import CheckpointPolicy
+from raysgd_local.errors import CheckpointError
+from raysgd_local.records import from_plain, to_plain
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a checkpoint says of the run; the workers' shards hold the rest.
+
+    `members` are the view's, in rank order: shard i is of rank i; with `everyone` there is one for each.
+    """
+
+    name: str
+    view: int
+    incarnation: int
+    members: tuple[str, ...]
+    everyone: bool
+    replicated: Replicated
+    ledger: Ledger
+    deal: Deal | None
+    placement: Placement | None
+
+    @property
+    def writers(self) -> tuple[str, ...]:
+        return self.members if self.everyone else self.members[:1]
+
+
+def manifest(snapshot: Snapshot, shards: tuple[ShardWritten, ...]) -> dict[str, Any]:
+    """The manifest's content: JSON-able, everything but the tensors."""
+    files = [
+        {"rank": s.rank, "path": s.path, "sha256": s.sha256, "bytes": s.size_bytes}
+        for s in sorted(shards, key=lambda s: s.rank)
+    ]
+    return {"schema": SCHEMA, "shards": files, **to_plain(snapshot)}
+
+
+def snapshot_of(plain: dict[str, Any], schedule: Schedule) -> Snapshot:
+    """The snapshot that a manifest's content describes, for a run with this schedule.
+
+    Raises `CheckpointError` where the manifest is of another schema or another kind of schedule.
+    """
+    if plain.get("schema") != SCHEMA:
+        raise CheckpointError(
+            f"checkpoint schema {plain.get('schema')!r} is not {SCHEMA}, which this version reads"
+        )
+    fields = {key: value for key, value in plain.items() if key not in ("schema", "shards")}
+    try:
+        snapshot = from_plain(Snapshot, fields)
+        state = schedule.restore(fields["replicated"]["schedule"])
+    except (KeyError, TypeError, ValueError, StopIteration) as error:
+        raise CheckpointError(f"the checkpoint does not fit this run's schedule: {error}") from error
+    return replace(snapshot, replicated=replace(snapshot.replicated, schedule=state))
+
+
+@dataclass(frozen=True)
+class Writing:
+    snapshot: Snapshot
+    shards: tuple[ShardWritten, ...] = ()
+    final: bool = False
+
+    @property
+    def complete(self) -> bool:
+        return {s.worker for s in self.shards} >= set(self.snapshot.writers)
+
+
+@dataclass(frozen=True)
+class Saves:
+    """Checkpoints that are being written and those that stand, oldest first."""
+
+    count: int = 0
+    writing: dict[str, Writing] = field(default_factory=dict)
+    published: tuple[Snapshot, ...] = ()
+    epoch: int = 0
+    elapsed_s: float = 0.0
+
+    def due(self, state: Replicated, policy: CheckpointPolicy) -> bool:
+        """Whether the policy asks for a checkpoint now (one at a time)."""
+        if self.writing:
+            return False
+        by_epoch = policy.every_epochs is not None and state.epoch - self.epoch >= policy.every_epochs
+        by_time = policy.every_s is not None and state.elapsed_s - self.elapsed_s >= policy.every_s
+        return by_epoch or by_time
+
+    def begin(self, snapshot: Snapshot, final: bool) -> Saves:
+        return replace(
+            self,
+            count=self.count + 1,
+            writing={**self.writing, snapshot.name: Writing(snapshot, final=final)},
+            epoch=snapshot.replicated.epoch,
+            elapsed_s=snapshot.replicated.elapsed_s,
+        )
+
+    def wrote(self, shard: ShardWritten) -> Saves:
+        if shard.name not in self.writing:
+            return self
+        entry = self.writing[shard.name]
+        entry = replace(entry, shards=(*entry.shards, shard))
+        return replace(self, writing={**self.writing, shard.name: entry})
+
+    def publish(self, name: str) -> Saves:
+        if name not in self.writing:
+            return self
+        return replace(self.drop(name), published=(*self.published, self.writing[name].snapshot))
+
+    def drop(self, name: str) -> Saves:
+        return replace(self, writing={n: w for n, w in self.writing.items() if n != name})
+
+    def without_writer(self, worker: str) -> Saves:
+        """A writer is gone: what it had not written yet will never be complete."""
+        lost = [
+            name
+            for name, w in self.writing.items()
+            if worker in w.snapshot.writers and worker not in {s.worker for s in w.shards}
+        ]
+        return replace(self, writing={n: w for n, w in self.writing.items() if n not in lost})
+
+    def pruned(self, policy: CheckpointPolicy) -> tuple[Saves, tuple[str, ...]]:
+        """The books without what `keep` gives up, and its names. The newest always stays: it is what one resumes."""
+        if policy.keep is None or len(self.published) <= policy.keep:
+            return self, ()
+        newest = self.published[-1]
+        ranked = sorted(self.published[:-1], key=lambda s: _worth(s, policy), reverse=True)
+        kept = {s.name for s in ranked[: max(0, policy.keep - 1)]} | {newest.name}
+        gone = tuple(s.name for s in self.published if s.name not in kept)
+        return replace(self, published=tuple(s for s in self.published if s.name in kept)), gone
+
+
+def _worth(snapshot: Snapshot, policy: CheckpointPolicy) -> tuple[float, int]:
+    score = dict(snapshot.replicated.metrics).get(policy.score or "", 0.0)
+    return (score if policy.score_order == "max" else -score), snapshot.replicated.round

@@ -1,0 +1,127 @@
+"""What a run is asked to be, however it was said: by a configuration, or in Ray Train's words."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from raysgd_local.algorithms.algorithm import Algorithm
+from raysgd_local.config import Config, Stop, method_name
+from raysgd_local.control.program import Program
+from raysgd_local.control.settings import CheckpointPolicy, Settings, Timeouts
+from raysgd_local.errors import InputError
+
+if TYPE_CHECKING:
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+
+
+@dataclass(frozen=True)
+class Request:
+    """One run: what is trained, how, on how many workers, and where its directory is.
+
+    `loop` is a task or a function, `loop_config` the function's argument. `epochs` is for the display only.
+    """
+
+    loop: Any
+    loop_config: dict[str, Any] | None
+    algorithm: Algorithm
+    settings: Settings
+    cpus: float
+    use_gpu: bool
+    resources: dict[str, float]
+    storage: str
+    filesystem: Any
+    name: str
+    method: str
+    task: str
+    epochs: int
+    config_yaml: str
+    formation_s: float = 30.0
+    collective_s: float = 600.0
+
+
+def program(algorithm: Algorithm, stop: Stop) -> Program:
+    """What members run by themselves."""
+    target = (stop.target.metric, stop.target.value) if stop.target is not None else None
+    return Program(algorithm.schedule, max_steps=stop.steps, max_s=stop.seconds, target=target)
+
+
+def from_config(config: Config) -> Request:
+    """The run that a validated configuration describes."""
+    workers, saved, limits = config.workers, config.checkpoints, config.timeouts
+    defaults = Timeouts()
+    settings = Settings(
+        program(config.algorithm, config.stop),
+        workers_min=workers.min,
+        workers_max=workers.max,
+        seed=config.seed,
+        placement=config.algorithm.placement,
+        timeouts=replace(
+            defaults,
+            start_s=workers.start_timeout_s,
+            pause_s=workers.pause_limit_s,
+            heartbeat_s=limits.heartbeat_s or defaults.heartbeat_s,
+            arrival_s=limits.arrival_s or defaults.arrival_s,
+        ),
+        checkpoints=CheckpointPolicy(
+            every_epochs=saved.every_epochs,
+            every_s=saved.every_s,
+            keep=saved.keep,
+            score=saved.score,
+            everyone=saved.local_state == "all",
+        ),
+    )
+    method, task = method_name(config.algorithm), type(config.task).__name__.lower()
+    return Request(
+        loop=config.task,
+        loop_config=None,
+        algorithm=config.algorithm,
+        settings=settings,
+        cpus=workers.cpus,
+        use_gpu=workers.use_gpu,
+        resources={},
+        storage=config.storage,
+        filesystem=None,
+        name=config.name or default_name(task, method),
+        method=method,
+        task=task,
+        epochs=config.task.epochs,
+        config_yaml=config.to_yaml(),
+        formation_s=limits.formation_s or 30.0,
+        collective_s=limits.straggler_s or 600.0,
+    )
+
+
+def default_name(task: str, method: str) -> str:
+    """Task, method and time: readable, and new every second."""
+    return f"{task}-{method}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def workers_range(scaling: ScalingConfig) -> tuple[int, int]:
+    """Fewest and most workers. Raises `InputError` unless 1 ≤ fewest ≤ most."""
+    asked: Any = scaling.num_workers
+    fewest, most = asked if isinstance(asked, tuple) else (asked, asked)
+    if not 1 <= fewest <= most:
+        raise InputError("scaling_config.num_workers", asked, "an integer of at least 1, or (min, max) of such")
+    return fewest, most
+
+
+def checkpoint_policy(config: CheckpointConfig | None) -> CheckpointPolicy:
+    """Ray Train's words for which checkpoints are kept."""
+    if config is None:
+        return CheckpointPolicy()
+    return CheckpointPolicy(
+        keep=config.num_to_keep,
+        score=config.checkpoint_score_attribute,
+        score_order=config.checkpoint_score_order,
+    )
+
+
+def max_failures(config: FailureConfig | None) -> int:
+    return config.max_failures if config is not None else 0
+
+
+def run_location(config: RunConfig, task: str, method: str) -> tuple[str, str]:
+    """Where run directories go, and this one's name."""
+    return config.storage_path or "runs", config.name or default_name(task, method)

@@ -1,0 +1,278 @@
+"""What a training loop sees: `ctx`. One mechanism for tasks and for loops of one's own."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from raysgd_local.algorithms.learning_rate import LearningRate
+from raysgd_local.control import member_events as m
+from raysgd_local.control.protocol import View
+from raysgd_local.errors import InputError, UsageError
+from raysgd_local.runtime.evaluation import Evaluation, Metrics
+from raysgd_local.runtime.loading import DealtBatches, to_device
+from raysgd_local.runtime.replica import Joining, Prepared, Stateful
+from raysgd_local.runtime.shell import Shell
+
+M = TypeVar("M", bound=nn.Module)
+O = TypeVar("O", bound=torch.optim.Optimizer)  # noqa: E741
+
+
+class TrainContext:
+    """A worker's place in the run, for the loop that it runs.
+
+    Prepare everything first; state arrives at the first `epochs`, which yields the present epoch to a worker that
+    joins later. Every method belongs to the thread that runs the loop.
+    """
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell = shell
+        self._begun = False
+        self._batches: Batches | None = None
+
+    # Preparing.
+
+    def prepare_model(self, model: M, buffers: dict[str, Literal["max", "keep"]] | None = None) -> M:
+        """The model on this worker's device; its parameters and buffers are averaged from here on.
+
+        `buffers` names rules for integer and boolean buffers other than the maximum.
+        """
+        self._only_before("prepare_model")
+        model = model.to(self.device)
+        self._shell.replica.models.append(model)
+        self._shell.replica.buffer_rules.update(buffers or {})
+        return model
+
+    def prepare_optimizer(self, optimizer: O, clip_grad_norm: float | None = None) -> O:
+        """The optimizer that `step` steps; gradients are clipped to `clip_grad_norm` before (and after reduction)."""
+        self._only_before("prepare_optimizer")
+        base_lrs = [float(group["lr"]) for group in optimizer.param_groups]
+        self._shell.replica.optimizers.append(Prepared(optimizer, clip_grad_norm, base_lrs))
+        return optimizer
+
+    def prepare_scheduler(self, schedule: LearningRate | Callable[[float], float]) -> None:
+        """The learning rate's decay factor as a function of progress: epochs, counted over all workers' samples.
+
+        A function is called with epochs done (a fraction), or with samples where the loop takes no data from
+        `batches`; warm-up belongs into a `LearningRate`, so that schedules of τ see the decay alone.
+        """
+        self._only_before("prepare_scheduler")
+        self._shell.stepper.schedule = schedule
+
+    def prepare_scaler(self, scaler: torch.amp.GradScaler) -> torch.amp.GradScaler:
+        """A loss scale for mixed precision: call `scaler.scale(loss).backward()`, and `step` does the rest."""
+        self._only_before("prepare_scaler")
+        self._shell.replica.scaler = scaler
+        return scaler
+
+    def register(self, name: str, obj: Stateful, when_joining: Joining = "donor") -> None:
+        """The user's own state, with `state_dict`/`load_state_dict`: kept in checkpoints, given to joiners.
+
+        With `when_joining="own"` a worker that joins keeps what it built itself.
+        """
+        self._only_before("register")
+        if name in self._shell.replica.registered:
+            raise InputError("name", name, "a name that is not registered yet")
+        self._shell.replica.registered[name] = (obj, when_joining)
+
+    def _only_before(self, what: str) -> None:
+        if self._begun:
+            raise UsageError(f"ctx.{what} comes before the first ctx.epochs: state has arrived already")
+
+    # Where am I.
+
+    @property
+    def rank(self) -> int:
+        """This worker's place in the present view, from 0; it may change when the membership does."""
+        return self._shell.member.rank
+
+    @property
+    def view(self) -> View:
+        """The present membership."""
+        return self._shell.order.view
+
+    @property
+    def world_size(self) -> int:
+        return len(self.view.members)
+
+    @property
+    def device(self) -> torch.device:
+        return self._shell.place.device
+
+    @property
+    def stopping(self) -> bool:
+        """Whether training is over: `epochs` and `batches` end, and `step` does nothing any more."""
+        return bool(self._shell.state.stopped)
+
+    # The loop.
+
+    def epochs(self, total: int) -> Iterator[int]:
+        """The epochs still to be done, from the present one; an epoch ends for all workers at the same round."""
+        if not self._begun:
+            self._begun = True
+            self._shell.begin()
+        while not self.stopping and self._shell.state.epoch < total:
+            epoch = self._shell.state.epoch
+            yield epoch
+            self._leave_epoch()
+            if self._shell.state.epoch == epoch and not self.stopping:
+                self._pass_epoch()
+
+    def _pass_epoch(self) -> None:
+        """The loop's body took no step: the epoch is counted all the same."""
+        self._shell.drive(m.EpochWanted(0))
+        self._shell.drive(m.EpochLeft())
+
+    def batches(self, dataset: Dataset[Any], batch_size: int, **loader_options: Any) -> Iterator[Any]:
+        """This worker's batches of the open epoch, on its device; what is left of a dead worker's is among them.
+
+        `dataset` is map-style and the same on all workers. `loader_options` are torch's DataLoader's, but for those
+        that say which samples come when. Once an epoch.
+        """
+        if not self._begun:
+            raise UsageError("ctx.batches belongs into a loop over ctx.epochs")
+        if self._batches is not None:
+            raise UsageError(
+                "ctx.batches can be used once an epoch: join the data sets (torch.utils.data.ConcatDataset)"
+            )
+        source = DealtBatches(dataset, batch_size, self._shell.place.seed, loader_options)
+        self._shell.stepper.epoch_samples = source.samples
+        self._shell.watch.start()
+        self._shell.drive(m.EpochWanted(source.samples))
+        self._batches = Batches(self._shell, source)
+        return self._batches
+
+    def step(self, loss: torch.Tensor | float, samples: int | None = None) -> None:
+        """An optimizer step on the gradients that are there, then zeroes them; averages when that is due.
+
+        `loss` is the mean over what the step is on, and is not fetched from the device. `samples` is that number:
+        by default all of the batches taken since the last step.
+        """
+        shell = self._shell
+        consumed = self._batches.take_unstepped() if self._batches is not None else 0
+        count = consumed if samples is None else samples
+        if not consumed and samples is None:
+            raise UsageError(
+                "ctx.step needs samples=… where no batch was taken from ctx.batches since the last step"
+            )
+        if shell.state.stopped:
+            return
+        if not shell.state.open:
+            shell.watch.start()
+            shell.drive(m.EpochWanted(0))
+        shell.loss.add(loss, count)
+        shell.steps += 1
+        shell.drive(m.StepDue(count, consumed))
+
+    def evaluate(self, metrics: Metrics, dataset: Dataset[Any], batch_size: int = 256) -> dict[str, float]:
+        """The averaged model on held-out data: each worker a slice; the mean over all samples, equal on all.
+
+        `metrics(model, batch)` gives a tensor (a value a sample, or the batch's mean), or a dict of such. All
+        workers call this, after the epoch's batches: what a worker left of them is dealt to others first.
+        """
+        self._leave_epoch()
+        replica = self._shell.replica
+        model = replica.models[0] if len(replica.models) == 1 else list(replica.models)
+        self._shell.evaluation = Evaluation(
+            metrics, model, tuple(replica.models), dataset, batch_size, self.device
+        )
+        self._shell.drive(m.EvaluationDue())
+        return dict(self._shell.state.metrics)
+
+    def stop(self) -> None:
+        """End training for all workers after this round."""
+        self._shell.post(m.StopAsked())
+
+    def log(self, **values: float | int | str) -> None:
+        """A line in `events.jsonl` with this worker's rank and the newest round."""
+        self._shell.log(dict(values))
+
+    def finish(self) -> None:
+        """The loop is over on this worker; returns when it is for all, by ending the worker."""
+        if self._begun:
+            self._leave_epoch()
+            self._shell.drive(m.LoopFinished())
+
+    def _leave_epoch(self) -> None:
+        """Past the batches: whatever is left of them goes to others, and the epoch ends for all together."""
+        if self._batches is not None:
+            self._batches.left = True
+            self._batches = None
+        self._shell.drive(m.EpochLeft())
+
+
+class Batches:
+    """Iterates over what this worker is dealt of one epoch, until the epoch ends for all."""
+
+    def __init__(self, shell: Shell, source: DealtBatches) -> None:
+        self._shell, self._source = shell, source
+        self._unstepped = 0
+        self.left = False
+
+    def __iter__(self) -> Batches:
+        return self
+
+    def __next__(self) -> Any:
+        if self.left:
+            raise UsageError(
+                "these batches belong to an epoch that the loop has left (by ctx.evaluate or ctx.epochs)"
+            )
+        while self._going_on():
+            found = self._source.next()
+            if found is not None:
+                batch, positions = found
+                self._unstepped += positions
+                return to_device(batch, self._shell.place.device)
+            if self._unstepped:
+                break  # the loop may still step on what it has
+            self._shell.drive(m.ListEnded())
+        raise StopIteration
+
+    def _going_on(self) -> bool:
+        state, order, member = self._shell.state, self._shell.order, self._shell.member
+        if state.stopped or not state.open or order.deal is None:
+            return False
+        if order.deal.samples != self._source.samples:
+            raise UsageError(
+                f"the open epoch was dealt over {order.deal.samples} samples, but this worker's data set has "
+                f"{self._source.samples}: every worker needs the same data set"
+            )
+        self._source.deal(order.deal, member.rank, state.cursors[member.rank] + member.taken)
+        return True
+
+    def take_unstepped(self) -> int:
+        """Positions handed out since the last step."""
+        taken, self._unstepped = self._unstepped, 0
+        return taken
+
+
+_present = threading.local()
+
+
+def get_context() -> TrainContext:
+    """This worker's context inside a training loop; outside of Ray, a context of one worker.
+
+    So the same loop runs under plain Python and a debugger.
+    """
+    ctx: TrainContext | None = getattr(_present, "context", None)
+    if ctx is None:
+        from raysgd_local.runtime.alone import alone  # only needed, and only loaded, without a cluster
+
+        ctx = _present.context = alone()
+    return ctx
+
+
+@contextmanager
+def present(ctx: TrainContext) -> Iterator[None]:
+    """What `get_context` gives in this thread meanwhile."""
+    _present.context = ctx
+    try:
+        yield
+    finally:
+        del _present.context

@@ -1,0 +1,212 @@
+"""The driver actor: the controller's shell. It turns Ray's world into events and commands into calls."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import queue
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import torch.distributed as dist
+
+from raysgd_local.control import controller
+from raysgd_local.control import controller_events as c
+from raysgd_local.control.controller_state import begin
+from raysgd_local.control.saves import Snapshot, snapshot_of
+from raysgd_local.control.settings import Settings
+from raysgd_local.errors import InputError
+from raysgd_local.records import to_plain
+from raysgd_local.runtime import snapshots
+from raysgd_local.runtime.link import Status
+from raysgd_local.runtime.result import Names, result
+from raysgd_local.runtime.run_files import RunFiles
+from raysgd_local.runtime.spec import WorkerSpec
+from raysgd_local.runtime.storage import Storage
+from raysgd_local.runtime.worker_group import Resources, WorkerGroup
+
+_COPY_OUT_EVERY_S = 10.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run as its driver needs to know it. `resume` is the checkpoint's manifest to go on from, if any."""
+
+    settings: Settings
+    spec: WorkerSpec
+    resources: Resources
+    storage: Storage
+    names: Names
+    config_yaml: str
+    resume: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the run ended; `refused` is an input error that only a worker could find."""
+
+    finish: c.Finish
+    result: dict[str, Any]
+    refused: InputError | None = None
+
+
+@dataclass(frozen=True)
+class Glance:
+    """The run at this moment, for live progress."""
+
+    phase: str
+    workers: int
+    status: Status | None
+
+
+class Driver:
+    """Runs one run. `run` is its main thread; the other methods are words from outside, put in a queue."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._events: queue.SimpleQueue[c.Event] = queue.SimpleQueue()
+        self._timers: list[tuple[float, int]] = []
+        self._status: Status | None = None
+        self._refused: InputError | None = None
+        self._finish: c.Finish | None = None
+        self._files = RunFiles(plan.storage, time.time)
+        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="manifest")
+        self._controller = begin(plan.settings, self._resumed())
+        self._copied_out_s = time.monotonic()
+
+    def _resumed(self) -> Snapshot | None:
+        if self._plan.resume is None:
+            return None
+        return snapshot_of(self._plan.resume, self._plan.settings.program.schedule)
+
+    # Words from outside.
+
+    def post(self, event: c.Event) -> None:
+        self._events.put(event)
+
+    def beat(self, event: c.Progress, status: Status | None) -> None:
+        self._events.put(event)
+        if status is not None and (self._status is None or status.round >= self._status.round):
+            self._status = status
+
+    def log(self, fields: dict[str, Any]) -> None:
+        self._files.event("log", **fields)
+
+    def refuse(self, error: InputError) -> None:
+        """A worker found that what the user gave can't work; the run ends with that message."""
+        self._refused = self._refused or error
+        self._events.put(c.StopRequested("refused"))
+
+    def stop(self, reason: str) -> None:
+        self._events.put(c.StopRequested(reason))
+
+    def glance(self) -> Glance:
+        state = self._controller
+        return Glance(state.phase.value, len(state.members), self._status)
+
+    # The main thread.
+
+    def run(self) -> Outcome:
+        """The whole run, until it is over; workers are gone when it returns."""
+        self._plan.storage.write("config.yaml", self._plan.config_yaml.encode())
+        self._plan.storage.write(self._plan.spec.probe, b"seen")
+        store = dist.TCPStore(ray.util.get_node_ip_address(), 0, is_master=True, wait_for_workers=False)
+        address = (store.host, store.port)
+        this = ray.get_runtime_context().current_actor
+        members = self._plan.settings.workers_max
+        self._group = WorkerGroup(this, address, self._plan.spec, self._plan.resources, members, self.post)
+        try:
+            self._loop()
+        finally:
+            self._group.close()
+            self._writer.shutdown(wait=True)
+            self._plan.storage.delete_file(self._plan.spec.probe)
+        return self._close()
+
+    def _loop(self) -> None:
+        self._events.put(c.RunStarted())
+        while self._finish is None and self._refused is None:
+            event = self._next_event()
+            if event is not None:
+                self._advance(event)
+            self._copy_out()
+
+    def _next_event(self) -> c.Event | None:
+        """The next event, or the next timer that ran out."""
+        now = time.monotonic()
+        wait_s = min(_COPY_OUT_EVERY_S, max(0.0, self._timers[0][0] - now)) if self._timers else _COPY_OUT_EVERY_S
+        try:
+            return self._events.get(timeout=wait_s) if wait_s > 0 else self._events.get_nowait()
+        except queue.Empty:
+            if self._timers and self._timers[0][0] <= time.monotonic():
+                return c.Timer(heapq.heappop(self._timers)[1])
+            return None
+
+    def _advance(self, event: c.Event) -> None:
+        now = time.monotonic()
+        self._files.journal({"now": now, "kind": type(event).__name__, "event": to_plain(event)})
+        self._controller, commands = controller.advance(self._controller, event, now)
+        for command in commands:
+            self._run_command(command, now)
+
+    def _run_command(self, command: c.Command, now: float) -> None:
+        match command:
+            case c.RequestWorker(worker):
+                self._group.request(worker)
+            case c.KillWorker(worker):
+                self._group.kill(worker)
+            case c.Form(order, to):
+                self._group.order(to, order)
+            case c.Yield(view, segment, to):
+                self._group.yield_(to, view, segment)
+            case c.CutView(view, to, why):
+                self._group.cut(to, view, why)
+            case c.SetTimer(id, delay_s):
+                heapq.heappush(self._timers, (now + delay_s, id))
+            case c.Finish():
+                self._finish = command
+            case _:
+                self._write(command)
+
+    def _write(self, command: c.Command) -> None:
+        match command:
+            case c.RecordRounds():
+                self._files.record(command)
+            case c.RecordEvent(event, fields):
+                self._files.event(event, **fields)
+            case c.RewindTables(round, evaluations):
+                self._files.rewind(round, evaluations)
+            case c.PublishManifest(name, manifest):
+                self._writer.submit(self._publish, name, manifest)
+            case c.DeleteCheckpoint(name):
+                self._writer.submit(self._plan.storage.under("checkpoints").delete, name)
+
+    def _publish(self, name: str, manifest: dict[str, Any]) -> None:
+        try:
+            content = json.dumps(manifest).encode()
+            self._plan.storage.under("checkpoints").write(f"{name}/{snapshots.MANIFEST}", content)
+        except Exception as error:  # the disk's or the network's trouble: training goes on, and it is told
+            self.post(c.CheckpointFailed(name, str(error)))
+            return
+        self.post(c.CheckpointPublished(name))
+
+    def _copy_out(self) -> None:
+        if time.monotonic() - self._copied_out_s > _COPY_OUT_EVERY_S:
+            self._copied_out_s = time.monotonic()
+            self._files.copy_out()
+
+    def _close(self) -> Outcome:
+        finish = self._finish or c.Finish("failed", "refused")
+        content = result(self._files, self._controller.books, finish, self._plan.names)
+        self._files.event("ended", status=finish.status, reason=finish.reason)
+        self._files.write("result.json", json.dumps(content, indent=1))
+        self._files.copy_out()
+        return Outcome(finish, content, self._refused)
+
+
+def launch(plan: Plan) -> Any:
+    """The driver actor of a run; its words and its main thread don't wait for each other."""
+    return ray.remote(num_cpus=0, max_restarts=0, concurrency_groups={"main": 1})(Driver).remote(plan)

@@ -1,0 +1,133 @@
+"""Batches of what a worker is dealt, through torch's DataLoader; what counts is stepped on, not what is fetched."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset, default_collate
+
+from raysgd_local.control.deal import Deal, batch_bounds, lists
+from raysgd_local.errors import InputError
+
+Collate = Callable[[Any], Any]
+
+
+def collate_of(dataset: Dataset[Any]) -> Collate | None:
+    """The data set's own way from fetched items to a batch, if it has one."""
+    own: Collate | None = getattr(dataset, "collate", None)
+    return own
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """The batch with every tensor in it on `device`."""
+    if isinstance(batch, torch.Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, dict):
+        return {key: to_device(value, device) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(to_device(value, device) for value in batch))
+    if isinstance(batch, (list, tuple)):
+        return type(batch)(to_device(value, device) for value in batch)
+    return batch
+
+
+class SeededSamples(Dataset[Any]):
+    """A data set whose random augmentation of a sample depends on (seed, epoch, index) alone.
+
+    So it does not matter which worker draws the sample, in which process, or whether it is drawn again. A data set
+    that is fetched in whole batches (`__getitems__`) is taken to draw no random numbers of its own.
+    """
+
+    def __init__(self, dataset: Dataset[Any], seed: int, epoch: int) -> None:
+        self.dataset, self.seed, self.epoch = dataset, seed, epoch
+
+    def __getitems__(self, indices: Sequence[int]) -> Any:
+        if _draws_nothing(self.dataset):
+            return _fetch(self.dataset, indices)
+        before = torch.get_rng_state(), random.getstate(), np.random.get_state()
+        try:
+            return [self._item(index) for index in indices]
+        finally:
+            torch.set_rng_state(before[0])
+            random.setstate(before[1])
+            np.random.set_state(before[2])
+
+    def _item(self, index: int) -> Any:
+        words = np.random.SeedSequence((self.seed, self.epoch, index)).generate_state(3)
+        torch.manual_seed(int(words[0]))
+        random.seed(int(words[1]))
+        np.random.seed(int(words[2]))
+        return self.dataset[index]
+
+
+def _draws_nothing(dataset: Dataset[Any]) -> bool:
+    while isinstance(dataset, Subset):
+        dataset = dataset.dataset
+    return isinstance(dataset, TensorDataset) or hasattr(dataset, "__getitems__")
+
+
+def _fetch(dataset: Dataset[Any], indices: Sequence[int]) -> Any:
+    whole = getattr(dataset, "__getitems__", None)
+    return whole(indices) if whole is not None else [dataset[index] for index in indices]
+
+
+class DealtBatches:
+    """This worker's batches of the open epoch, which may be dealt anew at any boundary.
+
+    `position` counts what the loop was given of the present list. Each batch comes with its number of positions.
+    """
+
+    def __init__(self, dataset: Dataset[Any], batch_size: int, seed: int, options: dict[str, Any]) -> None:
+        if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+            raise InputError(
+                "dataset",
+                type(dataset).__name__,
+                "a map-style data set with __len__ and __getitem__",
+                "samples of an IterableDataset can't be dealt or accounted for",
+            )
+        self.dataset, self.samples = dataset, len(dataset)
+        self._batch_size, self._seed, self._options = batch_size, seed, _checked(options)
+        self._deal_number = 0
+        self._fetched: Iterator[tuple[Any, int]] = iter(())
+
+    def deal(self, deal: Deal, rank: int, start: int) -> None:
+        """Go on in `deal` from position `start` of rank's list; what was fetched ahead is dropped."""
+        if deal.number == self._deal_number:
+            return
+        self._deal_number = deal.number
+        positions = lists(deal)[rank]
+        bounds = batch_bounds(len(positions), start, self._batch_size)
+        self._fetched = self._fetch([positions[a:b].tolist() for a, b in bounds], deal.epoch)
+
+    def _fetch(self, batches: list[list[int]], epoch: int) -> Iterator[tuple[Any, int]]:
+        if not batches:
+            return
+        loader = DataLoader(
+            SeededSamples(self.dataset, self._seed, epoch),
+            batch_sampler=batches,
+            generator=torch.Generator(),  # the global one belongs to the model: its stream must not depend on us
+            **{"collate_fn": collate_of(self.dataset) or default_collate, **self._options},
+        )
+        for batch, positions in zip(loader, batches, strict=True):
+            yield batch, len(positions)
+
+    def next(self) -> tuple[Any, int] | None:
+        """The next batch and its size, or None where the list is used up."""
+        return next(self._fetched, None)
+
+
+_NOT_OURS = {"batch_sampler", "sampler", "shuffle", "drop_last", "batch_size", "generator"}
+
+
+def _checked(options: dict[str, Any]) -> dict[str, Any]:
+    """DataLoader options pass through but for those that say which samples come when."""
+    for name in options:
+        if name in _NOT_OURS:
+            raise InputError(
+                name, options[name], "DataLoader options other than which samples come when", "they are dealt"
+            )
+    return dict(options)

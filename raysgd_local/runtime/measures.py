@@ -1,0 +1,65 @@
+"""What a worker measures between two exchanges, by its own clock: told, never decided upon alone."""
+
+from __future__ import annotations
+
+import torch
+
+from raysgd_local.clock import Clock
+
+
+class Stopwatch:
+    """Splits a worker's time into local work and everything else.
+
+    Time spent waiting for the controller, or evaluating, is not computing; evaluating and pausing are not training
+    time at all.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._working_since = self._told_at = clock.now()
+        self._started = False
+
+    def now(self) -> float:
+        return self._clock.now()
+
+    def start(self) -> None:
+        """Training time begins with the first batch."""
+        if not self._started:
+            self._started = True
+            self._working_since = self._told_at = self.now()
+
+    def exchange_begins(self) -> tuple[float, float]:
+        """Seconds of local work, and of training time since the exchange before began."""
+        now = self.now()
+        compute_s, clock_s = now - self._working_since, now - self._told_at
+        self._told_at = now
+        return compute_s, clock_s
+
+    def work_begins(self) -> None:
+        self._working_since = self.now()
+
+    def exclude(self, since: float) -> None:
+        """What passed since `since` was not training time."""
+        self._told_at += self.now() - since
+        self._working_since = self.now()
+
+    def exclude_s(self, seconds: float) -> None:
+        self._told_at += seconds
+
+
+class LossMeter:
+    """The open round's loss, summed on the device: fetching it every step would stall an accelerator."""
+
+    def __init__(self) -> None:
+        self._sum: torch.Tensor | float = 0.0
+
+    def add(self, loss: torch.Tensor | float, samples: int) -> None:
+        value = loss.detach().double() if isinstance(loss, torch.Tensor) else loss
+        self._sum = self._sum + value * samples
+
+    def value(self) -> float:
+        return float(self._sum)
+
+    def reset(self) -> None:
+        """The round is committed."""
+        self._sum = 0.0

@@ -1,0 +1,158 @@
+"""One worker's copy of everything that training changes: models, optimizers, generators, the user's own state."""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from raysgd_local.algorithms.state import ReplicaState
+from raysgd_local.errors import InputError, UsageError
+
+Joining = Literal["donor", "own"]
+
+
+class Stateful(Protocol):
+    """What `ctx.register` takes."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any: ...
+
+
+@dataclass
+class Prepared:
+    """One optimizer with how it is stepped; `base_lrs` are its groups' rates before any schedule."""
+
+    optimizer: torch.optim.Optimizer
+    clip_grad_norm: float | None
+    base_lrs: list[float]
+
+    def parameters(self) -> list[torch.Tensor]:
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+
+@dataclass
+class Replica:
+    """What `prepare_*` and `register` collected; complete when the loop begins its first epoch."""
+
+    models: list[nn.Module] = field(default_factory=list)
+    optimizers: list[Prepared] = field(default_factory=list)
+    scaler: torch.amp.GradScaler | None = None
+    registered: dict[str, tuple[Stateful, Joining]] = field(default_factory=dict)
+    buffer_rules: dict[str, str] = field(default_factory=dict)
+    optimizer_state: Literal["keep", "reset", "average"] = "keep"
+
+    def averaged(self) -> ReplicaState:
+        """What of it travels. Raises `UsageError` without a model or an optimizer."""
+        if not self.models or not self.optimizers:
+            raise UsageError("call ctx.prepare_model and ctx.prepare_optimizer before the first ctx.epochs")
+        model = self.models[0] if len(self.models) == 1 else nn.ModuleList(self.models)
+        return ReplicaState(
+            model,
+            [prepared.optimizer for prepared in self.optimizers],
+            optimizer_state=self.optimizer_state,
+            buffers=self.buffer_rules,
+        )
+
+    def model_state(self) -> dict[str, Any]:
+        """A plain `state_dict` on the CPU without shared storage; with several models, one under each's number."""
+        states = [on_cpu(model.state_dict()) for model in self.models]
+        return states[0] if len(states) == 1 else {str(i): state for i, state in enumerate(states)}
+
+    def load_model_state(self, state: dict[str, Any]) -> None:
+        states = [state] if len(self.models) == 1 else [state[str(i)] for i in range(len(self.models))]
+        for model, own in zip(self.models, states, strict=True):
+            model.load_state_dict(own)
+
+    def local_state(self) -> dict[str, Any]:
+        """What this worker alone has: optimizers, the loss scale, what the user registered."""
+        state: dict[str, Any] = {"optimizers": [on_cpu(p.optimizer.state_dict()) for p in self.optimizers]}
+        if self.scaler is not None:
+            state["scaler"] = self.scaler.state_dict()
+        state["registered"] = {name: on_cpu(obj.state_dict()) for name, (obj, _) in self.registered.items()}
+        return state
+
+    def load_local_state(self, state: dict[str, Any], joining: bool) -> None:
+        """Take over another's local state, or one's own from a checkpoint (then all of it)."""
+        for prepared, own in zip(self.optimizers, state["optimizers"], strict=True):
+            prepared.optimizer.load_state_dict(own)
+        if self.scaler is not None and "scaler" in state:
+            self.scaler.load_state_dict(state["scaler"])
+        for name, (obj, rule) in self.registered.items():
+            if name in state["registered"] and not (joining and rule == "own"):
+                obj.load_state_dict(state["registered"][name])
+
+
+def on_cpu(value: Any) -> Any:
+    """A copy on the CPU in which no tensor shares storage: a view would drag its whole storage along."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().to("cpu", copy=True).contiguous()
+    if isinstance(value, Mapping):
+        return {key: on_cpu(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(on_cpu(item) for item in value)
+    return value
+
+
+def generators() -> dict[str, Any]:
+    """The state of every global random generator, in types that `torch.load(weights_only=True)` takes."""
+    numpy_state = np.random.get_state(legacy=True)
+    state: dict[str, Any] = {
+        "torch": torch.get_rng_state(),
+        "python": random.getstate(),
+        "numpy": (numpy_state[0], torch.from_numpy(np.asarray(numpy_state[1]).astype(np.int64)), *numpy_state[2:]),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def set_generators(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["torch"])
+    random.setstate(_tuples(state["python"]))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def seed_generators(*parts: int) -> None:
+    """Seed every global generator from integers, so that (seed, view, rank) gives each worker its own stream."""
+    words = np.random.SeedSequence(parts).generate_state(3)
+    torch.manual_seed(int(words[0]))
+    random.seed(int(words[1]))
+    np.random.seed(int(words[2]))
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+
+def to_bytes(state: dict[str, Any]) -> bytes:
+    """The state as `torch.save` writes it. Raises `InputError` for what could not be loaded without unpickling."""
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    content = stream.getvalue()
+    try:
+        from_bytes(content)
+    except Exception as error:
+        raise InputError(
+            "ctx.register",
+            type(error).__name__,
+            "state_dicts of tensors, numbers, strings, lists and dicts",
+            str(error),
+        ) from error
+    return content
+
+
+def from_bytes(content: bytes) -> dict[str, Any]:
+    """Load what `to_bytes` wrote; nothing but tensors and plain values is ever unpickled."""
+    state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    return state

@@ -1,0 +1,275 @@
+"""The member's shell in a real process: runs its commands, measures, and feeds back what came of them.
+
+It holds no decision of its own: every branch here is about *how* a command is done.
+"""
+
+from __future__ import annotations
+
+import math
+import queue
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from raysgd_local.clock import Clock, SystemClock
+from raysgd_local.algorithms.algorithm import OptimizerState
+from raysgd_local.algorithms.learning_rate import Scaling
+from raysgd_local.algorithms.schedules.base import Mode
+from raysgd_local.control import member as machine
+from raysgd_local.control import member_events as m
+from raysgd_local.control.exchange import Contribution, Control
+from raysgd_local.control.protocol import Order, Report
+from raysgd_local.control.replicated import Replicated
+from raysgd_local.errors import TransportError
+from raysgd_local.records import RoundRow
+from raysgd_local.runtime import snapshots, transfer
+from raysgd_local.runtime.evaluation import Evaluation
+from raysgd_local.runtime.link import Link, Released, Status
+from raysgd_local.runtime.measures import LossMeter, Stopwatch
+from raysgd_local.runtime.reduction import Reduction
+from raysgd_local.runtime.replica import Replica, seed_generators
+from raysgd_local.runtime.stepping import Stepper
+from raysgd_local.runtime.storage import Storage
+from raysgd_local.transport.base import Network, Transport
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one worker runs: its name, the run's seed, storage (None: nothing is written), device and policies.
+
+    `members` is how many the run may have: room for them is made once.
+    """
+
+    worker: str
+    seed: int = 0
+    storage: Storage | None = None
+    device: torch.device = torch.device("cpu")
+    lr_scaling: Scaling = "none"
+    optimizer_state: OptimizerState = "keep"
+    members: int = 1
+
+
+class Shell:
+    """Runs one member. All methods but `post` belong to the training thread."""
+
+    def __init__(self, place: Place, network: Network, link: Link, clock: Clock | None = None) -> None:
+        self.place, self._network, self._link = place, network, link
+        self.member = machine.Member(place.worker)
+        self.replica = Replica(optimizer_state=place.optimizer_state)
+        self.stepper = Stepper(self.replica, place.lr_scaling)
+        self.loss = LossMeter()
+        self.watch = Stopwatch(clock or SystemClock())
+        self.evaluation: Evaluation | None = None
+        self._writer = snapshots.ShardWriter(place.worker, place.storage, link)
+        self._inbox: queue.SimpleQueue[m.Event] = queue.SimpleQueue()
+        self._transport: Transport | None = None
+        self._reduction: Reduction | None = None
+        self._sent_bytes = 0
+        self._announced = 0
+        self._newest_row: RoundRow | None = None
+        self.steps = 0
+
+    def post(self, event: m.Event) -> None:
+        """An event from outside the training thread; it is handled at the loop's next call."""
+        if isinstance(event, m.Cut):
+            self._network.cut(event.view)
+        self._inbox.put(event)
+
+    @property
+    def order(self) -> Order:
+        return self.member.in_force
+
+    @property
+    def state(self) -> Replicated:
+        return self.member.known
+
+    def begin(self) -> None:
+        """Everything is prepared: ask for state."""
+        self._reduction = Reduction(self.replica.averaged(), self._network.allocate, self.place.members)
+        self.drive(m.LoopStarted())
+        if self.state.round == 0 or not self.order.restore:
+            seed_generators(self.place.seed, self.order.incarnation, self.order.view.number, self.member.rank)
+
+    def drive(self, event: m.Event) -> None:
+        """Feed the member an event and run its commands until it hands control back to the loop."""
+        events = deque([*self._posted(), event])
+        while events:
+            self.member, commands = machine.advance(self.member, events.popleft(), self.watch.now())
+            for command in commands:
+                outcome = self._run(command)
+                if outcome is not None:
+                    events.extend([*self._posted(), outcome])
+
+    def _posted(self) -> list[m.Event]:
+        posted: list[m.Event] = []
+        while not self._inbox.empty():
+            posted.append(self._inbox.get())
+        return posted
+
+    def _run(self, command: m.Command) -> m.Event | None:
+        """Do what one command says; None where the member waits for no answer."""
+        match command:
+            case m.LocalStep():
+                self.stepper.step(self.state, self.member.samples)
+            case m.Exchange(kind="evaluation"):
+                return self._awaited(lambda: self._evaluate(command))
+            case m.Exchange():
+                return self._awaited(lambda: self._exchange(command))
+            case m.Commit(mode, control):
+                self._commit(mode, control)
+            case m.Arrive(report):
+                return self._arrive(replace(report, wire_bytes=self._take_sent()))
+            case m.CopyState(save):
+                self._writer.save(save, self.replica, self.member.rank)
+            case m.Proceed():
+                self.watch.work_begins()
+            case m.Exit(why):
+                raise Released(why)
+            case _:
+                return self._awaited(lambda: self._take_part(command))
+        return None
+
+    def _awaited(self, work: Callable[[], m.Event]) -> m.Event:
+        """A command that others take part in: it may fail."""
+        view = self.order.view.number
+        try:
+            return work()
+        except TransportError as error:
+            self._leave()
+            return m.Failed(view, str(error))
+
+    def _take_part(self, command: m.Command) -> m.Event:
+        match command:
+            case m.Connect(view, rank, world_size):
+                self._connect(view, rank, world_size)
+            case m.Heal(source, behind, mode):
+                self._reducing.heal(self._connected, source, behind, mode, self._joint_step)
+                self.loss.reset()
+            case m.Transfer(source, receive):
+                transfer.give_state(self._connected, source, receive, self.replica)
+            case m.Align(source, receive):
+                transfer.give_local_state(self._connected, source, receive, self.replica)
+            case m.Restore(name):
+                self._restore(name)
+            case _:
+                raise TypeError(f"not a member's command: {command!r}")
+        return m.Done(self.order.view.number)
+
+    def _connect(self, view: int, rank: int, world_size: int) -> None:
+        self._leave()
+        self._transport = self._network.connect(view, rank, world_size)
+        self._reducing.seat(world_size)
+
+    def _leave(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None
+
+    def _restore(self, name: str) -> None:
+        if self.place.storage is None:
+            raise RuntimeError("a run without storage has no checkpoints")
+        world_size = len(self.order.view.members)
+        snapshots.load(self.place.storage, name, self.replica, self.member.rank, world_size)
+
+    def _exchange(self, command: m.Exchange) -> m.Event:
+        transport, mode = self._connected, self.state.period.mode
+        if mode == "gradients" and command.said.steps:
+            self.stepper.unscale()
+        self._reducing.fill(mode, self._measured(command.said), transport.rank)
+        began_s, sent = self.watch.now(), transport.wire_bytes()
+        control = self._reducing.reduce(transport)
+        self._sent_bytes = transport.wire_bytes() - sent
+        return m.Exchanged(command.view, control, self.watch.now() - began_s, self._reducing.finite())
+
+    def _measured(self, said: Contribution) -> Contribution:
+        if self.place.device.type == "cuda":
+            torch.cuda.synchronize(self.place.device)
+        compute_s, clock_s = self.watch.exchange_begins()
+        return replace(
+            said,
+            loss_sum=self.loss.value(),
+            compute_s=compute_s,
+            clock_s=clock_s,
+            lr=self.stepper.lr(self.state),
+            lr_decay=self.stepper.rates(self.state).decay,
+            scale=self.stepper.scale,
+            wire_bytes=self._take_sent(),
+            checksum=self._reducing.checksum,
+            flags=said.flags | self.stepper.flags,
+        )
+
+    def _commit(self, mode: Mode, control: Control) -> None:
+        self._reducing.commit(mode, control, self._joint_step)
+        self.loss.reset()
+        self.stepper.committed(mode, control)
+        view = self.order.view.number
+        if self._announced != view:
+            self._announced = view
+            self._link.formed(view, self.state.round, self.steps)
+
+    def _joint_step(self, control: Control) -> None:
+        self.stepper.joint_step(self.state, control)
+
+    def _evaluate(self, command: m.Exchange) -> m.Event:
+        began_s = self.watch.now()
+        if self.evaluation is None:
+            raise RuntimeError("no evaluation was asked for")
+        metrics = self.evaluation.run(self._connected)
+        self.watch.exclude(began_s)
+        return m.Evaluated(command.view, metrics)
+
+    def _arrive(self, report: Report) -> m.Event:
+        if report.broken:
+            self._leave()
+        order = self._link.arrive(report)
+        self.watch.exclude_s(order.paused_s)
+        return m.Ordered(order)
+
+    def _take_sent(self) -> int:
+        sent, self._sent_bytes = self._sent_bytes, 0
+        return sent
+
+    @property
+    def _connected(self) -> Transport:
+        if self._transport is None:
+            raise TransportError("the view was left")
+        return self._transport
+
+    @property
+    def _reducing(self) -> Reduction:
+        if self._reduction is None:
+            raise RuntimeError("the loop has not begun")
+        return self._reduction
+
+    def log(self, values: dict[str, float | int | str]) -> None:
+        """The user's own values, with where they come from."""
+        self._link.log({"worker": self.place.worker, "round": self.state.round, **values})
+
+    def status(self) -> Status | None:
+        """Where training is, for live progress; from any thread."""
+        state, rows = self.member.replicated, self.member.rounds
+        if state is None or self.member.order is None:
+            return None
+        row = rows[-1] if rows else self._newest_row
+        self._newest_row = row
+        part = state.samples % self.stepper.epoch_samples / self.stepper.epoch_samples if state.open else 0.0
+        return Status(
+            epoch=state.epoch + part,
+            round=state.round,
+            tau=state.period.tau,
+            workers=len(state.left),
+            loss=row.loss if row else math.nan,
+            samples=state.samples,
+            elapsed_s=state.elapsed_s,
+            compute_s=row.compute_s if row else 0.0,
+            sync_s=row.sync_s if row else 0.0,
+            wait_s=row.wait_s if row else 0.0,
+            metrics=dict(state.metrics),
+        )
+
+    def close(self) -> None:
+        """Leave the view, so that others notice at once, and finish writing."""
+        self._leave()
+        self._writer.close()

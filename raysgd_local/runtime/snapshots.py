@@ -1,0 +1,99 @@
+"""A worker's part of checkpoints: copy while standing still, write while going on; and reading it back."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from raysgd_local.control.controller_events import CheckpointFailed, ShardWritten
+from raysgd_local.control.protocol import Save
+from raysgd_local.errors import CheckpointError
+from raysgd_local.runtime.link import Link
+from raysgd_local.runtime.replica import Replica, from_bytes, generators, set_generators, to_bytes
+from raysgd_local.runtime.storage import MANIFEST, Storage, checked, read_manifest
+
+MODEL = "model.pt"
+
+
+class ShardWriter:
+    """Writes one checkpoint part at a time in the background."""
+
+    def __init__(self, worker: str, storage: Storage | None, link: Link) -> None:
+        self._worker, self._storage, self._link = worker, storage, link
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+
+    def save(self, save: Save, replica: Replica, rank: int) -> None:
+        """Copy this worker's part now; write it later. Rank 0's has the model, which is equal on all."""
+        if rank > 0 and not save.everyone:
+            return
+        shard: dict[str, Any] = {"local": replica.local_state(), "generators": generators()}
+        if rank == 0:
+            shard["model"] = replica.model_state()
+        self._thread.submit(self._write, save, shard, rank)
+
+    def _write(self, save: Save, shard: dict[str, Any], rank: int) -> None:
+        path = f"{save.name}/rank-{rank}.pt"
+        try:
+            if self._storage is None:
+                raise OSError("this run has no storage")
+            content = to_bytes(shard)
+            sha256 = self._storage.under("checkpoints").write(path, content)
+            if save.final and "model" in shard:
+                self._storage.write(MODEL, to_bytes(shard["model"]))
+        except Exception as error:  # whatever the disk or the network says: training goes on, and it is told
+            self._link.tell(CheckpointFailed(save.name, f"{self._worker}: {error}"))
+            return
+        self._link.tell(ShardWritten(save.name, self._worker, rank, path, sha256, len(content)))
+
+    def close(self) -> None:
+        """Wait for what is being written."""
+        self._thread.shutdown(wait=True)
+
+
+def load(storage: Storage, name: str, replica: Replica, rank: int, world_size: int) -> None:
+    """Load checkpoint `name`: the model, and one's own local state, or rank 0's where the members were others.
+
+    Raises `CheckpointError` where a part is missing or damaged.
+    """
+    checkpoint = storage.under("checkpoints")
+    shards = {s["rank"]: s for s in read_manifest(checkpoint.under(name))["shards"]}
+    own = rank if len(shards) == world_size else 0
+    first = _shard(checkpoint, shards, 0)
+    mine = first if own == 0 else _shard(checkpoint, shards, own)
+    replica.load_model_state(first["model"])
+    replica.load_local_state(mine["local"], joining=own != rank)
+    if own == rank:
+        set_generators(mine["generators"])
+
+
+def _shard(checkpoint: Storage, shards: dict[int, dict[str, Any]], rank: int) -> dict[str, Any]:
+    entry = shards.get(rank)
+    if entry is None:
+        raise CheckpointError(f"{checkpoint.root}: the part of rank {rank} is not in the manifest")
+    return from_bytes(checked(checkpoint, entry["path"], entry["sha256"]))
+
+
+def finished(storage: Storage) -> list[str]:
+    """The names of finished checkpoints, oldest first."""
+    checkpoints = storage.under("checkpoints")
+    return [name for name in checkpoints.names() if checkpoints.exists(f"{name}/{MANIFEST}")]
+
+
+def newest_good(storage: Storage) -> tuple[dict[str, Any], list[str]] | None:
+    """The newest checkpoint's manifest whose every part is what was written, and the names of damaged newer ones."""
+    damaged: list[str] = []
+    checkpoints = storage.under("checkpoints")
+    for name in reversed(finished(storage)):
+        try:
+            return verified(checkpoints, name), damaged
+        except CheckpointError:
+            damaged.append(name)
+    return None
+
+
+def verified(checkpoints: Storage, name: str) -> dict[str, Any]:
+    """A checkpoint's manifest, after every part was read and found right."""
+    plain = read_manifest(checkpoints.under(name))
+    for entry in plain["shards"]:
+        checked(checkpoints, entry["path"], entry["sha256"])
+    return plain

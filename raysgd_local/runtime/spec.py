@@ -1,0 +1,47 @@
+"""What every worker of a run is given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cloudpickle
+
+from raysgd_local.algorithms.algorithm import OptimizerState
+from raysgd_local.algorithms.learning_rate import Scaling
+from raysgd_local.runtime.storage import Storage
+
+
+@dataclass(frozen=True)
+class Loop:
+    """The user's training loop, pickled, with where its modules are found.
+
+    It is opened on the worker, after the path is set: a task may live next to where the command was given.
+    """
+
+    pickled: bytes
+    sys_path: tuple[str, ...]
+
+    @staticmethod
+    def of(loop: Any, config: dict[str, Any] | None, sys_path: tuple[str, ...]) -> Loop:
+        """`loop` is a function, called with `config` if it takes an argument, or anything with `train(ctx)`."""
+        return Loop(cloudpickle.dumps((loop, config)), sys_path)
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """The run as a worker needs to know it. `threads` are torch's, `prefix` names the run in the store."""
+
+    loop: Loop
+    seed: int
+    storage: Storage
+    probe: str
+    lr_scaling: Scaling
+    optimizer_state: OptimizerState
+    use_gpu: bool
+    backend: str
+    threads: int
+    prefix: str
+    formation_timeout_s: float
+    collective_timeout_s: float
+    heartbeat_s: float = 1.0

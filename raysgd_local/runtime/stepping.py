@@ -1,0 +1,121 @@
+"""Optimizer steps: learning rate, clipping, loss scale, alone or together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from raysgd_local.algorithms.learning_rate import LearningRate, Scaling, scale
+from raysgd_local.algorithms.schedules.base import Mode
+from raysgd_local.control.exchange import Control, Flags
+from raysgd_local.control.replicated import Replicated
+from raysgd_local.runtime.replica import Prepared, Replica
+
+Decay = Callable[[float], float]
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The learning rate as a function of progress: its decay factor, and what else it is multiplied by."""
+
+    decay: float = 1.0
+    other: float = 1.0
+
+    @property
+    def factor(self) -> float:
+        return self.decay * self.other
+
+
+class Stepper:
+    """Takes the replica's optimizer steps. `epoch_samples` is the training set's size once it is known (or 1)."""
+
+    def __init__(self, replica: Replica, lr_scaling: Scaling = "none") -> None:
+        self._replica, self._lr_scaling = replica, lr_scaling
+        self.schedule: LearningRate | Decay = LearningRate()
+        self.epoch_samples = 1
+        self.flags = Flags.NONE
+        self._good_steps = 0
+        self._unscaled = False
+
+    def rates(self, state: Replicated, pending: int = 0) -> Rates:
+        """The rates at this point: committed samples, and what the open round adds if all took as many steps."""
+        workers = len(state.left)
+        epochs = (state.samples + pending * workers) / self.epoch_samples
+        if isinstance(self.schedule, LearningRate):
+            other = self.schedule.warmup(epochs, self._lr_scaling, workers)
+            return Rates(self.schedule.decay(epochs), other)
+        return Rates(self.schedule(epochs), scale(self._lr_scaling, workers))
+
+    def lr(self, state: Replicated) -> float:
+        """The first parameter group's rate, for the tables."""
+        return self._replica.optimizers[0].base_lrs[0] * self.rates(state).factor
+
+    @property
+    def scale(self) -> float:
+        scaler = self._replica.scaler
+        return float(scaler.get_scale()) if scaler is not None else 0.0
+
+    def step(self, state: Replicated, pending: int) -> None:
+        """One local step; in mixed precision an overflow skips it, on this worker alone."""
+        overflow = self.unscale()
+        self._step(state, pending, skip=overflow)
+        self._rescale(overflow)
+
+    def unscale(self) -> bool:
+        """Take the loss scale out of the gradients; whether they overflowed, which is told to all."""
+        scaler = self._replica.scaler
+        if scaler is None or self._unscaled:
+            return bool(self.flags & Flags.OVERFLOW)
+        for prepared in self._replica.optimizers:
+            scaler.unscale_(prepared.optimizer)
+        self._unscaled = True
+        overflow = not all(_finite(prepared) for prepared in self._replica.optimizers)
+        self.flags = Flags.OVERFLOW if overflow else Flags.NONE
+        return overflow
+
+    def joint_step(self, state: Replicated, control: Control) -> None:
+        """The step on the reduced gradients; if they overflowed anywhere, nobody takes it."""
+        overflow = bool(control.flags & Flags.OVERFLOW)
+        self.unscale()  # a member without a batch of its own has nothing to unscale, but its scaler must go along
+        self._step(state, 0, skip=overflow)
+        self._rescale(overflow)
+
+    def _step(self, state: Replicated, pending: int, skip: bool) -> None:
+        factor = self.rates(state, pending).factor
+        for prepared in self._replica.optimizers:
+            if not skip:
+                self._step_one(prepared, factor)
+            prepared.optimizer.zero_grad()
+
+    def _step_one(self, prepared: Prepared, factor: float) -> None:
+        for group, base in zip(prepared.optimizer.param_groups, prepared.base_lrs, strict=True):
+            group["lr"] = base * factor
+        if prepared.clip_grad_norm is not None:
+            nn.utils.clip_grad_norm_(prepared.parameters(), prepared.clip_grad_norm)
+        prepared.optimizer.step()
+
+    def _rescale(self, overflow: bool) -> None:
+        """GradScaler's own rule, on a decision that may be everybody's: back off at once, grow after good steps."""
+        scaler = self._replica.scaler
+        self._unscaled, self.flags = False, Flags.NONE
+        if scaler is None:
+            return
+        self._good_steps = 0 if overflow else self._good_steps + 1
+        factor = scaler.get_backoff_factor() if overflow else 1.0
+        if self._good_steps >= scaler.get_growth_interval():
+            self._good_steps, factor = 0, scaler.get_growth_factor()
+        scaler.update(scaler.get_scale() * factor)
+
+    def committed(self, mode: Mode, control: Control) -> None:
+        """After averaging parameters all go on with the smallest loss scale that anyone came to."""
+        scales = [said.scale for said in control.members if said.scale > 0]
+        if mode == "parameters" and self._replica.scaler is not None and scales:
+            self._replica.scaler.update(min(scales))
+
+
+def _finite(prepared: Prepared) -> bool:
+    gradients = [p.grad for p in prepared.parameters() if p.grad is not None]
+    return not gradients or bool(torch.isfinite(nn.utils.get_total_norm(gradients)))

@@ -1,0 +1,120 @@
+"""Files on any `pyarrow.fs` path: written whole or not at all, with their checksum."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyarrow import fs
+
+from raysgd_local.errors import CheckpointError, InputError
+
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A directory on a file system that the driver and all workers reach."""
+
+    filesystem: fs.FileSystem
+    root: str
+
+    @staticmethod
+    def at(location: str, filesystem: fs.FileSystem | None = None) -> Storage:
+        """The directory at a path or URI (`s3://…`, `gs://…`, a local path).
+
+        Raises `InputError` for a URI that no file system takes.
+        """
+        if filesystem is not None:
+            return Storage(filesystem, location)
+        if "://" not in location:
+            return Storage(fs.LocalFileSystem(), os.path.abspath(location))
+        try:
+            found, path = fs.FileSystem.from_uri(location)
+        except (OSError, ValueError) as error:
+            raise InputError("storage", location, "a local path or a URI of pyarrow.fs", str(error)) from error
+        return Storage(found, path)
+
+    @property
+    def local(self) -> Path | None:
+        """The directory on this machine's file system, if that is where it is."""
+        return Path(self.root) if isinstance(self.filesystem, fs.LocalFileSystem) else None
+
+    def under(self, name: str) -> Storage:
+        return Storage(self.filesystem, f"{self.root}/{name}")
+
+    def write(self, name: str, content: bytes) -> str:
+        """Write a file whole or not at all; returns its SHA-256.
+
+        Object stores publish a file when its stream is closed; elsewhere it is renamed into place.
+        """
+        path = f"{self.root}/{name}"
+        self.filesystem.create_dir(path.rpartition("/")[0], recursive=True)
+        if self.local is None:
+            with self.filesystem.open_output_stream(path) as stream:
+                stream.write(content)
+        else:
+            self._write_and_rename(path, content)
+        return hashlib.sha256(content).hexdigest()
+
+    def _write_and_rename(self, path: str, content: bytes) -> None:
+        draft = f"{path}.{uuid.uuid4().hex}.tmp"
+        try:
+            with open(draft, "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(draft, path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.unlink(draft)
+            raise
+
+    def read(self, name: str) -> bytes:
+        with self.filesystem.open_input_stream(f"{self.root}/{name}") as stream:
+            content: bytes = stream.read()
+        return content
+
+    def exists(self, name: str) -> bool:
+        info = self.filesystem.get_file_info(f"{self.root}/{name}")
+        return bool(info.type != fs.FileType.NotFound)
+
+    def names(self) -> list[str]:
+        """What the directory holds, sorted; nothing where it does not exist."""
+        selector = fs.FileSelector(self.root, allow_not_found=True)
+        return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
+
+    def delete(self, name: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.filesystem.delete_dir(f"{self.root}/{name}")
+
+    def delete_file(self, name: str) -> None:
+        with contextlib.suppress(OSError):
+            self.filesystem.delete_file(f"{self.root}/{name}")
+
+
+def checked(storage: Storage, name: str, sha256: str) -> bytes:
+    """The file's content. Raises `CheckpointError` where it is missing or not what was written."""
+    try:
+        content = storage.read(name)
+    except OSError as error:
+        raise CheckpointError(f"{storage.root}/{name} can't be read: {error}") from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise CheckpointError(f"{storage.root}/{name} is damaged: its SHA-256 is not the manifest's")
+    return content
+
+
+def read_manifest(checkpoint: Storage) -> dict[str, Any]:
+    """A checkpoint's manifest. Raises `CheckpointError` where it is missing or not readable."""
+    try:
+        plain: dict[str, Any] = json.loads(checkpoint.read(MANIFEST))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint.root} is not a finished checkpoint: {error}") from error
+    return plain

@@ -1,0 +1,170 @@
+"""The worker actor: one member in a process of its own. A plain class, made remote only where it is launched."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import queue
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import ray
+import torch
+import torch.distributed as dist
+
+from raysgd_local.control.controller_events import (
+    Arrived,
+    CheckpointFailed,
+    Progress,
+    ShardWritten,
+    UserError,
+    WorkerUp,
+)
+from raysgd_local.control.member_events import Cut, LeaveAsked, YieldAsked
+from raysgd_local.control.protocol import Order, Report
+from raysgd_local.errors import InputError
+from raysgd_local.runtime.context import TrainContext, present
+from raysgd_local.runtime.link import Released
+from raysgd_local.runtime.shell import Place, Shell
+from raysgd_local.runtime.spec import Loop, WorkerSpec
+from raysgd_local.transport.process_group import ProcessGroupNetwork
+
+_OWN_CODE = str(Path(__file__).resolve().parent.parent)
+
+
+class RayLink:
+    """The way to the driver actor: words go there without waiting, orders come back through a queue."""
+
+    def __init__(self, worker: str, driver: Any) -> None:
+        self._worker, self._driver = worker, driver
+        self.orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+
+    def arrive(self, report: Report) -> Order:
+        self._driver.post.remote(Arrived(report))
+        return self.orders.get()
+
+    def formed(self, view: int, round: int, steps: int) -> None:
+        self._driver.post.remote(Progress(self._worker, view, round, steps))
+
+    def tell(self, event: ShardWritten | CheckpointFailed) -> None:
+        self._driver.post.remote(event)
+
+    def log(self, fields: dict[str, Any]) -> None:
+        self._driver.log.remote(fields)
+
+
+class Worker:
+    """Runs the user's loop in `run`; the other methods are called beside it, in a thread group of their own."""
+
+    def __init__(self, name: str, driver: Any, store: tuple[str, int], spec: WorkerSpec, members: int) -> None:
+        torch.set_num_threads(spec.threads)
+        self._name, self._driver, self._spec = name, driver, spec
+        self._link = RayLink(name, driver)
+        device = torch.device("cuda:0" if spec.use_gpu else "cpu")
+        self._shell = Shell(
+            Place(name, spec.seed, spec.storage, device, spec.lr_scaling, spec.optimizer_state, members=members),
+            self._network(store, device),
+            self._link,
+        )
+
+    def _network(self, store: tuple[str, int], device: torch.device) -> ProcessGroupNetwork:
+        host, port = store
+        return ProcessGroupNetwork(
+            dist.TCPStore(host, port, is_master=False),
+            ray.util.get_node_ip_address(),
+            self._spec.prefix,
+            formation_timeout_s=self._spec.formation_timeout_s,
+            collective_timeout_s=self._spec.collective_timeout_s,
+            backend="nccl" if self._spec.backend == "nccl" else "gloo",
+            device=device,
+        )
+
+    def run(self) -> None:
+        """The whole of this worker's life; what ends it is told to the driver."""
+        self._driver.post.remote(WorkerUp(self._name, _node(), os.getpid()))
+        stopped = threading.Event()
+        threading.Thread(target=self._beat, args=(stopped,), daemon=True, name="heartbeat").start()
+        try:
+            self._check_storage()
+            self._train()
+        except Released:
+            pass
+        except InputError as error:
+            ray.get(self._driver.refuse.remote(error))
+        except Exception as error:
+            ray.get(self._driver.post.remote(UserError(self._name, _without_own_frames(error))))
+        finally:
+            stopped.set()
+            self._shell.close()
+
+    def _train(self) -> None:
+        loop, config = _open(self._spec.loop)
+        ctx = TrainContext(self._shell)
+        torch.manual_seed(self._spec.seed)  # the same weights everywhere, whoever's are taken
+        with present(ctx):
+            _bound(loop, config, ctx)()
+            ctx.finish()
+
+    def _check_storage(self) -> None:
+        """The driver left a file: whoever does not see it writes to another place."""
+        if not self._spec.storage.exists(self._spec.probe):
+            raise InputError(
+                "storage",
+                self._spec.storage.root,
+                "a path that the driver and all workers share",
+                f"worker {self._name} on {_node()} does not see what the driver wrote there",
+            )
+
+    def _beat(self, stopped: threading.Event) -> None:
+        while not stopped.wait(self._spec.heartbeat_s):
+            member, status = self._shell.member, self._shell.status()
+            view = member.order.view.number if member.order else 0
+            state_round = member.replicated.round if member.replicated else 0
+            self._driver.beat.remote(Progress(self._name, view, state_round, self._shell.steps), status)
+
+    # Words of the controller, beside `run`.
+
+    def order(self, order: Order) -> None:
+        self._link.orders.put(order)
+
+    def yield_(self, view: int, segment: int) -> None:
+        self._shell.post(YieldAsked(view, segment))
+
+    def cut(self, view: int, why: str) -> None:
+        self._shell.post(Cut(view, why))
+
+    def leave(self) -> None:
+        self._shell.post(LeaveAsked())
+
+
+def _node() -> str:
+    node: str = ray.get_runtime_context().get_node_id()
+    return node
+
+
+def _open(loop: Loop) -> tuple[Any, dict[str, Any] | None]:
+    for path in reversed(loop.sys_path):
+        if path not in sys.path:
+            sys.path.insert(0, path)
+    opened: tuple[Any, dict[str, Any] | None] = cloudpickle.loads(loop.pickled)
+    return opened
+
+
+def _bound(loop: Any, config: dict[str, Any] | None, ctx: TrainContext) -> Callable[[], Any]:
+    """What to call: a task's `train`, or a function with or without a config."""
+    if hasattr(loop, "train") and not inspect.isfunction(loop):
+        return lambda: loop.train(ctx)
+    return (lambda: loop(config or {})) if inspect.signature(loop).parameters else loop
+
+
+def _without_own_frames(error: BaseException) -> str:
+    """The traceback as the user's own code shows it; frames of this package only where there are no others."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_OWN_CODE)]
+    own = traceback.extract_tb(error.__traceback__)
+    lines = traceback.format_list(frames or own) + traceback.format_exception_only(error)
+    return "Traceback (most recent call last):\n" + "".join(lines).rstrip()

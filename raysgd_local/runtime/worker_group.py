@@ -1,0 +1,117 @@
+"""The worker actors: asked for, spoken to, watched, ended. No decision is made here."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError
+
+from raysgd_local.control.controller_events import Died, Event
+from raysgd_local.control.protocol import Order
+from raysgd_local.runtime.spec import WorkerSpec
+from raysgd_local.runtime.worker import Worker
+
+# Calls beside the training loop must not wait for it.
+_CONTROL = "control"
+_WATCH_EVERY_S = 0.2
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one worker asks of Ray. Left unplaced it stays requested, so an autoscaler sees the demand."""
+
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    custom: dict[str, float] | None = None
+
+
+class WorkerGroup:
+    """All worker actors of one run; they die with the driver actor, which owns them."""
+
+    def __init__(
+        self,
+        driver: Any,
+        store: tuple[str, int],
+        spec: WorkerSpec,
+        resources: Resources,
+        members: int,
+        post: Callable[[Event], None],
+    ) -> None:
+        self._make = _remote(resources)
+        self._arguments = (driver, store, spec, members)
+        self._post = post
+        self._actors: dict[str, Any] = {}
+        self._running: dict[Any, str] = {}  # the ref of `run` → worker
+        self._closed = threading.Event()
+        threading.Thread(target=self._watch, daemon=True, name="watch-workers").start()
+
+    def request(self, worker: str) -> None:
+        actor = self._make.remote(worker, *self._arguments)
+        self._actors[worker] = actor
+        self._running[actor.run.remote()] = worker
+
+    def kill(self, worker: str) -> None:
+        """End it and forget it; a stopped process takes Ray seconds to end, so nobody waits."""
+        actor = self._actors.pop(worker, None)
+        if actor is not None:
+            with contextlib.suppress(Exception):
+                ray.kill(actor)
+
+    def order(self, to: tuple[str, ...], order: Order) -> None:
+        shared = ray.put(order)
+        self._each(to, lambda actor: _beside(actor.order).remote(shared))
+
+    def yield_(self, to: tuple[str, ...], view: int, segment: int) -> None:
+        self._each(to, lambda actor: _beside(actor.yield_).remote(view, segment))
+
+    def cut(self, to: tuple[str, ...], view: int, why: str) -> None:
+        self._each(to, lambda actor: _beside(actor.cut).remote(view, why))
+
+    def _each(self, to: tuple[str, ...], call: Callable[[Any], object]) -> None:
+        for worker in to:
+            if worker in self._actors:
+                call(self._actors[worker])
+
+    def _watch(self) -> None:
+        """Ray knows of a process's death within milliseconds: `run` fails, or returns when the worker is done."""
+        while not self._closed.wait(0.0 if self._running else _WATCH_EVERY_S):
+            refs = list(self._running)
+            ended, _ = ray.wait(refs, num_returns=1, timeout=_WATCH_EVERY_S) if refs else ([], [])
+            for ref in ended:
+                self._post(Died(self._running.pop(ref), _cause(ref)))
+
+    def close(self) -> None:
+        self._closed.set()
+        for worker in list(self._actors):
+            self.kill(worker)
+
+
+def _remote(resources: Resources) -> Any:
+    return ray.remote(
+        num_cpus=resources.num_cpus,
+        num_gpus=resources.num_gpus,
+        resources=resources.custom,
+        max_restarts=0,  # a restarted actor would be a stranger under a known name; we ask for a new one
+        max_task_retries=0,
+        concurrency_groups={_CONTROL: 2},
+    )(Worker)
+
+
+def _beside(method: Any) -> Any:
+    """The method in the thread group that is free while `run` trains."""
+    return method.options(concurrency_group=_CONTROL)
+
+
+def _cause(ref: Any) -> str:
+    try:
+        ray.get(ref, timeout=1)
+    except RayActorError as error:
+        return str(error).splitlines()[0]
+    except Exception as error:  # an error of ours in the worker's shell
+        return f"{type(error).__name__}: {error}"
+    return "its loop ended"

@@ -1,0 +1,279 @@
+"""`LocalSGDTrainer`: from a task or a training loop to a trained model, on a Ray cluster or on this machine."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import ray
+import yaml
+from ray.train import Checkpoint, Result, RunConfig, ScalingConfig
+
+from raysgd_local.algorithms.algorithm import Algorithm
+from raysgd_local.config import Config, Stop, method_name
+from raysgd_local.control.settings import Settings
+from raysgd_local.errors import CheckpointError, InputError, RunLostError, UserCodeError
+from raysgd_local.progress import Display, Snapshot
+from raysgd_local.report import write_report
+from raysgd_local.request import Request, checkpoint_policy, from_config, max_failures, program, run_location
+from raysgd_local.request import workers_range
+from raysgd_local.runtime import snapshots
+from raysgd_local.runtime.driver import Glance, Outcome, Plan, launch
+from raysgd_local.runtime.result import Names
+from raysgd_local.runtime.spec import Loop, WorkerSpec
+from raysgd_local.runtime.storage import Storage
+from raysgd_local.runtime.worker_group import Resources
+from raysgd_local.tasks.base import Task
+
+_GLANCE_EVERY_S = 0.25
+
+
+class LocalSGDTrainer:
+    """Trains with local-update SGD; the arguments have Ray Train's names and meaning.
+
+    Give a `task`, or a `train_loop_per_worker` that uses `raysgd_local.get_context()` (called with
+    `train_loop_config` if it takes an argument). `scaling_config.num_workers` may be `(min, max)`: the run begins
+    with those that it gets, and goes on while at least `min` live.
+
+    Raises `InputError` for what can't be used.
+    """
+
+    def __init__(
+        self,
+        task: Task | None = None,
+        *,
+        train_loop_per_worker: Callable[..., Any] | None = None,
+        train_loop_config: dict[str, Any] | None = None,
+        algorithm: Algorithm | None = None,
+        scaling_config: ScalingConfig | None = None,
+        run_config: RunConfig | None = None,
+        stop: Stop | None = None,
+        seed: int = 0,
+    ) -> None:
+        if (task is None) == (train_loop_per_worker is None):
+            raise InputError("task", task, "a Task, or a train_loop_per_worker: exactly one of them")
+        algorithm = algorithm or Algorithm()
+        scaling, run = scaling_config or ScalingConfig(num_workers=1), run_config or RunConfig()
+        fewest, most = workers_range(scaling)
+        loop = task if task is not None else train_loop_per_worker
+        what = type(task).__name__.lower() if task is not None else getattr(loop, "__name__", "loop")
+        method = method_name(algorithm)
+        storage, name = run_location(run, what, method)
+        resources = (
+            dict(scaling.resources_per_worker or {}) if isinstance(scaling.resources_per_worker, dict) else {}
+        )
+        self._request = Request(
+            loop=loop,
+            loop_config=train_loop_config,
+            algorithm=algorithm,
+            settings=Settings(
+                program(algorithm, stop or Stop()),
+                workers_min=fewest,
+                workers_max=most,
+                seed=seed,
+                placement=algorithm.placement,
+                max_failures=max_failures(run.failure_config),
+                checkpoints=checkpoint_policy(run.checkpoint_config),
+            ),
+            cpus=float(resources.pop("CPU", 1)),
+            use_gpu=bool(scaling.use_gpu),
+            resources=resources,
+            storage=storage,
+            filesystem=run.storage_filesystem,
+            name=name,
+            method=method,
+            task=what,
+            epochs=task.epochs if task is not None else 0,
+            config_yaml=_describe(what, method, fewest, most, seed),
+        )
+
+    @classmethod
+    def from_config(cls, config: Config) -> LocalSGDTrainer:
+        """The trainer of the run that a configuration describes."""
+        trainer = cls.__new__(cls)
+        trainer._request = from_config(config)
+        return trainer
+
+    def fit(self, resume: str | None = None, address: str | None = None) -> Result:
+        """Run to the end. `resume` is `auto` (from this run's newest checkpoint, if there is one) or a path.
+
+        Attaches to the Ray cluster at `address`, or that is initialised already; otherwise starts Ray on this
+        machine for the time of the run. Raises `InputError`, `UserCodeError` or `RunLostError`; on Ctrl-C the run
+        ends with a checkpoint, and `KeyboardInterrupt` is raised after it.
+        """
+        request = self._request
+        storage = Storage.at(request.storage, request.filesystem).under(request.name)
+        manifest = _manifest(storage, resume)
+        _claim(storage, request, resume)
+        with _cluster(request, address) as own:
+            plan = _plan(request, storage, manifest, own)
+            outcome = _follow(plan, request)
+        _raise(outcome, storage)
+        return _result(outcome, storage)
+
+
+def _describe(task: str, method: str, fewest: int, most: int, seed: int) -> str:
+    plain = {"task": {"name": task}, "method": method, "workers": {"min": fewest, "max": most}, "seed": seed}
+    return yaml.safe_dump(plain, sort_keys=False)
+
+
+def _manifest(storage: Storage, resume: str | None) -> dict[str, Any] | None:
+    """The checkpoint to go on from. A damaged newest one is passed over, and told."""
+    if resume is None:
+        return None
+    asked = Path(resume).name
+    if resume != "auto" and asked in snapshots.finished(storage):
+        return snapshots.verified(storage.under("checkpoints"), asked)
+    found = snapshots.newest_good(storage)
+    if found is None:
+        if resume == "auto":
+            return None
+        raise CheckpointError(f"{resume}: no finished, undamaged checkpoint to go on from")
+    manifest, damaged = found
+    for name in damaged:
+        print(f"warning: checkpoint {name} is damaged; going on from the one before", file=sys.stderr)
+    return manifest
+
+
+def _claim(storage: Storage, request: Request, resume: str | None) -> None:
+    """The run directory is new, unless it is gone on with; and it can be written."""
+    try:
+        if resume is None and storage.exists("config.yaml"):
+            hint = "go on with it by resume='auto', or choose another name"
+            raise InputError("name", request.name, f"a name that is not in {request.storage} yet", hint)
+        storage.write("config.yaml", request.config_yaml.encode())
+    except OSError as error:
+        raise InputError("storage", request.storage, "a place that can be written", str(error)) from error
+
+
+@contextmanager
+def _cluster(request: Request, address: str | None) -> Iterator[bool]:
+    """A Ray cluster for the run; true if it is our own, on this machine, and ends with the run."""
+    if ray.is_initialized():
+        yield False
+        return
+    address = address or os.environ.get("RAY_ADDRESS")
+    settings = request.settings
+    try:
+        if address:
+            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        else:
+            cpus = max(1, round(settings.workers_max * request.cpus))
+            ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    except ConnectionError as error:
+        raise InputError("address", address, "the address of a running Ray cluster", str(error)) from error
+    try:
+        yield not address
+    finally:
+        ray.shutdown()
+
+
+def _plan(request: Request, storage: Storage, manifest: dict[str, Any] | None, own: bool) -> Plan:
+    settings = request.settings
+    cores = os.cpu_count() or 1
+    threads = max(1, cores // settings.workers_max) if own else max(1, int(request.cpus))
+    name = f"{request.name}-{os.urandom(4).hex()}"
+    spec = WorkerSpec(
+        loop=Loop.of(request.loop, request.loop_config, tuple(p or os.getcwd() for p in sys.path)),
+        seed=settings.seed,
+        storage=storage,
+        probe=f".{name}",
+        lr_scaling=request.algorithm.lr_scaling,
+        optimizer_state=request.algorithm.optimizer_state,
+        use_gpu=request.use_gpu,
+        backend="nccl" if request.use_gpu and request.resources.get("GPU", 1) >= 1 else "gloo",
+        threads=threads,
+        prefix=name,
+        formation_timeout_s=request.formation_s,
+        collective_timeout_s=request.collective_s,
+    )
+    custom = {key: amount for key, amount in request.resources.items() if key != "GPU"}
+    gpus = request.resources.get("GPU", 1.0) if request.use_gpu else 0.0
+    return Plan(
+        settings=settings,
+        spec=spec,
+        resources=Resources(request.cpus, gpus, custom or None),
+        storage=storage,
+        names=Names(request.method, request.task),
+        config_yaml=request.config_yaml,
+        resume=manifest,
+    )
+
+
+def _follow(plan: Plan, request: Request) -> Outcome:
+    """Watch the run until it is over. The first Ctrl-C ends it with a checkpoint, the second at once."""
+    driver = launch(plan)
+    running = driver.run.options(concurrency_group="main").remote()
+    asked = False
+    with Display() as display:
+        while True:
+            try:
+                done, _ = ray.wait([running], timeout=_GLANCE_EVERY_S)
+                if done:
+                    outcome: Outcome = ray.get(running)
+                    return outcome
+                display.update(_snapshot(ray.get(driver.glance.remote()), request))
+            except KeyboardInterrupt:
+                if asked:
+                    raise
+                asked = True
+                driver.stop.remote("interrupted")
+                display.update(
+                    Snapshot(status="stopping", message="stopping at the next boundary, with a checkpoint")
+                )
+
+
+def _snapshot(glance: Glance, request: Request) -> Snapshot:
+    status = glance.status
+    if status is None:
+        return Snapshot(status=glance.phase, epochs=request.epochs, workers=glance.workers)
+    spent_s = status.compute_s + status.sync_s + status.wait_s or 1.0
+    return Snapshot(
+        status=glance.phase,
+        epoch=status.epoch,
+        epochs=request.epochs,
+        round=status.round,
+        tau=status.tau,
+        workers=glance.workers,
+        loss=status.loss,
+        samples=status.samples,
+        samples_per_s=status.samples / status.elapsed_s if status.elapsed_s else 0.0,
+        compute_share=status.compute_s / spent_s,
+        sync_share=status.sync_s / spent_s,
+        wait_share=status.wait_s / spent_s,
+        elapsed_s=status.elapsed_s,
+        metrics=status.metrics,
+    )
+
+
+def _raise(outcome: Outcome, storage: Storage) -> None:
+    finish = outcome.finish
+    if outcome.refused is not None:
+        raise outcome.refused
+    if finish.error:
+        raise UserCodeError(finish.error, finish.ranks)
+    if finish.status == "interrupted":
+        print(f"interrupted; go on with: raysgd-local train --resume {storage.root}", file=sys.stderr)
+        raise KeyboardInterrupt
+    if finish.status != "finished":
+        raise RunLostError(finish.reason)
+
+
+def _result(outcome: Outcome, storage: Storage) -> Result:
+    local = storage.local
+    if local is not None:
+        write_report([local])
+    names = snapshots.finished(storage)
+    newest = storage.under("checkpoints").under(names[-1]) if names else None
+    return Result(
+        metrics={**outcome.result, **outcome.result["eval"]},
+        checkpoint=Checkpoint(newest.root, newest.filesystem) if newest else None,
+        error=None,
+        path=storage.root,
+        metrics_dataframe=pd.read_csv(local / "rounds.csv") if local is not None else None,
+    )
