@@ -86,6 +86,8 @@ class Display:
     def _is_due(self, snapshot: Snapshot) -> bool:
         if self._printed_at is None or snapshot.status != self._printed.status:
             return True
+        if line(snapshot) == line(self._printed):
+            return False
         return self._clock.now() - self._printed_at >= self._every_s
 
     def _print_line(self) -> None:

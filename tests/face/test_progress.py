@@ -81,3 +81,11 @@ def test_on_a_terminal_it_is_bars_that_hold_the_same() -> None:
     shown = out.getvalue()
     for part in ("running", "epoch 2/10", "450 samples/s", "communication 20%", "worker w3 was lost", "0.91"):
         assert part in shown
+
+
+def test_a_line_that_says_nothing_new_is_not_repeated() -> None:
+    display, out, clock = plain()
+    with display:
+        for clock.time in range(0, 60, 10):
+            display.update(Snapshot("starting"))
+    assert out.getvalue() == "starting 0.0s\n"
