@@ -75,8 +75,7 @@ def _charts(runs: Sequence[Run]) -> list[Chart]:
         Chart(f"{name.capitalize()} on held-out data", charts.metric_over_time(runs, name)) for name in metrics
     ]
     found.append(Chart("Averaging period τ", charts.tau_over_time(runs)))
-    if any(run.rounds["workers"].nunique() > 1 for run in runs):
-        found.append(Chart("Workers", charts.workers_over_time(runs)))
+    found.append(Chart("Workers", charts.workers_over_time(runs)))
     return [*found, Chart("Where the time went", charts.where_time_went(runs), wide=True)]
 
 

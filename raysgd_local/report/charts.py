@@ -56,7 +56,7 @@ def loss_over(runs: Sequence[Run], column: str, label: str) -> str:
     def draw(axes: Axes) -> None:
         for index, run in enumerate(runs):
             rounds = thin(run.rounds)
-            x, smooth = rounds[column], running_mean(rounds["loss"])
+            x, smooth = rounds[column], running_mean(rounds["loss"], rounds["total_samples"])
             if len(rounds) > 30:
                 axes.plot(x, rounds["loss"], color=colour(index), alpha=0.25, linewidth=0.8)
             axes.plot(x, smooth, color=colour(index), marker=_marker(rounds))
@@ -140,11 +140,19 @@ def time_parts(rounds: pd.DataFrame) -> dict[str, float]:
     return {**sums, "other": max(0.0, elapsed - sum(sums.values()))}
 
 
-def running_mean(values: pd.Series[float]) -> pd.Series[float]:
-    """The mean over about a thirtieth of the rounds, centred; what is not finite is left out of it."""
-    window = max(1, len(values) // 30)
-    finite = values.where(np.isfinite(values))
-    return finite.rolling(window, center=True, min_periods=1).mean()
+def running_mean(values: pd.Series[float], position: pd.Series[float]) -> np.ndarray[Any, Any]:
+    """The mean of what lies within a sixtieth of the whole way to either side; only finite values count.
+
+    The way is `position`, ascending, such as samples: in rounds a window would blur a steep beginning.
+    """
+    x, y = position.to_numpy(float), values.to_numpy(float)
+    finite = np.isfinite(y)
+    reach = x[-1] / 60 if len(x) else 0.0
+    first, last = np.searchsorted(x, x - reach, "left"), np.searchsorted(x, x + reach, "right")
+    sums = np.concatenate([[0.0], np.cumsum(np.where(finite, y, 0.0))])
+    counts = np.concatenate([[0], np.cumsum(finite)])
+    count = counts[last] - counts[first]
+    return np.where(count > 0, (sums[last] - sums[first]) / np.maximum(count, 1), np.nan)
 
 
 def thin(rounds: pd.DataFrame) -> pd.DataFrame:

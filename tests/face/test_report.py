@@ -138,8 +138,16 @@ def test_time_is_divided_without_a_rest(run_writer: Callable[..., Path]) -> None
 
 
 def test_a_running_mean_leaves_out_what_is_not_finite() -> None:
-    assert running_mean(pd.Series([1.0, math.nan, 3.0])).tolist()[::2] == [1.0, 3.0]
-    assert running_mean(pd.Series([2.0] * 50 + [math.inf] + [2.0] * 50)).tolist() == [2.0] * 101
+    gap = running_mean(pd.Series([1.0, math.nan, 3.0]), pd.Series([1.0, 2.0, 3.0]))
+    assert (gap[0], math.isnan(gap[1]), gap[2]) == (1.0, True, 3.0)
+    losses = pd.Series([2.0] * 50 + [math.inf] + [2.0] * 50)
+    assert running_mean(losses, pd.Series(range(101))).tolist() == [2.0] * 101
+
+
+def test_a_running_mean_keeps_a_steep_beginning() -> None:
+    mean = running_mean(pd.Series([9.0, 3.0] + [1.0] * 98), pd.Series([100.0, 200.0, *range(201, 299)]))
+    assert mean[:2].tolist() == [9.0, 3.0 / 5 + 4 / 5]
+    assert mean[-1] == 1.0
 
 
 def test_long_runs_are_thinned_with_their_totals_kept(run_writer: Callable[..., Path]) -> None:
