@@ -47,6 +47,13 @@ class Transport(Protocol):
 class Network(Protocol):
     """Connects members into a view; one per process and run."""
 
+    def allocate(self, numel: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """A vector of zeros where this network's collectives are fastest. Any other tensor works too.
+
+        Call it before `connect`, for the few vectors that are used all through the run.
+        """
+        ...
+
     def connect(self, view: int, rank: int, world_size: int) -> Transport:
         """Join view `view`. Blocks until all `world_size` members are there.
 

@@ -1,0 +1,162 @@
+"""One view over gloo: TCP between machines, shared memory where all members are processes of one machine."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from raysgd_local.errors import TransportError
+from raysgd_local.transport.rendezvous import Rendezvous
+from raysgd_local.transport.shared_memory import NOWHERE, PeerMemory, Place, SharedVector, host_identity, offer
+from raysgd_local.transport.sockets import Address, Wires, with_listener
+from raysgd_local.transport.volume import all_reduce_bytes
+from raysgd_local.transport.watch import Watch
+
+_CPU = torch.device("cpu")
+
+# Below this, the extra synchronisation costs more than the copies through the kernel that it saves.
+SHARED_FROM_BYTES = 1 << 20
+
+
+def open_gloo(
+    rendezvous: Rendezvous, store: dist.Store, address: str, timeout_s: float, shared: list[SharedVector] | None
+) -> GlooTransport:
+    """Form the group. Everyone is known to be there before gloo begins to connect.
+
+    `store` must be a client of its own: gloo may hold it for as long as the formation time-out. `shared` are the
+    vectors to offer to members on the same machine; None keeps the view on TCP.
+    """
+    device, own = with_listener(lambda: dist.ProcessGroupGloo.create_device(hostname=address))
+    words = rendezvous.meet("address", f"{own.host} {own.port}")
+    addresses = [Address(host, int(port)) for host, port in map(str.split, words)]
+    options = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]
+    options._devices, options._timeout = [device], timedelta(seconds=rendezvous.timeout_s)
+    rank, world_size = rendezvous.rank, rendezvous.world_size
+    group = rendezvous.build(
+        lambda: dist.ProcessGroupGloo(dist.PrefixStore("gloo", store), rank, world_size, options), _forget
+    )
+    del device, options  # the group has them now, and must be the last to
+    wires = Wires(own, [address for peer, address in enumerate(addresses) if peer != rank])
+    return GlooTransport(group, wires, timeout_s, Goodbyes(store), _share(rendezvous, shared))
+
+
+def _forget(group: Any) -> None:
+    """Nothing to do: an unreferenced group closes itself."""
+
+
+def _share(rendezvous: Rendezvous, shared: list[SharedVector] | None) -> PeerMemory | None:
+    """The members' shared memory, if all are on one machine and each can read all others' memory."""
+    hosts = rendezvous.meet("host", host_identity() if shared else f"rank {rendezvous.rank} alone")
+    if shared is None or len(set(hosts)) > 1:
+        return None
+    offers = rendezvous.meet("offer", offer(shared))
+    try:
+        memory = PeerMemory(rendezvous.rank, [vector.tensor for vector in shared], offers)
+    except OSError:  # not permitted here
+        memory = None
+    able = rendezvous.meet("mapped", str(memory is not None))
+    return memory if "False" not in able else None
+
+
+class Goodbyes:
+    """How many members have left the view in good order, counted in its part of the store."""
+
+    def __init__(self, store: dist.Store) -> None:
+        self._store = store
+
+    def say(self) -> None:
+        with contextlib.suppress(RuntimeError):  # without a store the others take it for a failure: no harm
+            self._store.add("goodbyes", 1)
+
+    def count(self) -> int:
+        return self._store.add("goodbyes", 0)
+
+
+class GlooTransport:
+    """A member's side of one gloo group.
+
+    gloo's `abort` does nothing; what frees a member from a collective is shutting the group's sockets.
+    """
+
+    device = _CPU
+
+    def __init__(
+        self, group: Any, wires: Wires, timeout_s: float, goodbyes: Goodbyes, memory: PeerMemory | None = None
+    ) -> None:
+        self.rank, self.world_size = group.rank(), group.size()
+        self._group, self._wires, self._memory = group, wires, memory
+        self._goodbyes, self._watch = goodbyes, Watch(wires, goodbyes.count)
+        self._timeout = timedelta(seconds=timeout_s)
+        self._shared_bytes = 0
+        self._cut = False
+
+    def all_reduce(self, flat: torch.Tensor) -> None:
+        self._run(lambda: self._all_reduce(flat), "all-reduce")
+
+    def broadcast(self, flat: torch.Tensor, source: int) -> None:
+        options = dist.BroadcastOptions()
+        options.rootRank, options.timeout = source, self._timeout
+        content = flat.view(torch.uint8)  # gloo does not know all dtypes
+        self._run(lambda: self._group.broadcast([content], options).wait(), "broadcast")
+
+    def wire_bytes(self) -> int:
+        """Measured at the sockets; what others read in shared memory counts as if it had been sent."""
+        return self._wires.sent() + self._shared_bytes
+
+    def cut(self) -> None:
+        self._cut = True
+        self._wires.shut()
+
+    def close(self) -> None:
+        if self._group is not None and not self._cut:
+            self._goodbyes.say()
+        self._release()
+
+    def _release(self) -> None:
+        self._watch.stop()
+        self._wires.close()
+        self._group = self._memory = None
+
+    def _run(self, collective: Callable[[], object], what: str) -> None:
+        if self._group is None or self._cut:
+            self._release()
+            raise TransportError(f"{what}: the view was {'cut' if self._cut else 'closed'}")
+        try:
+            collective()
+        except RuntimeError as error:
+            self._release()  # at once: this is how the others learn of it
+            cause = "the view was cut" if self._cut else str(error).splitlines()[0]
+            raise TransportError(f"{what} failed on rank {self.rank}: {cause}") from error
+
+    def _all_reduce(self, flat: torch.Tensor) -> None:
+        memory = self._memory
+        if memory is None or flat.nbytes < SHARED_FROM_BYTES:
+            return self._sum(flat)
+        places = self._places(memory.find(flat))
+        if NOWHERE in places:
+            return self._sum(flat)
+        memory.all_reduce(flat, places, self._barrier)
+        self._shared_bytes += all_reduce_bytes(flat.nbytes, self.world_size)
+        return None
+
+    def _sum(self, flat: torch.Tensor) -> None:
+        options = dist.AllreduceOptions()
+        options.timeout = self._timeout
+        self._group.allreduce([flat], options).wait()
+
+    def _places(self, own: Place) -> list[Place]:
+        """Where all members' vectors are; waits until they are ready."""
+        slots = torch.zeros(self.world_size, 2, dtype=torch.int64)
+        slots[self.rank] = torch.tensor([own.index, own.start])
+        self._sum(slots)
+        return [Place(index, start) for index, start in slots.tolist()]
+
+    def _barrier(self) -> None:
+        options = dist.BarrierOptions()
+        options.timeout = self._timeout
+        self._group.barrier(options).wait()

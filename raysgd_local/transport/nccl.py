@@ -1,0 +1,91 @@
+"""One view over NCCL: used only where every member has a GPU of its own."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from raysgd_local.errors import TransportError
+from raysgd_local.transport.rendezvous import Rendezvous
+from raysgd_local.transport.volume import all_reduce_bytes, broadcast_bytes
+
+# NCCL's own watchdog ends the process when it times out; this transport keeps the time itself.
+_NEVER = timedelta(days=365)
+_POLL_S = 0.0001
+
+
+def open_nccl(rendezvous: Rendezvous, store: dist.Store, device: torch.device, timeout_s: float) -> NcclTransport:
+    """Form the group, once everyone is known to be there. `store` must be a client of its own."""
+    rendezvous.meet("device", str(device))
+    rank, world_size = rendezvous.rank, rendezvous.world_size
+
+    def make() -> Any:
+        # After an error the default is to end the process; 2 is to clean up the communicator only.
+        os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "2")
+        options = dist.ProcessGroupNCCL.Options()
+        options._timeout = _NEVER
+        group = dist.ProcessGroupNCCL(dist.PrefixStore("nccl", store), rank, world_size, options)
+        with torch.cuda.device(device):
+            group.eager_connect_single_device(device)
+        return group
+
+    return NcclTransport(rendezvous.build(make, lambda group: group.abort()), device, timeout_s)
+
+
+class NcclTransport:
+    """A member's side of one NCCL communicator. Bytes are those of a ring, by formula: NCCL tells none."""
+
+    def __init__(self, group: Any, device: torch.device, timeout_s: float) -> None:
+        self.rank, self.world_size, self.device = group.rank(), group.size(), device
+        self._group, self._timeout_s = group, timeout_s
+        self._sent, self._cut = 0, False
+
+    def all_reduce(self, flat: torch.Tensor) -> None:
+        self._run(lambda group: group.allreduce([flat]), "all-reduce")
+        self._sent += all_reduce_bytes(flat.nbytes, self.world_size)
+
+    def broadcast(self, flat: torch.Tensor, source: int) -> None:
+        options = dist.BroadcastOptions()
+        options.rootRank = source
+        content = flat.view(torch.uint8)
+        self._run(lambda group: group.broadcast([content], options), "broadcast")
+        self._sent += broadcast_bytes(flat.nbytes, self.world_size, self.rank, source)
+
+    def wire_bytes(self) -> int:
+        return self._sent
+
+    def cut(self) -> None:
+        self._cut = True  # the thread that polls sees it, and aborts
+
+    def close(self) -> None:
+        group, self._group = self._group, None
+        if group is not None:
+            group.abort()
+
+    def _run(self, collective: Callable[[Any], Any], what: str) -> None:
+        if self._group is None or self._cut:
+            self.close()
+            raise TransportError(f"{what}: the view was {'cut' if self._cut else 'closed'}")
+        try:
+            with torch.cuda.device(self.device):
+                self._wait(collective(self._group))
+        except (RuntimeError, TransportError) as error:
+            self.close()
+            raise TransportError(f"{what} failed on rank {self.rank}: {str(error).splitlines()[0]}") from error
+
+    def _wait(self, work: Any) -> None:
+        """Poll: a blocking wait for a GPU whose peer has died would never return."""
+        deadline_s = time.monotonic() + self._timeout_s
+        while not work.is_completed():
+            if self._cut:
+                raise TransportError("the view was cut")
+            if time.monotonic() > deadline_s:
+                raise TransportError(f"no result after {self._timeout_s} s")
+            time.sleep(_POLL_S)
+        work.wait()

@@ -1,0 +1,137 @@
+"""The TCP connections of one gloo group: found for certain, measured, and shut from any thread.
+
+Gloo keeps its sockets to itself. Each view has a listening socket of its own, whose address members publish; the
+group's connections are those that end at a published address. They are held as duplicates, so that no file
+descriptor of another thread can be mistaken for one of ours, even after gloo has closed its own.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import struct
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
+
+from raysgd_local.errors import TransportError
+
+T = TypeVar("T")
+
+# `tcpi_bytes_sent` in Linux' struct tcp_info (since 4.19): payload sent, retransmissions included.
+_BYTES_SENT, _TCP_INFO_SIZE = 200, 208
+
+
+class Address(NamedTuple):
+    """An end of a TCP connection."""
+
+    host: str
+    port: int
+
+
+def with_listener(make: Callable[[], T]) -> tuple[T, Address]:
+    """Run `make`, which opens exactly one listening TCP socket, and say where that one listens.
+
+    Where another thread opened one in the same moment the two can't be told apart, so it is made again.
+    """
+    for _ in range(10):
+        before = _listening()
+        made = make()
+        new = {inode: address for inode, address in _listening().items() if inode not in before}
+        if len(new) == 1:
+            return made, next(iter(new.values()))
+        del made
+    raise TransportError("could not tell which listening socket is gloo's")
+
+
+def _listening() -> dict[int, Address]:
+    found = {}
+    for sock in _tcp_sockets():
+        with sock:
+            if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                found[os.fstat(sock.fileno()).st_ino] = _address(sock.getsockname())
+    return found
+
+
+def _tcp_sockets() -> Iterator[socket.socket]:
+    """Duplicates of this process's TCP sockets. The caller closes them."""
+    seen = set()  # a duplicate may get the number of a descriptor that is still to come in the listing
+    for name in os.listdir("/dev/fd"):
+        try:
+            status = os.fstat(int(name))
+            if not stat.S_ISSOCK(status.st_mode) or status.st_ino in seen:
+                continue
+            seen.add(status.st_ino)
+            sock = socket.socket(fileno=os.dup(int(name)))
+        except OSError:  # closed by another thread meanwhile
+            continue
+        if sock.family in (socket.AF_INET, socket.AF_INET6) and sock.type == socket.SOCK_STREAM:
+            yield sock
+        else:
+            sock.close()
+
+
+def _address(name: tuple[str, int] | tuple[str, int, int, int]) -> Address:
+    return Address(name[0], name[1])
+
+
+class Wires:
+    """The connections between this member, listening at `own`, and the others, listening at `others`."""
+
+    def __init__(self, own: Address, others: Sequence[Address]) -> None:
+        self._lock = threading.Lock()
+        self._sockets = [sock for sock in _tcp_sockets() if _keep(sock, own, others)]
+        self._sent = 0
+        found = len(self._sockets)
+        if found != len(others):
+            self.close()
+            raise TransportError(f"found {found} connections to {len(others)} other members")
+
+    def descriptors(self) -> list[int]:
+        with self._lock:
+            return [sock.fileno() for sock in self._sockets]
+
+    def sent(self) -> int:
+        """Bytes sent over them so far; after `close`, until then."""
+        with self._lock:
+            if self._sockets:
+                self._sent = sum(_bytes_sent(sock) for sock in self._sockets)
+            return self._sent
+
+    def shut(self) -> None:
+        """Make whatever waits on either end of them fail. Any thread."""
+        with self._lock:
+            for sock in self._sockets:
+                _shut(sock)
+
+    def close(self) -> None:
+        self.sent()
+        self.shut()
+        with self._lock:
+            for sock in self._sockets:
+                sock.close()
+            self._sockets = []
+
+
+def _keep(sock: socket.socket, own: Address, others: Sequence[Address]) -> bool:
+    try:
+        if _address(sock.getsockname()) == own or _address(sock.getpeername()) in others:
+            sock.getpeername()  # a listening socket has no peer and is left alone: gloo would end the process
+            return True
+    except OSError:
+        pass
+    sock.close()
+    return False
+
+
+def _shut(sock: socket.socket) -> None:
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:  # the other end was faster
+        pass
+
+
+def _bytes_sent(sock: socket.socket) -> int:
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_SIZE)
+    return int(struct.unpack_from("=Q", info, _BYTES_SENT)[0]) if len(info) == _TCP_INFO_SIZE else 0

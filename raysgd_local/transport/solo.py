@@ -1,0 +1,37 @@
+"""A view of one member: every collective is the identity."""
+
+from __future__ import annotations
+
+import torch
+
+from raysgd_local.errors import TransportError
+
+
+class SoloTransport:
+    """The transport of a world of one; costs a check."""
+
+    rank = 0
+    world_size = 1
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.device = device or torch.device("cpu")
+        self._ended = ""
+
+    def all_reduce(self, flat: torch.Tensor) -> None:  # noqa: ARG002
+        self._check()
+
+    def broadcast(self, flat: torch.Tensor, source: int) -> None:  # noqa: ARG002
+        self._check()
+
+    def wire_bytes(self) -> int:
+        return 0
+
+    def cut(self) -> None:
+        self._ended = self._ended or "cut"
+
+    def close(self) -> None:
+        self._ended = self._ended or "closed"
+
+    def _check(self) -> None:
+        if self._ended:
+            raise TransportError(f"the view was {self._ended}")

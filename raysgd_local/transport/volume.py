@@ -1,0 +1,21 @@
+"""How many bytes a collective moves, for transports that can't measure it at a socket."""
+
+from __future__ import annotations
+
+
+def all_reduce_bytes(nbytes: int, world_size: int) -> int:
+    """What one member of a ring sends to sum `nbytes` over `world_size` members (reduce-scatter, all-gather).
+
+    >>> all_reduce_bytes(1000, 4)
+    1500
+    """
+    return 2 * (world_size - 1) * nbytes // world_size
+
+
+def broadcast_bytes(nbytes: int, world_size: int, rank: int, source: int) -> int:
+    """What rank `rank` sends along a chain that starts at `source`: all of it, but for the chain's end.
+
+    >>> [broadcast_bytes(10, 3, rank, source=1) for rank in range(3)]
+    [0, 10, 10]
+    """
+    return 0 if (rank - source) % world_size == world_size - 1 else nbytes

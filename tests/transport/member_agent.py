@@ -1,0 +1,113 @@
+"""A member under test: obeys orders in one thread and takes `cut` in another. The same for threads and processes."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from raysgd_local.errors import TransportError
+
+torch.set_num_threads(1)
+
+
+def content(seed: int, numel: int, dtype: torch.dtype) -> torch.Tensor:
+    return torch.randn(numel, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+class MemberAgent:
+    """Answers are `(order number, seconds it took, value or TransportError)`."""
+
+    def __init__(self, network: Any, answer: Callable[[Any], None]) -> None:
+        self.network, self.answer = network, answer
+        self.transports: dict[int, Any] = {}
+        self.vector: torch.Tensor | None = None
+        self.orders: queue.Queue[Any] = queue.Queue()
+        threading.Thread(target=self.work, daemon=True).start()
+
+    def take(self, number: int, name: str, args: tuple[Any, ...]) -> None:
+        """Called from the control thread."""
+        if name in ("cut", "cut_transport"):
+            self.obey(number, name, args)
+        else:
+            self.orders.put((number, name, args))
+
+    def work(self) -> None:
+        while True:
+            self.obey(*self.orders.get())
+
+    def obey(self, number: int, name: str, args: tuple[Any, ...]) -> None:
+        started = time.monotonic()
+        try:
+            value = getattr(self, name)(*args)
+        except TransportError as error:
+            value = error
+        except Exception as error:
+            value = AssertionError(f"{name}: {error!r}")
+        self.answer((number, time.monotonic() - started, value))
+
+    def connect(self, view: int, rank: int, world_size: int) -> int:
+        self.transports[view] = self.network.connect(view, rank, world_size)
+        return self.transports[view].world_size
+
+    def all_reduce(self, view: int, seed: int, numel: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        flat = content(seed, numel, dtype)
+        self.transports[view].all_reduce(flat)
+        return flat.clone()
+
+    def allocate(self, numel: int, dtype: torch.dtype) -> None:
+        self.vector = self.network.allocate(numel, dtype)
+
+    def all_reduce_allocated(self, view: int, seed: int, start: int = 0) -> torch.Tensor:
+        flat = self.vector[start:]
+        flat.copy_(content(seed, flat.numel(), flat.dtype))
+        self.transports[view].all_reduce(flat)
+        return flat.clone()
+
+    def broadcast(self, view: int, mine: torch.Tensor, source: int) -> torch.Tensor:
+        self.transports[view].broadcast(mine, source)
+        return mine
+
+    def wire_bytes(self, view: int) -> int:
+        return self.transports[view].wire_bytes()
+
+    def close(self, view: int) -> None:
+        self.transports[view].close()
+
+    def forget(self) -> None:
+        for transport in self.transports.values():
+            transport.close()
+        self.transports.clear()
+
+    def cut(self, view: int) -> None:
+        self.network.cut(view)
+
+    def cut_transport(self, view: int) -> None:
+        self.transports[view].cut()
+
+    def resources(self) -> tuple[int, int]:
+        """Open file descriptors and threads of this process."""
+        return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+
+
+def gloo_member(port: int, address: str, pipe: Any, options: dict[str, Any]) -> None:
+    """The main function of a member that is a process."""
+    from datetime import timedelta
+
+    import torch.distributed as dist
+
+    from raysgd_local.transport.process_group import ProcessGroupNetwork
+
+    store = dist.TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=10))
+    agent = MemberAgent(ProcessGroupNetwork(store, address, "run/1", **options), pipe.send)
+    pipe.send("ready")
+    while True:
+        try:
+            agent.take(*pipe.recv())
+        except EOFError:
+            os._exit(0)
