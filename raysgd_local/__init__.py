@@ -1,1 +1,98 @@
-"""raysgd_local."""
+"""Elastic distributed training on Ray with local-update SGD: average every τ steps, and let τ adapt.
+
+The public names are below; tasks are in `raysgd_local.tasks`. Each name is imported when it is first used, so
+importing this package loads neither Ray nor torch.
+
+>>> import raysgd_local
+>>> raysgd_local.Algorithm(schedule=raysgd_local.FixedPeriod(tau=8)).schedule
+FixedPeriod(tau=8)
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from raysgd_local.algorithms.algorithm import Algorithm
+    from raysgd_local.algorithms.learning_rate import LearningRate
+    from raysgd_local.algorithms.placement import DisjointChunks, RedundantChunks
+    from raysgd_local.algorithms.schedules import AdaComm, AtEpoch, AtFirstDecay, EveryStep, FixedPeriod, Switch
+    from raysgd_local.config import Stop, Target
+    from raysgd_local.errors import (
+        CheckpointError,
+        InputError,
+        RaySGDError,
+        RunLostError,
+        TransportError,
+        UsageError,
+        UserCodeError,
+    )
+    from raysgd_local.runtime.context import TrainContext, get_context
+    from raysgd_local.tasks import Task
+    from raysgd_local.trainer import LocalSGDTrainer
+
+    __version__: str
+
+__all__ = [
+    "AdaComm",
+    "Algorithm",
+    "AtEpoch",
+    "AtFirstDecay",
+    "CheckpointError",
+    "DisjointChunks",
+    "EveryStep",
+    "FixedPeriod",
+    "InputError",
+    "LearningRate",
+    "LocalSGDTrainer",
+    "RaySGDError",
+    "RedundantChunks",
+    "RunLostError",
+    "Stop",
+    "Switch",
+    "Target",
+    "Task",
+    "TrainContext",
+    "TransportError",
+    "UsageError",
+    "UserCodeError",
+    "__version__",
+    "get_context",
+]
+
+_HOMES = {
+    "algorithms.algorithm": ("Algorithm",),
+    "algorithms.learning_rate": ("LearningRate",),
+    "algorithms.placement": ("DisjointChunks", "RedundantChunks"),
+    "algorithms.schedules": ("AdaComm", "AtEpoch", "AtFirstDecay", "EveryStep", "FixedPeriod", "Switch"),
+    "config": ("Stop", "Target"),
+    "errors": (
+        "CheckpointError",
+        "InputError",
+        "RaySGDError",
+        "RunLostError",
+        "TransportError",
+        "UsageError",
+        "UserCodeError",
+    ),
+    "runtime.context": ("TrainContext", "get_context"),
+    "tasks": ("Task",),
+    "trainer": ("LocalSGDTrainer",),
+}
+_HOME = {name: f"raysgd_local.{module}" for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("raysgd-local")
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(importlib.import_module(_HOME[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
