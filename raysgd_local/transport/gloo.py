@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore, Store
 
 from raysgd_local.errors import TransportError
 from raysgd_local.transport.rendezvous import Rendezvous
@@ -24,7 +25,7 @@ SHARED_FROM_BYTES = 1 << 20
 
 
 def open_gloo(
-    rendezvous: Rendezvous, store: dist.Store, address: str, timeout_s: float, shared: list[SharedVector] | None
+    rendezvous: Rendezvous, store: Store, address: str, timeout_s: float, shared: list[SharedVector] | None
 ) -> GlooTransport:
     """Form the group. Everyone is known to be there before gloo begins to connect.
 
@@ -38,9 +39,8 @@ def open_gloo(
     options._devices, options._timeout = [device], timedelta(seconds=rendezvous.timeout_s)
     rank, world_size = rendezvous.rank, rendezvous.world_size
     group = rendezvous.build(
-        lambda: dist.ProcessGroupGloo(dist.PrefixStore("gloo", store), rank, world_size, options), _forget
+        lambda: dist.ProcessGroupGloo(PrefixStore("gloo", store), rank, world_size, options), _forget
     )
-    del device, options  # the group has them now, and must be the last to
     wires = Wires(own, [address for peer, address in enumerate(addresses) if peer != rank])
     return GlooTransport(group, wires, timeout_s, Goodbyes(store), _share(rendezvous, shared))
 
@@ -66,7 +66,7 @@ def _share(rendezvous: Rendezvous, shared: list[SharedVector] | None) -> PeerMem
 class Goodbyes:
     """How many members have left the view in good order, counted in its part of the store."""
 
-    def __init__(self, store: dist.Store) -> None:
+    def __init__(self, store: Store) -> None:
         self._store = store
 
     def say(self) -> None:
@@ -74,7 +74,7 @@ class Goodbyes:
             self._store.add("goodbyes", 1)
 
     def count(self) -> int:
-        return self._store.add("goodbyes", 0)
+        return int(self._store.add("goodbyes", 0))
 
 
 class GlooTransport:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore, Store
 
 from raysgd_local.errors import TransportError
 from raysgd_local.transport.rendezvous import Rendezvous
@@ -20,7 +21,7 @@ _NEVER = timedelta(days=365)
 _POLL_S = 0.0001
 
 
-def open_nccl(rendezvous: Rendezvous, store: dist.Store, device: torch.device, timeout_s: float) -> NcclTransport:
+def open_nccl(rendezvous: Rendezvous, store: Store, device: torch.device, timeout_s: float) -> NcclTransport:
     """Form the group, once everyone is known to be there. `store` must be a client of its own."""
     rendezvous.meet("device", str(device))
     rank, world_size = rendezvous.rank, rendezvous.world_size
@@ -30,7 +31,7 @@ def open_nccl(rendezvous: Rendezvous, store: dist.Store, device: torch.device, t
         os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "2")
         options = dist.ProcessGroupNCCL.Options()
         options._timeout = _NEVER
-        group = dist.ProcessGroupNCCL(dist.PrefixStore("nccl", store), rank, world_size, options)
+        group = dist.ProcessGroupNCCL(PrefixStore("nccl", store), rank, world_size, options)
         with torch.cuda.device(device):
             group.eager_connect_single_device(device)
         return group

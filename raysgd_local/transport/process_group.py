@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from datetime import timedelta
 from typing import Literal
 
 import torch
-import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from raysgd_local.errors import InputError, TransportError
 from raysgd_local.transport.base import Transport
@@ -32,7 +33,7 @@ class ProcessGroupNetwork:
 
     def __init__(
         self,
-        store: dist.TCPStore,
+        store: TCPStore,
         address: str,
         prefix: str,
         formation_timeout_s: float = 30.0,
@@ -83,33 +84,31 @@ class ProcessGroupNetwork:
             transport.cut()
 
     def _form(self, view: int, rank: int, world_size: int) -> Transport:
-        store = dist.PrefixStore(f"{self._prefix}/{view}", self._store)
+        store = PrefixStore(f"{self._prefix}/{view}", self._store)
         rendezvous = Rendezvous(store, rank, world_size, self._formation_timeout_s, lambda: self._is_cut(view))
         try:
-            return self._open_group(rendezvous, dist.PrefixStore(f"{self._prefix}/{view}", self._client()))
+            return self._open_group(rendezvous, PrefixStore(f"{self._prefix}/{view}", self._client()))
         except (TransportError, RuntimeError) as error:
             self._give_up(view, rendezvous, error)
             raise TransportError(f"view {view}: {error}") from error
 
-    def _open_group(self, rendezvous: Rendezvous, store: dist.Store) -> Transport:
+    def _open_group(self, rendezvous: Rendezvous, store: Store) -> Transport:
         if self._device.type == "cuda":
             return open_nccl(rendezvous, store, self._device, self._collective_timeout_s)
         return open_gloo(rendezvous, store, self._address, self._collective_timeout_s, self._vectors)
 
-    def _client(self) -> dist.TCPStore:
+    def _client(self) -> TCPStore:
         """A connection of its own: the group's constructor holds its client's lock for as long as it waits."""
         timeout = timedelta(seconds=self._formation_timeout_s)
-        return dist.TCPStore(
+        return TCPStore(
             self._store.host, self._store.port, is_master=False, wait_for_workers=False, timeout=timeout
         )
 
     def _give_up(self, view: int, rendezvous: Rendezvous, error: Exception) -> None:
         with self._lock:
             self._burned.add(view)
-        try:
+        with contextlib.suppress(RuntimeError):  # the store may be gone too
             rendezvous.fail(str(error))
-        except RuntimeError:  # the store is gone too
-            pass
 
     def _is_cut(self, view: int) -> bool:
         with self._lock:

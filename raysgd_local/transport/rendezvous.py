@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-import torch.distributed as dist
+from torch._C._distributed_c10d import Store
 
 from raysgd_local.errors import TransportError
 
@@ -23,7 +23,7 @@ class Rendezvous:
     """
 
     def __init__(
-        self, store: dist.Store, rank: int, world_size: int, timeout_s: float, cut: Callable[[], bool]
+        self, store: Store, rank: int, world_size: int, timeout_s: float, cut: Callable[[], bool]
     ) -> None:
         self.rank, self.world_size, self.timeout_s = rank, world_size, timeout_s
         self._store, self._cut = store, cut

@@ -12,6 +12,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
@@ -108,7 +109,7 @@ def _map(pid: int, fd: int, nbytes: int) -> torch.Tensor:
 def _parts(vector: torch.Tensor, count: int) -> list[torch.Tensor]:
     """`count` slices of nearly equal size (some may be empty)."""
     bounds = [vector.numel() * i // count for i in range(count + 1)]
-    return [vector[low:high] for low, high in zip(bounds, bounds[1:], strict=False)]
+    return [vector[low:high] for low, high in pairwise(bounds)]
 
 
 def _add_blocks(total: torch.Tensor, others: Sequence[torch.Tensor]) -> None:

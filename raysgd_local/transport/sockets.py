@@ -7,6 +7,7 @@ descriptor of another thread can be mistaken for one of ours, even after gloo ha
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
@@ -126,10 +127,8 @@ def _keep(sock: socket.socket, own: Address, others: Sequence[Address]) -> bool:
 
 
 def _shut(sock: socket.socket) -> None:
-    try:
+    with contextlib.suppress(OSError):  # the other end may have been faster
         sock.shutdown(socket.SHUT_RDWR)
-    except OSError:  # the other end was faster
-        pass
 
 
 def _bytes_sent(sock: socket.socket) -> int:

@@ -38,7 +38,9 @@ def processes(fleet: Fleet) -> Fleet:
     return fleet
 
 
-def reduce_all(fleet: Fleet, view: int, members: list | None = None, numel: int = 1000, **kinds: torch.dtype) -> list:
+def reduce_all(
+    fleet: Fleet, view: int, members: list | None = None, numel: int = 1000, **kinds: torch.dtype
+) -> list:
     count = len(members) if members is not None else SIZE
     dtype = kinds.get("dtype", torch.float32)
     return fleet.all("all_reduce", [(view, 10 + rank, numel, dtype) for rank in range(count)], members)

@@ -1,0 +1,234 @@
+"""What of one replica travels in an averaging, and the rule for each piece of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol, cast, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+
+from raysgd_local.algorithms.batchnorm import PooledStatistics, statistics_layers
+from raysgd_local.algorithms.buffers import IntegerBuffers, MeanBuffers, buffers_by_rule, explicit_names
+from raysgd_local.algorithms.gradients import Gradients
+from raysgd_local.algorithms.optimizer_state import AveragedOptimizers
+from raysgd_local.algorithms.snapshot import on_cpu
+from raysgd_local.errors import InputError, UsageError, nearest
+from raysgd_local.flat import FlatLayout, checksum, is_bounded, pack, unpack
+
+__all__ = ["OptimizerPolicy", "ReplicaState", "checksum"]
+
+OptimizerPolicy = Literal["keep", "reset", "average"]
+
+
+class _Section(Protocol):
+    """A stretch of the flat vector: weighted sums in, the weighted mean out."""
+
+    numel: int
+
+    def pack(self, flat: Tensor, weight: float) -> None: ...
+
+    def install(self, flat: Tensor, total: float) -> None: ...
+
+
+class ReplicaState:
+    """One replica's part in an averaging: a flat vector of weighted state in, the committed mean out.
+
+    | state | rule |
+    |---|---|
+    | parameters | weighted mean in float32, or float64 if any state is; tied ones once; written in place |
+    | normalisation statistics | pooled (`PooledStatistics`) |
+    | other floating buffers | weighted mean, or `keep` |
+    | integer, boolean buffers | maximum (`max`), checked to be the `same` (large ones), or `keep` |
+    | optimizer state | `keep`, `reset` at each commit, or `average` (`AveragedOptimizers`) |
+
+    `buffers` maps names, or patterns like `"*.mask"`, to rules. The vector has `numel` elements of `dtype`, laid out
+    as [parameters or gradients | statistics and buffers | optimizer state or gradients' presence]. Integers are
+    exact: they travel beside it, as `integers()`. Every member must build it from the same model: see `fingerprint`.
+
+    Raises `InputError` for an unknown rule, buffer, policy, or an optimizer that can't be averaged, and `UsageError`
+    for a model whose lazy layers have no shape yet.
+
+    >>> model, other = nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)
+    >>> states = [ReplicaState(model), ReplicaState(other)]
+    >>> mean = (model.weight + 3 * other.weight).detach() / 4
+    >>> flats = [torch.zeros(state.numel) for state in states]
+    >>> [state.pack(flat, weight) for state, flat, weight in zip(states, flats, [1.0, 3.0])]
+    [True, True]
+    >>> for state in states:
+    ...     state.install(flats[0] + flats[1], total_weight=4.0)
+    >>> bool(torch.equal(model.weight, other.weight) and torch.allclose(model.weight, mean))
+    True
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizers: Sequence[torch.optim.Optimizer] = (),
+        *,
+        optimizer_state: OptimizerPolicy = "keep",
+        buffers: Mapping[str, str] | None = None,
+    ) -> None:
+        _check(model, optimizer_state)
+        self._model, self._optimizers, self._policy = model, list(optimizers), optimizer_state
+        self._named = [
+            (name, p) for name, p in model.named_parameters() if p.is_floating_point() or p.is_complex()
+        ]
+        self._parameters = [p for _, p in self._named]
+        self._layout = FlatLayout.like(_real(self._parameters))
+        self.device = self._parameters[0].device if self._parameters else torch.device("cpu")
+        self.dtype = _dtype(model)
+        self._collect_buffers(buffers or {})
+        averaged = self._optimizers if optimizer_state == "average" else []
+        self._averaged = AveragedOptimizers(averaged, self.dtype)
+        self._gradients = Gradients(self._parameters, self._layout)
+        self._tail = self._layout.numel + self._statistics.numel + self._mean.numel
+        self.numel = self._tail + max(self._averaged.numel, self._gradients.presence_numel)
+
+    def _collect_buffers(self, rules: Mapping[str, str]) -> None:
+        explicit = explicit_names(self._model, rules)
+        self._statistics = PooledStatistics(statistics_layers(self._model, explicit), self.dtype)
+        found = buffers_by_rule(self._model, rules, self._statistics.names)
+        self._rules = {rule: [buffer.name for buffer in chosen] for rule, chosen in found.items()}
+        self._mean = MeanBuffers(found["mean"])
+        self._integers = IntegerBuffers(found["max"], found["same"])
+
+    @torch.no_grad()
+    def pack(self, flat: Tensor, weight: float) -> bool:
+        """Write `weight` × state into `flat[:numel]`. If that is not finite (`is_bounded`): zeros, and False.
+
+        A weight of 0 writes zeros, whatever the state is.
+        """
+
+        def write(own: Tensor) -> None:
+            pack(self._layout.views(own[: self._layout.numel]), _real(self._parameters), weight)
+            used = self._tail + self._averaged.numel
+            self._averaged.pack(own[self._tail : used], weight)
+            own[used:].zero_()
+
+        return self._fill(flat, weight, write)
+
+    @torch.no_grad()
+    def install(self, flat: Tensor, total_weight: float) -> None:
+        """Commit: this replica becomes the mean of those whose weighted sum `flat` is. `flat` stays as it is.
+
+        Call `install_integers` before, where there are any: averaged optimizer state depends on the step counts.
+        """
+        unpack(self._layout.views(flat[: self._layout.numel]), _real(self._parameters), total_weight)
+        self.install_buffers(flat, total_weight)
+        self._averaged.install(flat[self._tail : self._tail + self._averaged.numel], total_weight)
+        if self._policy == "reset":
+            for optimizer in self._optimizers:
+                optimizer.state.clear()
+
+    @torch.no_grad()
+    def pack_gradients(self, flat: Tensor, weight: float) -> bool:
+        """Like `pack`, with gradients in the place of parameters. Needs no more than `numel` elements either."""
+
+        def write(own: Tensor) -> None:
+            used = self._tail + self._gradients.presence_numel
+            self._gradients.pack(own[: self._layout.numel], own[self._tail : used], weight)
+            own[used:].zero_()
+
+        return self._fill(flat, weight, write)
+
+    @torch.no_grad()
+    def install_gradients(self, flat: Tensor, total_weight: float) -> None:
+        """Put the mean gradients into `.grad`. After the optimizer's step follows `install_buffers`."""
+        presence = flat[self._tail : self._tail + self._gradients.presence_numel]
+        self._gradients.install(flat[: self._layout.numel], presence, total_weight)
+
+    @torch.no_grad()
+    def install_buffers(self, flat: Tensor, total_weight: float) -> None:
+        """Put pooled statistics and mean buffers into the model. Part of `install` already."""
+        for section, begin in self._buffer_sections():
+            section.install(flat[begin : begin + section.numel], total_weight)
+
+    def integers(self) -> list[int]:
+        """What is combined by taking the maximum over members, element by element: exact, always the same count."""
+        return [*self._integers.values(), *self._averaged.steps()]
+
+    @torch.no_grad()
+    def install_integers(self, values: Sequence[int]) -> None:
+        """Take the maxima of all members' `integers()`.
+
+        Raises `InputError`, on all members alike, for a buffer that should be the same on all and is not.
+        """
+        self._integers.install(values[: self._integers.count])
+        self._averaged.install_steps(values[self._integers.count :])
+
+    def checksum(self, flat: Tensor) -> int:
+        """48 bits of the state's part of `flat`."""
+        return checksum(flat[: self.numel])
+
+    @torch.no_grad()
+    def rebase(self) -> None:
+        """Take the present statistics as the last committed ones.
+
+        For a replica that was handed a committed state (a joiner, a resumed run): members must agree on them.
+        """
+        self._statistics.rebase()
+
+    def fingerprint(self) -> int:
+        """48 bits of what the vector's layout depends on; members whose fingerprints differ can't be averaged."""
+        named = [(name, str(p.dtype)) for name, p in self._named]
+        said = repr((named, self._layout, sorted(self._rules.items()), self._policy, self.numel, str(self.dtype)))
+        return int.from_bytes(hashlib.blake2b(said.encode(), digest_size=6).digest(), "little")
+
+    def snapshot(self) -> dict[str, Any]:
+        """All of it as copies on the CPU that share no storage: for a joiner, or a checkpoint."""
+        state = {
+            "model": self._model.state_dict(),
+            "buffers": dict(self._model.named_buffers()),
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+            "statistics": self._statistics.anchors,
+        }
+        return cast(dict[str, Any], on_cpu(state))
+
+    @torch.no_grad()
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Take over a `snapshot`, in place."""
+        self._model.load_state_dict(snapshot["model"])
+        for name, buffer in self._model.named_buffers():
+            buffer.copy_(snapshot["buffers"][name])
+        for optimizer, state in zip(self._optimizers, snapshot["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        self._statistics.rebase(snapshot["statistics"])
+
+    def _fill(self, flat: Tensor, weight: float, write: Callable[[Tensor], None]) -> bool:
+        own = flat[: self.numel]
+        if weight == 0:
+            own.zero_()
+            return True
+        write(own)
+        for section, begin in self._buffer_sections():
+            section.pack(own[begin : begin + section.numel], weight)
+        if is_bounded(own):
+            return True
+        own.zero_()
+        return False
+
+    def _buffer_sections(self) -> list[tuple[_Section, int]]:
+        begin = self._layout.numel
+        return [(self._statistics, begin), (self._mean, begin + self._statistics.numel)]
+
+
+def _check(model: nn.Module, policy: str) -> None:
+    if policy not in get_args(OptimizerPolicy):
+        allowed = get_args(OptimizerPolicy)
+        raise InputError("optimizer_state", policy, ", ".join(allowed), nearest(policy, allowed))
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
+            raise UsageError(f"{name} has no shape yet: run one batch through the model before it is prepared")
+
+
+def _real(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [torch.view_as_real(tensor) if tensor.is_complex() else tensor for tensor in tensors]
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    wide = (torch.float64, torch.complex128)
+    tensors = [*model.parameters(), *model.buffers()]
+    return torch.float64 if any(tensor.dtype in wide for tensor in tensors) else torch.float32

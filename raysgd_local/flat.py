@@ -1,0 +1,117 @@
+"""Many tensors as one contiguous vector, and back, at the speed of memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+_CHECKSUM_MODULUS = (1 << 48) - 59
+_ODD_TAIL = 0x9E3779B97F4A7C15
+
+
+@dataclass(frozen=True)
+class FlatLayout:
+    """Where each of some tensors lies in a flat vector, and in which order of dimensions.
+
+    A dense tensor keeps its strides, so that copying `channels_last` weights is linear in memory too.
+
+    >>> layout = FlatLayout.like([torch.zeros(2, 3), torch.zeros(4)])
+    >>> layout.numel, [tuple(view.shape) for view in layout.views(torch.zeros(10))]
+    (10, [(2, 3), (4,)])
+    """
+
+    shapes: tuple[tuple[int, ...], ...]
+    strides: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def like(cls, tensors: Sequence[Tensor]) -> FlatLayout:
+        return cls(tuple(tuple(t.shape) for t in tensors), tuple(_dense_strides(t) for t in tensors))
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        return [math.prod(shape) for shape in self.shapes]
+
+    @cached_property
+    def numel(self) -> int:
+        return sum(self.sizes)
+
+    def views(self, flat: Tensor) -> list[Tensor]:
+        """`flat` (of `numel` elements) in pieces, shaped and strided like the tensors."""
+        pieces = torch.split(flat, self.sizes)
+        return [
+            piece.as_strided(shape, stride)
+            for piece, shape, stride in zip(pieces, self.shapes, self.strides, strict=True)
+        ]
+
+
+def _dense_strides(tensor: Tensor) -> tuple[int, ...]:
+    """The tensor's own strides if it fills its memory without gaps and overlaps, else those of a contiguous one."""
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size != 1 and stride != expected:
+            return torch.empty(tensor.shape, device="meta").stride()
+        expected *= size
+    return tuple(tensor.stride())
+
+
+def pack(pieces: Sequence[Tensor], tensors: Sequence[Tensor], weight: float) -> None:
+    """`pieces` = `weight` × `tensors`, computed in the pieces' type. One pass over memory where types agree."""
+    if weight == 1.0 and pieces:
+        torch._foreach_copy_(list(pieces), list(tensors))
+        return
+    for piece, tensor in zip(pieces, tensors, strict=True):
+        if _alike(piece, tensor):
+            torch.mul(tensor, weight, out=piece)
+        else:
+            piece.copy_(tensor).mul_(weight)
+
+
+def unpack(pieces: Sequence[Tensor], tensors: Sequence[Tensor], total: float) -> None:
+    """`tensors` = `pieces` / `total`, in place. `pieces` stay as they are."""
+    if total == 1.0 and pieces:
+        torch._foreach_copy_(list(tensors), list(pieces))
+        return
+    for piece, tensor in zip(pieces, tensors, strict=True):
+        if _alike(piece, tensor):
+            torch.div(piece, total, out=tensor)
+        else:
+            tensor.copy_(piece / total)
+
+
+def _alike(a: Tensor, b: Tensor) -> bool:
+    return a.dtype == b.dtype and a.device == b.device
+
+
+def is_bounded(flat: Tensor) -> bool:
+    """Whether all of `flat` is finite, and so small that a sum over any number of such vectors is finite too.
+
+    That its squares have a finite sum says both, in one pass at the speed of memory: in float32 no element can
+    then exceed 2e19, which leaves room for 1e19 members. So the result of a sum of such vectors need not be
+    looked at again.
+
+    >>> is_bounded(torch.ones(3)), is_bounded(torch.tensor([1.0, float("nan")])), is_bounded(torch.tensor([1e30]))
+    (True, False, False)
+    """
+    return bool(torch.isfinite(torch.dot(flat, flat)))
+
+
+def checksum(flat: Tensor) -> int:
+    """48 bits of the content of `flat` (contiguous, 1-D, any type), the same on any machine.
+
+    The sum of its 64-bit words: exact in any order, as fast as reading. It finds accidental differences, not
+    forged or merely permuted content.
+
+    >>> a = torch.arange(5.0)
+    >>> checksum(a) == checksum(a.clone()) != checksum(a + 1)
+    True
+    """
+    content = flat.view(torch.uint8)
+    whole = content.numel() // 8 * 8
+    words = int(content[:whole].view(torch.int64).sum())
+    tail = int.from_bytes(bytes(content[whole:].tolist()), "little")
+    return ((words + tail * _ODD_TAIL + content.numel()) % (1 << 64)) % _CHECKSUM_MODULUS
