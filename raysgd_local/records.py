@@ -51,6 +51,16 @@ class EvalRow:
     metrics: dict[str, float]
 
 
+@dataclass(frozen=True)
+class PeriodChange:
+    """After round `round` the period went from `before` to `after` local steps, and why."""
+
+    round: int
+    before: int
+    after: int
+    why: str
+
+
 def to_plain(value: Any) -> Any:
     """Dataclasses, tuples and dicts as JSON-able values; `from_plain` with the type gives them back."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.config import Config, Stop, method_name
 from raysgd_local.control.program import Program
+from raysgd_local.control.replicated import is_error
 from raysgd_local.control.settings import CheckpointPolicy, Settings, Timeouts
 from raysgd_local.errors import InputError
+from raysgd_local.tasks import task_name
 
 if TYPE_CHECKING:
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
@@ -57,6 +59,8 @@ def from_config(config: Config) -> Request:
         workers_max=workers.max,
         seed=config.seed,
         placement=config.algorithm.placement,
+        max_failures=workers.max_failures,
+        max_losses=workers.max_losses,
         timeouts=replace(
             defaults,
             start_s=workers.start_timeout_s,
@@ -69,10 +73,11 @@ def from_config(config: Config) -> Request:
             every_s=saved.every_s,
             keep=saved.keep,
             score=saved.score,
+            score_order="min" if is_error(saved.score or "") else "max",
             everyone=saved.local_state == "all",
         ),
     )
-    method, task = method_name(config.algorithm), type(config.task).__name__.lower()
+    method, task = method_name(config.algorithm), task_name(config.task).rpartition(":")[2]
     return Request(
         loop=config.task,
         loop_config=None,
@@ -114,7 +119,7 @@ def checkpoint_policy(config: CheckpointConfig | None) -> CheckpointPolicy:
     return CheckpointPolicy(
         keep=config.num_to_keep,
         score=config.checkpoint_score_attribute,
-        score_order=config.checkpoint_score_order,
+        score_order=config.checkpoint_score_order or "max",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -15,19 +16,28 @@ import yaml
 from ray.train import Checkpoint, Result, RunConfig, ScalingConfig
 
 from raysgd_local.algorithms.algorithm import Algorithm
-from raysgd_local.config import Config, Stop, method_name
+from raysgd_local.config import Config, Stop, Workers, method_name
+from raysgd_local.config.alternatives import BUILDER
 from raysgd_local.control.settings import Settings
 from raysgd_local.errors import CheckpointError, InputError, RunLostError, UserCodeError
 from raysgd_local.progress import Display, Snapshot
 from raysgd_local.report import write_report
-from raysgd_local.request import Request, checkpoint_policy, from_config, max_failures, program, run_location
-from raysgd_local.request import workers_range
+from raysgd_local.request import (
+    Request,
+    checkpoint_policy,
+    from_config,
+    max_failures,
+    program,
+    run_location,
+    workers_range,
+)
 from raysgd_local.runtime import snapshots
 from raysgd_local.runtime.driver import Glance, Outcome, Plan, launch
 from raysgd_local.runtime.result import Names
 from raysgd_local.runtime.spec import Loop, WorkerSpec
 from raysgd_local.runtime.storage import Storage
 from raysgd_local.runtime.worker_group import Resources
+from raysgd_local.tasks import task_name
 from raysgd_local.tasks.base import Task
 
 _GLANCE_EVERY_S = 0.25
@@ -61,7 +71,7 @@ class LocalSGDTrainer:
         scaling, run = scaling_config or ScalingConfig(num_workers=1), run_config or RunConfig()
         fewest, most = workers_range(scaling)
         loop = task if task is not None else train_loop_per_worker
-        what = type(task).__name__.lower() if task is not None else getattr(loop, "__name__", "loop")
+        what = task_name(task).rpartition(":")[2] if task is not None else getattr(loop, "__name__", "loop")
         method = method_name(algorithm)
         storage, name = run_location(run, what, method)
         resources = (
@@ -89,7 +99,7 @@ class LocalSGDTrainer:
             method=method,
             task=what,
             epochs=task.epochs if task is not None else 0,
-            config_yaml=_describe(what, method, fewest, most, seed),
+            config_yaml=_describe(task, algorithm, fewest, most, seed),
         )
 
     @classmethod
@@ -117,8 +127,12 @@ class LocalSGDTrainer:
         return _result(outcome, storage)
 
 
-def _describe(task: str, method: str, fewest: int, most: int, seed: int) -> str:
-    plain = {"task": {"name": task}, "method": method, "workers": {"min": fewest, "max": most}, "seed": seed}
+def _describe(task: Task | None, algorithm: Algorithm, fewest: int, most: int, seed: int) -> str:
+    """The run as `config.yaml`: of a task the whole configuration; a loop's own code can't be written down."""
+    workers = Workers(min=fewest, max=most)
+    if task is not None:
+        return Config(task=task, algorithm=algorithm, workers=workers, seed=seed).to_yaml()
+    plain = {"algorithm": BUILDER.plain(algorithm, Algorithm), "workers": workers.model_dump(), "seed": seed}
     return yaml.safe_dump(plain, sort_keys=False)
 
 
@@ -161,10 +175,12 @@ def _cluster(request: Request, address: str | None) -> Iterator[bool]:
     settings = request.settings
     try:
         if address:
-            ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         else:
             cpus = max(1, round(settings.workers_max * request.cpus))
-            ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+            ray.init(
+                "local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
+            )
     except ConnectionError as error:
         raise InputError("address", address, "the address of a running Ray cluster", str(error)) from error
     try:

@@ -37,7 +37,11 @@ Seconds = Annotated[float, Gt(0)]
 
 
 class Workers(Section):
-    """How many workers, and what each needs. The run waits `start_timeout_s` for the first `min` of them."""
+    """How many workers, what each needs, and what the run bears.
+
+    The run waits `start_timeout_s` for the first `min` workers, and `pause_limit_s` while fewer live. `max_failures`
+    counts exceptions in user code (-1: no limit), `max_losses` processes and nodes (null: no limit).
+    """
 
     min: Count = 4
     max: Count = 4
@@ -45,6 +49,8 @@ class Workers(Section):
     use_gpu: bool = False
     start_timeout_s: Seconds = 300.0
     pause_limit_s: Seconds = 3600.0
+    max_failures: Annotated[int, Ge(-1)] = 0
+    max_losses: Annotated[int, Ge(0)] | None = None
 
     @model_validator(mode="after")
     def _min_is_not_above_max(self) -> Workers:
@@ -79,7 +85,7 @@ class Checkpoints(Section):
 
 
 class Timeouts(Section):
-    """Limits of waiting; null means derived from the measured time of a round."""
+    """Limits of waiting; null is the default that `docs/architecture.md` gives, with its reason."""
 
     heartbeat_s: Seconds | None = None
     arrival_s: Seconds | None = None

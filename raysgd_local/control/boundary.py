@@ -1,4 +1,4 @@
-"""At a boundary: what is resolved, whose state is behind, and how the open epoch is dealt from here on. All pure."""
+"""At a boundary: what is resolved, whose state is behind, how the open epoch is dealt from here on. All pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from raysgd_local.control.deal import Deal, lists
 from raysgd_local.control.ledger import Ledger
 from raysgd_local.control.protocol import Place, Report, View
 from raysgd_local.control.replicated import Replicated
-from raysgd_local.records import EvalRow, RoundRow
+from raysgd_local.records import EvalRow, PeriodChange, RoundRow
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Resolution:
     empty: tuple[str, ...]
     rounds: tuple[RoundRow, ...]
     evaluations: tuple[EvalRow, ...]
+    changes: tuple[PeriodChange, ...]
 
     @property
     def state(self) -> Replicated:
@@ -62,6 +63,7 @@ def resolve(reports: Sequence[Report], after: tuple[int, int]) -> Resolution | N
         empty=tuple(r.worker for r in reports if r.replicated is None),
         rounds=_complete(tuple(row for row in lead.rounds if row.round > after[0]), reports),
         evaluations=lead.evaluations[-new:] if (new := top[1] - after[1]) > 0 else (),
+        changes=tuple(change for change in lead.changes if change.round > after[0]),
     )
 
 

@@ -53,8 +53,9 @@ class Worker:
 class Controller:
     """The whole state of the run's brain; nothing in it is a handle, a tensor or a path.
 
-    `arrivals` are the reports of the boundary that is being gathered, `resolved` whether anything is resolved yet.
-    `stop` says why the run is asked to end. `broken_s` is when the view broke, `paused_since` when the pause began.
+    `arrivals` are the reports of the boundary that is being gathered, `books` the resolved state. `burned` is the
+    newest view that broke. `stop` says why the run is asked to end, `outcome` how it will. `broken_s` is when the
+    view broke, `paused_since` when the pause began.
     """
 
     settings: Settings

@@ -34,7 +34,8 @@ class Contribution:
     """What one member says in one exchange, about the round that is being averaged.
 
     `consumed` counts positions of the deal; `clock_s` is the time since this member's previous exchange began,
-    `compute_s` what of it was local steps, `wire_bytes` what it sent in the round before, unless reported since; `checksum` (48 bit) is of the
+    `compute_s` what of it was local steps, `wire_bytes` what it sent in the round
+    before, unless reported since; `checksum` (48 bit) is of the
     state committed last; `lr_decay` the learning-rate schedule's decay factor; `scale` the loss scale.
     """
 

@@ -243,7 +243,7 @@ def _renamed(snapshot: Snapshot, view: View) -> Placement | None:
 
 
 def begin_again(turn: Turn) -> None:
-    """Nobody has the run's state any more. What was committed is in the newest checkpoint, or lost with the run."""
+    """Nobody has the run's state any more: what was committed is in the newest checkpoint, or lost with the run."""
     state = turn.state
     committed = state.books is not None and state.books.replicated.round > 0
     newest = state.saves.published[-1] if state.saves.published else state.resume

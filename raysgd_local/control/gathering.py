@@ -101,7 +101,7 @@ def _settle(turn: Turn) -> None:
 
 
 def _resolution(turn: Turn, reports: Sequence[Report]) -> Resolution | None:
-    """None where nobody has the run's state any more: the holders of a resolved round died before it was healed."""
+    """None where nobody has the run's state any more: a resolved round's holders died before others were healed."""
     books = turn.state.books
     resolved = books.replicated.progress if books is not None else (0, 0)
     resolution = boundary.resolve(reports, resolved)
@@ -118,10 +118,13 @@ def _enter(turn: Turn, resolution: Resolution) -> None:
     turn.set(books=replace(books, replicated=resolution.state))
     if resolution.rounds or resolution.evaluations:
         turn.do(RecordRounds(resolution.rounds, resolution.evaluations))
+    for change in resolution.changes:
+        fields = {"round": change.round, "from": change.before, "to": change.after, "why": change.why}
+        turn.record("period_changed", **fields)
 
 
 def _too_few(turn: Turn, reports: Sequence[Report]) -> bool:
-    """Too few to go on, even with those that wait; steps that nobody committed are brought to their round's end."""
+    """Too few to go on, even with those that wait. Steps that nobody committed are brought to their round's end."""
     state = turn.state
     if any(report.taken for report in reports) or not forming.may_grow(turn, reports):
         return False

@@ -45,7 +45,7 @@ from raysgd_local.control.member_events import (
 )
 from raysgd_local.control.protocol import Order, Report
 from raysgd_local.control.replicated import Replicated
-from raysgd_local.records import EvalRow, RoundRow
+from raysgd_local.records import EvalRow, PeriodChange, RoundRow
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,7 @@ class Member:
     segment_s: float = 0.0
     rounds: tuple[RoundRow, ...] = ()
     evaluations: tuple[EvalRow, ...] = ()
+    changes: tuple[PeriodChange, ...] = ()
 
     @property
     def rank(self) -> int:
@@ -234,6 +235,7 @@ def _commit(member: Member, done: Exchanged) -> Result:
         samples=0,
         taken=0,
         rounds=(*_told(member.rounds, control), _row(member, before, done)),
+        changes=(*member.changes, *_change(before, state)),
         over=_segment_over(member, state, control),
         todo=_aligning(member, before, state, control),
     )
@@ -267,6 +269,12 @@ def _aligning(
         source = next(rank for rank in range(len(control.members)) if rank not in sick)
         return (Align(source, receive=member.rank in sick),)
     return ()
+
+
+def _change(before: Replicated, state: Replicated) -> tuple[PeriodChange, ...]:
+    if before.period.tau == state.period.tau:
+        return ()
+    return (PeriodChange(state.round, before.period.tau, state.period.tau, state.period.why),)
 
 
 def _told(rows: tuple[RoundRow, ...], control: Control) -> tuple[RoundRow, ...]:
@@ -327,9 +335,10 @@ def _arrive(member: Member) -> Result:
         samples=member.dataset,
         rounds=member.rounds,
         evaluations=member.evaluations,
+        changes=member.changes,
         broken=member.broken,
     )
-    return replace(member, rounds=(), evaluations=()), (Arrive(report),)
+    return replace(member, rounds=(), evaluations=(), changes=()), (Arrive(report),)
 
 
 def _obey(member: Member, order: Order) -> Result:

@@ -8,7 +8,7 @@ from enum import Enum
 from raysgd_local.control.deal import Deal
 from raysgd_local.control.program import Program
 from raysgd_local.control.replicated import Replicated
-from raysgd_local.records import EvalRow, RoundRow
+from raysgd_local.records import EvalRow, PeriodChange, RoundRow
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,9 @@ class Report:
     """A member's words on arriving at a boundary.
 
     `taken` counts the positions of the deal that belong to steps of a round that is not committed. `samples` is
-    the size of the training set that it wants dealt (with `OPENING`). `rounds` and `evaluations` are the rows
-    since its last report, `wire_bytes` what it sent in the newest of them; `replicated` is None for a worker without state. `broken` says what failed, or is
+    the size of the training set that it wants dealt (with `OPENING`). `rounds`, `evaluations` and `changes`
+    since its last report, `wire_bytes` what it sent in the newest of them; `replicated` is
+    None for a worker without state. `broken` says what failed, or is
     empty at a clean boundary.
     """
 
@@ -51,6 +52,7 @@ class Report:
     samples: int = 0
     rounds: tuple[RoundRow, ...] = ()
     evaluations: tuple[EvalRow, ...] = ()
+    changes: tuple[PeriodChange, ...] = ()
     wire_bytes: int = 0
     leaving: bool = False
     broken: str = ""

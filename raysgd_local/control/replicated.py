@@ -129,7 +129,7 @@ def _close_epoch(state: Replicated) -> Replicated:
     """The epoch ends for all at the same round: when all are idle and nothing is left for anyone to take."""
     if not state.open or not all(state.idle) or state.needs_deal:
         return state
-    return replace(state, open=False, epoch=state.epoch + 1)
+    return replace(state, open=False, epoch=state.epoch + 1, left=tuple(False for _ in state.left))
 
 
 def evaluated(state: Replicated, metrics: dict[str, float], target: tuple[str, float] | None) -> Replicated:

@@ -130,7 +130,7 @@ class Saves:
         return replace(self, writing={n: w for n, w in self.writing.items() if n not in lost})
 
     def pruned(self, policy: CheckpointPolicy) -> tuple[Saves, tuple[str, ...]]:
-        """The books without what `keep` gives up, and its names. The newest always stays: it is what one resumes."""
+        """The books without what `keep` gives up, and its names. The newest stays: it is what one resumes."""
         if policy.keep is None or len(self.published) <= policy.keep:
             return self, ()
         newest = self.published[-1]

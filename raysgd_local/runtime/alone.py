@@ -46,7 +46,6 @@ class DirectLink:
                 self._order = command.order
 
     def arrive(self, report: Report) -> Order:
-        self._order = None
         self._feed(Arrived(report))
         if self._order is None:
             raise RuntimeError("a controller of one worker answers at once")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -276,3 +277,14 @@ def present(ctx: TrainContext) -> Iterator[None]:
         yield
     finally:
         del _present.context
+
+
+def run_loop(loop: Any, config: dict[str, Any] | None, ctx: TrainContext) -> None:
+    """Run a task's `train`, or a function with or without a config, to the end of this worker's life."""
+    if hasattr(loop, "train") and not inspect.isfunction(loop):
+        loop.train(ctx)
+    elif inspect.signature(loop).parameters:
+        loop(config or {})
+    else:
+        loop()
+    ctx.finish()

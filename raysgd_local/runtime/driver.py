@@ -6,26 +6,26 @@ import heapq
 import json
 import queue
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import ray
-import torch.distributed as dist
 
 from raysgd_local.control import controller
 from raysgd_local.control import controller_events as c
 from raysgd_local.control.controller_state import begin
+from raysgd_local.control.protocol import Order
 from raysgd_local.control.saves import Snapshot, snapshot_of
 from raysgd_local.control.settings import Settings
 from raysgd_local.errors import InputError
 from raysgd_local.records import to_plain
-from raysgd_local.runtime import snapshots
 from raysgd_local.runtime.link import Status
 from raysgd_local.runtime.result import Names, result
 from raysgd_local.runtime.run_files import RunFiles
 from raysgd_local.runtime.spec import WorkerSpec
-from raysgd_local.runtime.storage import Storage
+from raysgd_local.runtime.storage import MANIFEST, Storage
 from raysgd_local.runtime.worker_group import Resources, WorkerGroup
 
 _COPY_OUT_EVERY_S = 10.0
@@ -62,11 +62,35 @@ class Glance:
     status: Status | None
 
 
+class Group(Protocol):
+    """The workers, as the driver speaks to them."""
+
+    def request(self, worker: str) -> None: ...
+
+    def kill(self, worker: str) -> None: ...
+
+    def order(self, to: tuple[str, ...], order: Order) -> None: ...
+
+    def yield_(self, to: tuple[str, ...], view: int, segment: int) -> None: ...
+
+    def cut(self, to: tuple[str, ...], view: int, why: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+MakeGroup = Callable[[Plan, Callable[[c.Event], None]], Group]
+
+
+def _ray_group(plan: Plan, post: Callable[[c.Event], None]) -> Group:
+    driver = ray.get_runtime_context().current_actor
+    return WorkerGroup(driver, plan.spec, plan.resources, plan.settings.workers_max, post)
+
+
 class Driver:
     """Runs one run. `run` is its main thread; the other methods are words from outside, put in a queue."""
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
+    def __init__(self, plan: Plan, make_group: MakeGroup | None = None) -> None:
+        self._plan, self._make_group = plan, make_group or _ray_group
         self._events: queue.SimpleQueue[c.Event] = queue.SimpleQueue()
         self._timers: list[tuple[float, int]] = []
         self._status: Status | None = None
@@ -113,11 +137,7 @@ class Driver:
         """The whole run, until it is over; workers are gone when it returns."""
         self._plan.storage.write("config.yaml", self._plan.config_yaml.encode())
         self._plan.storage.write(self._plan.spec.probe, b"seen")
-        store = dist.TCPStore(ray.util.get_node_ip_address(), 0, is_master=True, wait_for_workers=False)
-        address = (store.host, store.port)
-        this = ray.get_runtime_context().current_actor
-        members = self._plan.settings.workers_max
-        self._group = WorkerGroup(this, address, self._plan.spec, self._plan.resources, members, self.post)
+        self._group = self._make_group(self._plan, self.post)
         try:
             self._loop()
         finally:
@@ -187,7 +207,7 @@ class Driver:
     def _publish(self, name: str, manifest: dict[str, Any]) -> None:
         try:
             content = json.dumps(manifest).encode()
-            self._plan.storage.under("checkpoints").write(f"{name}/{snapshots.MANIFEST}", content)
+            self._plan.storage.under("checkpoints").write(f"{name}/{MANIFEST}", content)
         except Exception as error:  # the disk's or the network's trouble: training goes on, and it is told
             self.post(c.CheckpointFailed(name, str(error)))
             return
@@ -209,4 +229,5 @@ class Driver:
 
 def launch(plan: Plan) -> Any:
     """The driver actor of a run; its words and its main thread don't wait for each other."""
-    return ray.remote(num_cpus=0, max_restarts=0, concurrency_groups={"main": 1})(Driver).remote(plan)
+    options: Any = {"num_cpus": 0, "max_restarts": 0, "concurrency_groups": {"main": 1}}
+    return ray.remote(**options)(Driver).remote(plan)

@@ -1,4 +1,4 @@
-"""Batches of what a worker is dealt, through torch's DataLoader; what counts is stepped on, not what is fetched."""
+"""Batches of what a worker is dealt, through torch's DataLoader; what is stepped on counts, not what is fetched."""
 
 from __future__ import annotations
 

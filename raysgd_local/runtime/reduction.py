@@ -12,7 +12,6 @@ from raysgd_local.algorithms.state import ReplicaState, checksum
 from raysgd_local.control.exchange import SLOT, Contribution, Control, Flags, decode, digits, encode, from_digits
 from raysgd_local.transport.base import Transport
 
-
 Allocate = Callable[[int, torch.dtype], torch.Tensor]
 
 
@@ -89,15 +88,19 @@ class Reduction:
         flat, weight = self._kept[: self._kept_used], control.weight
         if weight == 0:
             return
+        self._install_integers(flat)
         if mode == "parameters":
             self.state.install(flat, weight)
         else:
             self.state.install_gradients(flat, weight)
             step(control)
             self.state.install_buffers(flat, weight)
-        slots = flat[self.state.numel :].view(-1, self._slot)[:, SLOT:].tolist()
-        values = [from_digits(row) for row in slots]
+
+    def _install_integers(self, flat: torch.Tensor) -> None:
+        """The maxima of all members' integer buffers; before the rest, which may depend on them."""
         if self._integers:
+            slots = flat[self.state.numel :].view(-1, self._slot)[:, SLOT:].tolist()
+            values = [from_digits(row) for row in slots]
             self.state.install_integers([max(column) for column in zip(*values, strict=True)])
 
     def heal(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import random
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -12,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from raysgd_local.algorithms.snapshot import on_cpu
 from raysgd_local.algorithms.state import ReplicaState
 from raysgd_local.errors import InputError, UsageError
 
@@ -90,20 +90,9 @@ class Replica:
                 obj.load_state_dict(state["registered"][name])
 
 
-def on_cpu(value: Any) -> Any:
-    """A copy on the CPU in which no tensor shares storage: a view would drag its whole storage along."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=True).contiguous()
-    if isinstance(value, Mapping):
-        return {key: on_cpu(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(on_cpu(item) for item in value)
-    return value
-
-
 def generators() -> dict[str, Any]:
     """The state of every global random generator, in types that `torch.load(weights_only=True)` takes."""
-    numpy_state = np.random.get_state(legacy=True)
+    numpy_state: Any = np.random.get_state(legacy=True)
     state: dict[str, Any] = {
         "torch": torch.get_rng_state(),
         "python": random.getstate(),
@@ -118,7 +107,8 @@ def set_generators(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     random.setstate(_tuples(state["python"]))
     name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    numpy_state: Any = (name, keys.numpy().astype(np.uint32), *rest)
+    np.random.set_state(numpy_state)
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from raysgd_local.clock import Clock, SystemClock
 from raysgd_local.algorithms.algorithm import OptimizerState
 from raysgd_local.algorithms.learning_rate import Scaling
 from raysgd_local.algorithms.schedules.base import Mode
+from raysgd_local.clock import Clock, SystemClock
 from raysgd_local.control import member as machine
 from raysgd_local.control import member_events as m
 from raysgd_local.control.exchange import Contribution, Control
@@ -149,6 +149,7 @@ class Shell:
                 self.loss.reset()
             case m.Transfer(source, receive):
                 transfer.give_state(self._connected, source, receive, self.replica)
+                self._reducing.state.rebase()
             case m.Align(source, receive):
                 transfer.give_local_state(self._connected, source, receive, self.replica)
             case m.Restore(name):
@@ -172,6 +173,7 @@ class Shell:
             raise RuntimeError("a run without storage has no checkpoints")
         world_size = len(self.order.view.members)
         snapshots.load(self.place.storage, name, self.replica, self.member.rank, world_size)
+        self._reducing.state.rebase()
 
     def _exchange(self, command: m.Exchange) -> m.Event:
         transport, mode = self._connected, self.state.period.mode

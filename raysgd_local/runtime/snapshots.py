@@ -80,7 +80,7 @@ def finished(storage: Storage) -> list[str]:
 
 
 def newest_good(storage: Storage) -> tuple[dict[str, Any], list[str]] | None:
-    """The newest checkpoint's manifest whose every part is what was written, and the names of damaged newer ones."""
+    """The manifest of the newest checkpoint whose every part is as written, and the names of damaged newer ones."""
     damaged: list[str] = []
     checkpoints = storage.under("checkpoints")
     for name in reversed(finished(storage)):

@@ -79,7 +79,7 @@ class Stepper:
     def joint_step(self, state: Replicated, control: Control) -> None:
         """The step on the reduced gradients; if they overflowed anywhere, nobody takes it."""
         overflow = bool(control.flags & Flags.OVERFLOW)
-        self.unscale()  # a member without a batch of its own has nothing to unscale, but its scaler must go along
+        self.unscale()  # without a batch of its own there is nothing to unscale, but its scaler goes along
         self._step(state, 0, skip=overflow)
         self._rescale(overflow)
 

@@ -15,7 +15,6 @@ from pyarrow import fs
 
 from raysgd_local.errors import CheckpointError, InputError
 
-
 MANIFEST = "manifest.json"
 
 

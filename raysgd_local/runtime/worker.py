@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import queue
 import sys
 import threading
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
 import ray
 import torch
-import torch.distributed as dist
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from raysgd_local.control.controller_events import (
     Arrived,
@@ -28,7 +26,7 @@ from raysgd_local.control.controller_events import (
 from raysgd_local.control.member_events import Cut, LeaveAsked, YieldAsked
 from raysgd_local.control.protocol import Order, Report
 from raysgd_local.errors import InputError
-from raysgd_local.runtime.context import TrainContext, present
+from raysgd_local.runtime.context import TrainContext, present, run_loop
 from raysgd_local.runtime.link import Released
 from raysgd_local.runtime.shell import Place, Shell
 from raysgd_local.runtime.spec import Loop, WorkerSpec
@@ -75,8 +73,8 @@ class Worker:
     def _network(self, store: tuple[str, int], device: torch.device) -> ProcessGroupNetwork:
         host, port = store
         return ProcessGroupNetwork(
-            dist.TCPStore(host, port, is_master=False),
-            ray.util.get_node_ip_address(),
+            TCPStore(host, port, is_master=False),
+            node_address(),
             self._spec.prefix,
             formation_timeout_s=self._spec.formation_timeout_s,
             collective_timeout_s=self._spec.collective_timeout_s,
@@ -107,8 +105,7 @@ class Worker:
         ctx = TrainContext(self._shell)
         torch.manual_seed(self._spec.seed)  # the same weights everywhere, whoever's are taken
         with present(ctx):
-            _bound(loop, config, ctx)()
-            ctx.finish()
+            run_loop(loop, config, ctx)
 
     def _check_storage(self) -> None:
         """The driver left a file: whoever does not see it writes to another place."""
@@ -142,6 +139,12 @@ class Worker:
         self._shell.post(LeaveAsked())
 
 
+def node_address() -> str:
+    """This machine's address as other machines of the cluster reach it."""
+    address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    return address
+
+
 def _node() -> str:
     node: str = ray.get_runtime_context().get_node_id()
     return node
@@ -153,13 +156,6 @@ def _open(loop: Loop) -> tuple[Any, dict[str, Any] | None]:
             sys.path.insert(0, path)
     opened: tuple[Any, dict[str, Any] | None] = cloudpickle.loads(loop.pickled)
     return opened
-
-
-def _bound(loop: Any, config: dict[str, Any] | None, ctx: TrainContext) -> Callable[[], Any]:
-    """What to call: a task's `train`, or a function with or without a config."""
-    if hasattr(loop, "train") and not inspect.isfunction(loop):
-        return lambda: loop.train(ctx)
-    return (lambda: loop(config or {})) if inspect.signature(loop).parameters else loop
 
 
 def _without_own_frames(error: BaseException) -> str:

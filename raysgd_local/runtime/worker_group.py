@@ -10,11 +10,12 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayActorError
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from raysgd_local.control.controller_events import Died, Event
 from raysgd_local.control.protocol import Order
 from raysgd_local.runtime.spec import WorkerSpec
-from raysgd_local.runtime.worker import Worker
+from raysgd_local.runtime.worker import Worker, node_address
 
 # Calls beside the training loop must not wait for it.
 _CONTROL = "control"
@@ -34,16 +35,12 @@ class WorkerGroup:
     """All worker actors of one run; they die with the driver actor, which owns them."""
 
     def __init__(
-        self,
-        driver: Any,
-        store: tuple[str, int],
-        spec: WorkerSpec,
-        resources: Resources,
-        members: int,
-        post: Callable[[Event], None],
+        self, driver: Any, spec: WorkerSpec, resources: Resources, members: int, post: Callable[[Event], None]
     ) -> None:
         self._make = _remote(resources)
-        self._arguments = (driver, store, spec, members)
+        # One store for the whole run: views come and go under prefixes of their own.
+        self._store = TCPStore(node_address(), 0, is_master=True, wait_for_workers=False)
+        self._arguments = (driver, (self._store.host, self._store.port), spec, members)
         self._post = post
         self._actors: dict[str, Any] = {}
         self._running: dict[Any, str] = {}  # the ref of `run` → worker
@@ -92,14 +89,15 @@ class WorkerGroup:
 
 
 def _remote(resources: Resources) -> Any:
-    return ray.remote(
-        num_cpus=resources.num_cpus,
-        num_gpus=resources.num_gpus,
-        resources=resources.custom,
-        max_restarts=0,  # a restarted actor would be a stranger under a known name; we ask for a new one
-        max_task_retries=0,
-        concurrency_groups={_CONTROL: 2},
-    )(Worker)
+    options: Any = {
+        "num_cpus": resources.num_cpus,
+        "num_gpus": resources.num_gpus,
+        "resources": resources.custom,
+        "max_restarts": 0,  # a restarted actor would be a stranger under a known name; we ask for a new one
+        "max_task_retries": 0,
+        "concurrency_groups": {_CONTROL: 2},
+    }
+    return ray.remote(**options)(Worker)
 
 
 def _beside(method: Any) -> Any:

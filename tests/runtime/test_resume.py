@@ -1,0 +1,125 @@
+"""Checkpoints: exact resumption, going on with other members, what is kept, what is damaged."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import TensorDataset
+
+import raysgd_local
+from raysgd_local.algorithms.schedules import EveryStep, FixedPeriod
+from raysgd_local.control.settings import CheckpointPolicy
+from raysgd_local.errors import CheckpointError
+from raysgd_local.runtime import snapshots
+from raysgd_local.runtime.storage import Storage
+
+
+def data() -> TensorDataset:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(90, 5, generator=generator)
+    return TensorDataset(x, x @ torch.randn(5, 2, generator=generator))
+
+
+torch.manual_seed(0)
+INITIAL = nn.Sequential(nn.Linear(5, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+
+
+def loop(epochs: int):
+    def train():
+        ctx = raysgd_local.get_context()
+        model = ctx.prepare_model(copy.deepcopy(INITIAL))
+        ctx.prepare_optimizer(torch.optim.AdamW(model.parameters(), lr=0.01))
+        ctx.prepare_scheduler(lambda epochs: 0.5**epochs)
+        for _ in ctx.epochs(epochs):
+            for x, y in ctx.batches(data(), batch_size=7):
+                loss = F.mse_loss(model(x), y)
+                loss.backward()
+                ctx.step(loss)
+            ctx.evaluate(error, data())
+
+    return train
+
+
+def error(model, batch):
+    return F.mse_loss(model(batch[0]), batch[1], reduction="none").mean(1)
+
+
+EVERY_EPOCH = CheckpointPolicy(every_epochs=1, keep=None)
+UNTIMED = ("round", "workers", "tau", "scope", "steps", "samples", "epoch", "wire_bytes", "loss", "lr")
+
+
+def untimed(rows):
+    return [{name: row[name] for name in UNTIMED} for row in rows]
+
+
+@pytest.mark.parametrize("schedule", [FixedPeriod(3), EveryStep()])
+def test_a_resumed_run_is_bit_identical_to_one_that_was_not_stopped(train_in_threads, tmp_path, schedule):
+    whole = train_in_threads(loop(4), workers=2, schedule=schedule, name="whole", policy=EVERY_EPOCH)
+    shutil.copytree(tmp_path / "whole", tmp_path / "again")
+    manifest = cut_back(tmp_path / "again", epoch=2)
+    again = train_in_threads(
+        loop(4), workers=2, schedule=schedule, name="again", policy=EVERY_EPOCH, resume=manifest
+    )
+    assert again.result["status"] == "finished", again.outcome.finish
+    assert untimed(again.rows()) == untimed(whole.rows())
+    for ours, theirs in zip(again.models()[0], whole.models()[0], strict=True):
+        assert torch.equal(ours, theirs)
+    assert {row["incarnation"] for row in again.rows()} == {"1", "2"}
+
+
+def cut_back(run, epoch: int) -> dict:
+    """Leave the run as if it had been killed after the checkpoint at the opening of `epoch`."""
+    kept = None
+    for folder in sorted((run / "checkpoints").iterdir()):
+        manifest = json.loads((folder / "manifest.json").read_text())
+        if manifest["replicated"]["epoch"] == epoch and kept is None:
+            kept = manifest
+        elif kept is not None:
+            shutil.rmtree(folder)
+    return kept
+
+
+def test_with_other_members_it_goes_on_and_the_ledger_stays_exact(train_in_threads, tmp_path):
+    train_in_threads(loop(3), workers=2, name="run", policy=EVERY_EPOCH)
+    manifest = cut_back(tmp_path / "run", epoch=1)
+    done = train_in_threads(loop(3), workers=3, name="run", policy=EVERY_EPOCH, resume=manifest)
+    assert done.result["status"] == "finished", done.outcome.finish
+    assert done.result["samples"] == 3 * 90
+    assert done.result["samples_lost"] == done.result["samples_repeated"] == 0
+    assert [int(row["round"]) for row in done.rows()] == list(range(1, len(done.rows()) + 1))
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(train_in_threads, tmp_path):
+    train_in_threads(loop(2), workers=2, name="run", policy=EVERY_EPOCH)
+    storage = Storage.at(str(tmp_path / "run"))
+    names = snapshots.finished(storage)
+    shard = tmp_path / "run" / "checkpoints" / names[-1] / "rank-1.pt"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"x")
+    manifest, damaged = snapshots.newest_good(storage)
+    assert (manifest["name"], damaged) == (names[-2], [names[-1]])
+    with pytest.raises(CheckpointError, match="damaged"):
+        snapshots.verified(storage.under("checkpoints"), names[-1])
+
+
+def test_only_as_many_checkpoints_are_kept_as_asked_and_the_model_is_a_plain_state_dict(
+    train_in_threads, tmp_path
+):
+    done = train_in_threads(loop(4), workers=2, name="run", policy=CheckpointPolicy(keep=2))
+    assert len(snapshots.finished(Storage.at(str(tmp_path / "run")))) == 2
+    model = copy.deepcopy(INITIAL)
+    model.load_state_dict(torch.load(tmp_path / "run" / "model.pt", weights_only=True))
+    ours_and_theirs = zip((*model.parameters(), *model.buffers()), done.models()[0], strict=True)
+    for ours, theirs in ours_and_theirs:
+        assert torch.equal(ours, theirs)
+
+
+def test_without_everyones_local_state_one_shard_is_written(train_in_threads, tmp_path):
+    train_in_threads(loop(2), workers=3, name="run", policy=CheckpointPolicy(everyone=False))
+    newest = sorted((tmp_path / "run" / "checkpoints").iterdir())[-1]
+    assert sorted(p.name for p in newest.iterdir()) == ["manifest.json", "rank-0.pt"]
