@@ -1,0 +1,13 @@
+"""What must hold whatever happens: asserted after every event by one who sees everything."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+
+class Violated(Exception):
+    """An invariant does not hold."""
+
+
+def violated(invariant: str, what: str) -> NoReturn:
+    raise Violated(f"{invariant}: {what}")

@@ -1,0 +1,130 @@
+"""One simulated run, whole: everything that happens in it follows from this record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from random import Random
+from typing import Any
+
+from raysgd_local.algorithms.placement import ChunkPlacement, DisjointChunks, RedundantChunks
+from raysgd_local.algorithms.schedules import AdaComm, AtEpoch, EveryStep, FixedPeriod, Schedule, Switch
+from raysgd_local.control.program import Program
+from raysgd_local.control.settings import CheckpointPolicy, Settings, Timeouts
+from raysgd_local.simulation.faults import Fault, random_faults
+from raysgd_local.simulation.loop import LoopPlan
+
+QUICK = Timeouts(
+    start_s=60.0, gather_s=2.0, arrival_s=10.0, heartbeat_s=6.0, pause_s=40.0, errors_s=0.5, finish_s=10.0
+)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How words travel: each later by up to `delay_s`, some by up to a hundred times that, some twice."""
+
+    delay_s: float = 0.005
+    late: float = 0.02
+    twice: float = 0.05
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`nodes` is how many workers sit on one node; `startup_s` how long a requested worker takes at most."""
+
+    settings: Settings
+    loop: LoopPlan = field(default_factory=LoopPlan)
+    faults: tuple[Fault, ...] = ()
+    seed: int = 0
+    workers_a_node: int = 1
+    step_s: float = 0.05
+    startup_s: float = 3.0
+    beat_s: float = 1.0
+    collective_timeout_s: float = 15.0
+    noise: Noise = field(default_factory=Noise)
+    journal: bool = False
+
+    def with_faults(self, faults: tuple[Fault, ...]) -> Scenario:
+        return replace(self, faults=faults)
+
+
+def random_scenario(seed: int, faults: int = 8) -> Scenario:
+    """The scenario of a seed: a cluster, a method, a loop, and up to `faults` faults."""
+    random = Random(seed)
+    most = random.randint(1, 6)
+    loop = _random_loop(random)
+    settings = Settings(
+        program=_random_program(random),
+        workers_min=random.randint(1, max(1, most - 1)),
+        workers_max=most,
+        seed=seed,
+        placement=_random_placement(random),
+        restricted=random.random() < 0.3,
+        max_failures=random.choice((0, 1, 3, -1)),
+        max_losses=random.choice((None, None, None, 3)),
+        timeouts=QUICK,
+        checkpoints=_random_policy(random),
+    )
+    return Scenario(
+        settings=settings,
+        loop=loop,
+        faults=random_faults(random, faults, events=random.choice((60, 300, 1500))),
+        seed=seed,
+        workers_a_node=random.choice((1, 1, 2, 3)),
+        step_s=random.choice((0.02, 0.1, 0.5)),
+        startup_s=random.choice((0.5, 3.0, 20.0)),
+        noise=Noise(random.choice((0.001, 0.01, 0.1)), random.choice((0.0, 0.03)), random.choice((0.0, 0.05))),
+        journal=random.random() < 0.1,
+    )
+
+
+def _random_loop(random: Random) -> LoopPlan:
+    early = tuple(w for w in range(16) if random.random() < 0.4) if random.random() < 0.25 else ()
+    if random.random() < 0.1:
+        early = tuple(range(64))
+    return LoopPlan(
+        epochs=random.randint(1, 3),
+        samples=random.choice((0, 3, 17, 40, 96)) if random.random() < 0.5 else random.randint(20, 120),
+        batch_size=random.choice((1, 2, 4, 8)),
+        evaluates=random.random() < 0.7,
+        early=early,
+        early_batches=random.randint(0, 3),
+        own_steps=random.randint(0, 8),
+    )
+
+
+def _random_schedule(random: Random) -> Schedule:
+    fixed = FixedPeriod(random.choice((1, 2, 3, 5, 50)))
+    kinds: list[Any] = [
+        fixed,
+        fixed,
+        EveryStep(),
+        AdaComm(tau0=random.choice((2, 6, 16)), interval_s=random.choice((0.5, 3.0))),
+        Switch(EveryStep(), fixed, AtEpoch(1)),
+        Switch(fixed, EveryStep(), AtEpoch(1)),
+    ]
+    schedule: Schedule = random.choice(kinds)
+    return schedule
+
+
+def _random_program(random: Random) -> Program:
+    return Program(
+        schedule=_random_schedule(random),
+        segment_s=random.choice((0.3, 2.0, 5.0)),
+        segment_rounds=random.choice((1, 3, 1_000_000)),
+        max_steps=random.choice((None, None, None, 20)),
+        max_s=random.choice((None, None, None, 4.0)),
+        target=random.choice((None, None, None, ("accuracy", 0.93))),
+    )
+
+
+def _random_placement(random: Random) -> ChunkPlacement:
+    return DisjointChunks() if random.random() < 0.5 else RedundantChunks(random.randint(2, 3))
+
+
+def _random_policy(random: Random) -> CheckpointPolicy:
+    return CheckpointPolicy(
+        every_epochs=random.choice((None, 1, 2)),
+        every_s=random.choice((None, 1.0)),
+        keep=random.choice((None, 1, 2)),
+        everyone=random.random() < 0.6,
+    )

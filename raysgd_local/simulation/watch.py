@@ -1,0 +1,240 @@
+"""The one who sees everything: compares all workers, the controller's books and the tables after every event."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from raysgd_local.control.boundary import Books
+from raysgd_local.control.controller_events import RecordRounds
+from raysgd_local.control.controller_state import Controller, Phase
+from raysgd_local.control.deal import lists, pack, unpack
+from raysgd_local.control.exchange import Control
+from raysgd_local.control.protocol import Order
+from raysgd_local.control.replicated import Replicated
+from raysgd_local.control.saves import Snapshot
+from raysgd_local.records import EvalRow, RoundRow
+from raysgd_local.simulation.invariants import violated
+from raysgd_local.simulation.model import Anchor, Shard
+
+if TYPE_CHECKING:
+    from raysgd_local.simulation.worker import Worker
+
+
+class Watch:
+    """Collects what was committed and resolved; every method raises `Violated` where an invariant does not hold."""
+
+    def __init__(self) -> None:
+        self.rounds: list[RoundRow] = []
+        self.evaluations: list[EvalRow] = []
+        self.resolved: dict[int, Anchor] = {}
+        self.shards: dict[str, dict[int, Shard]] = {}
+        self.published: dict[str, dict[int, Shard]] = {}
+        self._committed: dict[tuple[int, int, int], tuple[Anchor, Replicated | None]] = {}
+        self._newest_view = 0
+        self._generation = 0
+        self.lost = 0
+
+    # Members.
+
+    def exchanging(self, workers: Sequence[Worker], evaluating: bool = False) -> None:
+        """All are here for a reduction: they hold the same state, and it is what was resolved."""
+        first = workers[0]
+        anchor, state = first.replica.anchor, first.member.known
+        for worker in workers:
+            member = worker.member
+            if member.known != state or member.in_force != first.member.in_force:
+                violated("1: replicated state is equal", f"{first.name} and {worker.name} at {state.progress}")
+            if worker.replica.anchor != anchor:
+                violated(
+                    "1: replicas are equal", f"{first.name}: {anchor}, {worker.name}: {worker.replica.anchor}"
+                )
+            if state.period.mode == "gradients" and not _same(worker.replica.momentum, first.replica.momentum):
+                violated("1: in gradient mode local state is equal", f"{first.name} and {worker.name}")
+            if evaluating and not _same(worker.replica.x, anchor.x):
+                violated("what is evaluated is the averaged model", worker.name)
+        if anchor.round != state.round:
+            violated("5: no worker without state gives any", f"round {state.round} with a model of {anchor.round}")
+        if self.resolved.get(anchor.round, anchor) != anchor:
+            violated("2: what is resolved stays", f"round {anchor.round} was another one")
+
+    def committed(self, worker: Worker, control: Control | None = None, healed: bool = False) -> None:
+        """A member committed a round, by itself or by being healed."""
+        anchor, view = worker.replica.anchor, worker.member.in_force.view.number
+        if not math.isclose(anchor.one, 1.0, abs_tol=1e-9):
+            violated("weights sum to one", f"{anchor.one} after round {anchor.round} on {worker.name}")
+        if any(times and max(times) > 1 for _, times in anchor.consumed):
+            violated("4: no sample twice", f"round {anchor.round} on {worker.name}")
+        if control is not None and control.weight > control.samples:
+            violated("weights are samples", f"{control.weight} of {control.samples}")
+        key = (self._generation, view - healed, anchor.round)
+        before = self._committed.setdefault(key, (anchor, None))[0]
+        if before != anchor:
+            violated("1: a round is the same on all", f"round {anchor.round} of view {view} on {worker.name}")
+
+    def gives(self, worker: Worker, source: int) -> None:
+        """A transfer of state: the source must have what is resolved."""
+        order = worker.member.in_force
+        if order.view.members[source] != worker.name or not order.replicated.round:
+            return
+        if worker.replica.anchor.round != order.replicated.round or worker.member.replicated is None:
+            violated("5: no worker without committed state gives state", worker.name)
+
+    def wrote(self, name: str, rank: int, shard: Shard) -> None:
+        self.shards.setdefault(name, {})[rank] = shard
+
+    # The controller.
+
+    def recorded(self, command: RecordRounds) -> None:
+        for row in command.rounds:
+            last = self.rounds[-1].round if self.rounds else 0
+            if row.round != last + 1:
+                violated("2: rounds are numbered 1, 2, 3", f"{row.round} after {last}")
+            self.rounds.append(row)
+        self.evaluations += command.evaluations
+
+    def rewound(self, round: int, evaluations: int) -> None:
+        self.rounds = [row for row in self.rounds if row.round <= round]
+        self.evaluations = self.evaluations[:evaluations]
+        self.resolved = {at: anchor for at, anchor in self.resolved.items() if at <= round}
+
+    def restarted(self) -> None:
+        """The driver starts again; if there is no checkpoint, from nothing."""
+        self._generation += 1
+        self._newest_view = 0
+        if not self.published:
+            self.rewound(-1, 0)
+
+    def ordered(self, controller: Controller, order: Order, workers: dict[str, Worker]) -> None:
+        """An order is given: what it rests on is resolved."""
+        books = controller.books
+        if books is None:
+            violated("an order rests on books", str(order.view))
+        if order.replicated != books.replicated or order.deal != books.deal:
+            violated("an order says what the books say", str(order.view))
+        self._view(order, books, workers)
+        self._totals(books)
+        anchor = self._anchor(order, workers)
+        if anchor is not None:
+            if self.resolved.setdefault(anchor.round, anchor) != anchor:
+                violated("2: what is resolved stays", f"round {anchor.round}")
+            self._ledger(books, anchor)
+        self._placed(controller, books, order, workers)
+
+    def _view(self, order: Order, books: Books, workers: dict[str, Worker]) -> None:
+        if order.view.number < self._newest_view:
+            violated("view numbers rise", f"{order.view.number} after {self._newest_view}")
+        self._newest_view = order.view.number
+        if len(set(order.view.members)) != len(order.view.members) or not order.view.members:
+            violated("a view's members are distinct", str(order.view))
+        if len(books.replicated.cursors) != len(order.view.members):
+            violated("the state is seated for the view", str(order.view))
+        if order.donor is None and any(
+            workers[w].member.replicated is None for w in order.view.members if w in workers and not order.restore
+        ):
+            violated("whoever has no state gets it", str(order.view))
+
+    def _anchor(self, order: Order, workers: dict[str, Worker]) -> Anchor | None:
+        if order.restore:
+            return self.published[order.restore][0].anchor
+        for name in order.view.members:
+            worker = workers.get(name)
+            if worker is None or worker.member.replicated is None:
+                continue
+            if worker.member.known.round == order.replicated.round:
+                return worker.replica.anchor
+        return None
+
+    def _totals(self, books: Books) -> None:
+        state, rows = books.replicated, self.rounds
+        sums = tuple(sum(getattr(row, name) for row in rows) for name in ("steps", "samples", "wire_bytes"))
+        if (len(rows), *sums) != (state.round, state.steps, state.samples, state.wire_bytes):
+            totals = (state.round, state.steps, state.samples, state.wire_bytes)
+            violated(
+                "totals are sums of rows", f"rounds, steps, samples, bytes: {totals}, rows: {len(rows), *sums}"
+            )
+        if len(self.evaluations) != state.evaluations:
+            violated("every evaluation has a row", f"{state.evaluations} and {len(self.evaluations)} rows")
+
+    def _ledger(self, books: Books, anchor: Anchor) -> None:
+        """What the books say was consumed is what is in the model."""
+        ledger, state = books.ledger, books.replicated
+        if ledger.samples_repeated:
+            violated("4: no sample twice", f"{ledger.samples_repeated} by the ledger")
+        if ledger.epoch is None:
+            return
+        entered = ledger.close(books.deal, state.cursors) if books.deal else ledger
+        times = np.frombuffer(anchor.times(ledger.epoch), dtype=np.uint8)
+        inside = np.zeros(ledger.samples, dtype=bool)
+        inside[: len(times)] = times > 0
+        if pack(inside) != entered.consumed:
+            differ = np.flatnonzero(inside != unpack(entered.consumed, ledger.samples)).tolist()
+            violated("4: the ledger knows what is in the model", f"epoch {ledger.epoch}, samples {differ}")
+        if books.deal is not None:
+            dealt = np.concatenate([unpack(books.deal.consumed, ledger.samples).nonzero()[0], *lists(books.deal)])
+            if sorted(dealt.tolist()) != list(range(ledger.samples)):
+                violated("4: every sample is dealt once", f"deal {books.deal.number}")
+
+    def _placed(self, controller: Controller, books: Books, order: Order, workers: dict[str, Worker]) -> None:
+        """Invariant 3, where data is dealt for this view."""
+        placement, copies = books.placement, controller.settings.placement.copies
+        if placement is None or books.deal is None or order.restore:
+            return
+        members = order.view.members
+        nodes = {name: workers[name].node for name in members if name in workers}
+        if len(nodes) < len(members):
+            return
+        wanted, apart = min(copies, len(members)), min(copies, len(set(nodes.values())))
+        for chunk, holders in enumerate(placement.holders):
+            if len(holders) != wanted or not set(holders) <= set(members):
+                violated("3: every chunk has its holders", f"chunk {chunk}: {holders} of {members}")
+            if len({nodes[name] for name in holders}) < apart:
+                violated("3: copies sit on distinct nodes", f"chunk {chunk}: {holders}")
+        loads = [placement.loads.get(name, 0) for name in members]
+        if (copies == 1 or len(set(nodes.values())) == len(members)) and max(loads) - min(loads) > 1:
+            violated("3: loads differ by one at most", str(loads))
+
+    def turned(self, controller: Controller) -> None:
+        """After every event of the controller: whoever may be asked for is asked for."""
+        if controller.phase in (Phase.ENDED, Phase.FINISHING) or controller.stop or controller.errors:
+            return
+        waiting = sum(name.startswith("respawn") for name in controller.timers)
+        if not len(controller.workers) <= controller.settings.workers_max <= len(controller.workers) + waiting:
+            have = len(controller.workers)
+            violated("as many workers as the run may have are asked for", f"{have} and {waiting} to come")
+
+    def checkpoint(self, snapshot: Snapshot) -> None:
+        """A manifest is written: its parts belong together, and to a resolved round."""
+        shards = self.shards[snapshot.name]
+        if set(shards) < set(range(len(snapshot.writers))):
+            violated("a checkpoint is whole", f"{snapshot.name} has parts {sorted(shards)}")
+        anchors = [shard.anchor for shard in shards.values()]
+        expected = self.resolved.get(snapshot.replicated.round, anchors[0])
+        if any(anchor != expected or anchor.round != snapshot.replicated.round for anchor in anchors):
+            violated("a checkpoint has resolved state only", snapshot.name)
+        if snapshot.replicated.round > len(self.rounds):
+            violated("a checkpoint has resolved state only", f"{snapshot.name}: {snapshot.replicated.round}")
+        self.published[snapshot.name] = dict(shards)
+
+    def ended(self, controller: Controller, samples: int, early: bool) -> None:
+        """At the end: each closed epoch's samples are in the model, or counted as lost."""
+        books = controller.books
+        if books is None or not samples:
+            return
+        self._totals(books)
+        anchor = self.resolved.get(books.replicated.round)
+        if anchor is None:
+            return
+        closed = [e for e in range(books.replicated.epoch) if e != books.ledger.epoch]
+        lost = sum(samples - sum(1 for times in anchor.times(epoch) if times) for epoch in closed)
+        if lost != books.ledger.samples_lost:
+            violated("4: what is lost is counted", f"{lost} are lost, the ledger says {books.ledger.samples_lost}")
+        if lost and not early:
+            violated("4: nothing is lost", f"{lost} samples")
+
+
+def _same(a: Any, b: Any) -> bool:
+    return a == b or (math.isnan(a) and math.isnan(b))
