@@ -27,11 +27,12 @@ class Books:
 class Resolution:
     """What the arrivals of a view's members settle.
 
-    `lead` is one of those that got furthest; `behind` missed its last round and are healed by it. `empty` have no
-    state. `pending` are per member the positions in steps that nobody committed: they stay its own.
+    `lead` is one of those that got furthest; `newest` are all that committed its last round, `behind` missed it and
+    are healed by one of those. `empty` have no state. `pending` are per member the positions in steps that nobody committed: they stay its own.
     """
 
     lead: Report
+    newest: tuple[str, ...]
     behind: tuple[str, ...]
     empty: tuple[str, ...]
     rounds: tuple[RoundRow, ...]
@@ -59,6 +60,7 @@ def resolve(reports: Sequence[Report], after: tuple[int, int]) -> Resolution | N
     top = _progress(lead)
     return Resolution(
         lead=lead,
+        newest=tuple(r.worker for r in holders if _progress(r)[0] == top[0]),
         behind=tuple(r.worker for r in holders if _progress(r)[0] < top[0]),
         empty=tuple(r.worker for r in reports if r.replicated is None),
         rounds=_complete(tuple(row for row in lead.rounds if row.round > after[0]), reports),

@@ -29,11 +29,11 @@ def may_grow(turn: Turn, reports: Sequence[Report]) -> bool:
 def next_order(turn: Turn, resolution: Resolution) -> None:
     """Heal, then grow: the order for the next segment, in the same view or in a new one."""
     reports = tuple(turn.state.arrivals[w] for w in turn.state.members)
-    leaving = turn.state.standing(Standing.LEAVING)
     before = turn.state.view
-    view = _view(turn, _members(turn, reports))
+    view = _view(turn, _members(turn, reports, resolution))
+    leaving = tuple(w for w in turn.state.standing(Standing.LEAVING) if w not in view.members)
     _account(turn, resolution, view)
-    order = _order(turn, view, _limited(turn, reports), resolution)
+    order = _order(turn, view, _limited(turn, view, reports), resolution)
     if not any(report.taken for report in reports):
         order = replace(order, save=_due_save(turn, view))
     _give(turn, order, leaving, changed=before is None or view.number != before.number)
@@ -50,13 +50,18 @@ def last_order(turn: Turn, resolution: Resolution, status: Status, reason: str, 
     ending.await_end(turn, status, reason)
 
 
-def _members(turn: Turn, reports: Sequence[Report]) -> tuple[str, ...]:
-    """Those who stay, in their order, then those who wait, where they may enter."""
-    staying = tuple(w for w in turn.state.members if turn.state.workers[w].standing is Standing.MEMBER)
+def _members(turn: Turn, reports: Sequence[Report], resolution: Resolution) -> tuple[str, ...]:
+    """Those who stay, in their order, then those who wait, where they may enter.
+
+    If nobody who stays has the newest state, one who wants to leave stays for a round to give it.
+    """
+    staying = [w for w in turn.state.members if turn.state.workers[w].standing is Standing.MEMBER]
+    if not set(staying) & set(resolution.newest):
+        staying = [w for w in turn.state.members if w in staying or w == resolution.newest[0]]
     if not may_grow(turn, reports):
-        return staying or turn.state.members
+        return tuple(staying)
     joining = turn.state.standing(Standing.READY)
-    return (*staying, *joining[: turn.state.settings.workers_max - len(staying)])
+    return (*staying, *joining[: max(0, turn.state.settings.workers_max - len(staying))])
 
 
 def _view(turn: Turn, members: tuple[str, ...]) -> View:
@@ -67,10 +72,11 @@ def _view(turn: Turn, members: tuple[str, ...]) -> View:
     return View(view.number + 1 if view else 1, members)
 
 
-def _limited(turn: Turn, reports: Sequence[Report]) -> Program:
-    """With steps pending the next boundary comes after one round, so that who waits can enter."""
+def _limited(turn: Turn, view: View, reports: Sequence[Report]) -> Program:
+    """With steps pending the next boundary comes after one round, so that who waits can enter, or leave."""
     program = turn.state.settings.program
-    return replace(program, segment_rounds=1) if any(report.taken for report in reports) else program
+    waiting = any(turn.state.workers[w].standing is Standing.LEAVING for w in view.members)
+    return replace(program, segment_rounds=1) if waiting or any(r.taken for r in reports) else program
 
 
 def _account(turn: Turn, resolution: Resolution, view: View) -> None:
@@ -136,7 +142,7 @@ def _order(turn: Turn, view: View, program: Program, resolution: Resolution | No
     )
     if resolution is None:
         return order
-    lead = view.rank(resolution.lead.worker)
+    lead = next(view.rank(worker) for worker in resolution.newest if worker in view.members)
     empty = {w for w in view.members if w not in state.arrivals} | set(resolution.empty)
     receivers = tuple(view.rank(worker) for worker in view.members if worker in empty)
     return replace(
@@ -186,6 +192,7 @@ def _give(turn: Turn, order: Order, leaving: tuple[str, ...], changed: bool) -> 
     for worker in leaving:
         turn.record("worker_left", worker=worker)
         turn.set(workers={name: w for name, w in turn.state.workers.items() if name != worker})
+        membership.request(turn)
     turn.set(
         phase=Phase.RUNNING,
         view=order.view,

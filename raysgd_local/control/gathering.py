@@ -19,8 +19,9 @@ def arrive(turn: Turn, report: Report) -> None:
         return
     turn.worker(report.worker, seen_s=turn.now)
     if report.place is Place.START and report.view == 0:
-        turn.worker(report.worker, standing=Standing.READY)
-        membership.ask_yield(turn)
+        if state.workers[report.worker].standing is Standing.UP:
+            turn.worker(report.worker, standing=Standing.READY)
+            membership.ask_yield(turn)
     elif state.view is not None and report.view == state.view.number and report.segment == state.segment:
         _gather(turn, report)
 

@@ -342,8 +342,8 @@ def _arrive(member: Member) -> Result:
 
 
 def _obey(member: Member, order: Order) -> Result:
-    """An order for a view that is past has no effect; one for a view without this member ends it."""
-    if member.order is not None and order.view.number < member.order.view.number:
+    """An order that is past has no effect; one for a view without this member ends it."""
+    if member.order is not None and order.number <= member.order.number:
         return member, ()
     if member.worker not in order.view.members:
         return replace(member, order=order), (Exit(order.finish or "left"),)

@@ -38,7 +38,8 @@ def request(turn: Turn) -> None:
 
 
 def up(turn: Turn, event: WorkerUp) -> None:
-    if event.worker in turn.state.workers:
+    known = turn.state.workers.get(event.worker)
+    if known is not None and known.standing is Standing.REQUESTED:
         turn.worker(event.worker, standing=Standing.UP, node=event.node, pid=event.pid, seen_s=turn.now)
 
 

@@ -90,3 +90,8 @@ class Order:
     save: Save | None = None
     paused_s: float = 0.0
     finish: str = ""
+
+    @property
+    def number(self) -> tuple[int, int]:
+        """Orders follow each other by view, then by segment; each is given once."""
+        return self.view.number, self.segment
