@@ -22,7 +22,7 @@ from raysgd_local.config.describe import describe
 from raysgd_local.tasks import TASKS, Optimizer, Task, find_task
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
-ROW = re.compile(r"^\| `(?P<key>[\w.]+)` \| (?P<default>[^|]+) \| (?P<allowed>[^|]+) \| (?P<meaning>[^|]+) \|$", re.M)
+ROW = re.compile(r"^\| `(?P<key>[\w.]+)` \| (?P<default>[^|]+) \| (?P<allowed>[^|]+) \| (?P<meaning>[^|]*)\|$", re.M)
 PLACEMENTS = {"disjoint": DisjointChunks, "redundant": RedundantChunks}
 CHOICES: Mapping[Any, tuple[str, Mapping[str, type]]] = {
     Schedule: ("kind", SCHEDULES),
@@ -73,7 +73,8 @@ def _of_dataclass(kind: type, path: str) -> Iterator[Row]:
 def _allowed(hint: Any) -> str:
     if hint in CHOICES:
         key, table = CHOICES[hint]
-        return f"{key}: one of {', '.join(table)}, or module:Class"
+        own = "" if table is PLACEMENTS else ", or module:Class"
+        return f"{key}: one of {', '.join(table)}{own}"
     return describe(hint)
 
 
@@ -104,7 +105,7 @@ def told() -> dict[str, list[Row]]:
     return {name: found for name, found in rows.items() if found}
 
 
-@pytest.mark.parametrize("heading", sections())
+@pytest.mark.parametrize("heading", [heading for heading, rows in sections().items() if rows])
 def test_each_section_tells_its_keys_their_defaults_and_what_is_allowed(heading, monkeypatch):
     monkeypatch.delenv("RAYSGD_DATA", raising=False)
     assert told()[heading] == sections()[heading]
