@@ -18,7 +18,9 @@ def test_the_table_of_timeouts_has_every_one_with_its_default():
     rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) s \|", PAGE, flags=re.M)
     request = from_config(config.load())
     assert isinstance(request, Request)
-    expected = {field.name: getattr(request.settings.timeouts, field.name) for field in dataclasses.fields(Timeouts)}
+    expected = {
+        field.name: getattr(request.settings.timeouts, field.name) for field in dataclasses.fields(Timeouts)
+    }
     expected |= {"formation_s": request.formation_s, "collective_s": request.collective_s}
     assert {name: float(value) for name, value in rows} == expected
 

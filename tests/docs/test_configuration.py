@@ -22,7 +22,9 @@ from raysgd_local.config.describe import describe
 from raysgd_local.tasks import TASKS, Optimizer, Task, find_task
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
-ROW = re.compile(r"^\| `(?P<key>[\w.]+)` \| (?P<default>[^|]+) \| (?P<allowed>[^|]+) \| (?P<meaning>[^|]*)\|$", re.M)
+ROW = re.compile(
+    r"^\| `(?P<key>[\w.]+)` \| (?P<default>[^|]+) \| (?P<allowed>[^|]+) \| (?P<meaning>[^|]*)\|$", re.M
+)
 PLACEMENTS = {"disjoint": DisjointChunks, "redundant": RedundantChunks}
 CHOICES: Mapping[Any, tuple[str, Mapping[str, type]]] = {
     Schedule: ("kind", SCHEDULES),
@@ -101,7 +103,9 @@ def told() -> dict[str, list[Row]]:
     """What the page says, by heading."""
     parts = re.split(r"^##+ (.+)$", PAGE.read_text(encoding="utf-8"), flags=re.M)[1:]
     pages = dict(zip(parts[0::2], parts[1::2], strict=True))
-    rows = {name: [m.group("key", "default", "allowed") for m in ROW.finditer(text)] for name, text in pages.items()}
+    rows = {
+        name: [m.group("key", "default", "allowed") for m in ROW.finditer(text)] for name, text in pages.items()
+    }
     return {name: found for name, found in rows.items() if found}
 
 
@@ -120,5 +124,7 @@ def skeleton() -> str:
     parts = []
     for heading, rows in sections().items():
         lines = [f"| `{key}` | {default} | {allowed} | |" for key, default, allowed in rows]
-        parts.append(f"## {heading}\n\n| key | default | allowed | meaning |\n|---|---|---|---|\n" + "\n".join(lines))
+        parts.append(
+            f"## {heading}\n\n| key | default | allowed | meaning |\n|---|---|---|---|\n" + "\n".join(lines)
+        )
     return "\n\n".join(parts)
