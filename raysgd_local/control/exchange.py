@@ -147,8 +147,13 @@ class Control:
     def loss(self) -> float:
         """The round's mean training loss over all samples of finite members; NaN where there are none."""
         healthy = [c for c in self.members if not c.flags & Flags.NONFINITE]
-        samples = sum(c.samples for c in healthy)
+        samples = self.finite_samples
         return math.fsum(c.loss_sum for c in healthy) / samples if samples else math.nan
+
+    @cached_property
+    def finite_samples(self) -> int:
+        """The round's samples of finite members: what `loss` is the mean over."""
+        return sum(c.samples for c in self.members if not c.flags & Flags.NONFINITE)
 
     @cached_property
     def clock_s(self) -> float:

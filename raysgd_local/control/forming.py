@@ -46,6 +46,8 @@ def last_order(turn: Turn, resolution: Resolution, status: Status, reason: str, 
     order = replace(_order(turn, view, turn.state.settings.program, resolution), finish=status)
     if save:
         order = replace(order, save=_begin_save(turn, view, final=True))
+    else:  # nobody needs state any more, and a diverged round was kept by nobody
+        order = replace(order, heal=None, donor=None, receivers=())
     _give(turn, order, (), changed=False)
     ending.await_end(turn, status, reason)
 

@@ -116,6 +116,8 @@ def _enter(turn: Turn, resolution: Resolution) -> None:
     books = turn.state.books
     if books is None:
         raise RuntimeError("a view has books")
+    if resolution.state.progress == books.replicated.progress:
+        return  # after a pause the same arrivals are settled once more
     turn.set(books=replace(books, replicated=resolution.state))
     if resolution.rounds or resolution.evaluations:
         turn.do(RecordRounds(resolution.rounds, resolution.evaluations))

@@ -70,10 +70,10 @@ class Replicated:
 def commit(state: Replicated, control: Control, program: Program, finite: bool = True) -> Replicated:
     """The state after the round that `control` belongs to; `finite` says whether the reduced vector was."""
     state = _close_epoch(_counted(state, control))
-    state = replace(state, schedule=program.schedule.next(state.schedule, _observe(state, control)))
     failed = _failure(control, finite)
     if failed:
         return replace(state, diverged=True, stopped=failed)
+    state = replace(state, schedule=program.schedule.next(state.schedule, _observe(state, control)))
     return replace(state, stopped=state.stopped or _stop(state, control, program))
 
 
@@ -115,7 +115,7 @@ def _observe(state: Replicated, control: Control) -> Observation:
     return Observation(
         round=state.round,
         loss=control.loss,
-        round_samples=control.samples,
+        round_samples=control.finite_samples,
         samples=state.samples,
         steps=state.steps,
         epoch=state.epoch,

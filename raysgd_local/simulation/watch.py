@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from raysgd_local.algorithms.placement import chunk_bounds
 from raysgd_local.control.boundary import Books
 from raysgd_local.control.controller_events import RecordRounds
 from raysgd_local.control.controller_state import Controller, Phase
-from raysgd_local.control.deal import lists, pack, unpack
+from raysgd_local.control.deal import lists, pack, uncovered, unpack
 from raysgd_local.control.exchange import Control
 from raysgd_local.control.protocol import Order
 from raysgd_local.control.replicated import Replicated
@@ -117,8 +118,10 @@ class Watch:
             violated("an order says what the books say", str(order.view))
         self._view(order, books, workers)
         self._totals(books)
+        if order.replicated.diverged:
+            return  # the last round is not in any model
         anchor = self._anchor(order, workers)
-        if anchor is not None:
+        if anchor is not None and anchor.round:
             if self.resolved.setdefault(anchor.round, anchor) != anchor:
                 violated("2: what is resolved stays", f"round {anchor.round}")
             self._ledger(books, anchor)
@@ -132,7 +135,7 @@ class Watch:
             violated("a view's members are distinct", str(order.view))
         if len(books.replicated.cursors) != len(order.view.members):
             violated("the state is seated for the view", str(order.view))
-        if order.donor is None and any(
+        if order.donor is None and not order.finish and any(
             workers[w].member.replicated is None for w in order.view.members if w in workers and not order.restore
         ):
             violated("whoever has no state gets it", str(order.view))
@@ -175,7 +178,9 @@ class Watch:
             violated("4: the ledger knows what is in the model", f"epoch {ledger.epoch}, samples {differ}")
         if books.deal is not None:
             dealt = np.concatenate([unpack(books.deal.consumed, ledger.samples).nonzero()[0], *lists(books.deal)])
-            if sorted(dealt.tolist()) != list(range(ledger.samples)):
+            bounds = chunk_bounds(ledger.samples, books.deal.chunks)
+            nobody = [p for chunk in uncovered(books.deal) for p in range(bounds[chunk], bounds[chunk + 1])]
+            if not set(range(ledger.samples)) - set(nobody) <= set(dealt.tolist()) or len(set(dealt)) < len(dealt):
                 violated("4: every sample is dealt once", f"deal {books.deal.number}")
 
     def _placed(self, controller: Controller, books: Books, order: Order, workers: dict[str, Worker]) -> None:
@@ -222,7 +227,7 @@ class Watch:
     def ended(self, controller: Controller, samples: int, early: bool) -> None:
         """At the end: each closed epoch's samples are in the model, or counted as lost."""
         books = controller.books
-        if books is None or not samples:
+        if books is None or not samples or books.replicated.diverged:
             return
         self._totals(books)
         anchor = self.resolved.get(books.replicated.round)
