@@ -203,7 +203,7 @@ class TrainContext:
     def _leave_epoch(self) -> None:
         """Past the batches: whatever is left of them goes to others, and the epoch ends for all together."""
         if self._batches is not None:
-            self._batches.left = True
+            self._batches.leave()
             self._batches = None
         self._shell.drive(m.EpochLeft())
 
@@ -246,6 +246,11 @@ class Batches:
             )
         self._source.deal(order.deal, member.rank, state.cursors[member.rank] + member.taken)
         return True
+
+    def leave(self) -> None:
+        """The loop is past these batches."""
+        self.left = True
+        self._source.close()
 
     def take_unstepped(self) -> int:
         """Positions handed out since the last step."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,18 +92,19 @@ class DealtBatches:
         self.dataset, self.samples = dataset, len(dataset)
         self._batch_size, self._seed, self._options = batch_size, seed, _checked(options)
         self._deal_number = 0
-        self._fetched: Iterator[tuple[Any, int]] = iter(())
+        self._fetched = self._fetch([], 0)
 
     def deal(self, deal: Deal, rank: int, start: int) -> None:
         """Go on in `deal` from position `start` of rank's list; what was fetched ahead is dropped."""
         if deal.number == self._deal_number:
             return
+        self.close()
         self._deal_number = deal.number
         positions = lists(deal)[rank]
         bounds = batch_bounds(len(positions), start, self._batch_size)
         self._fetched = self._fetch([positions[a:b].tolist() for a, b in bounds], deal.epoch)
 
-    def _fetch(self, batches: list[list[int]], epoch: int) -> Iterator[tuple[Any, int]]:
+    def _fetch(self, batches: list[list[int]], epoch: int) -> Generator[tuple[Any, int], None, None]:
         if not batches:
             return
         loader = DataLoader(
@@ -118,6 +119,10 @@ class DealtBatches:
     def next(self) -> tuple[Any, int] | None:
         """The next batch and its size, or None where the list is used up."""
         return next(self._fetched, None)
+
+    def close(self) -> None:
+        """Drop what was fetched ahead, and end the loader's processes: left alone they outlive their use."""
+        self._fetched.close()
 
 
 _NOT_OURS = {"batch_sampler", "sampler", "shuffle", "drop_last", "batch_size", "generator"}
