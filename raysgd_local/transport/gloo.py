@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -15,6 +16,7 @@ from raysgd_local.errors import TransportError
 from raysgd_local.transport.rendezvous import Rendezvous
 from raysgd_local.transport.shared_memory import NOWHERE, PeerMemory, Place, SharedVector, host_identity, offer
 from raysgd_local.transport.sockets import Address, Wires, with_listener
+from raysgd_local.transport.store_clients import StoreClients
 from raysgd_local.transport.volume import all_reduce_bytes
 from raysgd_local.transport.watch import Watch
 
@@ -23,26 +25,35 @@ _CPU = torch.device("cpu")
 # Below this, the extra synchronisation costs more than the copies through the kernel that it saves.
 SHARED_FROM_BYTES = 1 << 20
 
+# Between looks at whether the connections still stand.
+_PATIENCE = timedelta(milliseconds=100)
+
 
 def open_gloo(
-    rendezvous: Rendezvous, store: Store, address: str, timeout_s: float, shared: list[SharedVector] | None
+    rendezvous: Rendezvous,
+    clients: StoreClients,
+    address: str,
+    timeout_s: float,
+    shared: list[SharedVector] | None,
 ) -> GlooTransport:
     """Form the group. Everyone is known to be there before gloo begins to connect.
 
-    `store` must be a client of its own: gloo may hold it for as long as the formation time-out. `shared` are the
-    vectors to offer to members on the same machine; None keeps the view on TCP.
+    `shared` are the vectors to offer to members on the same machine; None keeps the view on TCP.
     """
     device, own = with_listener(lambda: dist.ProcessGroupGloo.create_device(hostname=address))
     words = rendezvous.meet("address", f"{own.host} {own.port}")
     addresses = [Address(host, int(port)) for host, port in map(str.split, words)]
     options = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]
     options._devices, options._timeout = [device], timedelta(seconds=rendezvous.timeout_s)
-    rank, world_size = rendezvous.rank, rendezvous.world_size
-    group = rendezvous.build(
-        lambda: dist.ProcessGroupGloo(PrefixStore("gloo", store), rank, world_size, options), _forget
-    )
-    wires = Wires(own, [address for peer, address in enumerate(addresses) if peer != rank])
-    return GlooTransport(group, wires, timeout_s, Goodbyes(store), _share(rendezvous, shared))
+
+    def make() -> Any:
+        with clients.borrow() as client:
+            store = PrefixStore(f"{rendezvous.prefix}/gloo", client)
+            return dist.ProcessGroupGloo(store, rendezvous.rank, rendezvous.world_size, options)
+
+    group = rendezvous.build(make, _forget)
+    wires = Wires(own, [address for peer, address in enumerate(addresses) if peer != rendezvous.rank])
+    return GlooTransport(group, wires, timeout_s, Goodbyes(rendezvous.store), _share(rendezvous, shared))
 
 
 def _forget(group: Any) -> None:
@@ -80,7 +91,8 @@ class Goodbyes:
 class GlooTransport:
     """A member's side of one gloo group.
 
-    gloo's `abort` does nothing; what frees a member from a collective is shutting the group's sockets.
+    gloo's `abort` does nothing; what frees a member from a collective is shutting the group's sockets. Even that
+    is lost on gloo at times (about one in a hundred with 5 members), so that a wait is given up a moment after.
     """
 
     device = _CPU
@@ -102,7 +114,7 @@ class GlooTransport:
         options = dist.BroadcastOptions()
         options.rootRank, options.timeout = source, self._timeout
         content = flat.view(torch.uint8)  # gloo does not know all dtypes
-        self._run(lambda: self._group.broadcast([content], options).wait(), "broadcast")
+        self._run(lambda: self._wait(self._group.broadcast([content], options)), "broadcast")
 
     def wire_bytes(self) -> int:
         """Measured at the sockets; what others read in shared memory counts as if it had been sent."""
@@ -128,7 +140,7 @@ class GlooTransport:
             raise TransportError(f"{what}: the view was {'cut' if self._cut else 'closed'}")
         try:
             collective()
-        except RuntimeError as error:
+        except (RuntimeError, TransportError) as error:
             self._release()  # at once: this is how the others learn of it
             cause = "the view was cut" if self._cut else str(error).splitlines()[0]
             raise TransportError(f"{what} failed on rank {self.rank}: {cause}") from error
@@ -147,7 +159,7 @@ class GlooTransport:
     def _sum(self, flat: torch.Tensor) -> None:
         options = dist.AllreduceOptions()
         options.timeout = self._timeout
-        self._group.allreduce([flat], options).wait()
+        self._wait(self._group.allreduce([flat], options))
 
     def _places(self, own: Place) -> list[Place]:
         """Where all members' vectors are; waits until they are ready."""
@@ -159,4 +171,23 @@ class GlooTransport:
     def _barrier(self) -> None:
         options = dist.BarrierOptions()
         options.timeout = self._timeout
-        self._group.barrier(options).wait()
+        self._wait(self._group.barrier(options))
+
+    def _wait(self, work: Any) -> None:
+        while True:
+            hopeless = self._wires.broken
+            try:
+                work.wait(_PATIENCE)
+                return
+            except RuntimeError:
+                if work.is_completed():
+                    raise
+            if hopeless:
+                threading.Thread(target=_bury, args=(self._group, work), daemon=True, name="view-burial").start()
+                raise TransportError("the connections are gone")
+
+
+def _bury(group: Any, work: Any) -> None:  # noqa: ARG001
+    """Hold on to a group whose work gloo forgot, until that times out: letting go of it earlier would block."""
+    with contextlib.suppress(RuntimeError):
+        work.wait()

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import PrefixStore, Store
+from torch._C._distributed_c10d import PrefixStore
 
 from raysgd_local.errors import TransportError
 from raysgd_local.transport.rendezvous import Rendezvous
+from raysgd_local.transport.store_clients import StoreClients
 from raysgd_local.transport.volume import all_reduce_bytes, broadcast_bytes
 
 # NCCL's own watchdog ends the process when it times out; this transport keeps the time itself.
@@ -21,18 +22,20 @@ _NEVER = timedelta(days=365)
 _POLL_S = 0.0001
 
 
-def open_nccl(rendezvous: Rendezvous, store: Store, device: torch.device, timeout_s: float) -> NcclTransport:
-    """Form the group, once everyone is known to be there. `store` must be a client of its own."""
+def open_nccl(
+    rendezvous: Rendezvous, clients: StoreClients, device: torch.device, timeout_s: float
+) -> NcclTransport:
+    """Form the group, once everyone is known to be there."""
     rendezvous.meet("device", str(device))
-    rank, world_size = rendezvous.rank, rendezvous.world_size
 
     def make() -> Any:
         # After an error the default is to end the process; 2 is to clean up the communicator only.
         os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "2")
         options = dist.ProcessGroupNCCL.Options()
         options._timeout = _NEVER
-        group = dist.ProcessGroupNCCL(PrefixStore("nccl", store), rank, world_size, options)
-        with torch.cuda.device(device):
+        with clients.borrow() as client, torch.cuda.device(device):
+            store = PrefixStore(f"{rendezvous.prefix}/nccl", client)
+            group = dist.ProcessGroupNCCL(store, rendezvous.rank, rendezvous.world_size, options)
             group.eager_connect_single_device(device)
         return group
 

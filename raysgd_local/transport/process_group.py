@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from datetime import timedelta
 from typing import Literal
 
 import torch
-from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
+from torch._C._distributed_c10d import TCPStore
 
 from raysgd_local.errors import InputError, TransportError
 from raysgd_local.transport.base import Transport
@@ -18,6 +17,7 @@ from raysgd_local.transport.nccl import open_nccl
 from raysgd_local.transport.rendezvous import Rendezvous
 from raysgd_local.transport.shared_memory import SharedVector
 from raysgd_local.transport.solo import SoloTransport
+from raysgd_local.transport.store_clients import StoreClients
 
 Backend = Literal["gloo", "nccl"]
 
@@ -47,6 +47,7 @@ class ProcessGroupNetwork:
         if backend == "nccl" and (device is None or device.type != "cuda"):
             raise InputError("device", device, "with nccl, the CUDA device that this member has to itself")
         self._store, self._address, self._prefix = store, address, prefix
+        self._clients = StoreClients(store, formation_timeout_s)
         self._formation_timeout_s, self._collective_timeout_s = formation_timeout_s, collective_timeout_s
         self._device = device if backend == "nccl" and device else torch.device("cpu")
         shareable = shared_memory and self._device.type == "cpu" and hasattr(os, "memfd_create")
@@ -84,25 +85,20 @@ class ProcessGroupNetwork:
             transport.cut()
 
     def _form(self, view: int, rank: int, world_size: int) -> Transport:
-        store = PrefixStore(f"{self._prefix}/{view}", self._store)
-        rendezvous = Rendezvous(store, rank, world_size, self._formation_timeout_s, lambda: self._is_cut(view))
+        prefix = f"{self._prefix}/{view}"
+        rendezvous = Rendezvous(
+            self._store, prefix, rank, world_size, self._formation_timeout_s, lambda: self._is_cut(view)
+        )
         try:
-            return self._open_group(rendezvous, PrefixStore(f"{self._prefix}/{view}", self._client()))
+            return self._open_group(rendezvous)
         except (TransportError, RuntimeError) as error:
             self._give_up(view, rendezvous, error)
             raise TransportError(f"view {view}: {error}") from error
 
-    def _open_group(self, rendezvous: Rendezvous, store: Store) -> Transport:
+    def _open_group(self, rendezvous: Rendezvous) -> Transport:
         if self._device.type == "cuda":
-            return open_nccl(rendezvous, store, self._device, self._collective_timeout_s)
-        return open_gloo(rendezvous, store, self._address, self._collective_timeout_s, self._vectors)
-
-    def _client(self) -> TCPStore:
-        """A connection of its own: the group's constructor holds its client's lock for as long as it waits."""
-        timeout = timedelta(seconds=self._formation_timeout_s)
-        return TCPStore(
-            self._store.host, self._store.port, is_master=False, wait_for_workers=False, timeout=timeout
-        )
+            return open_nccl(rendezvous, self._clients, self._device, self._collective_timeout_s)
+        return open_gloo(rendezvous, self._clients, self._address, self._collective_timeout_s, self._vectors)
 
     def _give_up(self, view: int, rendezvous: Rendezvous, error: Exception) -> None:
         with self._lock:

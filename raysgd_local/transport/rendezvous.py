@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from torch._C._distributed_c10d import Store
+from torch._C._distributed_c10d import PrefixStore, Store
 
 from raysgd_local.errors import TransportError
 
@@ -17,16 +17,16 @@ _FASTEST_POLL_S, _SLOWEST_POLL_S = 0.001, 0.02
 
 
 class Rendezvous:
-    """One attempt to form a view. `store` is prefixed with it; `cut` says whether it was called off.
+    """One attempt to form a view. `prefix` names it in the store; `cut` says whether it was called off.
 
     A member that gives up says so in the store, so that the others give up too: a view's number is used once.
     """
 
     def __init__(
-        self, store: Store, rank: int, world_size: int, timeout_s: float, cut: Callable[[], bool]
+        self, store: Store, prefix: str, rank: int, world_size: int, timeout_s: float, cut: Callable[[], bool]
     ) -> None:
         self.rank, self.world_size, self.timeout_s = rank, world_size, timeout_s
-        self._store, self._cut = store, cut
+        self.prefix, self.store, self._cut = prefix, PrefixStore(prefix, store), cut
         self._deadline_s = time.monotonic() + timeout_s
 
     def meet(self, name: str, message: str) -> list[str]:
@@ -35,14 +35,14 @@ class Rendezvous:
         Waiting is polling: gloo's own wait for a missing member can't be interrupted.
         """
         self._go_on_or_raise(f"before {name}")
-        self._store.set(f"{name}/{self.rank}", message)
+        self.store.set(f"{name}/{self.rank}", message)
         keys = [f"{name}/{rank}" for rank in range(self.world_size)]
         pause_s = _FASTEST_POLL_S
-        while not self._store.check(keys):
+        while not self.store.check(keys):
             self._go_on_or_raise(f"waiting for {name} of others")
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, _SLOWEST_POLL_S)
-        return [self._store.get(key).decode() for key in keys]
+        return [self.store.get(key).decode() for key in keys]
 
     def build(self, make: Callable[[], T], dispose: Callable[[T], None]) -> T:
         """Run `make`, which may block until its own time-out, in a thread; leave that behind when called off.
@@ -61,13 +61,13 @@ class Rendezvous:
 
     def fail(self, why: str) -> None:
         """Tell the others that this attempt is over."""
-        self._store.set("failed", f"rank {self.rank}: {why}")
+        self.store.set("failed", f"rank {self.rank}: {why}")
 
     def _go_on_or_raise(self, doing: str) -> None:
         if self._cut():
             raise TransportError("the view was cut while it was being formed")
-        if self._store.check(["failed"]):
-            raise TransportError(f"forming the view failed at {self._store.get('failed').decode()}")
+        if self.store.check(["failed"]):
+            raise TransportError(f"forming the view failed at {self.store.get('failed').decode()}")
         if time.monotonic() > self._deadline_s:
             raise TransportError(f"forming the view took more than {self.timeout_s} s ({doing})")
 

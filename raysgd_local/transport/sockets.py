@@ -84,6 +84,7 @@ class Wires:
         self._lock = threading.Lock()
         self._sockets = [sock for sock in _tcp_sockets() if _keep(sock, own, others)]
         self._sent = 0
+        self.broken = False
         found = len(self._sockets)
         if found != len(others):
             self.close()
@@ -102,6 +103,7 @@ class Wires:
 
     def shut(self) -> None:
         """Make whatever waits on either end of them fail. Any thread."""
+        self.broken = True
         with self._lock:
             for sock in self._sockets:
                 _shut(sock)

@@ -16,7 +16,7 @@ from member_agent import MemberAgent, gloo_member
 from raysgd_local.errors import TransportError
 from raysgd_local.transport.inprocess import InProcessNetwork
 
-FORMATION_TIMEOUT_S = 4.0
+FORMATION_TIMEOUT_S = 2.5
 LIMIT_S = 60.0
 OPTIONS = {"formation_timeout_s": FORMATION_TIMEOUT_S, "collective_timeout_s": 60.0}
 

@@ -76,6 +76,9 @@ class MemberAgent:
     def wire_bytes(self, view: int) -> int:
         return self.transports[view].wire_bytes()
 
+    def socket_bytes(self, view: int) -> int:
+        return self.transports[view]._wires.sent()
+
     def close(self, view: int) -> None:
         self.transports[view].close()
 

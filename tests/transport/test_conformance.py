@@ -12,7 +12,7 @@ import torch
 from fleets import FORMATION_TIMEOUT_S, Fleet, GlooFleet, ThreadFleet, rank_order_sum, wait_until
 
 SIZE = 5
-QUICK_S = 2.0  # typically a few hundredths; the machine that tests may be busy
+QUICK_S = 1.0
 LARGE = 400_000  # beyond the size from which shared memory is used
 
 

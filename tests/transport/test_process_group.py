@@ -1,0 +1,103 @@
+"""What is particular to members that are processes: addresses, sockets, shared memory, arguments."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.distributed as dist
+from fleets import GlooFleet, rank_order_sum
+
+from raysgd_local.errors import InputError, TransportError
+from raysgd_local.transport.process_group import ProcessGroupNetwork
+from raysgd_local.transport.sockets import with_listener
+
+NUMEL = 500_000
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[GlooFleet]:
+    fleet = GlooFleet(3)
+    yield fleet
+    fleet.stop()
+
+
+def sum_allocated(fleet: GlooFleet) -> tuple[list[torch.Tensor], list[int], list[int]]:
+    fleet.all("allocate", [(NUMEL, torch.float32)] * 3)
+    view = fleet.form(3)
+    results = [o.value for o in fleet.all("all_reduce_allocated", [(view, 10 + rank) for rank in range(3)])]
+    counted = [o.value for o in fleet.all("wire_bytes", [(view,)] * 3)]
+    measured = [o.value for o in fleet.all("socket_bytes", [(view,)] * 3)]
+    return results, counted, measured
+
+
+def test_allocated_vectors_do_not_pass_through_sockets_on_one_machine_but_are_counted(fleet: GlooFleet) -> None:
+    results, counted, measured = sum_allocated(fleet)
+    torch.testing.assert_close(results[0], rank_order_sum([10, 11, 12], NUMEL, torch.float32))
+    assert all(torch.equal(results[0], result) for result in results)
+    assert sum(measured) < 20_000
+    assert sum(counted) == pytest.approx(3 * 4 / 3 * NUMEL * 4, rel=0.01)
+
+
+def test_without_shared_memory_everything_passes_through_sockets() -> None:
+    fleet = GlooFleet(3, shared_memory=False)
+    try:
+        results, counted, measured = sum_allocated(fleet)
+    finally:
+        fleet.stop()
+    torch.testing.assert_close(results[0], rank_order_sum([10, 11, 12], NUMEL, torch.float32))
+    assert counted == measured
+    assert sum(measured) == pytest.approx(3 * 4 / 3 * NUMEL * 4, rel=0.01)
+
+
+def test_members_meet_over_ipv6() -> None:
+    if not _has_ipv6():
+        pytest.skip("this machine has no IPv6 loopback")
+    fleet = GlooFleet(2, address="::1")
+    try:
+        view = fleet.form(2)
+        outcomes = fleet.all("all_reduce", [(view, 10, 100), (view, 11, 100)])
+        torch.testing.assert_close(outcomes[0].value, rank_order_sum([10, 11], 100, torch.float32))
+    finally:
+        fleet.stop()
+
+
+def _has_ipv6() -> bool:
+    try:
+        with socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as sock:
+            sock.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+def test_a_listening_socket_opened_by_another_thread_meanwhile_is_not_mistaken_for_ones_own() -> None:
+    strangers: list[socket.socket] = []
+
+    def listen() -> socket.socket:
+        if not strangers:
+            strangers.append(socket.create_server(("127.0.0.1", 0)))
+        return socket.create_server(("127.0.0.1", 0))
+
+    own, address = with_listener(listen)
+    assert own.getsockname() == tuple(address)
+    for sock in [own, *strangers]:
+        sock.close()
+
+
+def test_listening_sockets_that_cannot_be_told_apart_are_an_error() -> None:
+    def listen() -> list[socket.socket]:
+        return [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+
+    with pytest.raises(TransportError, match="could not tell"):
+        with_listener(listen)
+
+
+def test_bad_arguments_are_input_errors() -> None:
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    with pytest.raises(InputError, match="backend"):
+        ProcessGroupNetwork(store, "127.0.0.1", "run/1", backend="mpi")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="device"):
+        ProcessGroupNetwork(store, "127.0.0.1", "run/1", backend="nccl")
