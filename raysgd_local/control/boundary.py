@@ -27,8 +27,9 @@ class Books:
 class Resolution:
     """What the arrivals of a view's members settle.
 
-    `lead` is one of those that got furthest; `newest` are all that committed its last round, `behind` missed it and
-    are healed by one of those. `empty` have no state. `pending` are per member the positions in steps that nobody committed: they stay its own.
+    `lead` is one of those that got furthest; `newest` are all that committed its last round, `behind` missed it
+    and are healed by one of those. `empty` have no state. `pending` are per member the positions in steps that
+    nobody committed: they stay its own.
     """
 
     lead: Report
@@ -78,6 +79,12 @@ def _complete(rows: tuple[RoundRow, ...], reports: Sequence[Report]) -> tuple[Ro
 
 def _progress(report: Report) -> tuple[int, int]:
     return report.replicated.progress if report.replicated is not None else (-1, -1)
+
+
+def level(reports: Sequence[Report]) -> bool:
+    """Whether all who have state equal the anchor: no steps pending, nobody a round behind."""
+    rounds = {report.replicated.round for report in reports if report.replicated is not None}
+    return len(rounds) <= 1 and not any(report.taken for report in reports)
 
 
 def pending_positions(
@@ -142,9 +149,11 @@ def deal_for(
 def seated(state: Replicated, view: View | None, members: Sequence[str], deal: Deal | None) -> Replicated:
     """The replicated state as it holds for `members` in rank order, at the start of `deal`."""
     left = {} if view is None else dict(zip(view.members, state.left, strict=False))
+    sick = {} if view is None else dict(zip(view.members, state.sick, strict=False))
     return replace(
         state,
         cursors=tuple(0 for _ in members),
         lengths=None if deal is None else tuple(len(positions) for positions in lists(deal)),
         left=tuple(state.open and left.get(worker, False) for worker in members),
+        sick=tuple(sick.get(worker, any(state.sick)) for worker in members),
     )

@@ -74,6 +74,8 @@ def published(turn: Turn, name: str) -> None:
     """The checkpoint stands; older ones go by the policy."""
     entry = turn.state.saves.writing.get(name)
     if entry is None:
+        if name not in {snapshot.name for snapshot in turn.state.saves.published}:
+            turn.do(DeleteCheckpoint(name))  # given up meanwhile: nobody may go back to it
         return
     saves, gone = turn.state.saves.publish(name).pruned(turn.state.settings.checkpoints)
     turn.set(saves=saves)

@@ -21,7 +21,7 @@ from raysgd_local.control.saves import Snapshot
 def may_grow(turn: Turn, reports: Sequence[Report]) -> bool:
     """Joiners enter where members equal the anchor and an epoch is, or is about to be, open."""
     books = turn.state.books
-    if books is None or any(report.taken for report in reports):
+    if books is None or not boundary.level(reports):
         return False
     return books.replicated.open or boundary.opening(reports, books.replicated) is not None
 
@@ -47,7 +47,7 @@ def last_order(turn: Turn, resolution: Resolution, status: Status, reason: str, 
     if save:
         order = replace(order, save=_begin_save(turn, view, final=True))
     else:  # nobody needs state any more, and a diverged round was kept by nobody
-        order = replace(order, heal=None, donor=None, receivers=())
+        order = replace(order, heal=None, donor=None, receivers=(), align=False)
     _give(turn, order, (), changed=False)
     ending.await_end(turn, status, reason)
 
@@ -75,10 +75,10 @@ def _view(turn: Turn, members: tuple[str, ...]) -> View:
 
 
 def _limited(turn: Turn, view: View, reports: Sequence[Report]) -> Program:
-    """With steps pending the next boundary comes after one round, so that who waits can enter, or leave."""
+    """The next boundary comes after one round where that lets someone enter or leave."""
     program = turn.state.settings.program
     waiting = any(turn.state.workers[w].standing is Standing.LEAVING for w in view.members)
-    return replace(program, segment_rounds=1) if waiting or any(r.taken for r in reports) else program
+    return replace(program, segment_rounds=1) if waiting or not boundary.level(reports) else program
 
 
 def _account(turn: Turn, resolution: Resolution, view: View) -> None:
@@ -152,6 +152,7 @@ def _order(turn: Turn, view: View, program: Program, resolution: Resolution | No
         heal=lead if resolution.behind else None,
         donor=lead if receivers else None,
         receivers=receivers,
+        align=any(report.broken for report in state.arrivals.values()),
     )
 
 
@@ -267,6 +268,7 @@ def begin_again(turn: Turn) -> None:
         resume=newest if committed else state.resume,
         incarnation=state.incarnation + bool(committed),
         arrivals={},
+        saves=state.saves.abandoned(),
         workers={name: w for name, w in state.workers.items() if name not in gone},
     )
     turn.set_timer("start", state.settings.timeouts.start_s)

@@ -237,7 +237,7 @@ def _commit(member: Member, done: Exchanged) -> Result:
         rounds=(*_told(member.rounds, control), _row(member, before, done)),
         changes=(*member.changes, *_change(before, state)),
         over=_segment_over(member, state, control),
-        todo=_aligning(member, before, state, control),
+        todo=_aligning(state, member.rank),
     )
     commit: tuple[Command, ...] = () if state.diverged else (Commit(before.period.mode, control),)
     member, then = _next(member)
@@ -255,20 +255,10 @@ def _segment_over(member: Member, state: Replicated, control: Control) -> bool:
     )
 
 
-def _aligning(
-    member: Member, before: Replicated, state: Replicated, control: Control
-) -> tuple[Command | Adopt, ...]:
+def _aligning(state: Replicated, rank: int) -> tuple[Command | Adopt, ...]:
     """Local state that must become equal now: all of it on entering gradient mode, always a non-finite one's."""
-    sick = control.ranks(Flags.NONFINITE)
-    if state.diverged:
-        return ()
-    if state.period.mode == "gradients" and before.period.mode == "parameters":
-        source = next(rank for rank in range(len(control.members)) if rank not in sick)
-        return (Align(source, receive=member.rank != source),)
-    if sick:
-        source = next(rank for rank in range(len(control.members)) if rank not in sick)
-        return (Align(source, receive=member.rank in sick),)
-    return ()
+    alignment = state.alignment(rank)
+    return () if alignment is None else (Align(*alignment),)
 
 
 def _change(before: Replicated, state: Replicated) -> tuple[PeriodChange, ...]:
@@ -373,6 +363,8 @@ def _entering(member: Member, order: Order) -> tuple[Command | Adopt, ...]:
         todo.append(Transfer(order.donor, rank in order.receivers))
     if state is None or order.restore:
         todo.append(Adopt())
+    if order.align:
+        todo.extend(_aligning(order.replicated, rank))
     if order.save is not None:
         todo.append(CopyState(order.save, order.replicated))
     if order.finish:

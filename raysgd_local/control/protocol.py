@@ -73,7 +73,8 @@ class Order:
 
     `replicated` is the resolved state of the run; a member whose own is one round behind is healed with the
     reduced vector that rank `heal` kept. Ranks in `receivers` have no state: they get it from rank `donor`; or
-    everyone loads checkpoint `restore`. `deal` is the open epoch's (None while none is open); `paused_s` was
+    everyone loads checkpoint `restore`. `align`: the view broke, so the newest round's alignment of local state is
+    done again. `deal` is the open epoch's (None while none is open); `paused_s` was
     spent waiting for workers and is not training time. `finish` ends the member, saying why.
     """
 
@@ -87,6 +88,7 @@ class Order:
     donor: int | None = None
     receivers: tuple[int, ...] = ()
     restore: str = ""
+    align: bool = False
     save: Save | None = None
     paused_s: float = 0.0
     finish: str = ""

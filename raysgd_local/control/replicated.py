@@ -16,9 +16,10 @@ class Replicated:
     """Equal on all members after each commit; with the ledger it is what a checkpoint says of the run.
 
     `epoch` is the open epoch, or the next to be opened. Per rank of the present view: `cursors` into the lists
-    of the deal (whose lengths are `lengths`; none where the loop takes no data from us), and `left`, whose loop
-    left the open epoch. `stopped` says why training is over, or is empty; `diverged` that it failed. Totals
-    count all workers' committed work since the run began.
+    of the deal (whose lengths are `lengths`; none where the loop takes no data from us), `left`, whose loop left
+    the open epoch, and `sick`, whose state was not finite in the newest round. `switched` says that this round was
+    the last before gradient mode; after either, local state is aligned. `stopped` says why training is over, or is
+    empty; `diverged` that it failed. Totals count all workers' committed work since the run began.
     """
 
     schedule: Any
@@ -32,6 +33,8 @@ class Replicated:
     cursors: tuple[int, ...] = ()
     lengths: tuple[int, ...] | None = None
     left: tuple[bool, ...] = ()
+    sick: tuple[bool, ...] = ()
+    switched: bool = False
     evaluations: int = 0
     metrics: tuple[tuple[str, float], ...] = ()
     stopped: str = ""
@@ -56,6 +59,13 @@ class Replicated:
         """Ranks that have nothing more to do in the open epoch."""
         return tuple(left or self.used_up(rank) for rank, left in enumerate(self.left))
 
+    def alignment(self, rank: int) -> tuple[int, bool] | None:
+        """From whom local state comes after the newest round, and whether `rank` takes it; None if nobody does."""
+        source = next((r for r, sick in enumerate(self.sick) if not sick), None)
+        if self.diverged or source is None or not (self.switched or any(self.sick)):
+            return None
+        return source, rank != source if self.switched else self.sick[rank]
+
     @property
     def needs_deal(self) -> bool:
         """Whether someone left data behind that others, still in their loops, should get."""
@@ -73,7 +83,9 @@ def commit(state: Replicated, control: Control, program: Program, finite: bool =
     failed = _failure(control, finite)
     if failed:
         return replace(state, diverged=True, stopped=failed)
+    before = state.period.mode
     state = replace(state, schedule=program.schedule.next(state.schedule, _observe(state, control)))
+    state = replace(state, switched=before == "parameters" and state.period.mode == "gradients")
     return replace(state, stopped=state.stopped or _stop(state, control, program))
 
 
@@ -89,6 +101,7 @@ def _counted(state: Replicated, control: Control) -> Replicated:
         elapsed_s=state.elapsed_s + control.clock_s,
         cursors=tuple(cursor + said.consumed for cursor, _, said in pairs),
         left=tuple(left or bool(said.flags & Flags.LEFT) for _, left, said in pairs),
+        sick=tuple(bool(said.flags & Flags.NONFINITE) for said in control.members),
     )
 
 

@@ -120,6 +120,10 @@ class Saves:
     def drop(self, name: str) -> Saves:
         return replace(self, writing={n: w for n, w in self.writing.items() if n != name})
 
+    def abandoned(self) -> Saves:
+        """The run goes back to a checkpoint that stands: what is being written belongs to what did not happen."""
+        return replace(self, writing={})
+
     def without_writer(self, worker: str) -> Saves:
         """A writer is gone: what it had not written yet will never be complete."""
         lost = [

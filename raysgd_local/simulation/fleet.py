@@ -201,8 +201,8 @@ class Fleet:
                 generation = self._generation
                 self._at(self.io_s(), lambda: self._publish(name, manifest, generation))
             case c.DeleteCheckpoint(name):
-                self._manifests.pop(name)
-                self.watch.published.pop(name)
+                self._manifests.pop(name, None)
+                self.watch.published.pop(name, None)
             case c.Finish():
                 self._finish = command
             case _:

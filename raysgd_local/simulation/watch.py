@@ -135,8 +135,14 @@ class Watch:
             violated("a view's members are distinct", str(order.view))
         if len(books.replicated.cursors) != len(order.view.members):
             violated("the state is seated for the view", str(order.view))
-        if order.donor is None and not order.finish and any(
-            workers[w].member.replicated is None for w in order.view.members if w in workers and not order.restore
+        if (
+            order.donor is None
+            and not order.finish
+            and any(
+                workers[w].member.replicated is None
+                for w in order.view.members
+                if w in workers and not order.restore
+            )
         ):
             violated("whoever has no state gets it", str(order.view))
 
