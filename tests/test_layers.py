@@ -73,6 +73,10 @@ def test_configuration_schedules_and_both_machines_import_without_torch_too():
     assert failures(("ray", "torch", "torchvision"), modules) == {}
 
 
+def test_a_training_loop_gets_its_context_without_ray():
+    assert failures(("ray",), ["raysgd_local.runtime.context", "raysgd_local.runtime.alone"]) == {}
+
+
 @pytest.mark.parametrize("absent", ["ray", "torch"])
 def test_a_module_that_needs_what_is_absent_is_noticed(absent):
     assert failures((absent,), ["raysgd_local.trainer"])
