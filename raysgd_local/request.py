@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 class Request:
     """One run: what is trained, how, on how many workers, and where its directory is.
 
-    `loop` is a task or a function, `loop_config` the function's argument. `epochs` is for the display only.
+    `loop` is a task or a function, `loop_config` the function's argument.
     """
 
     loop: Any
@@ -37,7 +37,6 @@ class Request:
     name: str
     method: str
     task: str
-    epochs: int
     config_yaml: str
     formation_s: float = 30.0
     collective_s: float = 600.0
@@ -91,7 +90,6 @@ def from_config(config: Config) -> Request:
         name=config.name or default_name(task, method),
         method=method,
         task=task,
-        epochs=config.task.epochs,
         config_yaml=config.to_yaml(),
         formation_s=limits.formation_s or 30.0,
         collective_s=limits.straggler_s or 600.0,

@@ -98,7 +98,6 @@ class LocalSGDTrainer:
             name=name,
             method=method,
             task=what,
-            epochs=task.epochs if task is not None else 0,
             config_yaml=_describe(task, algorithm, fewest, most, seed),
         )
 
@@ -122,7 +121,7 @@ class LocalSGDTrainer:
         _claim(storage, request, resume)
         with _cluster(request, address) as own:
             plan = _plan(request, storage, manifest, own)
-            outcome = _follow(plan, request)
+            outcome = _follow(plan)
         _raise(outcome, storage)
         return _result(outcome, storage)
 
@@ -221,7 +220,7 @@ def _plan(request: Request, storage: Storage, manifest: dict[str, Any] | None, o
     )
 
 
-def _follow(plan: Plan, request: Request) -> Outcome:
+def _follow(plan: Plan) -> Outcome:
     """Watch the run until it is over. The first Ctrl-C ends it with a checkpoint, the second at once."""
     driver = launch(plan)
     running = driver.run.options(concurrency_group="main").remote()
@@ -233,7 +232,7 @@ def _follow(plan: Plan, request: Request) -> Outcome:
                 if done:
                     outcome: Outcome = ray.get(running)
                     return outcome
-                display.update(_snapshot(ray.get(driver.glance.remote()), request))
+                display.update(_snapshot(ray.get(driver.glance.remote())))
             except KeyboardInterrupt:
                 if asked:
                     raise
@@ -244,15 +243,15 @@ def _follow(plan: Plan, request: Request) -> Outcome:
                 )
 
 
-def _snapshot(glance: Glance, request: Request) -> Snapshot:
+def _snapshot(glance: Glance) -> Snapshot:
     status = glance.status
     if status is None:
-        return Snapshot(status=glance.phase, epochs=request.epochs, workers=glance.workers)
+        return Snapshot(status=glance.phase, workers=glance.workers)
     spent_s = status.compute_s + status.sync_s + status.wait_s or 1.0
     return Snapshot(
         status=glance.phase,
         epoch=status.epoch,
-        epochs=request.epochs,
+        epochs=status.epochs,
         round=status.round,
         tau=status.tau,
         workers=glance.workers,

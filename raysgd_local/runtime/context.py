@@ -116,7 +116,7 @@ class TrainContext:
     def epochs(self, total: int) -> Iterator[int]:
         """The epochs still to be done, from the present one; an epoch ends for all workers at the same round."""
         if not self._begun:
-            self._begun = True
+            self._begun, self._shell.epochs = True, total
             self._shell.begin()
         while not self.stopping and self._shell.state.epoch < total:
             epoch = self._shell.state.epoch

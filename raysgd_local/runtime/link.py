@@ -11,9 +11,10 @@ from raysgd_local.control.protocol import Order, Report
 
 @dataclass(frozen=True)
 class Status:
-    """Where training is, as one member sees it: what live progress shows."""
+    """Where training is, as one member sees it: what live progress shows. `epochs` is how many there will be."""
 
     epoch: float
+    epochs: int
     round: int
     tau: int
     workers: int

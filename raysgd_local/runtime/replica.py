@@ -79,6 +79,15 @@ class Replica:
         state["registered"] = {name: on_cpu(obj.state_dict()) for name, (obj, _) in self.registered.items()}
         return state
 
+    def check_registered(self) -> None:
+        """Raise `InputError` for registered state that could not be loaded without unpickling code."""
+        for name, (obj, _) in self.registered.items():
+            try:
+                from_bytes(to_bytes({name: on_cpu(obj.state_dict())}))
+            except Exception as error:
+                allowed = "a state_dict of tensors, numbers, strings, lists and dicts"
+                raise InputError(f"ctx.register({name!r})", type(obj).__name__, allowed, str(error)) from error
+
     def load_local_state(self, state: dict[str, Any], joining: bool) -> None:
         """Take over another's local state, or one's own from a checkpoint (then all of it)."""
         for prepared, own in zip(self.optimizers, state["optimizers"], strict=True):
@@ -126,20 +135,10 @@ def _tuples(value: Any) -> Any:
 
 
 def to_bytes(state: dict[str, Any]) -> bytes:
-    """The state as `torch.save` writes it. Raises `InputError` for what could not be loaded without unpickling."""
+    """The state as `torch.save` writes it."""
     stream = io.BytesIO()
     torch.save(state, stream)
-    content = stream.getvalue()
-    try:
-        from_bytes(content)
-    except Exception as error:
-        raise InputError(
-            "ctx.register",
-            type(error).__name__,
-            "state_dicts of tensors, numbers, strings, lists and dicts",
-            str(error),
-        ) from error
-    return content
+    return stream.getvalue()
 
 
 def from_bytes(content: bytes) -> dict[str, Any]:

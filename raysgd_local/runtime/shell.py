@@ -69,7 +69,7 @@ class Shell:
         self._sent_bytes = 0
         self._announced = 0
         self._newest_row: RoundRow | None = None
-        self.steps = 0
+        self.steps = self.epochs = 0
 
     def post(self, event: m.Event) -> None:
         """An event from outside the training thread; it is handled at the loop's next call."""
@@ -87,6 +87,7 @@ class Shell:
 
     def begin(self) -> None:
         """Everything is prepared: ask for state."""
+        self.replica.check_registered()
         self._reduction = Reduction(self.replica.averaged(), self._network.allocate, self.place.members)
         self.drive(m.LoopStarted())
         if self.state.round == 0 or not self.order.restore:
@@ -259,6 +260,7 @@ class Shell:
         part = state.samples % self.stepper.epoch_samples / self.stepper.epoch_samples if state.open else 0.0
         return Status(
             epoch=state.epoch + part,
+            epochs=self.epochs,
             round=state.round,
             tau=state.period.tau,
             workers=len(state.left),
