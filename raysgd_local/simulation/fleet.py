@@ -75,6 +75,7 @@ class Fleet:
         while self._finish is None:
             self._happen()
         self.watch.ended(self.controller, self.scenario.loop.samples, bool(self.scenario.loop.early))
+        self._judge(self._finish)
         self._replay()
         return Ended(
             self._finish,
@@ -323,6 +324,20 @@ class Fleet:
     def _cut(self, worker: Worker, fault: Fault) -> None:
         del fault
         worker._leave()
+
+    def _judge(self, finish: c.Finish) -> None:
+        """A run ends for a reason."""
+        fired = {fault.kind for fault in self.fired}
+        calm = self.scenario.noise.delay_s * 100 < 2 and self.scenario.startup_s < 10
+        needs = {"failed": {"error", "nan"}, "interrupted": {"interrupt"}, "lost": fired}
+        if finish.status in needs and not needs[finish.status] & fired and (calm or finish.status != "lost"):
+            violated("9: every run ends for a reason", f"{finish} after {sorted(fired)}")
+        if calm and not fired and self.controller.losses:
+            violated("nobody is given up for nothing", f"{self.controller.losses} workers lost")
+        state = self.controller.books.replicated if self.controller.books else None
+        over = state is not None and (state.stopped or state.epoch == self.scenario.loop.epochs)
+        if finish.status == "finished" and not over:
+            violated("9: every run ends for a reason", f"{finish} at {state}")
 
     def _replay(self) -> None:
         """The same inputs give the same commands."""

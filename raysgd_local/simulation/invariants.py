@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NoReturn
 
 
-class Violated(Exception):
+class Violated(Exception):  # noqa: N818 - what happened, not what went wrong with us
     """An invariant does not hold."""
 
 

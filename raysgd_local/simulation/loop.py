@@ -23,7 +23,7 @@ class Batch:
 class LoopPlan:
     """What the loop does. Workers whose number is in `early` break after `early_batches` batches of an epoch.
 
-    With `samples` of 0 it takes no data from us, and a number of steps that only it knows.
+    Worker 0 asks all to stop at its step `stop_step`. With `samples` of 0 it takes no data from us, and a number of steps that only it knows.
     """
 
     epochs: int = 2
@@ -33,6 +33,7 @@ class LoopPlan:
     early: tuple[int, ...] = ()
     early_batches: int = 1
     own_steps: int = 5
+    stop_step: int = 0
 
 
 class Trainee(Protocol):
@@ -40,6 +41,9 @@ class Trainee(Protocol):
 
     name: str
     member: Member
+    steps: int
+
+    def post(self, event: m.Event) -> None: ...
 
 
 Asks = Iterator[m.Event | Batch]
@@ -79,6 +83,7 @@ def _epoch(plan: LoopPlan, worker: Trainee) -> Asks:
             yield batch
             if worker.member.known.stopped:
                 return
+            _stop(plan, worker)
             yield m.StepDue(len(batch.positions), len(batch.positions))
 
 
@@ -89,7 +94,13 @@ def _own_data(plan: LoopPlan, worker: Trainee) -> Asks:
             return
         if not worker.member.known.open:
             yield m.EpochWanted(0)
+        _stop(plan, worker)
         yield m.StepDue(plan.batch_size, 0)
+
+
+def _stop(plan: LoopPlan, worker: Trainee) -> None:
+    if worker.name == "w0" and worker.steps == plan.stop_step:
+        worker.post(m.StopAsked())
 
 
 class _Dealt:

@@ -89,6 +89,7 @@ def _random_loop(random: Random) -> LoopPlan:
         early=early,
         early_batches=random.randint(0, 3),
         own_steps=random.randint(0, 8),
+        stop_step=random.randint(1, 20) if random.random() < 0.05 else 0,
     )
 
 

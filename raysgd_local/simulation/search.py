@@ -40,7 +40,8 @@ def attempt(scenario: Scenario) -> Ended | str:
         return str(error)
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        return f"{type(error).__name__} in {frame.name}, line {frame.lineno} of {frame.filename.split('/')[-1]}: {error}"
+        place = f"{frame.name}, line {frame.lineno} of {frame.filename.rpartition(chr(47))[2]}"
+        return f"{type(error).__name__} in {place}: {error}"
 
 
 def check(seed: int, faults: int = 8) -> Failure | Ended:
