@@ -172,6 +172,11 @@ class Control:
         return reduce(or_, (c.flags for c in self.members), Flags.NONE)
 
     @cached_property
+    def sick(self) -> tuple[bool, ...]:
+        """By rank, whose state is not finite (gradients that overflowed with the loss scale are no sign of that)."""
+        return tuple(bool(c.flags & Flags.NONFINITE) and not c.flags & Flags.OVERFLOW for c in self.members)
+
+    @cached_property
     def agreed(self) -> bool:
         """Whether all members came with the same committed state (invariant 1)."""
         return len({c.checksum for c in self.members}) == 1

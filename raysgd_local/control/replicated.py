@@ -101,15 +101,15 @@ def _counted(state: Replicated, control: Control) -> Replicated:
         elapsed_s=state.elapsed_s + control.clock_s,
         cursors=tuple(cursor + said.consumed for cursor, _, said in pairs),
         left=tuple(left or bool(said.flags & Flags.LEFT) for _, left, said in pairs),
-        sick=tuple(bool(said.flags & Flags.NONFINITE) for said in control.members),
+        sick=control.sick,
     )
 
 
 def _failure(control: Control, finite: bool) -> str:
     if not control.agreed:
         return "replicas differ: members came to a round with different committed states"
-    if not finite or len(control.ranks(Flags.NONFINITE)) == len(control.members):
-        return "diverged: no worker has a finite state"
+    if not finite or (any(control.sick) and control.weight == 0):
+        return "diverged: no worker that took part in the round has a finite state"
     return ""
 
 

@@ -81,7 +81,7 @@ class Watch:
         order = worker.member.in_force
         if order.view.members[source] != worker.name or not order.replicated.round:
             return
-        if worker.replica.anchor.round != order.replicated.round or worker.member.replicated is None:
+        if worker.member.replicated is None or worker.replica.anchor.round != worker.member.known.round:
             violated("5: no worker without committed state gives state", worker.name)
 
     def wrote(self, name: str, rank: int, shard: Shard) -> None:
