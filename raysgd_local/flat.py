@@ -10,8 +10,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-_CHECKSUM_MODULUS = (1 << 48) - 59
-_ODD_TAIL = 0x9E3779B97F4A7C15
+_PRIME = (1 << 48) - 59  # the largest below 2^48
+_SHARE = 8
+_ROW_BYTES = _SHARE * 4096
+_SAMPLED_FROM_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -103,15 +105,27 @@ def is_bounded(flat: Tensor) -> bool:
 def checksum(flat: Tensor) -> int:
     """48 bits of the content of `flat` (contiguous, 1-D, any type), the same on any machine.
 
-    The sum of its 64-bit words: exact in any order, as fast as reading. It finds accidental differences, not
-    forged or merely permuted content.
+    The sum of its 64-bit words, exact in any order. It finds accidental differences, not forged or merely permuted
+    content. Of a large vector it reads an eighth, in blocks of 4 KB, and the content itself draws which: vectors
+    that went apart differ nearly everywhere, and a single element that differs is found within some rounds.
 
     >>> a = torch.arange(5.0)
     >>> checksum(a) == checksum(a.clone()) != checksum(a + 1)
     True
     """
-    content = flat.view(torch.uint8)
+    aligned = flat.storage_offset() * flat.itemsize % 8 == 0
+    content = (flat if aligned else flat.clone()).view(torch.uint8)
+    rows = content.numel() // _ROW_BYTES if content.numel() >= _SAMPLED_FROM_BYTES else 0
+    blocks = content[: rows * _ROW_BYTES].view(torch.int64).view(rows, _SHARE, _ROW_BYTES // 8 // _SHARE)
+    rest = content[rows * _ROW_BYTES :]
+    words = _sum_of_words(rest)
+    if rows:
+        drawn = (words + int(blocks[0].sum()) + int(blocks[-1].sum())) % _PRIME % _SHARE
+        words += int(blocks[:, drawn].sum())
+    return (words + content.numel()) % (1 << 64) % _PRIME
+
+
+def _sum_of_words(content: Tensor) -> int:
     whole = content.numel() // 8 * 8
-    words = int(content[:whole].view(torch.int64).sum())
     tail = int.from_bytes(bytes(content[whole:].tolist()), "little")
-    return ((words + tail * _ODD_TAIL + content.numel()) % (1 << 64)) % _CHECKSUM_MODULUS
+    return int(content[:whole].view(torch.int64).sum()) + tail

@@ -56,3 +56,20 @@ def test_a_checksum_depends_on_every_element_and_on_the_length(dtype: torch.dtyp
         seen.add(checksum(changed))
     assert len(seen) >= 2 + (numel > 0)
     assert all(0 <= value < 2**48 for value in seen)
+
+
+def test_of_a_large_vector_a_change_everywhere_is_always_seen_and_one_bit_within_some_rounds() -> None:
+    flat = torch.randn(600_001)
+    assert checksum(flat) == checksum(flat.clone())
+    assert checksum(flat) != checksum(flat * (1 + 1e-6))
+    seen = 0
+    for position in range(1_000, 600_000, 6_007):
+        changed = flat.clone()
+        changed[position] = torch.nextafter(flat[position], torch.tensor(9.0))
+        seen += checksum(changed) != checksum(flat)
+    assert seen >= 4
+
+
+def test_a_checksum_does_not_depend_on_where_the_vector_lies() -> None:
+    whole = torch.randn(1001)
+    assert checksum(whole[1:]) == checksum(whole[1:].clone())
