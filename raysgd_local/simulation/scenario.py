@@ -88,7 +88,7 @@ def _random_loop(random: Random) -> LoopPlan:
         evaluates=random.random() < 0.7,
         early=early,
         early_batches=random.randint(0, 3),
-        own_steps=random.randint(0, 8),
+        own_steps=random.randint(1, 8),
         stop_step=random.randint(1, 20) if random.random() < 0.05 else 0,
     )
 
