@@ -22,7 +22,7 @@ from raysgd_local.run_directory import Run
 HERE = Path(__file__).parent
 CONFIG = HERE.parents[1] / "configs" / "fashion.yaml"
 SETTINGS = {
-    "AdaComm": ["algorithm.schedule.kind=adacomm", "algorithm.schedule.interval_s=5"],
+    "AdaComm": ["algorithm.schedule.kind=adacomm"],
     "every step": ["algorithm.schedule.kind=every-step"],
     "fixed, τ = 16": ["algorithm.schedule.kind=fixed", "algorithm.schedule.tau=16"],
 }
