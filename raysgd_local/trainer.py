@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -118,8 +119,9 @@ class LocalSGDTrainer:
         request = self._request
         storage = Storage.at(request.storage, request.filesystem).under(request.name)
         manifest = _manifest(storage, resume)
-        _claim(storage, request, resume)
+        _check_new(storage, request, resume)
         with _cluster(request, address) as own:
+            _claim(storage, request)
             plan = _plan(request, storage, manifest, own)
             outcome = _follow(plan)
         _raise(outcome, storage)
@@ -153,13 +155,23 @@ def _manifest(storage: Storage, resume: str | None) -> dict[str, Any] | None:
     return manifest
 
 
-def _claim(storage: Storage, request: Request, resume: str | None) -> None:
-    """The run directory is new, unless it is gone on with; and it can be written."""
-    try:
+def _check_new(storage: Storage, request: Request, resume: str | None) -> None:
+    """The run directory is new, unless it is gone on with."""
+    with _writable(request):
         if resume is None and storage.exists("config.yaml"):
             hint = "go on with it by resume='auto', or choose another name"
             raise InputError("name", request.name, f"a name that is not in {request.storage} yet", hint)
+
+
+def _claim(storage: Storage, request: Request) -> None:
+    with _writable(request):
         storage.write("config.yaml", request.config_yaml.encode())
+
+
+@contextmanager
+def _writable(request: Request) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise InputError("storage", request.storage, "a place that can be written", str(error)) from error
 
@@ -171,6 +183,7 @@ def _cluster(request: Request, address: str | None) -> Iterator[bool]:
         yield False
         return
     address = address or os.environ.get("RAY_ADDRESS")
+    _check_address(address)
     settings = request.settings
     try:
         if address:
@@ -186,6 +199,17 @@ def _cluster(request: Request, address: str | None) -> Iterator[bool]:
         yield not address
     finally:
         ray.shutdown()
+
+
+def _check_address(address: str | None) -> None:
+    """Raise `InputError` where nobody listens at `host:port`: Ray itself would try for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if not host or "/" in host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError as error:
+        raise InputError("address", address, "the address of a running Ray cluster", str(error)) from error
 
 
 def _plan(request: Request, storage: Storage, manifest: dict[str, Any] | None, own: bool) -> Plan:
@@ -215,7 +239,6 @@ def _plan(request: Request, storage: Storage, manifest: dict[str, Any] | None, o
         resources=Resources(request.cpus, gpus, custom or None),
         storage=storage,
         names=Names(request.method, request.task),
-        config_yaml=request.config_yaml,
         resume=manifest,
     )
 

@@ -40,7 +40,6 @@ class Plan:
     resources: Resources
     storage: Storage
     names: Names
-    config_yaml: str
     resume: dict[str, Any] | None = None
 
 
@@ -135,7 +134,6 @@ class Driver:
 
     def run(self) -> Outcome:
         """The whole run, until it is over; workers are gone when it returns."""
-        self._plan.storage.write("config.yaml", self._plan.config_yaml.encode())
         self._plan.storage.write(self._plan.spec.probe, b"seen")
         self._group = self._make_group(self._plan, self.post)
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
@@ -29,6 +29,7 @@ class Reduction:
         self._make_room(members)
         self._used = self._tried = self._kept_used = 0
         self._checksum = 0
+        self._parts: Iterator[int] = iter(())
 
     def _make_room(self, members: int) -> None:
         numel = self.state.numel + members * self._slot
@@ -51,12 +52,12 @@ class Reduction:
         return self._checksum
 
     def fill(self, mode: Mode, said: Contribution, rank: int) -> Contribution:
-        """Write this member's part. Non-finite state counts for nothing and is told."""
+        """Write this member's part, as far as it is not left to `reduce`. Non-finite state counts for nothing."""
         flat = self._scratch[: self._used]
-        pack = self.state.pack if mode == "parameters" else self.state.pack_gradients
-        if said.weight == 0:
-            flat.zero_()
-        elif not pack(flat, said.weight):
+        pack = self.state.packing if mode == "parameters" else self.state.packing_gradients
+        packing = pack(flat, said.weight)
+        self._parts = packing.parts
+        if not packing.finite:
             said = replace(said, weight=0.0, flags=said.flags | Flags.NONFINITE)
         self._write_slot(flat, said, rank)
         return said
@@ -70,7 +71,7 @@ class Reduction:
     def reduce(self, transport: Transport) -> Control:
         """Sum over all members; every one has the same result."""
         flat, self._tried = self._scratch[: self._used], self._used
-        transport.all_reduce(flat)
+        transport.all_reduce(flat, self._parts)
         return _control(flat, self.state.numel, self._slot)
 
     def finite(self) -> bool:

@@ -15,6 +15,7 @@ import ray
 import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+import raysgd_local
 from raysgd_local.control.controller_events import (
     Arrived,
     CheckpointFailed,
@@ -32,7 +33,7 @@ from raysgd_local.runtime.shell import Place, Shell
 from raysgd_local.runtime.spec import Loop, WorkerSpec
 from raysgd_local.transport.process_group import ProcessGroupNetwork
 
-_OWN_CODE = str(Path(__file__).resolve().parent.parent)
+_NOT_THE_USERS = tuple(str(Path(str(module.__file__)).resolve().parent) for module in (raysgd_local, ray))
 
 
 class RayLink:
@@ -162,8 +163,8 @@ def _open(loop: Loop) -> tuple[Any, dict[str, Any] | None]:
 
 
 def _without_own_frames(error: BaseException) -> str:
-    """The traceback as the user's own code shows it; frames of this package only where there are no others."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_OWN_CODE)]
-    own = traceback.extract_tb(error.__traceback__)
-    lines = traceback.format_list(frames or own) + traceback.format_exception_only(error)
+    """The traceback as the user's own code shows it; our frames and Ray's only where there are no others."""
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if not frame.filename.startswith(_NOT_THE_USERS)]
+    lines = traceback.format_list(theirs or frames) + traceback.format_exception_only(error)
     return "Traceback (most recent call last):\n" + "".join(lines).rstrip()

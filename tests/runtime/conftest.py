@@ -178,7 +178,6 @@ def train_in_threads(tmp_path: Path) -> Callable[..., Finished]:
             resources=Resources(),
             storage=storage,
             names=Names("test", "test"),
-            config_yaml="{}\n",
             resume=resume,
         )
         groups: list[ThreadGroup] = []

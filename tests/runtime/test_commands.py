@@ -1,0 +1,96 @@
+"""The installed command, as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+pytestmark = pytest.mark.ray
+
+COMMAND = [sys.executable, "-m", "raysgd_local.cli", "train"]
+FAST = ["--set", "workers.max=2", "--set", "workers.min=2"]
+
+
+def command(*arguments: str, cluster: str) -> subprocess.Popen[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*COMMAND, *arguments, "--address", cluster],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def wait_for(condition, limit_s: float = 90) -> None:
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.05)
+
+
+def rounds(run: Path) -> int:
+    table = run / "rounds.csv"
+    return len(table.read_text().splitlines()) - 1 if table.exists() else 0
+
+
+def test_digits_are_learnt_and_the_run_directory_is_printed_last(cluster, tmp_path):
+    running = command("--storage", str(tmp_path), "--name", "digits", cluster=cluster)
+    out, err = running.communicate(timeout=200)
+    assert running.returncode == 0, err
+    run = tmp_path / "digits"
+    assert out.splitlines()[-1] == str(run)
+    result = json.loads((run / "result.json").read_text())
+    assert result["status"] == "finished"
+    assert result["eval"]["accuracy"] >= 0.95
+    assert result["samples_lost"] == result["samples_repeated"] == 0
+    taus = pd.read_csv(run / "rounds.csv")["tau"]
+    assert taus.iloc[0] == 16
+    assert taus.min() >= 1
+    assert taus.iloc[-1] < 16  # it adapts
+    assert {p.name for p in run.iterdir()} >= {
+        "config.yaml", "rounds.csv", "evals.csv", "events.jsonl", "result.json", "checkpoints", "report.html", "model.pt"
+    }  # fmt: skip
+
+
+def test_ctrl_c_ends_with_a_checkpoint_and_the_run_goes_on_from_it(cluster, tmp_path):
+    run = tmp_path / "run"
+    running = command(
+        *FAST, "--storage", str(tmp_path), "--name", "run", "--set", "task.epochs=40", cluster=cluster
+    )
+    wait_for(lambda: rounds(run) > 20 or running.poll() is not None)
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 130, err
+    assert f"--resume {run}" in err
+    assert "Traceback" not in err
+    result = json.loads((run / "result.json").read_text())
+    assert result["status"] == "interrupted"
+    assert list((run / "checkpoints").glob("*/manifest.json"))
+
+    again = command("--resume", str(run), cluster=cluster)
+    out, err = again.communicate(timeout=200)
+    assert again.returncode == 0, err
+    assert out.splitlines()[-1] == str(run)
+    result = json.loads((run / "result.json").read_text())
+    assert result["status"] == "finished"
+    assert result["samples"] == 40 * 1437
+    assert result["samples_lost"] == result["samples_repeated"] == 0
+    assert pd.read_csv(run / "rounds.csv")["round"].is_monotonic_increasing
+
+
+def test_an_address_without_a_cluster_is_bad_input(tmp_path):
+    running = command(*FAST, "--storage", str(tmp_path), cluster="127.0.0.1:1")
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 2
+    assert err.strip().splitlines()[-1].startswith("error: address")
+    assert "Traceback" not in err
+    assert list(tmp_path.glob("*/config.yaml")) == []
