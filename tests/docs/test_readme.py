@@ -7,7 +7,7 @@ import re
 import shlex
 
 import pytest
-from pages import ROOT, blocks, run_script
+from pages import ROOT, blocks, run
 
 from raysgd_local import config
 
@@ -22,12 +22,13 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize(("script", "name"), [(0, "demo"), (1, "loop")])
-def test_the_python_of_the_readme_trains(script, name, tmp_path, cluster):
-    accuracy = float(run_script(SCRIPTS[script], tmp_path, cluster).split()[0])
-    result = json.loads((tmp_path / "runs" / name / "result.json").read_text())
+def test_the_python_of_the_readme_trains(script, name, workplace, cluster, capsys):
+    run(SCRIPTS[script], "README.md")
+    accuracy = float(capsys.readouterr().out.splitlines()[-1].split()[0])
+    result = json.loads((workplace / "runs" / name / "result.json").read_text())
     assert result["status"] == "finished"
     assert accuracy == result["eval"]["accuracy"] > 0.85
-    assert (tmp_path / "runs" / name / "model.pt").exists()
+    assert (workplace / "runs" / name / "model.pt").exists()
 
 
 def test_every_script_of_the_readme_is_run():
