@@ -124,7 +124,7 @@ class LocalSGDTrainer:
             _claim(storage, request)
             plan = _plan(request, storage, manifest, own)
             outcome = _follow(plan)
-        _raise(outcome, storage)
+        _raise(outcome, storage, request, fresh=manifest is None)
         return _result(outcome, storage)
 
 
@@ -289,15 +289,21 @@ def _snapshot(glance: Glance) -> Snapshot:
     )
 
 
-def _raise(outcome: Outcome, storage: Storage) -> None:
+def _raise(outcome: Outcome, storage: Storage, request: Request, fresh: bool) -> None:
     finish = outcome.finish
-    if outcome.refused is not None:
-        raise outcome.refused
     if finish.error:
         raise UserCodeError(finish.error, finish.ranks)
     if finish.status == "interrupted":
         print(f"interrupted; go on with: raysgd-local train --resume {storage.root}", file=sys.stderr)
         raise KeyboardInterrupt
+    refused = outcome.refused
+    if finish.status == "unplaced" and refused is None:
+        allowed = "as many workers as the cluster can place"
+        refused = InputError("workers.min", request.settings.workers_min, allowed, finish.reason)
+    if refused is not None:
+        if fresh:  # nothing was trained: a corrected run may have the name
+            storage.filesystem.delete_dir(storage.root)
+        raise refused
     if finish.status != "finished":
         raise RunLostError(finish.reason)
 

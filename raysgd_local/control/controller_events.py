@@ -8,7 +8,7 @@ from typing import Any, Literal
 from raysgd_local.control.protocol import Order, Report
 from raysgd_local.records import EvalRow, RoundRow
 
-Status = Literal["finished", "failed", "interrupted", "lost"]
+Status = Literal["finished", "failed", "interrupted", "lost", "unplaced"]
 
 
 # Events.

@@ -89,6 +89,11 @@ class Controller:
         return tuple(name for name, worker in self.workers.items() if worker.standing in standings)
 
     @property
+    def staying(self) -> int:
+        """How many workers are there or asked for, without those that will leave."""
+        return sum(worker.standing is not Standing.LEAVING for worker in self.workers.values())
+
+    @property
     def members(self) -> tuple[str, ...]:
         """The view's members that are still alive, in rank order."""
         present = self.view.members if self.view else ()

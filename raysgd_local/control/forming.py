@@ -55,14 +55,16 @@ def last_order(turn: Turn, resolution: Resolution, status: Status, reason: str, 
 def _members(turn: Turn, reports: Sequence[Report], resolution: Resolution) -> tuple[str, ...]:
     """Those who stay, in their order, then those who wait, where they may enter.
 
-    If nobody who stays has the newest state, one who wants to leave stays for a round to give it.
+    Who wants to leave stays as long as the run would be too small without, or, for a round, to give the newest
+    state where nobody else has it.
     """
-    staying = [w for w in turn.state.members if turn.state.workers[w].standing is Standing.MEMBER]
-    if not set(staying) & set(resolution.newest):
-        staying = [w for w in turn.state.members if w in staying or w == resolution.newest[0]]
-    if not may_grow(turn, reports):
-        return tuple(staying)
-    joining = turn.state.standing(Standing.READY)
+    members, settings = turn.state.members, turn.state.settings
+    staying = [w for w in members if turn.state.workers[w].standing is Standing.MEMBER]
+    joining = turn.state.standing(Standing.READY) if may_grow(turn, reports) else ()
+    if len(staying) + len(joining) < settings.workers_min:
+        staying = list(members)
+    elif not set(staying) & set(resolution.newest):
+        staying = [w for w in members if w in staying or w == resolution.newest[0]]
     return (*staying, *joining[: max(0, turn.state.settings.workers_max - len(staying))])
 
 
@@ -158,7 +160,8 @@ def _order(turn: Turn, view: View, program: Program, resolution: Resolution | No
 
 def _due_save(turn: Turn, view: View) -> Save | None:
     state = turn.state
-    if state.books is None or not state.saves.due(state.books.replicated, state.settings.checkpoints):
+    urgent = any(state.workers[w].standing is Standing.LEAVING for w in view.members)
+    if state.books is None or not state.saves.due(state.books.replicated, state.settings.checkpoints, urgent):
         return None
     return _begin_save(turn, view, final=False)
 
@@ -195,7 +198,6 @@ def _give(turn: Turn, order: Order, leaving: tuple[str, ...], changed: bool) -> 
     for worker in leaving:
         turn.record("worker_left", worker=worker)
         turn.set(workers={name: w for name, w in turn.state.workers.items() if name != worker})
-        membership.request(turn)
     turn.set(
         phase=Phase.RUNNING,
         view=order.view,

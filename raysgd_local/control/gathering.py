@@ -31,8 +31,7 @@ def _gather(turn: Turn, report: Report) -> None:
         turn.set_timer("arrival", turn.state.settings.timeouts.arrival_s)
     turn.set(arrivals={**turn.state.arrivals, report.worker: report})
     if report.leaving and turn.state.workers[report.worker].standing is Standing.MEMBER:
-        turn.worker(report.worker, standing=Standing.LEAVING)
-        turn.record("drain_notice", worker=report.worker, reason="SIGTERM")
+        membership.leaving(turn, report.worker, "SIGTERM")
     if report.broken:
         membership.break_view(turn, f"{report.worker}: {report.broken}")
 
@@ -131,13 +130,17 @@ def _too_few(turn: Turn, reports: Sequence[Report]) -> bool:
     state = turn.state
     if any(report.taken for report in reports) or not forming.may_grow(turn, reports):
         return False
-    staying = state.standing(Standing.MEMBER, Standing.READY)
-    return len(staying) < state.settings.workers_min
+    return _hands(turn) < state.settings.workers_min
+
+
+def _hands(turn: Turn) -> int:
+    """Who could go on; who wants to leave can as long as it is there."""
+    return len(turn.state.members) + len(turn.state.standing(Standing.READY))
 
 
 def _pause(turn: Turn) -> None:
     state = turn.state
-    have, need = len(state.standing(Standing.MEMBER, Standing.READY)), state.settings.workers_min
+    have, need = _hands(turn), state.settings.workers_min
     turn.set(phase=Phase.PAUSED, paused_since=turn.now)
     turn.record("paused", workers=have, workers_min=need, limit_s=state.settings.timeouts.pause_s)
     turn.set_timer("pause", state.settings.timeouts.pause_s)
@@ -145,7 +148,7 @@ def _pause(turn: Turn) -> None:
 
 def _consider_resuming(turn: Turn) -> None:
     state = turn.state
-    have = len(state.standing(Standing.MEMBER, Standing.READY))
+    have = _hands(turn)
     if have < state.settings.workers_min or state.paused_since is None:
         return
     turn.clear_timer("pause")

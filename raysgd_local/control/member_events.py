@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Literal
 
@@ -220,7 +220,7 @@ class Exchange:
     view: int
     round: int
     kind: Kind
-    said: Contribution = Contribution()
+    said: Contribution = field(default_factory=Contribution)
 
 
 @dataclass(frozen=True)

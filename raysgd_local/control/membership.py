@@ -26,7 +26,7 @@ def start(turn: Turn) -> None:
 
 def refill(turn: Turn) -> None:
     """Ask for workers until there are as many as the run may have."""
-    while len(turn.state.workers) < turn.state.settings.workers_max:
+    while turn.state.staying < turn.state.settings.workers_max:
         request(turn)
 
 
@@ -56,15 +56,12 @@ def progress(turn: Turn, event: Progress) -> None:
 
 
 def start_expired(turn: Turn) -> None:
-    """The fewest workers did not come in time."""
+    """The fewest workers did not come in time: at the start, more were asked for than there can be."""
     settings = turn.state.settings
     ready = len(turn.state.standing(Standing.READY))
-    ending.finish(
-        turn,
-        "lost",
-        f"{ready} of at least {settings.workers_min} workers were ready within {settings.timeouts.start_s:g} s "
-        "(workers.start_timeout_s); the cluster can't place more",
-    )
+    wait_s = settings.timeouts.start_s
+    reason = f"{ready} were ready within {wait_s:g} s (workers.start_timeout_s)"
+    ending.finish(turn, "lost" if turn.state.books else "unplaced", reason)
 
 
 def lose(turn: Turn, worker: str, reason: str, replace: bool = True) -> None:
@@ -86,7 +83,7 @@ def lose(turn: Turn, worker: str, reason: str, replace: bool = True) -> None:
     turn.record("worker_lost", worker=worker, reason=reason)
     if _too_many(turn):
         return
-    if replace:
+    if replace and was is not Standing.LEAVING:
         _replace(turn)
     if was in (Standing.MEMBER, Standing.LEAVING):
         break_view(turn, f"{worker}: {reason}")
@@ -111,7 +108,7 @@ def _replace(turn: Turn) -> None:
 
 
 def respawn(turn: Turn) -> None:
-    if len(turn.state.workers) < turn.state.settings.workers_max:
+    if turn.state.staying < turn.state.settings.workers_max:
         request(turn)
 
 
@@ -139,9 +136,15 @@ def drain(turn: Turn, worker: str, reason: str) -> None:
         turn.do(KillWorker(worker))
         _replace(turn)
         return
+    leaving(turn, worker, reason)
+    ask_yield(turn)
+
+
+def leaving(turn: Turn, worker: str, reason: str) -> None:
+    """A member will be gone after the next boundary; its replacement is asked for now."""
     turn.worker(worker, standing=Standing.LEAVING)
     turn.record("drain_notice", worker=worker, reason=reason)
-    ask_yield(turn)
+    request(turn)
 
 
 def ask_yield(turn: Turn) -> None:

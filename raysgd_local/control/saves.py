@@ -86,12 +86,15 @@ class Saves:
     writing: dict[str, Writing] = field(default_factory=dict)
     published: tuple[Snapshot, ...] = ()
     epoch: int = 0
+    round: int = 0
     elapsed_s: float = 0.0
 
-    def due(self, state: Replicated, policy: CheckpointPolicy) -> bool:
-        """Whether the policy asks for a checkpoint now (one at a time)."""
+    def due(self, state: Replicated, policy: CheckpointPolicy, urgent: bool = False) -> bool:
+        """Whether the policy asks for a checkpoint now (one at a time), or those who have the state will leave."""
         if self.writing:
             return False
+        if urgent and state.round > self.round:
+            return True
         by_epoch = policy.every_epochs is not None and state.epoch - self.epoch >= policy.every_epochs
         by_time = policy.every_s is not None and state.elapsed_s - self.elapsed_s >= policy.every_s
         return by_epoch or by_time
@@ -102,6 +105,7 @@ class Saves:
             count=self.count + 1,
             writing={**self.writing, snapshot.name: Writing(snapshot, final=final)},
             epoch=snapshot.replicated.epoch,
+            round=snapshot.replicated.round,
             elapsed_s=snapshot.replicated.elapsed_s,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raysgd_local.control import ending, membership
-from raysgd_local.control.controller_state import Phase, Turn
+from raysgd_local.control.controller_state import Phase, Standing, Turn
 
 
 def stop(turn: Turn, reason: str) -> None:
@@ -41,7 +41,8 @@ def user_error(turn: Turn, worker: str, traceback: str) -> None:
 def errors_gathered(turn: Turn) -> None:
     """Replace the workers that raised, unless there were too many such errors or nobody is left without."""
     state = turn.state
-    if _failed(turn) or not state.members:
+    left = state.standing(Standing.UP, Standing.READY, Standing.MEMBER, Standing.LEAVING)
+    if _failed(turn) or not left:
         traceback, ranks = max(state.errors.items(), key=lambda item: len(item[1]))
         ranks = tuple(sorted(ranks))
         ending.finish(turn, "failed", "user code raised an exception", traceback, ranks)

@@ -217,7 +217,7 @@ class Driver:
             self._files.copy_out()
 
     def _close(self) -> Outcome:
-        finish = self._finish or c.Finish("failed", "refused")
+        finish = self._finish or c.Finish("unplaced", "a worker refused the input")
         content = result(self._files, self._controller.books, finish, self._plan.names)
         self._files.event("ended", status=finish.status, reason=finish.reason)
         self._files.write("result.json", json.dumps(content, indent=1))

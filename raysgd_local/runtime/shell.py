@@ -9,7 +9,7 @@ import math
 import queue
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -45,7 +45,7 @@ class Place:
     worker: str
     seed: int = 0
     storage: Storage | None = None
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     lr_scaling: Scaling = "none"
     optimizer_state: OptimizerState = "keep"
     members: int = 1

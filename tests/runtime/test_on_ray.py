@@ -20,7 +20,8 @@ from torch.utils.data import TensorDataset
 
 import raysgd_local
 from raysgd_local import Algorithm, EveryStep, FixedPeriod, LocalSGDTrainer
-from raysgd_local.errors import InputError, RunLostError, UserCodeError
+from raysgd_local.errors import InputError, UserCodeError
+from raysgd_local.runtime.storage import Storage
 
 pytestmark = pytest.mark.ray
 
@@ -156,8 +157,25 @@ def test_more_workers_than_the_cluster_can_have_is_told_after_the_stated_wait(cl
     settings = run._request.settings
     timeouts = replace(settings.timeouts, start_s=5)
     run._request = replace(run._request, settings=replace(settings, timeouts=timeouts))
-    with pytest.raises(RunLostError, match="start_timeout_s"):
+    with pytest.raises(InputError, match=r"workers.min: 1000.*within 5 s \(workers.start_timeout_s\)"):
         run.fit()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_worker_that_does_not_share_the_storage_is_told(cluster, tmp_path, monkeypatch):
+    """The driver's probe is taken away, as it is for a worker on a machine with another disk."""
+    run = trainer(failing_loop, tmp_path)
+    monkeypatch.setattr("raysgd_local.trainer.launch", launch_elsewhere)
+    with pytest.raises(InputError, match=r"storage: .*a path that the driver and all workers share"):
+        run.fit()
+    assert not (tmp_path / "run").exists()
+
+
+def launch_elsewhere(plan):
+    from raysgd_local.runtime.driver import launch
+
+    elsewhere = Storage.at(f"{plan.storage.root}-of-the-workers")
+    return launch(replace(plan, spec=replace(plan.spec, storage=elsewhere)))
 
 
 def test_a_run_directory_that_exists_is_refused(cluster, tmp_path):

@@ -25,10 +25,10 @@ class Period:
 class Observation:
     """What all members know alike after a committed round: reduced values only, no one's own clock.
 
-    `loss` is the round's mean training loss over its `round_samples` (those of workers whose state is finite); `samples` and `steps` are
-    totals over all workers since the run began, `epoch` the one (from 0) that the next round is in, `elapsed_s`
-    training time, `lr_decay` the learning-rate schedule's decay factor alone (no warm-up, no scaling with workers;
-    1 at the start).
+    `loss` is the round's mean training loss over its `round_samples` (those of workers whose state is finite);
+    `samples` and `steps` are totals over all workers since the run began, `epoch` the one (from 0) that the next
+    round is in, `elapsed_s` training time, `lr_decay` the learning-rate schedule's decay factor alone (no warm-up,
+    no scaling with workers; 1 at the start).
     """
 
     round: int
