@@ -19,9 +19,12 @@ from raysgd_local.control.saves import Snapshot
 
 
 def may_grow(turn: Turn, reports: Sequence[Report]) -> bool:
-    """Joiners enter where members equal the anchor and an epoch is, or is about to be, open."""
+    """Joiners enter where members equal the anchor and an epoch is, or is about to be, open.
+
+    Once training is stopped there is nothing to join: members go on to their last evaluation, a joiner's loop ends.
+    """
     books = turn.state.books
-    if books is None or not boundary.level(reports):
+    if books is None or books.replicated.stopped or not boundary.level(reports):
         return False
     return books.replicated.open or boundary.opening(reports, books.replicated) is not None
 

@@ -158,6 +158,7 @@ def _ask(member: Member, event: Event) -> Result:
 
 
 def _step(member: Member, samples: int, consumed: int) -> Result:
+    step = LocalStep(pending=member.samples)
     member = replace(
         member,
         want=Want.STEP,
@@ -168,7 +169,7 @@ def _step(member: Member, samples: int, consumed: int) -> Result:
     if member.known.period.mode == "gradients":
         return _resume(member)
     member, commands = _resume(member)
-    return member, (LocalStep(), *commands)
+    return member, (step, *commands)
 
 
 def _resume(member: Member) -> Result:

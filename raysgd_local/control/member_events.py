@@ -210,7 +210,9 @@ class CopyState:
 
 @dataclass(frozen=True)
 class LocalStep:
-    """Take the optimizer step alone."""
+    """Take the optimizer step alone; `pending` samples came before it in the open round."""
+
+    pending: int = 0
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from raysgd_local.errors import CheckpointError
 from raysgd_local.records import from_plain, to_plain
 
 SCHEMA = 1
+URGENT_EVERY_S = 5.0
+"""How much training is lost at most when all who have the state leave at an announced time."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class Saves:
         """Whether the policy asks for a checkpoint now (one at a time), or those who have the state will leave."""
         if self.writing:
             return False
-        if urgent and state.round > self.round:
+        if urgent and state.round > self.round and state.elapsed_s - self.elapsed_s >= URGENT_EVERY_S:
             return True
         by_epoch = policy.every_epochs is not None and state.epoch - self.epoch >= policy.every_epochs
         by_time = policy.every_s is not None and state.elapsed_s - self.elapsed_s >= policy.every_s

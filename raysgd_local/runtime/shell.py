@@ -90,8 +90,12 @@ class Shell:
         self.replica.check_registered()
         self._reduction = Reduction(self.replica.averaged(), self._network.allocate, self.place.members)
         self.drive(m.LoopStarted())
-        if self.state.round == 0 or not self.order.restore:
-            seed_generators(self.place.seed, self.order.incarnation, self.order.view.number, self.member.rank)
+        if not self.order.restore:
+            self._seed()
+
+    def _seed(self) -> None:
+        """A stream of random numbers of its own for every worker that enters."""
+        seed_generators(self.place.seed, self.order.incarnation, self.order.view.number, self.member.rank)
 
     def drive(self, event: m.Event) -> None:
         """Feed the member an event and run its commands until it hands control back to the loop."""
@@ -112,8 +116,9 @@ class Shell:
     def _run(self, command: m.Command) -> m.Event | None:
         """Do what one command says; None where the member waits for no answer."""
         match command:
-            case m.LocalStep():
-                self.stepper.step(self.state, self.member.samples)
+            case m.LocalStep(pending):
+                workers = len(self.state.left)
+                self.stepper.step(self.state.samples + pending * workers, workers)
             case m.Exchange(kind="evaluation"):
                 return self._awaited(lambda: self._evaluate(command))
             case m.Exchange():
@@ -146,7 +151,8 @@ class Shell:
             case m.Connect(view, rank, world_size):
                 self._connect(view, rank, world_size)
             case m.Heal(source, behind, mode):
-                self._reducing.heal(self._connected, source, behind, mode, self._joint_step)
+                before = self.state  # a healed member still stands before the round that it missed
+                self._reducing.heal(self._connected, source, behind, mode, lambda c: self._joint_step(before, c))
                 self.loss.reset()
             case m.Transfer(source, receive):
                 transfer.give_state(self._connected, source, receive, self.replica)
@@ -173,6 +179,7 @@ class Shell:
         if self.place.storage is None:
             raise RuntimeError("a run without storage has no checkpoints")
         world_size = len(self.order.view.members)
+        self._seed()
         snapshots.load(self.place.storage, name, self.replica, self.member.rank, world_size)
         self._reducing.state.rebase()
 
@@ -195,8 +202,8 @@ class Shell:
             loss_sum=self.loss.value(),
             compute_s=compute_s,
             clock_s=clock_s,
-            lr=self.stepper.lr(self.state),
-            lr_decay=self.stepper.rates(self.state).decay,
+            lr=self.stepper.lr(self.state.samples, len(self.state.left)),
+            lr_decay=self.stepper.rates(self.state.samples, len(self.state.left)).decay,
             scale=self.stepper.scale,
             wire_bytes=self._take_sent(),
             checksum=self._reducing.checksum,
@@ -204,7 +211,8 @@ class Shell:
         )
 
     def _commit(self, mode: Mode, control: Control) -> None:
-        self._reducing.commit(mode, control, self._joint_step)
+        before = replace(self.state, samples=self.state.samples - control.samples)
+        self._reducing.commit(mode, control, lambda c: self._joint_step(before, c))
         self.loss.reset()
         self.stepper.committed(mode, control)
         view = self.order.view.number
@@ -212,8 +220,8 @@ class Shell:
             self._announced = view
             self._link.formed(view, self.state.round, self.steps)
 
-    def _joint_step(self, control: Control) -> None:
-        self.stepper.joint_step(self.state, control)
+    def _joint_step(self, before: Replicated, control: Control) -> None:
+        self.stepper.joint_step(before.samples, len(control.members), control)
 
     def _evaluate(self, command: m.Exchange) -> m.Event:
         began_s = self.watch.now()

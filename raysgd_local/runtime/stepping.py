@@ -11,7 +11,6 @@ from torch import nn
 from raysgd_local.algorithms.learning_rate import LearningRate, Scaling, scale
 from raysgd_local.algorithms.schedules.base import Mode
 from raysgd_local.control.exchange import Control, Flags
-from raysgd_local.control.replicated import Replicated
 from raysgd_local.runtime.replica import Prepared, Replica
 
 Decay = Callable[[float], float]
@@ -40,28 +39,27 @@ class Stepper:
         self._good_steps = 0
         self._unscaled = False
 
-    def rates(self, state: Replicated, pending: int = 0) -> Rates:
-        """The rates at this point: committed samples, and what the open round adds if all took as many steps."""
-        workers = len(state.left)
-        epochs = (state.samples + pending * workers) / self.epoch_samples
+    def rates(self, samples: int, workers: int) -> Rates:
+        """The rates after `samples` of all workers; those of the open round as if all took as many steps."""
+        epochs = samples / self.epoch_samples
         if isinstance(self.schedule, LearningRate):
             other = self.schedule.warmup(epochs, self._lr_scaling, workers)
             return Rates(self.schedule.decay(epochs), other)
         return Rates(self.schedule(epochs), scale(self._lr_scaling, workers))
 
-    def lr(self, state: Replicated) -> float:
+    def lr(self, samples: int, workers: int) -> float:
         """The first parameter group's rate, for the tables."""
-        return self._replica.optimizers[0].base_lrs[0] * self.rates(state).factor
+        return self._replica.optimizers[0].base_lrs[0] * self.rates(samples, workers).factor
 
     @property
     def scale(self) -> float:
         scaler = self._replica.scaler
         return float(scaler.get_scale()) if scaler is not None else 0.0
 
-    def step(self, state: Replicated, pending: int) -> None:
+    def step(self, samples: int, workers: int) -> None:
         """One local step; in mixed precision an overflow skips it, on this worker alone."""
         overflow = self.unscale()
-        self._step(state, pending, skip=overflow)
+        self._step(samples, workers, skip=overflow)
         self._rescale(overflow)
 
     def unscale(self) -> bool:
@@ -76,15 +74,15 @@ class Stepper:
         self.flags = Flags.OVERFLOW if overflow else Flags.NONE
         return overflow
 
-    def joint_step(self, state: Replicated, control: Control) -> None:
+    def joint_step(self, samples: int, workers: int, control: Control) -> None:
         """The step on the reduced gradients; if they overflowed anywhere, nobody takes it."""
         overflow = bool(control.flags & Flags.OVERFLOW)
         self.unscale()  # without a batch of its own there is nothing to unscale, but its scaler goes along
-        self._step(state, 0, skip=overflow)
+        self._step(samples, workers, skip=overflow)
         self._rescale(overflow)
 
-    def _step(self, state: Replicated, pending: int, skip: bool) -> None:
-        factor = self.rates(state, pending).factor
+    def _step(self, samples: int, workers: int, skip: bool) -> None:
+        factor = self.rates(samples, workers).factor
         for prepared in self._replica.optimizers:
             if not skip:
                 self._step_one(prepared, factor)

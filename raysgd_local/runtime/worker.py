@@ -24,7 +24,7 @@ from raysgd_local.control.controller_events import (
     UserError,
     WorkerUp,
 )
-from raysgd_local.control.member_events import Cut, LeaveAsked, YieldAsked
+from raysgd_local.control.member_events import Cut, YieldAsked
 from raysgd_local.control.protocol import Order, Report
 from raysgd_local.errors import InputError
 from raysgd_local.runtime.context import TrainContext, present, run_loop
@@ -138,9 +138,6 @@ class Worker:
 
     def cut(self, view: int, why: str) -> None:
         self._shell.post(Cut(view, why))
-
-    def leave(self) -> None:
-        self._shell.post(LeaveAsked())
 
 
 def node_address() -> str:

@@ -250,3 +250,51 @@ def test_evaluation_is_the_mean_over_all_samples_whatever_the_slices(train_in_th
     assert len(found) == 3
     for ours, whole in found:
         assert ours == pytest.approx(whole, rel=1e-6)
+
+
+def test_the_learning_rate_follows_all_workers_samples_from_before_the_step(train_in_threads):
+    data, seen = regression(80), {}
+
+    def loop():
+        ctx = raysgd_local.get_context()
+        model = ctx.prepare_model(copy.deepcopy(two_layers()))
+        optimizer = ctx.prepare_optimizer(torch.optim.SGD(model.parameters(), lr=1.0))
+        ctx.prepare_scheduler(lambda epochs: 1.0 - epochs / 8)
+        rates = seen.setdefault(ctx._shell.place.worker, [])
+        for _ in ctx.epochs(2):
+            for x, y in ctx.batches(data, batch_size=10):
+                loss = 0 * F.mse_loss(model(x), y)
+                loss.backward()
+                ctx.step(loss)
+                rates.append(optimizer.param_groups[0]["lr"])
+
+    for schedule in (FixedPeriod(3), EveryStep()):
+        seen.clear()
+        train_in_threads(loop, workers=2, schedule=schedule, name=type(schedule).__name__)
+        for rates in seen.values():  # a step of both workers is a quarter of an epoch
+            assert rates == pytest.approx([1.0 - step * 0.25 / 8 for step in range(8)])
+
+
+def test_a_worker_whose_state_is_not_finite_is_left_out_and_healed(train_in_threads):
+    data = regression(64, torch.float32)
+
+    def loop():
+        ctx = raysgd_local.get_context()
+        model = ctx.prepare_model(nn.Linear(5, 2))
+        ctx.prepare_optimizer(torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9))
+        for epoch in ctx.epochs(3):
+            for number, (x, y) in enumerate(ctx.batches(data, batch_size=8)):
+                loss = F.mse_loss(model(x), y)
+                loss.backward()
+                if (epoch, number, ctx.rank) == (1, 1, 1):
+                    model.weight.grad.fill_(torch.nan)
+                ctx.step(loss)
+
+    done = train_in_threads(loop, workers=2, schedule=FixedPeriod(2))
+    assert done.result["status"] == "finished", done.outcome.finish
+    assert all(torch.isfinite(t).all() for model in done.models() for t in model)
+    momenta = [
+        [s["momentum_buffer"] for s in shell.replica.optimizers[0].optimizer.state.values()]
+        for shell in done.group.shells.values()
+    ]
+    assert all(torch.isfinite(buffer).all() for buffers in momenta for buffer in buffers)
