@@ -61,6 +61,7 @@ class Fleet:
         self._generation = 0
         self._zombies: dict[str, float] = {}
         self._manifests: dict[str, str] = {}
+        self._orphans: set[str] = set()
         self._journal: list[tuple[c.Event, float, tuple[c.Command, ...]]] = []
         self._journal_began = self.controller
         self._unpublished = False
@@ -252,7 +253,10 @@ class Fleet:
         if generation != self._generation:
             return
         self._manifests[name] = json.dumps(manifest)
-        self.watch.checkpoint(snapshot_of(json.loads(self._manifests[name]), self._schedule))
+        if name in self.controller.saves.writing:
+            self.watch.checkpoint(snapshot_of(json.loads(self._manifests[name]), self._schedule))
+        else:
+            self._orphans.add(name)
         self._at(self._delay_s(), lambda: self._hear(c.CheckpointPublished(name), generation))
 
     @property
@@ -295,7 +299,8 @@ class Fleet:
         self.workers.clear()
         self._said.clear()
         self._journal.clear()
-        newest = self._manifests[max(self._manifests)] if self._manifests else None
+        good = sorted(set(self._manifests) - self._orphans)
+        newest = self._manifests[good[-1]] if good else None
         resume = None if newest is None else snapshot_of(json.loads(newest), self._schedule)
         self.controller = self._journal_began = begin(self.scenario.settings, resume)
         self.watch.restarted()

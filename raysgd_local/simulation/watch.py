@@ -213,8 +213,8 @@ class Watch:
         if controller.phase in (Phase.ENDED, Phase.FINISHING) or controller.stop or controller.errors:
             return
         waiting = sum(name.startswith("respawn") for name in controller.timers)
-        if not len(controller.workers) <= controller.settings.workers_max <= len(controller.workers) + waiting:
-            have = len(controller.workers)
+        have = controller.staying
+        if not have <= controller.settings.workers_max <= have + waiting:
             violated("as many workers as the run may have are asked for", f"{have} and {waiting} to come")
 
     def checkpoint(self, snapshot: Snapshot) -> None:
