@@ -1,0 +1,154 @@
+"""What a training loop may and may not ask of its context."""
+
+from __future__ import annotations
+
+import pytest
+import raysgd_local
+import torch
+from raysgd_local.errors import InputError, UsageError
+from raysgd_local.runtime.alone import alone
+from torch import nn
+from torch.utils.data import IterableDataset, TensorDataset
+
+DATA = TensorDataset(torch.randn(20, 3))
+
+
+@pytest.fixture
+def ctx():
+    return alone()
+
+
+def prepared(ctx):
+    model = ctx.prepare_model(nn.Linear(3, 1))
+    ctx.prepare_optimizer(torch.optim.SGD(model.parameters(), lr=0.1))
+    return model
+
+
+def test_everything_is_prepared_before_the_first_epoch(ctx):
+    model = prepared(ctx)
+    for _ in ctx.epochs(1):
+        for prepare in (
+            lambda: ctx.prepare_model(model),
+            lambda: ctx.prepare_optimizer(torch.optim.SGD(model.parameters(), lr=1)),
+            lambda: ctx.prepare_scheduler(lambda epochs: 1.0),
+            lambda: ctx.register("x", model),
+        ):
+            with pytest.raises(UsageError, match="before the first ctx.epochs"):
+                prepare()
+
+
+def test_an_epoch_needs_a_model_and_an_optimizer(ctx):
+    with pytest.raises(UsageError, match="prepare_model and ctx.prepare_optimizer"):
+        next(iter(ctx.epochs(1)))
+
+
+def test_batches_come_once_an_epoch_and_not_before_one(ctx):
+    prepared(ctx)
+    with pytest.raises(UsageError, match="loop over ctx.epochs"):
+        ctx.batches(DATA, batch_size=4)
+    for _ in ctx.epochs(1):
+        ctx.batches(DATA, batch_size=4)
+        with pytest.raises(UsageError, match="once an epoch"):
+            ctx.batches(DATA, batch_size=4)
+
+
+def test_batches_of_an_epoch_that_was_left_give_nothing_more(ctx):
+    prepared(ctx)
+    for _ in ctx.epochs(1):
+        batches = ctx.batches(DATA, batch_size=4)
+        next(batches)
+        ctx.evaluate(lambda model, batch: model(batch[0]).mean(), DATA)
+        with pytest.raises(UsageError, match="left"):
+            next(batches)
+
+
+def test_a_step_says_how_many_samples_it_is_over(ctx):
+    model = prepared(ctx)
+    for _ in ctx.epochs(1):
+        loss = model(torch.randn(2, 3)).mean()
+        loss.backward()
+        with pytest.raises(UsageError, match="samples="):
+            ctx.step(loss)
+        ctx.step(loss, samples=2)
+
+
+@pytest.mark.parametrize("option", ["shuffle", "sampler", "drop_last", "batch_sampler"])
+def test_which_samples_come_when_is_not_the_users_to_say(ctx, option):
+    prepared(ctx)
+    for _ in ctx.epochs(1):
+        with pytest.raises(InputError, match=option):
+            ctx.batches(DATA, batch_size=4, **{option: True})
+
+
+def test_an_iterable_data_set_is_refused_with_the_reason(ctx):
+    class Endless(IterableDataset):
+        def __iter__(self):
+            return iter(())
+
+    prepared(ctx)
+    for _ in ctx.epochs(1):
+        with pytest.raises(InputError, match="can't be dealt"):
+            ctx.batches(Endless(), batch_size=4)
+
+
+def test_registered_state_that_would_need_unpickling_is_refused(ctx):
+    class Odd:
+        def state_dict(self):
+            return {"object": DATA}
+
+        def load_state_dict(self, state):
+            raise NotImplementedError
+
+    prepared(ctx)
+    ctx.register("odd", Odd())
+    with pytest.raises(InputError, match="odd"):
+        next(iter(ctx.epochs(1)))
+
+
+def test_stop_ends_batches_and_epochs(ctx):
+    model = prepared(ctx)
+    steps = 0
+    for _ in ctx.epochs(5):
+        for (x,) in ctx.batches(DATA, batch_size=4):
+            loss = model(x).mean()
+            loss.backward()
+            ctx.stop()
+            ctx.step(loss)
+            steps += 1
+    assert ctx.stopping
+    assert steps == 1
+
+
+def test_an_epoch_whose_body_does_nothing_is_counted(ctx):
+    prepared(ctx)
+    assert list(ctx.epochs(3)) == [0, 1, 2]
+
+
+def test_augmentation_of_a_sample_depends_on_seed_epoch_and_index_alone(ctx):
+    class Noisy(torch.utils.data.Dataset):
+        def __len__(self):
+            return 12
+
+        def __getitem__(self, index):
+            return index, torch.rand(())
+
+    def drawn(batch_size, workers):
+        ctx = alone(seed=5)
+        model = prepared(ctx)
+        found = {}
+        for epoch in ctx.epochs(2):
+            for indices, noise in ctx.batches(Noisy(), batch_size=batch_size, num_workers=workers):
+                found |= {(epoch, int(i)): float(n) for i, n in zip(indices, noise, strict=True)}
+                loss = model(torch.randn(1, 3)).mean()
+                loss.backward()
+                ctx.step(loss)
+        return found
+
+    one = drawn(batch_size=4, workers=0)
+    assert len(one) == len(set(one.values())) == 24
+    assert drawn(batch_size=3, workers=2) == one
+
+
+def test_get_context_without_a_run_is_one_worker():
+    ctx = raysgd_local.get_context()
+    assert ctx is raysgd_local.get_context()
