@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from raysgd_local.flat import FlatLayout, pack, unpack
+from raysgd_local.flat import FlatLayout, unpack
 
 
 class Gradients:
@@ -18,16 +18,15 @@ class Gradients:
 
     def __init__(self, parameters: Sequence[nn.Parameter], layout: FlatLayout) -> None:
         self._parameters, self._layout = list(parameters), layout
-        self.presence_numel = len(self._parameters)
+        self.numel = len(self._parameters)  # of the presence
 
-    def pack(self, flat: Tensor, presence: Tensor, weight: float) -> None:
-        pieces = self._layout.views(flat)
-        here = [p.grad is not None for p in self._parameters]
-        pack([piece for piece, has in zip(pieces, here, strict=True) if has], self._own(), weight)
-        for piece, has in zip(pieces, here, strict=True):
-            if not has:
-                piece.zero_()
-        presence.copy_(torch.tensor(here, dtype=presence.dtype))
+    def own(self) -> list[Tensor | None]:
+        """Dense and real, for each parameter; None where this member has none."""
+        return [None if p.grad is None else _dense(p.grad) for p in self._parameters]
+
+    def pack(self, flat: Tensor, weight: float) -> None:  # noqa: ARG002
+        """Which of them are here. Counted, not weighted."""
+        flat.copy_(torch.tensor([p.grad is not None for p in self._parameters], dtype=flat.dtype))
 
     def install(self, flat: Tensor, presence: Tensor, total: float) -> None:
         somewhere = [count > 0 for count in presence.tolist()]
@@ -37,9 +36,9 @@ class Gradients:
             elif parameter.grad is None or parameter.grad.is_sparse:
                 parameter.grad = torch.empty_like(parameter)
         pieces = [piece for piece, wanted in zip(self._layout.views(flat), somewhere, strict=True) if wanted]
-        unpack(pieces, self._own(), total)
+        unpack(pieces, [gradient for gradient in self.own() if gradient is not None], total)
 
-    def _own(self) -> list[Tensor]:
-        found = [p.grad for p in self._parameters if p.grad is not None]
-        dense = [gradient.to_dense() if gradient.is_sparse else gradient for gradient in found]
-        return [torch.view_as_real(gradient) if gradient.is_complex() else gradient for gradient in dense]
+
+def _dense(gradient: Tensor) -> Tensor:
+    dense = gradient.to_dense() if gradient.is_sparse else gradient
+    return torch.view_as_real(dense) if dense.is_complex() else dense

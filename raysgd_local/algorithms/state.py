@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, cast, get_args
 
 import torch
@@ -14,21 +14,26 @@ from raysgd_local.algorithms.batchnorm import PooledStatistics, statistics_layer
 from raysgd_local.algorithms.buffers import IntegerBuffers, MeanBuffers, buffers_by_rule, explicit_names
 from raysgd_local.algorithms.gradients import Gradients
 from raysgd_local.algorithms.optimizer_state import AveragedOptimizers
+from raysgd_local.algorithms.packing import Packing, Parts
 from raysgd_local.algorithms.snapshot import on_cpu
 from raysgd_local.errors import InputError, UsageError, nearest
-from raysgd_local.flat import FlatLayout, checksum, is_bounded, pack, unpack
+from raysgd_local.flat import FlatLayout, are_bounded, checksum, is_bounded, unpack
 
 __all__ = ["OptimizerPolicy", "ReplicaState", "checksum"]
 
 OptimizerPolicy = Literal["keep", "reset", "average"]
 
 
-class _Section(Protocol):
-    """A stretch of the flat vector: weighted sums in, the weighted mean out."""
+class _Packed(Protocol):
+    """A stretch of the flat vector."""
 
     numel: int
 
     def pack(self, flat: Tensor, weight: float) -> None: ...
+
+
+class _Section(_Packed, Protocol):
+    """Weighted sums in, the weighted mean out."""
 
     def install(self, flat: Tensor, total: float) -> None: ...
 
@@ -84,8 +89,9 @@ class ReplicaState:
         averaged = self._optimizers if optimizer_state == "average" else []
         self._averaged = AveragedOptimizers(averaged, self.dtype)
         self._gradients = Gradients(self._parameters, self._layout)
+        self._parts = Parts(self._layout)
         self._tail = self._layout.numel + self._statistics.numel + self._mean.numel
-        self.numel = self._tail + max(self._averaged.numel, self._gradients.presence_numel)
+        self.numel = self._tail + max(self._averaged.numel, self._gradients.numel)
 
     def _collect_buffers(self, rules: Mapping[str, str]) -> None:
         explicit = explicit_names(self._model, rules)
@@ -95,20 +101,24 @@ class ReplicaState:
         self._mean = MeanBuffers(found["mean"])
         self._integers = IntegerBuffers(found["max"], found["same"])
 
-    @torch.no_grad()
     def pack(self, flat: Tensor, weight: float) -> bool:
         """Write `weight` × state into `flat[:numel]`. If that is not finite (`is_bounded`): zeros, and False.
 
         A weight of 0 writes zeros, whatever the state is.
         """
+        return self.packing(flat, weight).complete()
 
-        def write(own: Tensor) -> None:
-            pack(self._layout.views(own[: self._layout.numel]), _real(self._parameters), weight)
-            used = self._tail + self._averaged.numel
-            self._averaged.pack(own[self._tail : used], weight)
-            own[used:].zero_()
+    def packing(self, flat: Tensor, weight: float) -> Packing:
+        """`pack` in parts: whether it is finite is known at once, the parameters are written as parts are drawn."""
+        return self._packing(flat, weight, _real(self._parameters), self._averaged)
 
-        return self._fill(flat, weight, write)
+    def pack_gradients(self, flat: Tensor, weight: float) -> bool:
+        """Like `pack`, with gradients in the place of parameters. Needs no more than `numel` elements either."""
+        return self.packing_gradients(flat, weight).complete()
+
+    def packing_gradients(self, flat: Tensor, weight: float) -> Packing:
+        """`pack_gradients` in parts."""
+        return self._packing(flat, weight, self._gradients.own(), self._gradients)
 
     @torch.no_grad()
     def install(self, flat: Tensor, total_weight: float) -> None:
@@ -124,20 +134,9 @@ class ReplicaState:
                 optimizer.state.clear()
 
     @torch.no_grad()
-    def pack_gradients(self, flat: Tensor, weight: float) -> bool:
-        """Like `pack`, with gradients in the place of parameters. Needs no more than `numel` elements either."""
-
-        def write(own: Tensor) -> None:
-            used = self._tail + self._gradients.presence_numel
-            self._gradients.pack(own[: self._layout.numel], own[self._tail : used], weight)
-            own[used:].zero_()
-
-        return self._fill(flat, weight, write)
-
-    @torch.no_grad()
     def install_gradients(self, flat: Tensor, total_weight: float) -> None:
         """Put the mean gradients into `.grad`. After the optimizer's step follows `install_buffers`."""
-        presence = flat[self._tail : self._tail + self._gradients.presence_numel]
+        presence = flat[self._tail : self._tail + self._gradients.numel]
         self._gradients.install(flat[: self._layout.numel], presence, total_weight)
 
     @torch.no_grad()
@@ -197,18 +196,26 @@ class ReplicaState:
             optimizer.load_state_dict(state)
         self._statistics.rebase(snapshot["statistics"])
 
-    def _fill(self, flat: Tensor, weight: float, write: Callable[[Tensor], None]) -> bool:
+    @torch.no_grad()
+    def _packing(self, flat: Tensor, weight: float, leading: Sequence[Tensor | None], tail: _Packed) -> Packing:
+        """Buffers and tail now, for they are few; the leading tensors when asked for."""
         own = flat[: self.numel]
-        if weight == 0:
-            own.zero_()
-            return True
-        write(own)
-        for section, begin in self._buffer_sections():
-            section.pack(own[begin : begin + section.numel], weight)
-        if is_bounded(own):
-            return True
+        if weight and self._pack_rest(own[self._layout.numel :], weight, tail):
+            present = [tensor for tensor in leading if tensor is not None]
+            if are_bounded(present, weight, self.dtype):
+                return Packing(True, self._parts.write(own, leading, weight))
         own.zero_()
-        return False
+        return Packing(weight == 0, self._parts.ends())
+
+    def _pack_rest(self, rest: Tensor, weight: float, tail: _Packed) -> bool:
+        """What follows the leading tensors; False if it is not finite."""
+        for section, begin in self._buffer_sections():
+            start = begin - self._layout.numel
+            section.pack(rest[start : start + section.numel], weight)
+        start = self._tail - self._layout.numel
+        tail.pack(rest[start : start + tail.numel], weight)
+        rest[start + tail.numel :].zero_()
+        return is_bounded(rest)
 
     def _buffer_sections(self) -> list[tuple[_Section, int]]:
         begin = self._layout.numel

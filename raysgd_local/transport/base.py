@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol
 
 import torch
@@ -22,9 +23,13 @@ class Transport(Protocol):
         """Where the tensors handed to the collectives must live."""
         ...
 
-    def all_reduce(self, flat: torch.Tensor) -> None:
+    def all_reduce(self, flat: torch.Tensor, ready: Iterable[int] = ()) -> None:
         """Sum `flat` (contiguous, 1-D, float32 or float64) over all members, in place; the result is
-        bit-identical on all of them."""
+        bit-identical on all of them.
+
+        `flat` may still be in the making: drawing from `ready` writes it and says up to which element it is
+        written, with the same numbers on all members. What `ready` leaves out at the end is written already.
+        """
         ...
 
     def broadcast(self, flat: torch.Tensor, source: int) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from datetime import timedelta
+from itertools import chain
 from typing import Any
 
 import torch
@@ -107,8 +109,8 @@ class GlooTransport:
         self._shared_bytes = 0
         self._cut = False
 
-    def all_reduce(self, flat: torch.Tensor) -> None:
-        self._run(lambda: self._all_reduce(flat), "all-reduce")
+    def all_reduce(self, flat: torch.Tensor, ready: Iterable[int] = ()) -> None:
+        self._run(lambda: self._all_reduce(flat, ready), "all-reduce")
 
     def broadcast(self, flat: torch.Tensor, source: int) -> None:
         options = dist.BroadcastOptions()
@@ -145,10 +147,11 @@ class GlooTransport:
             cause = "the view was cut" if self._cut else str(error).splitlines()[0]
             raise TransportError(f"{what} failed on rank {self.rank}: {cause}") from error
 
-    def _all_reduce(self, flat: torch.Tensor) -> None:
+    def _all_reduce(self, flat: torch.Tensor, ready: Iterable[int]) -> None:
         memory = self._memory
         if memory is None or flat.nbytes < SHARED_FROM_BYTES:
-            return self._sum(flat)
+            return self._sum(flat, ready)
+        deque(ready, maxlen=0)
         places = self._places(memory.find(flat))
         if NOWHERE in places:
             return self._sum(flat)
@@ -156,10 +159,28 @@ class GlooTransport:
         self._shared_bytes += all_reduce_bytes(flat.nbytes, self.world_size)
         return None
 
-    def _sum(self, flat: torch.Tensor) -> None:
+    def _sum(self, flat: torch.Tensor, ready: Iterable[int] = ()) -> None:
+        """Each part begins to travel as soon as it is written."""
         options = dist.AllreduceOptions()
         options.timeout = self._timeout
-        self._wait(self._group.allreduce([flat], options))
+        works, begin = [], 0
+        try:
+            for end in chain(ready, [flat.numel()]):
+                if end > begin:
+                    works.append(self._group.allreduce([flat[begin:end]], options))
+                begin = end
+            for work in works:
+                self._wait(work)
+        except (RuntimeError, TransportError):
+            self._drain(works)
+            raise
+
+    def _drain(self, works: list[Any]) -> None:
+        """After a failure nothing may write into the vector any more: its owner will use it again."""
+        self._wires.shut()
+        for work in works:
+            with contextlib.suppress(RuntimeError, TransportError):
+                self._wait(work)
 
     def _places(self, own: Place) -> list[Place]:
         """Where all members' vectors are; waits until they are ready."""
@@ -181,7 +202,8 @@ class GlooTransport:
                 return
             except RuntimeError:
                 if work.is_completed():
-                    raise
+                    work.wait()  # raises if it was the work that failed, and not only our patience that ended
+                    return
             if hopeless:
                 threading.Thread(target=_bury, args=(self._group, work), daemon=True, name="view-burial").start()
                 raise TransportError("the connections are gone")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 
 import torch
 
@@ -61,7 +62,8 @@ class InProcessTransport:
         self.rank, self.world_size = rank, meeting.world_size
         self._meeting, self._timeout_s, self._sent = meeting, timeout_s, 0
 
-    def all_reduce(self, flat: torch.Tensor) -> None:
+    def all_reduce(self, flat: torch.Tensor, ready: Iterable[int] = ()) -> None:
+        deque(ready, maxlen=0)
         flat.copy_(self._meeting.exchange(self.rank, flat, _sum, self._timeout_s, "all-reduce"))
         self._sent += all_reduce_bytes(flat.nbytes, self.world_size)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable
+
 import torch
 
 from raysgd_local.errors import TransportError
@@ -17,8 +20,9 @@ class SoloTransport:
         self.device = device or torch.device("cpu")
         self._ended = ""
 
-    def all_reduce(self, flat: torch.Tensor) -> None:  # noqa: ARG002
+    def all_reduce(self, flat: torch.Tensor, ready: Iterable[int] = ()) -> None:  # noqa: ARG002
         self._check()
+        deque(ready, maxlen=0)
 
     def broadcast(self, flat: torch.Tensor, source: int) -> None:  # noqa: ARG002
         self._check()

@@ -6,7 +6,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -59,6 +59,23 @@ class MemberAgent:
         flat = content(seed, numel, dtype)
         self.transports[view].all_reduce(flat)
         return flat.clone()
+
+    def all_reduce_in_parts(self, view: int, seed: int, ends: list[int], delay_s: float) -> torch.Tensor:
+        """Written while it is reduced, with a pause before each part."""
+        own = content(seed, ends[-1] + 3, torch.float32)
+        flat = torch.full_like(own, float("nan"))
+        flat[ends[-1] :] = own[ends[-1] :]
+
+        def write() -> Iterator[int]:
+            begin = 0
+            for end in ends:
+                time.sleep(delay_s)
+                flat[begin:end] = own[begin:end]
+                begin = end
+                yield end
+
+        self.transports[view].all_reduce(flat, write())
+        return flat
 
     def allocate(self, numel: int, dtype: torch.dtype) -> None:
         self.vector = self.network.allocate(numel, dtype)

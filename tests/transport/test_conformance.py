@@ -59,6 +59,26 @@ def test_sums_are_right_and_bit_identical_on_all_ranks(
     torch.testing.assert_close(first, rank_order_sum([10 + rank for rank in range(world_size)], numel, dtype))
 
 
+def test_a_vector_may_be_written_while_it_is_reduced(fleet: Fleet) -> None:
+    view = fleet.form(SIZE)
+    ends = [10, 10, 100_000, 300_000]
+    orders = [
+        (view, 10 + rank, ends, 0.03 * rank) for rank in range(SIZE)
+    ]  # the last takes more than a tenth of a second
+    outcomes = fleet.all("all_reduce_in_parts", orders)
+    assert all(torch.equal(outcomes[0].value, outcome.value) for outcome in outcomes)
+    torch.testing.assert_close(outcomes[0].value, rank_order_sum([10, 11, 12, 13, 14], 300_003, torch.float32))
+
+
+@pytest.mark.parametrize("delay_s", [0.099, 0.1, 0.101, 0.25])
+def test_members_wait_for_one_that_is_late(fleet: Fleet, delay_s: float) -> None:
+    view = fleet.form(3)
+    for _ in range(5):
+        orders = [(view, 10 + rank, [1000], delay_s if rank == 2 else 0.0) for rank in range(3)]
+        outcomes = fleet.all("all_reduce_in_parts", orders)
+        assert all(torch.equal(outcomes[0].value, outcome.value) for outcome in outcomes)
+
+
 def test_vectors_that_the_network_allocated_are_summed_like_any_other(fleet: Fleet) -> None:
     fleet.all("allocate", [(LARGE + 3, torch.float32)] * SIZE)
     view = fleet.form(SIZE)

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from fleets import GlooFleet, rank_order_sum
 
 from raysgd_local.errors import InputError, TransportError
+from raysgd_local.transport.gloo import GlooTransport, Goodbyes
 from raysgd_local.transport.process_group import ProcessGroupNetwork
 from raysgd_local.transport.sockets import with_listener
 
@@ -93,6 +94,62 @@ def test_listening_sockets_that_cannot_be_told_apart_are_an_error() -> None:
 
     with pytest.raises(TransportError, match="could not tell"):
         with_listener(listen)
+
+
+class LateWork:
+    """Is done in the very moment in which a wait for it runs out of patience."""
+
+    def __init__(self, failure: str = "") -> None:
+        self.failure, self.waits = failure, 0
+
+    def is_completed(self) -> bool:
+        return True
+
+    def wait(self, *patience: object) -> None:
+        self.waits += 1
+        if patience:
+            raise RuntimeError("Operation timed out!")
+        if self.failure:
+            raise RuntimeError(self.failure)
+
+
+class LateGroup:
+    def __init__(self, work: LateWork) -> None:
+        self.work = work
+
+    def rank(self) -> int:
+        return 0
+
+    def size(self) -> int:
+        return 2
+
+    def allreduce(self, tensors: object, options: object) -> LateWork:  # noqa: ARG002
+        return self.work
+
+
+class NoWires:
+    broken = False
+
+    def descriptors(self) -> list[int]:
+        return []
+
+    def shut(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("failure", ["", "a peer died"])
+def test_a_result_that_comes_as_patience_ends_is_a_result(failure: str) -> None:
+    work = LateWork(failure)
+    goodbyes = Goodbyes(dist.HashStore())
+    transport = GlooTransport(LateGroup(work), NoWires(), 60.0, goodbyes)  # type: ignore[arg-type]
+    if failure:
+        with pytest.raises(TransportError, match=failure):
+            transport.all_reduce(torch.zeros(3))
+    else:
+        transport.all_reduce(torch.zeros(3))
+    transport.close()
+    assert work.waits >= 2
 
 
 def test_bad_arguments_are_input_errors() -> None:
