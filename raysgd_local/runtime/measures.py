@@ -16,7 +16,9 @@ class Stopwatch:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._working_since = self._told_at = clock.now()
+        self._told_at = clock.now()
+        self._working_since: float | None = None
+        self._worked_s = 0.0
         self._started = False
 
     def now(self) -> float:
@@ -27,21 +29,30 @@ class Stopwatch:
         if not self._started:
             self._started = True
             self._working_since = self._told_at = self.now()
+            self._worked_s = 0.0
 
     def exchange_begins(self) -> tuple[float, float]:
-        """Seconds of local work, and of training time since the exchange before began."""
-        now = self.now()
-        compute_s, clock_s = now - self._working_since, now - self._told_at
-        self._told_at = now
+        """Seconds of local work, and of training time, since the exchange before began."""
+        self.work_ends()
+        compute_s, clock_s = self._worked_s, self.now() - self._told_at
+        self._worked_s = 0.0
+        self._told_at += clock_s
         return compute_s, clock_s
 
     def work_begins(self) -> None:
-        self._working_since = self.now()
+        """The loop has control; in the middle of a round it had it all along."""
+        if self._working_since is None:
+            self._working_since = self.now()
+
+    def work_ends(self) -> None:
+        """What comes now is waiting for others."""
+        if self._working_since is not None:
+            self._worked_s += self.now() - self._working_since
+            self._working_since = None
 
     def exclude(self, since: float) -> None:
         """What passed since `since` was not training time."""
-        self._told_at += self.now() - since
-        self._working_since = self.now()
+        self.exclude_s(self.now() - since)
 
     def exclude_s(self, seconds: float) -> None:
         self._told_at += seconds

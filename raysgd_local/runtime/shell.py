@@ -147,6 +147,7 @@ class Shell:
             return m.Failed(view, str(error))
 
     def _take_part(self, command: m.Command) -> m.Event:
+        self.watch.work_ends()
         match command:
             case m.Connect(view, rank, world_size):
                 self._connect(view, rank, world_size)
@@ -224,6 +225,7 @@ class Shell:
         self.stepper.joint_step(before.samples, len(control.members), control)
 
     def _evaluate(self, command: m.Exchange) -> m.Event:
+        self.watch.work_ends()
         began_s = self.watch.now()
         if self.evaluation is None:
             raise RuntimeError("no evaluation was asked for")
@@ -232,6 +234,7 @@ class Shell:
         return m.Evaluated(command.view, metrics)
 
     def _arrive(self, report: Report) -> m.Event:
+        self.watch.work_ends()
         if report.broken:
             self._leave()
         order = self._link.arrive(report)
