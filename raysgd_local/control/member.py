@@ -59,7 +59,8 @@ class Member:
 
     `steps`, `samples`, `taken` belong to the open round and are not committed: optimizer steps, samples, positions
     of the deal. `todo` is what remains of entering a view or of closing a round. `segment_round`, `segment_s`
-    are where the segment began.
+    are where the segment began. `yield_asked` is the newest view and segment in which a boundary is asked for: the
+    word may come before the order.
     """
 
     worker: str
@@ -75,7 +76,7 @@ class Member:
     broken: str = ""
     stop_asked: bool = False
     leaving: bool = False
-    yield_asked: bool = False
+    yield_asked: tuple[int, int] = (0, 0)
     segment_round: int = 0
     segment_s: float = 0.0
     rounds: tuple[RoundRow, ...] = ()
@@ -125,9 +126,7 @@ def advance(member: Member, event: Event, now: float) -> Result:
         case Evaluated(_, metrics):
             return _evaluated(member, metrics)
         case YieldAsked(view, segment):
-            now_in = member.order
-            asked = now_in is not None and (now_in.view.number, now_in.segment) == (view, segment)
-            return replace(member, yield_asked=member.yield_asked or asked), ()
+            return replace(member, yield_asked=max(member.yield_asked, (view, segment))), ()
         case LeaveAsked():
             return replace(member, leaving=True), ()
         case StopAsked():
@@ -214,7 +213,7 @@ def _exchange(member: Member) -> Result:
 
 def _flags(member: Member) -> Flags:
     flags = Flags.NONE
-    if member.yield_asked:
+    if member.yield_asked == member.in_force.number:
         flags |= Flags.YIELD
     if member.leaving:
         flags |= Flags.LEAVING
@@ -339,7 +338,7 @@ def _obey(member: Member, order: Order) -> Result:
     if member.worker not in order.view.members:
         return replace(member, order=order), (Exit(order.finish or "left"),)
     todo = _entering(member, order)
-    return _next(replace(member, order=order, todo=todo, broken="", over=False, yield_asked=False))
+    return _next(replace(member, order=order, todo=todo, broken="", over=False))
 
 
 def _entering(member: Member, order: Order) -> tuple[Command | Adopt, ...]:

@@ -6,6 +6,7 @@ import heapq
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -71,7 +72,7 @@ class Fleet:
         """The whole run. Raises `Violated` if an invariant does not hold at any moment of it."""
         for fault in self.scenario.faults:
             if fault.when.seconds is not None:
-                self._at(fault.when.seconds, lambda fault=fault: self._fire(fault))
+                self._at(fault.when.seconds, partial(self._fire, fault))
         self._advance(c.RunStarted())
         while self._finish is None:
             self._happen()
@@ -134,7 +135,7 @@ class Fleet:
         return delay_s * 100 if self.random.random() < noise.late else delay_s
 
     def step_s(self, worker: Worker) -> float:
-        return self.random.expovariate(1 / self.scenario.step_s)
+        return self.random.expovariate(1 / self.scenario.step_s) * worker.slow
 
     def io_s(self) -> float:
         return self.random.uniform(0.01, 0.3)
@@ -145,7 +146,7 @@ class Fleet:
     def committed(self, round: int) -> None:
         for fault in [f for f in self._due if f.when.round is not None and f.when.round <= round]:
             self._due.remove(fault)
-            self._at(0.0, lambda fault=fault: self._fire(fault))
+            self._at(0.0, partial(self._fire, fault))
 
     def ended(self, worker: Worker, why: str) -> None:
         """A process is gone; Ray says so soon."""
@@ -218,7 +219,7 @@ class Fleet:
                 continue
             again = twice and self.random.random() < self.scenario.noise.twice
             for _ in range(1 + again):
-                self.after(self._delay_s(), worker, lambda worker=worker: action(worker))
+                self.after(self._delay_s(), worker, partial(action, worker))
 
     def _start(self, name: str, generation: int) -> None:
         if generation != self._generation or name not in self.controller.workers:
@@ -332,9 +333,9 @@ class Fleet:
 
     def _judge(self, finish: c.Finish) -> None:
         """A run ends for a reason."""
-        fired = {fault.kind for fault in self.fired}
+        fired: set[str] = {fault.kind for fault in self.fired}
         calm = self.scenario.noise.delay_s * 100 < 2 and self.scenario.startup_s < 10
-        needs = {"failed": {"error", "nan"}, "interrupted": {"interrupt"}, "lost": fired}
+        needs: dict[str, set[str]] = {"failed": {"error", "nan"}, "interrupted": {"interrupt"}, "lost": set(fired)}
         if finish.status in needs and not needs[finish.status] & fired and (calm or finish.status != "lost"):
             violated("9: every run ends for a reason", f"{finish} after {sorted(fired)}")
         if calm and not fired and self.controller.losses:

@@ -23,7 +23,8 @@ class Batch:
 class LoopPlan:
     """What the loop does. Workers whose number is in `early` break after `early_batches` batches of an epoch.
 
-    Worker 0 asks all to stop at its step `stop_step`. With `samples` of 0 it takes no data from us, and a number of steps that only it knows.
+    Worker 0 asks all to stop at its step `stop_step`. With `samples` of 0 the loop takes no data from us, and a
+    number of steps that only it knows.
     """
 
     epochs: int = 2

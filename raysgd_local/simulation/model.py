@@ -56,12 +56,15 @@ class Part:
         return math.isfinite(self.x)
 
 
-def reduce_parts(parts: Sequence[Part]) -> Reduced:
-    """The weighted sum; who is not finite counts for nothing, but what it consumed is consumed."""
+def reduce_parts(parts: Sequence[Part], weight: float) -> Reduced:
+    """The weighted sum, and the `weight` that it will be divided by.
+
+    Who is not finite counts for nothing, but what it consumed is consumed.
+    """
     good = [part for part in parts if part.finite and part.weight]
     return Reduced(
         parts[0].mode,
-        math.fsum(part.weight for part in good),
+        weight,
         math.fsum(part.weight * part.x for part in good),
         math.fsum(part.weight * part.one for part in good),
         tuple(taken for part in parts for taken in part.taken),
@@ -92,6 +95,7 @@ class Shard:
     """What a checkpoint keeps of one worker."""
 
     anchor: Anchor
+    x: float
     momentum: float
 
 
@@ -132,15 +136,11 @@ class Replica:
         self.kept, self.taken = reduced, []
 
     def shard(self) -> Shard:
-        return Shard(self.anchor, self.momentum)
+        return Shard(self.anchor, self.x, self.momentum)
 
     def load(self, shard: Shard) -> None:
-        self.anchor, self.x, self.momentum = shard.anchor, shard.anchor.x, shard.momentum
+        self.anchor, self.x, self.momentum = shard.anchor, shard.x, shard.momentum
         self.taken = []
-
-    def spoil(self) -> None:
-        """An update went wrong: nothing of it is finite."""
-        self.x = self.momentum = self.gradient = math.nan
 
     def loss(self) -> float:
         return (self.anchor.x - 0.3) ** 2 + 0.05

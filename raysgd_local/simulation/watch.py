@@ -13,7 +13,8 @@ from raysgd_local.control.boundary import Books
 from raysgd_local.control.controller_events import RecordRounds
 from raysgd_local.control.controller_state import Controller, Phase
 from raysgd_local.control.deal import lists, pack, uncovered, unpack
-from raysgd_local.control.exchange import Control
+from raysgd_local.control.exchange import Control, Flags
+from raysgd_local.control.member_events import Exchange
 from raysgd_local.control.protocol import Order
 from raysgd_local.control.replicated import Replicated
 from raysgd_local.control.saves import Snapshot
@@ -37,7 +38,7 @@ class Watch:
         self._committed: dict[tuple[int, int, int], tuple[Anchor, Replicated | None]] = {}
         self._newest_view = 0
         self._generation = 0
-        self.lost = 0
+        self._yielded = (0, 0)
 
     # Members.
 
@@ -62,6 +63,14 @@ class Watch:
         if self.resolved.get(anchor.round, anchor) != anchor:
             violated("2: what is resolved stays", f"round {anchor.round} was another one")
 
+    def asking(self, worker: Worker, command: Exchange) -> None:
+        """A member goes into a round: what it was asked to pass on is in its words, and nobody yields in vain."""
+        order = worker.member.in_force
+        if worker.heard == order.number and not command.said.flags & Flags.YIELD:
+            violated("a yield is passed on", f"{worker.name} in {order.number}")
+        if order.number == self._yielded:
+            violated("after a yield comes a boundary", f"{worker.name} in {order.number}")
+
     def committed(self, worker: Worker, control: Control | None = None, healed: bool = False) -> None:
         """A member committed a round, by itself or by being healed."""
         anchor, view = worker.replica.anchor, worker.member.in_force.view.number
@@ -71,6 +80,8 @@ class Watch:
             violated("4: no sample twice", f"round {anchor.round} on {worker.name}")
         if control is not None and control.weight > control.samples:
             violated("weights are samples", f"{control.weight} of {control.samples}")
+        if control is not None and control.flags & (Flags.YIELD | Flags.LEAVING):
+            self._yielded = worker.member.in_force.number
         key = (self._generation, view - healed, anchor.round)
         before = self._committed.setdefault(key, (anchor, None))[0]
         if before != anchor:
@@ -83,6 +94,8 @@ class Watch:
             return
         if worker.member.replicated is None or worker.replica.anchor.round != worker.member.known.round:
             violated("5: no worker without committed state gives state", worker.name)
+        if not _same(worker.replica.x, worker.replica.anchor.x):
+            violated("5: what is given is what was committed", worker.name)
 
     def wrote(self, name: str, rank: int, shard: Shard) -> None:
         self.shards.setdefault(name, {})[rank] = shard
@@ -105,6 +118,7 @@ class Watch:
     def restarted(self) -> None:
         """The driver starts again; if there is no checkpoint, from nothing."""
         self._generation += 1
+        self._yielded = (0, 0)
         self._newest_view = 0
         if not self.published:
             self.rewound(-1, 0)
@@ -228,6 +242,8 @@ class Watch:
             violated("a checkpoint has resolved state only", snapshot.name)
         if snapshot.replicated.round > len(self.rounds):
             violated("a checkpoint has resolved state only", f"{snapshot.name}: {snapshot.replicated.round}")
+        if any(not _same(shard.x, shard.anchor.x) for shard in shards.values()):
+            violated("a checkpoint has resolved state only", f"{snapshot.name} has steps that nobody committed")
         self.published[snapshot.name] = dict(shards)
 
     def ended(self, controller: Controller, samples: int, early: bool) -> None:

@@ -69,6 +69,7 @@ class Worker:
         self.replica = fresh(name)
         self.spoiled = self.unwritten = False
         self.steps = 0
+        self.heard = (0, 0)  # the newest view and segment that it was asked to yield in
         self._loop: Asks = training_loop(plan, self)
         self._events: deque[m.Event] = deque()
         self._inbox: list[m.Event] = []
@@ -126,7 +127,7 @@ class Worker:
         if ask is None:
             self.end("its loop ended")
         elif isinstance(ask, Batch):
-            delay_s = self._world.step_s(self) * self.slow
+            delay_s = self._world.step_s(self)
             self._world.after(delay_s, self, lambda: self._computed(ask))
         else:
             self._drive(ask)
@@ -155,7 +156,10 @@ class Worker:
     def _pump(self) -> None:
         """Feed the member; control goes back to the loop when the member says so and not before."""
         while self._events and self.alive:
-            self.member, commands = machine.advance(self.member, self._events.popleft(), self._world.now)
+            event = self._events.popleft()
+            if isinstance(event, m.YieldAsked):
+                self.heard = max(self.heard, (event.view, event.segment))
+            self.member, commands = machine.advance(self.member, event, self._world.now)
             for command in commands:
                 self._run(command)
         if not self.alive or self._call is not None or self._awaits_order:
@@ -280,6 +284,7 @@ class Worker:
         if command.kind == "evaluation":
             self._begin(command, f"evaluation {command.round}", self._evaluate, (self, self.replica.loss()))
             return
+        self._world.watch.asking(self, command)
         said = self._measured(command.said)
         part = self.replica.part(command.kind, said.weight)
         if said.weight and not part.finite:
@@ -294,7 +299,9 @@ class Worker:
     def _reduce(self, given: Sequence[tuple[Worker, Contribution, Part]]) -> tuple[Control, Reduced]:
         self._world.watch.exchanging([worker for worker, _, _ in given])
         control = Control(tuple(said for _, said, _ in given))
-        return control, reduce_parts([replace(part, weight=said.weight) for _, said, part in given])
+        return control, reduce_parts(
+            [replace(part, weight=said.weight) for _, said, part in given], control.weight
+        )
 
     def _measured(self, said: Contribution) -> Contribution:
         now = self._world.now
