@@ -35,6 +35,7 @@ from raysgd_local.request import (
 from raysgd_local.runtime import snapshots
 from raysgd_local.runtime.driver import Glance, Outcome, Plan, launch
 from raysgd_local.runtime.result import Names
+from raysgd_local.runtime.run_files import OWN_FILES
 from raysgd_local.runtime.spec import Loop, WorkerSpec
 from raysgd_local.runtime.storage import Storage
 from raysgd_local.runtime.worker_group import Resources
@@ -166,6 +167,14 @@ def _check_new(storage: Storage, request: Request, resume: str | None) -> None:
 def _claim(storage: Storage, request: Request) -> None:
     with _writable(request):
         storage.write("config.yaml", request.config_yaml.encode())
+
+
+def _unclaim(storage: Storage) -> None:
+    """Nothing was trained: take away what we wrote, and nothing else, so that a corrected run may have the name."""
+    for name in ("config.yaml", *OWN_FILES):
+        storage.delete_file(name)
+    if not storage.names():
+        storage.delete("")
 
 
 @contextmanager
@@ -301,8 +310,8 @@ def _raise(outcome: Outcome, storage: Storage, request: Request, fresh: bool) ->
         allowed = "as many workers as the cluster can place"
         refused = InputError("workers.min", request.settings.workers_min, allowed, finish.reason)
     if refused is not None:
-        if fresh:  # nothing was trained: a corrected run may have the name
-            storage.filesystem.delete_dir(storage.root)
+        if fresh and not outcome.result["rounds"]:
+            _unclaim(storage)
         raise refused
     if finish.status != "finished":
         raise RunLostError(finish.reason)

@@ -23,7 +23,7 @@ from raysgd_local.errors import InputError
 from raysgd_local.records import to_plain
 from raysgd_local.runtime.link import Status
 from raysgd_local.runtime.result import Names, result
-from raysgd_local.runtime.run_files import RunFiles
+from raysgd_local.runtime.run_files import RESULT, RunFiles
 from raysgd_local.runtime.spec import WorkerSpec
 from raysgd_local.runtime.storage import MANIFEST, Storage
 from raysgd_local.runtime.worker_group import Resources, WorkerGroup
@@ -121,7 +121,7 @@ class Driver:
     def refuse(self, error: InputError) -> None:
         """A worker found that what the user gave can't work; the run ends with that message."""
         self._refused = self._refused or error
-        self._events.put(c.StopRequested("refused"))
+        self._events.put(c.Timer(0))  # no timer has this number: it only wakes the main thread
 
     def stop(self, reason: str) -> None:
         self._events.put(c.StopRequested(reason))
@@ -220,7 +220,7 @@ class Driver:
         finish = self._finish or c.Finish("unplaced", "a worker refused the input")
         content = result(self._files, self._controller.books, finish, self._plan.names)
         self._files.event("ended", status=finish.status, reason=finish.reason)
-        self._files.write("result.json", json.dumps(content, indent=1))
+        self._files.write(RESULT, json.dumps(content, indent=1))
         self._files.copy_out()
         return Outcome(finish, content, self._refused)
 

@@ -16,6 +16,8 @@ from raysgd_local.records import EvalRow, RoundRow
 from raysgd_local.runtime.storage import Storage
 
 ROUNDS, EVALS, EVENTS, JOURNAL = "rounds.csv", "evals.csv", "events.jsonl", "journal.jsonl"
+RESULT = "result.json"
+OWN_FILES = (ROUNDS, EVALS, EVENTS, JOURNAL, RESULT)
 _ROUND_COLUMNS = [f.name for f in fields(RoundRow)]
 _EVAL_COLUMNS = [f.name for f in fields(EvalRow) if f.name != "metrics"]
 

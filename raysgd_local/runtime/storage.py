@@ -91,8 +91,9 @@ class Storage:
         return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
 
     def delete(self, name: str) -> None:
+        """Delete a directory in it, or with an empty name itself."""
         with contextlib.suppress(FileNotFoundError):
-            self.filesystem.delete_dir(f"{self.root}/{name}")
+            self.filesystem.delete_dir(f"{self.root}/{name}".rstrip("/"))
 
     def delete_file(self, name: str) -> None:
         with contextlib.suppress(OSError):
