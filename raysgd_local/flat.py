@@ -109,9 +109,11 @@ def are_bounded(tensors: Sequence[Tensor], weight: float, dtype: torch.dtype) ->
 
 
 def _square(tensor: Tensor) -> Tensor:
-    if tensor.stride() == _dense_strides(tensor):
-        tensor = tensor.as_strided((tensor.numel(),), (1,))  # in the order of memory, whatever the dimensions' is
-    return torch.dot(tensor.reshape(-1), tensor.reshape(-1))
+    if not tensor.is_contiguous() and tensor.stride() == _dense_strides(tensor):
+        line = tensor.as_strided((tensor.numel(),), (1,))  # in the order of memory, whatever the dimensions' is
+    else:
+        line = tensor.reshape(-1)
+    return torch.dot(line, line)
 
 
 def checksum(flat: Tensor) -> int:

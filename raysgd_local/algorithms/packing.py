@@ -11,8 +11,9 @@ from torch import Tensor
 
 from raysgd_local.flat import FlatLayout, pack
 
-# At least 4 MB of float32, and at most about 16 parts: each costs a collective of its own.
-_LEAST_PART, _MOST_PARTS = 1 << 20, 16
+# Each part costs a collective of its own. Writing is faster than any network: a small first part is under way soon,
+# and while one travels there is time to write one that is several times as large.
+_FIRST_PART, _GROWTH = 1 << 18, 4
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Parts:
 
     def __init__(self, layout: FlatLayout) -> None:
         self._layout = layout
-        self._runs = list(_runs(layout.sizes, max(_LEAST_PART, layout.numel // _MOST_PARTS)))
+        self._runs = list(_runs(layout.sizes))
 
     def write(self, flat: Tensor, tensors: Sequence[Tensor | None], weight: float) -> Iterator[int]:
         """Write `weight` × `tensors`, zeros where there is none. The last part is left to go with what follows."""
@@ -52,13 +53,14 @@ class Parts:
         return (end for _, end in self._runs if end < self._layout.numel)
 
 
-def _runs(sizes: Sequence[int], least: int) -> Iterator[tuple[slice, int]]:
-    begin, start, end = 0, 0, 0
+def _runs(sizes: Sequence[int]) -> Iterator[tuple[slice, int]]:
+    """Which tensors each part has, and where it ends."""
+    begin, start, end, least = 0, 0, 0, _FIRST_PART
     for index, size in enumerate(sizes):
         end += size
         if end - start >= least or index == len(sizes) - 1:
             yield slice(begin, index + 1), end
-            begin, start = index + 1, end
+            begin, start, least = index + 1, end, least * _GROWTH
 
 
 def _write(pieces: Sequence[Tensor], tensors: Sequence[Tensor | None], weight: float) -> None:
