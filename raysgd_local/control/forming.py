@@ -64,11 +64,12 @@ def _members(turn: Turn, reports: Sequence[Report], resolution: Resolution) -> t
     members, settings = turn.state.members, turn.state.settings
     staying = [w for w in members if turn.state.workers[w].standing is Standing.MEMBER]
     joining = turn.state.standing(Standing.READY) if may_grow(turn, reports) else ()
+    joining = joining[: settings.workers_max - len(staying)]
     if len(staying) + len(joining) < settings.workers_min:
         staying = list(members)
     elif not set(staying) & set(resolution.newest):
         staying = [w for w in members if w in staying or w == resolution.newest[0]]
-    return (*staying, *joining[: max(0, turn.state.settings.workers_max - len(staying))])
+    return (*staying, *joining)
 
 
 def _view(turn: Turn, members: tuple[str, ...]) -> View:

@@ -1,0 +1,176 @@
+"""What the controller makes of arrivals, leavers and latecomers; most of these the simulator found."""
+
+from dataclasses import replace
+
+import pytest
+
+from raysgd_local.algorithms.schedules import EveryStep, FixedPeriod, Switch
+from raysgd_local.algorithms.schedules.switch import AtEpoch
+from raysgd_local.control import controller
+from raysgd_local.control import controller_events as c
+from raysgd_local.control.controller_state import Phase, begin
+from raysgd_local.control.program import Program
+from raysgd_local.control.protocol import Place, Report
+from raysgd_local.control.settings import CheckpointPolicy, Settings
+from raysgd_local.records import RoundRow
+
+
+class Run:
+    """A controller and everything that it has said."""
+
+    def __init__(self, workers_min=1, workers_max=2, **settings):
+        program = Program(FixedPeriod(2))
+        self.state = begin(Settings(program, workers_min, workers_max, **settings))
+        self.now = 0.0
+        self.said = []
+        self.tell(c.RunStarted())
+
+    def tell(self, *events):
+        """The commands that these events bring."""
+        began = len(self.said)
+        for event in events:
+            self.now += 0.1
+            self.state, commands = controller.advance(self.state, event, self.now)
+            self.said += commands
+        return self.said[began:]
+
+    def up(self, *workers):
+        for worker in workers:
+            self.tell(c.WorkerUp(worker, f"node-{worker}", 1))
+            self.tell(c.Arrived(Report(worker, 0, 0, Place.START)))
+
+    def order(self):
+        return [command for command in self.said if isinstance(command, c.Form)][-1].order
+
+    def arrive(self, worker, place=Place.TRAINING, **changes):
+        order = self.order()
+        state = replace(order.replicated, **changes.pop("state", {}))
+        self.tell(c.Arrived(Report(worker, order.view.number, order.segment, place, state, **changes)))
+
+
+def started(workers_max=2, samples=8, **settings):
+    """A run with all workers in an open epoch over `samples` samples."""
+    run = Run(workers_max=workers_max, **settings)
+    workers = [f"w{i}" for i in range(workers_max)]
+    run.up(*workers)
+    for worker in workers:
+        run.arrive(worker, Place.OPENING, samples=samples)
+    return run
+
+
+def row(round):
+    return RoundRow(round, 1, 1, 2, 2, "global", 4, 4, 0, 1.0, 0.1, 0.1, 0.0, 0, 1.0, 0.1)
+
+
+def test_a_greeting_that_comes_twice_makes_no_joiner_of_a_member():
+    run = started()
+    assert not run.tell(c.WorkerUp("w0", "n", 1), c.Arrived(Report("w0", 0, 0, Place.START)))
+    assert run.state.members == ("w0", "w1")
+
+
+def test_who_leaves_is_replaced_at_once_and_gives_no_state_if_another_can():
+    run = started()
+    commands = run.tell(c.DrainNotice("w0", "preempted"))
+    assert c.RequestWorker("w2") in commands
+    run.up("w2")
+    for worker in ("w0", "w1"):
+        run.arrive(worker)
+    order = run.order()
+    assert order.view.members == ("w1", "w2")
+    assert (order.donor, order.receivers) == (0, (1,))
+
+
+def test_the_only_one_with_state_stays_for_a_round_to_give_it():
+    run = started(workers_max=1)
+    run.tell(c.DrainNotice("w0", "preempted"))
+    run.up("w1")
+    run.arrive("w0")
+    order = run.order()
+    assert order.view.members == ("w0", "w1")
+    assert order.program.segment_rounds == 1
+    for worker in ("w0", "w1"):
+        run.arrive(worker)
+    assert run.order().view.members == ("w1",)
+
+
+def test_who_leaves_trains_on_where_nobody_takes_over_and_saves_its_state():
+    run = started(workers_max=1, checkpoints=CheckpointPolicy(every_epochs=None))
+    run.tell(c.DrainNotice("w0", "preempted"))
+    run.arrive(
+        "w0", state={"round": 1, "steps": 4, "samples": 4, "elapsed_s": 6.0, "cursors": (4,)}, rounds=(row(1),)
+    )
+    assert run.state.phase is Phase.RUNNING
+    assert run.order().view.members == ("w0",)
+    assert run.order().save is not None
+
+
+def test_a_pause_keeps_the_totals():
+    run = Run(workers_min=2)
+    run.up("w0", "w1")
+    for worker in ("w0", "w1"):
+        run.arrive(worker, Place.OPENING, samples=8)
+    run.tell(c.Died("w1", "killed"))
+    run.arrive("w0", state={"round": 1, "steps": 4, "samples": 4}, rounds=(row(1),), wire_bytes=100, broken="cut")
+    assert run.state.phase is Phase.PAUSED
+    run.up("w2")
+    assert run.order().replicated.wire_bytes == 100
+    assert [len(command.rounds) for command in run.said if isinstance(command, c.RecordRounds)] == [1]
+
+
+def test_nobody_joins_while_a_member_must_be_healed():
+    run = started(workers_max=3)
+    run.tell(c.Died("w2", "killed"))
+    run.up("w3")
+    run.arrive("w0", state={"round": 1}, rounds=(row(1),), broken="cut")
+    run.arrive("w1", broken="cut")
+    order = run.order()
+    assert order.view.members == ("w0", "w1")
+    assert (order.heal, order.donor, order.program.segment_rounds) == (0, None, 1)
+
+
+def test_nobody_joins_a_run_that_is_stopped():
+    run = started(workers_max=3)
+    run.tell(c.Died("w2", "killed"))
+    run.up("w3")
+    for worker in ("w0", "w1"):
+        run.arrive(worker, state={"stopped": "5 s are over", "round": 1}, rounds=(row(1),))
+    assert run.order().view.members == ("w0", "w1")
+
+
+def test_a_diverged_round_heals_nobody():
+    run = started()
+    for worker, state in (("w0", {"round": 1, "diverged": True, "stopped": "diverged"}), ("w1", {})):
+        run.arrive(worker, state=state, broken="cut")
+    order = run.order()
+    assert (order.finish, order.heal, order.save) == ("failed", None, None)
+
+
+def test_a_break_aligns_again_what_the_newest_round_asked_for():
+    run = started()
+    state = {"round": 1, "sick": (False, True)}
+    run.arrive("w0", state=state, rounds=(row(1),), broken="cut")
+    run.arrive("w1", state=state, rounds=(row(1),), broken="cut")
+    order = run.order()
+    assert order.align
+    assert order.replicated.alignment(1) == (0, True)
+
+
+def test_a_checkpoint_that_was_given_up_is_deleted_when_it_stands():
+    run = started()
+    assert run.tell(c.CheckpointPublished("000007")) == [c.DeleteCheckpoint("000007")]
+
+
+def test_an_error_while_starting_replaces_the_worker_as_long_as_others_are_there():
+    run = Run(workers_max=2, max_failures=1)
+    run.up("w0")
+    run.tell(c.WorkerUp("w1", "n", 1))
+    run.tell(c.UserError("w1", "ValueError"))
+    number = run.state.timers["errors"]
+    commands = run.tell(c.Timer(number))
+    assert not [command for command in commands if isinstance(command, c.Finish)]
+    assert c.RequestWorker("w2") in run.said
+
+
+@pytest.mark.parametrize("schedule", [FixedPeriod(2), Switch(FixedPeriod(2), EveryStep(), AtEpoch(1))])
+def test_a_controller_begins_with_every_schedule(schedule):
+    assert begin(Settings(Program(schedule), 1, 1)).phase is Phase.STARTING

@@ -1,0 +1,77 @@
+"""What a member makes of orders, words from the side, and rounds."""
+
+from dataclasses import replace
+
+import pytest
+
+from raysgd_local.algorithms.schedules import AdaComm, EveryStep, FixedPeriod
+from raysgd_local.control import member as machine
+from raysgd_local.control import member_events as m
+from raysgd_local.control import replicated
+from raysgd_local.control.exchange import Contribution, Control, Flags
+from raysgd_local.control.program import Program
+from raysgd_local.control.protocol import Order, View
+from raysgd_local.control.replicated import Replicated
+
+
+def in_view(schedule, members=("a", "b"), segment=1):
+    """A member at the start of an epoch over data of its own."""
+    state = Replicated(schedule.init(), open=True, cursors=(0,) * len(members), left=(False,) * len(members))
+    order = Order(View(1, members), segment, Program(schedule), state)
+    return replace(machine.Member("a"), order=order, replicated=state), order
+
+
+def said(**changes):
+    return Contribution(**{"weight": 4.0, "steps": 1, "samples": 4, "loss_sum": 4.0, "clock_s": 1.0, **changes})
+
+
+def test_an_order_has_an_effect_once():
+    member, order = in_view(FixedPeriod(2))
+    assert machine.advance(member, m.Ordered(order), 0) == (member, ())
+    _, commands = machine.advance(member, m.Ordered(replace(order, segment=2)), 0)
+    assert commands == (m.Proceed(),)
+
+
+def test_a_yield_that_comes_before_its_order_is_passed_on():
+    member, order = in_view(FixedPeriod(1))
+    member, _ = machine.advance(member, m.YieldAsked(1, 2), 0)
+    _, commands = machine.advance(member, m.StepDue(4, 0), 0)
+    assert not commands[-1].said.flags & Flags.YIELD
+    member, _ = machine.advance(member, m.Ordered(replace(order, segment=2)), 0)
+    _, commands = machine.advance(member, m.StepDue(4, 0), 0)
+    assert commands[-1].said.flags & Flags.YIELD
+
+
+def test_a_sick_member_is_aligned_after_the_round_and_again_after_a_break():
+    member, order = in_view(FixedPeriod(1))
+    control = Control((said(weight=0.0, flags=Flags.NONFINITE), said()))
+    member, commands = machine.advance(member, m.Exchanged(1, control, 0.1), 0)
+    assert commands[-1] == m.Align(1, receive=True)
+    again = replace(order, view=View(2, ("a", "b")), replicated=member.known, align=True)
+    member, _ = machine.advance(replace(member, todo=()), m.Ordered(again), 0)
+    _, commands = machine.advance(member, m.Done(2), 0)
+    assert commands == (m.Align(1, receive=True),)
+
+
+@pytest.mark.parametrize("schedule", [AdaComm(tau0=2), EveryStep()])
+def test_a_round_without_one_finite_contribution_has_diverged(schedule):
+    member, order = in_view(schedule)
+    control = Control((said(weight=0.0, flags=Flags.NONFINITE), said(weight=0.0, samples=0, steps=0)))
+    state = replicated.commit(member.known, control, order.program)
+    assert state.diverged
+    assert state.stopped.startswith("diverged")
+
+
+def test_an_overflow_of_the_loss_scale_everywhere_is_no_divergence():
+    member, order = in_view(EveryStep())
+    flags = Flags.NONFINITE | Flags.OVERFLOW
+    state = replicated.commit(member.known, Control((said(weight=0.0, flags=flags),) * 2), order.program)
+    assert not state.diverged
+    assert state.alignment(0) is None
+
+
+def test_the_loss_of_a_sick_member_is_no_first_loss_of_adacomm():
+    member, order = in_view(AdaComm(tau0=2))
+    control = Control((said(weight=0.0, flags=Flags.NONFINITE, loss_sum=float("nan")), said()))
+    state = replicated.commit(member.known, control, order.program)
+    assert state.schedule.first_loss == 1.0

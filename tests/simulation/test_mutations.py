@@ -1,0 +1,126 @@
+"""Bugs put in on purpose, one at a time: the search must find each within 2,000 seeds."""
+
+from dataclasses import replace
+
+from raysgd_local.algorithms.placement import Worker as Holder
+from raysgd_local.control import boundary, forming, gathering, member
+from raysgd_local.control.exchange import Control
+from raysgd_local.control.ledger import Ledger
+from raysgd_local.control.member_events import YieldAsked
+from raysgd_local.simulation import search
+from raysgd_local.simulation.scenario import random_scenario
+
+SEEDS = 2000
+
+
+def found(*words, before=lambda: None, first=0):
+    """The first seed that finds the bug, and what it finds: that must be about `words`, not any crash."""
+    for seed in range(first, first + SEEDS):
+        before()
+        outcome = search.attempt(random_scenario(seed))
+        if isinstance(outcome, str):
+            assert any(word in outcome for word in words), outcome
+            print(f"seed {seed}: {outcome}")
+            return True
+    return False
+
+
+def test_a_joiner_that_donates_state_is_found(monkeypatch):
+    right = forming._order
+
+    def wrong(turn, view, program, resolution):
+        order = right(turn, view, program, resolution)
+        return replace(order, donor=order.receivers[0]) if order.receivers else order
+
+    monkeypatch.setattr(forming, "_order", wrong)
+    assert found("without committed state", "replicas are equal")
+
+
+def test_a_position_dealt_twice_is_found(monkeypatch):
+    right = Ledger.close
+
+    def wrong(self, deal, cursors):
+        forgotten = next((rank for rank, cursor in enumerate(cursors) if cursor), None)
+        return right(self, deal, [c - (rank == forgotten) for rank, c in enumerate(cursors)])
+
+    monkeypatch.setattr(Ledger, "close", wrong)
+    assert found("the ledger knows", "no sample twice")
+
+
+def test_a_message_of_an_old_view_that_is_accepted_is_found(monkeypatch):
+    right = gathering.arrive
+
+    def wrong(turn, report):
+        state = turn.state
+        if report.view and state.view is not None and report.worker in state.workers:
+            report = replace(report, view=state.view.number, segment=state.segment)
+        right(turn, report)
+
+    monkeypatch.setattr(gathering, "arrive", wrong)
+    assert found("")
+
+
+def test_a_zombie_whose_higher_round_is_adopted_is_found(monkeypatch):
+    right_arrive, right_resolve = gathering.arrive, boundary.resolve
+    zombies = {}
+
+    def arrive(turn, report):
+        if (
+            report.worker not in turn.state.workers
+            and turn.state.view is not None
+            and report.replicated is not None
+        ):
+            zombies[turn.state.view.number] = report
+        right_arrive(turn, report)
+
+    def resolve(reports, after):
+        for zombie in (zombies[v] for v in {report.view for report in reports} if v in zombies):
+            reports = [
+                replace(r, replicated=zombie.replicated, rounds=zombie.rounds)
+                if r.replicated and r.replicated.progress < zombie.replicated.progress
+                else r
+                for r in reports
+            ]
+        return right_resolve(reports, after)
+
+    monkeypatch.setattr(gathering, "arrive", arrive)
+    monkeypatch.setattr(boundary, "resolve", resolve)
+    assert found("", before=zombies.clear)
+
+
+def test_anti_affinity_that_is_ignored_is_found(monkeypatch):
+    monkeypatch.setattr(forming, "Holder", lambda worker, _node: Holder(worker, "one"))
+    assert found("copies sit on distinct nodes")
+
+
+def test_a_lost_yield_is_found(monkeypatch):
+    right = member.advance
+
+    def wrong(state, event, now):
+        return (state, ()) if isinstance(event, YieldAsked) else right(state, event, now)
+
+    monkeypatch.setattr(member, "advance", wrong)
+    assert found("a yield is passed on")
+
+
+def test_weights_that_are_not_renormalised_are_found(monkeypatch):
+    monkeypatch.setattr(Control, "weight", property(lambda self: float(self.samples)))
+    assert found("weights sum to one")
+
+
+def test_an_unresolved_round_in_a_checkpoint_is_found(monkeypatch):
+    right = forming._order
+
+    def wrong(turn, view, program, resolution):
+        order = right(turn, view, program, resolution)
+        return order if resolution is None else replace(order, save=forming._due_save(turn, view))
+
+    monkeypatch.setattr(forming, "_order", wrong)
+    assert found("resolved state only")
+
+
+def test_a_joiner_that_enters_while_a_member_must_be_healed_is_found(monkeypatch):
+    """Not planted: it was there, and the search found it."""
+    right = boundary.level
+    monkeypatch.setattr(boundary, "level", lambda reports: right([replace(r, replicated=None) for r in reports]))
+    assert found("the same collectives", first=570)
