@@ -63,10 +63,11 @@ def pause_expired(turn: Turn) -> None:
 
 
 def shard_written(turn: Turn, shard: ShardWritten) -> None:
-    saves = turn.state.saves.wrote(shard)
+    before = turn.state.saves
+    saves = before.wrote(shard)
     turn.set(saves=saves)
     entry = saves.writing.get(shard.name)
-    if entry is not None and entry.complete:
+    if entry is not None and entry.complete and saves is not before:
         turn.do(PublishManifest(shard.name, manifest(entry.snapshot, entry.shards)))
 
 

@@ -112,9 +112,9 @@ class Saves:
         )
 
     def wrote(self, shard: ShardWritten) -> Saves:
-        if shard.name not in self.writing:
+        entry = self.writing.get(shard.name)
+        if entry is None or shard.worker in {known.worker for known in entry.shards}:
             return self
-        entry = self.writing[shard.name]
         entry = replace(entry, shards=(*entry.shards, shard))
         return replace(self, writing={**self.writing, shard.name: entry})
 

@@ -160,6 +160,13 @@ def test_a_checkpoint_that_was_given_up_is_deleted_when_it_stands():
     assert run.tell(c.CheckpointPublished("000007")) == [c.DeleteCheckpoint("000007")]
 
 
+def test_a_part_of_a_checkpoint_that_is_told_twice_publishes_it_once():
+    run = started(workers_max=1, checkpoints=CheckpointPolicy(every_epochs=None, every_s=0.5))
+    run.arrive("w0", state={"round": 1, "steps": 4, "samples": 4, "elapsed_s": 1.0}, rounds=(row(1),))
+    written = c.ShardWritten(run.order().save.name, "w0", 0, "path", "", 1)
+    assert [type(command) for command in run.tell(written, written)] == [c.PublishManifest]
+
+
 def test_an_error_while_starting_replaces_the_worker_as_long_as_others_are_there():
     run = Run(workers_max=2, max_failures=1)
     run.up("w0")
