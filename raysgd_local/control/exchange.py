@@ -157,7 +157,12 @@ class Control:
 
     @cached_property
     def clock_s(self) -> float:
-        return max(c.clock_s for c in self.members)
+        """Training time since the round before, by the oldest member's clock.
+
+        Differences of one clock add up to its whole time; the largest of all members' would count the same wait
+        twice whenever another one is the slowest.
+        """
+        return self.members[0].clock_s
 
     @cached_property
     def slowest_s(self) -> float:

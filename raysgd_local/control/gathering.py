@@ -55,13 +55,20 @@ def consider(turn: Turn) -> None:
     match state.phase:
         case Phase.STARTING | Phase.RESTORING:
             _consider_start(turn)
-        case Phase.RUNNING | Phase.RESOLVING if all(w in state.arrivals for w in state.members):
+        case Phase.RUNNING | Phase.RESOLVING if _all_here(turn):
             turn.clear_timer("arrival")
             _settle(turn)
         case Phase.PAUSED:
             _consider_resuming(turn)
         case _:
             pass
+
+
+def _all_here(turn: Turn) -> bool:
+    """Whether every member that is alive has arrived; quick where not, for this is asked at every event."""
+    state = turn.state
+    members = state.view.members if state.view else ()
+    return all(w in state.arrivals or w not in state.workers for w in reversed(members))
 
 
 def gathered(turn: Turn) -> None:

@@ -289,7 +289,7 @@ def _row(member: Member, before: Replicated, done: Exchanged) -> RoundRow:
         steps=control.steps,
         samples=control.samples,
         epoch=before.epoch,
-        elapsed_s=before.elapsed_s + control.clock_s + sync_s,
+        elapsed_s=before.elapsed_s + control.clock_s + control.slowest_s - control.members[0].compute_s + sync_s,
         compute_s=control.compute_s,
         sync_s=sync_s,
         wait_s=control.slowest_s - control.compute_s,

@@ -267,6 +267,8 @@ class Fleet:
     # Faults.
 
     def _fire(self, fault: Fault) -> None:
+        if self._finish is not None:
+            return
         if fault.kind in UNTARGETED:
             self.fired.append(fault)
             self._fire_untargeted(fault)

@@ -39,6 +39,7 @@ class Watch:
         self._newest_view = 0
         self._generation = 0
         self._yielded = (0, 0)
+        self._restored_deal = 0
 
     # Members.
 
@@ -206,8 +207,10 @@ class Watch:
     def _placed(self, controller: Controller, books: Books, order: Order, workers: dict[str, Worker]) -> None:
         """Invariant 3, where data is dealt for this view."""
         placement, copies = books.placement, controller.settings.placement.copies
-        if placement is None or books.deal is None or order.restore:
-            return
+        if order.restore and books.deal is not None:
+            self._restored_deal = books.deal.number
+        if placement is None or books.deal is None or books.deal.number == self._restored_deal:
+            return  # a resumed deal goes on whatever nodes its new workers are on
         members = order.view.members
         nodes = {name: workers[name].node for name in members if name in workers}
         if len(nodes) < len(members):
