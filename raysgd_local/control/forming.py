@@ -33,6 +33,7 @@ def next_order(turn: Turn, resolution: Resolution) -> None:
     """Heal, then grow: the order for the next segment, in the same view or in a new one."""
     reports = tuple(turn.state.arrivals[w] for w in turn.state.members)
     before = turn.state.view
+    _put_off(turn, reports, resolution)
     view = _view(turn, _members(turn, reports, resolution))
     leaving = tuple(w for w in turn.state.standing(Standing.LEAVING) if w not in view.members)
     _account(turn, resolution, view)
@@ -55,18 +56,31 @@ def last_order(turn: Turn, resolution: Resolution, status: Status, reason: str, 
     ending.await_end(turn, status, reason)
 
 
+def _put_off(turn: Turn, reports: Sequence[Report], resolution: Resolution) -> None:
+    """Members that got no state before the view broke wait again while the others have steps pending.
+
+    What could be given to them now is not what was committed.
+    """
+    if boundary.level(reports):
+        return
+    for worker in resolution.empty:
+        if turn.state.workers[worker].standing is Standing.MEMBER:
+            turn.worker(worker, standing=Standing.READY)
+
+
 def _members(turn: Turn, reports: Sequence[Report], resolution: Resolution) -> tuple[str, ...]:
     """Those who stay, in their order, then those who wait, where they may enter.
 
     Who wants to leave stays as long as the run would be too small without, or, for a round, to give the newest
     state where nobody else has it.
     """
-    members, settings = turn.state.members, turn.state.settings
+    settings, level = turn.state.settings, boundary.level(reports)
+    members = [w for w in turn.state.members if level or w not in resolution.empty]
     staying = [w for w in members if turn.state.workers[w].standing is Standing.MEMBER]
     joining = turn.state.standing(Standing.READY) if may_grow(turn, reports) else ()
     joining = joining[: settings.workers_max - len(staying)]
     if len(staying) + len(joining) < settings.workers_min:
-        staying = list(members)
+        staying = members
     elif not set(staying) & set(resolution.newest):
         staying = [w for w in members if w in staying or w == resolution.newest[0]]
     return (*staying, *joining)

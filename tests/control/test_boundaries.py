@@ -128,6 +128,17 @@ def test_nobody_joins_while_a_member_must_be_healed():
     assert (order.heal, order.donor, order.program.segment_rounds) == (0, None, 1)
 
 
+def test_who_got_no_state_waits_while_others_have_steps_pending():
+    run = started()
+    run.arrive("w0", taken=2, broken="cut")
+    order = run.order()
+    run.tell(c.Arrived(Report("w1", order.view.number, order.segment, Place.START, broken="cut")))
+    assert (run.order().view.members, run.order().donor) == (("w0",), None)
+    run.arrive("w0")
+    assert run.order().view.members == ("w0", "w1")
+    assert run.order().receivers == (1,)
+
+
 def test_nobody_joins_a_run_that_is_stopped():
     run = started(workers_max=3)
     run.tell(c.Died("w2", "killed"))
