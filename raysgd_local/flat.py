@@ -105,7 +105,7 @@ def is_bounded(flat: Tensor) -> bool:
 def are_bounded(tensors: Sequence[Tensor], weight: float, dtype: torch.dtype) -> bool:
     """Whether `weight` × `tensors` will be bounded, as `is_bounded` says, once packed into a vector of `dtype`."""
     squares = sum(float(_square(tensor.to(dtype))) for tensor in tensors)
-    return abs(weight) * math.sqrt(squares) < torch.finfo(dtype).max ** 0.75
+    return bool(abs(weight) * math.sqrt(squares) < torch.finfo(dtype).max ** 0.75)
 
 
 def _square(tensor: Tensor) -> Tensor:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import pytest
-import raysgd_local
 import torch
-from raysgd_local.errors import InputError, UsageError
-from raysgd_local.runtime.alone import alone
 from torch import nn
 from torch.utils.data import IterableDataset, TensorDataset
+
+import raysgd_local
+from raysgd_local.errors import InputError, UsageError
+from raysgd_local.runtime.alone import alone
 
 DATA = TensorDataset(torch.randn(20, 3))
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
-import raysgd_local
 import torch
-from raysgd_local.algorithms.schedules import EveryStep, FixedPeriod
 from torch import nn
 from torch.utils.data import TensorDataset
+
+import raysgd_local
+from raysgd_local.algorithms.schedules import EveryStep, FixedPeriod
 
 
 def loop_with_one_overflow(seen):
