@@ -84,7 +84,12 @@ def _progress(report: Report) -> tuple[int, int]:
 def level(reports: Sequence[Report]) -> bool:
     """Whether all who have state equal the anchor: no steps pending, nobody a round behind."""
     rounds = {report.replicated.round for report in reports if report.replicated is not None}
-    return len(rounds) <= 1 and not any(report.taken for report in reports)
+    return len(rounds) <= 1 and drained(reports)
+
+
+def drained(reports: Sequence[Report]) -> bool:
+    """Whether no one has steps pending."""
+    return not any(report.steps for report in reports)
 
 
 def pending_positions(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from raysgd_local.control import boundary
 from raysgd_local.control.controller_events import (
     DeleteCheckpoint,
     Finish,
@@ -25,7 +26,7 @@ def reason_to_end(turn: Turn, reports: Sequence[Report]) -> Ends | None:
         return None
     if state.books.replicated.diverged:
         return "failed", state.books.replicated.stopped, False
-    drained = not any(report.taken for report in reports)
+    drained = boundary.drained(reports)
     if state.stop and drained:
         return "interrupted", state.stop, True
     if all(report.place is Place.FINISHED for report in reports):

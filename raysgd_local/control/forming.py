@@ -38,7 +38,7 @@ def next_order(turn: Turn, resolution: Resolution) -> None:
     leaving = tuple(w for w in turn.state.standing(Standing.LEAVING) if w not in view.members)
     _account(turn, resolution, view)
     order = _order(turn, view, _limited(turn, view, reports), resolution)
-    if not any(report.taken for report in reports):
+    if boundary.drained(reports):
         order = replace(order, save=_due_save(turn, view))
     _give(turn, order, leaving, changed=before is None or view.number != before.number)
 

@@ -135,7 +135,7 @@ def _enter(turn: Turn, resolution: Resolution) -> None:
 def _too_few(turn: Turn, reports: Sequence[Report]) -> bool:
     """Too few to go on, even with those that wait. Steps that nobody committed are brought to their round's end."""
     state = turn.state
-    if any(report.taken for report in reports) or not forming.may_grow(turn, reports):
+    if not forming.may_grow(turn, reports):
         return False
     return _hands(turn) < state.settings.workers_min
 

@@ -320,6 +320,7 @@ def _arrive(member: Member) -> Result:
         segment=order.segment if order else 0,
         place=member.want.place,
         replicated=member.replicated,
+        steps=member.steps,
         taken=member.taken,
         leaving=member.leaving,
         samples=member.dataset,

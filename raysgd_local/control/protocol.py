@@ -36,7 +36,7 @@ class Place(Enum):
 class Report:
     """A member's words on arriving at a boundary.
 
-    `taken` counts the positions of the deal that belong to steps of a round that is not committed. `samples` is
+    `steps` counts the steps of a round that is not committed, `taken` the positions of the deal in them. `samples` is
     the size of the training set that it wants dealt (with `OPENING`). `rounds`, `evaluations` and `changes`
     since its last report, `wire_bytes` what it sent in the newest of them; `replicated` is
     None for a worker without state. `broken` says what failed, or is
@@ -48,6 +48,7 @@ class Report:
     segment: int
     place: Place
     replicated: Replicated | None = None
+    steps: int = 0
     taken: int = 0
     samples: int = 0
     rounds: tuple[RoundRow, ...] = ()

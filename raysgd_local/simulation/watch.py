@@ -118,6 +118,7 @@ class Watch:
 
     def restarted(self) -> None:
         """The driver starts again; if there is no checkpoint, from nothing."""
+        self.shards.clear()
         self._generation += 1
         self._yielded = (0, 0)
         self._newest_view = 0

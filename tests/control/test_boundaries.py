@@ -130,7 +130,7 @@ def test_nobody_joins_while_a_member_must_be_healed():
 
 def test_who_got_no_state_waits_while_others_have_steps_pending():
     run = started()
-    run.arrive("w0", taken=2, broken="cut")
+    run.arrive("w0", steps=2, broken="cut")
     order = run.order()
     run.tell(c.Arrived(Report("w1", order.view.number, order.segment, Place.START, broken="cut")))
     assert (run.order().view.members, run.order().donor) == (("w0",), None)
