@@ -242,7 +242,7 @@ class Fleet:
             return
         worker.frozen = False
         worker.alive = False
-        worker._leave()
+        worker.connection.leave()
         if noticed:
             self._notice(worker.name, "killed")
 
@@ -331,7 +331,7 @@ class Fleet:
 
     def _cut(self, worker: Worker, fault: Fault) -> None:
         del fault
-        worker._leave()
+        worker.connection.leave()
 
     def _judge(self, finish: c.Finish) -> None:
         """A run ends for a reason."""

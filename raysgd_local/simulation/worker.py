@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any
 
 from raysgd_local.control import member as machine
 from raysgd_local.control import member_events as m
 from raysgd_local.control.controller_events import (
     Arrived,
     CheckpointFailed,
-    Event,
     Progress,
     ShardWritten,
     UserError,
@@ -21,38 +20,13 @@ from raysgd_local.control.controller_events import (
 )
 from raysgd_local.control.exchange import Contribution, Control, Flags
 from raysgd_local.control.protocol import Order
+from raysgd_local.simulation.connection import Connection
 from raysgd_local.simulation.loop import Asks, Batch, LoopPlan, training_loop
 from raysgd_local.simulation.model import Part, Reduced, Shard, fresh, reduce_parts
-from raysgd_local.simulation.network import Call, Network
-from raysgd_local.simulation.watch import Watch
+from raysgd_local.simulation.network import Call
+from raysgd_local.simulation.world import World
 
 STATE_BYTES = 1000
-
-
-class World(Protocol):
-    """What a worker needs of the fleet around it."""
-
-    network: Network
-    watch: Watch
-    now: float
-
-    def after(self, delay_s: float, worker: Worker, action: Any) -> None:
-        """Do it in `delay_s` seconds, or later if the worker stands still then; never if it is dead."""
-        ...
-
-    def tell(self, worker: str, event: Event) -> None:
-        """A word to the controller, after the sender's words before it."""
-        ...
-
-    def step_s(self, worker: Worker) -> float: ...
-
-    def io_s(self) -> float: ...
-
-    def load(self, name: str) -> dict[int, Shard]: ...
-
-    def ended(self, worker: Worker, why: str) -> None: ...
-
-    def committed(self, round: int) -> None: ...
 
 
 class Worker:
@@ -62,7 +36,7 @@ class Worker:
         self, name: str, node: str, world: World, plan: LoopPlan, beat_s: float, timeout_s: float
     ) -> None:
         self.name, self.node = name, node
-        self._world, self._beat_s, self._timeout_s = world, beat_s, timeout_s
+        self._world, self._beat_s = world, beat_s
         self.alive, self.frozen, self.slow = True, False, 1.0
         self.deferred: list[Any] = []
         self.member = machine.Member(name)
@@ -74,15 +48,13 @@ class Worker:
         self._events: deque[m.Event] = deque()
         self._inbox: list[m.Event] = []
         self._orders: list[Order] = []
-        self._call: Call | None = None
         self._awaits_order = self._proceeding = False
-        self._connected: int | None = None
-        self._peers: tuple[str, ...] = ()
-        self._cuts: set[int] = set()
         self._announced = 0
         self._checksum = 0
         self._sent_bytes = 0
         self._told_at = self._working_since = self._call_began = 0.0
+        self._command: m.Command = m.Proceed()
+        self.connection = Connection(name, world.network, self._later, timeout_s, self._settled)
 
     # From outside.
 
@@ -101,9 +73,7 @@ class Worker:
     def post(self, event: m.Event) -> None:
         """It is handled when the loop calls next; a cut breaks what is running at once."""
         if isinstance(event, m.Cut):
-            self._cuts.add(event.view)
-            if self._connected == event.view:
-                self._leave()
+            self.connection.cut(event.view)
         self._inbox.append(event)
 
     def give(self, order: Order) -> None:
@@ -116,7 +86,7 @@ class Worker:
         self.end("its loop ended")
 
     def end(self, why: str) -> None:
-        self._leave()
+        self.connection.leave()
         self._world.ended(self, why)
 
     # The loop.
@@ -134,15 +104,13 @@ class Worker:
 
     def _computed(self, batch: Batch) -> None:
         self.replica.compute(batch.epoch, batch.positions)
-        if self.spoiled:
-            self._spoil()
+        if self.spoiled:  # what comes of it is not finite: the gradient that is sent, or the model after a step
+            self.spoiled, self.replica.gradient = False, math.nan
         self.steps += 1
         self._go_on()
 
-    def _spoil(self) -> None:
-        """In gradient mode it is the gradient that is not finite, otherwise the model after a step with it."""
-        self.spoiled = False
-        self.replica.gradient = math.nan
+    def _later(self, delay_s: float, action: Callable[[], None]) -> None:
+        self._world.after(delay_s, self, action)
 
     def _drive(self, event: m.Event) -> None:
         self._proceeding = False
@@ -162,7 +130,7 @@ class Worker:
             self.member, commands = machine.advance(self.member, event, self._world.now)
             for command in commands:
                 self._run(command)
-        if not self.alive or self._call is not None or self._awaits_order:
+        if not self.alive or self.connection.call is not None or self._awaits_order:
             return
         if self._proceeding:
             self._go_on()
@@ -185,7 +153,7 @@ class Worker:
                 self._commit(control)
             case m.Arrive(report):
                 if report.broken:
-                    self._leave()
+                    self.connection.leave()
                 report = replace(report, wire_bytes=self._take_sent())
                 self._world.tell(self.name, Arrived(report))
                 self._await_order()
@@ -202,12 +170,8 @@ class Worker:
     def _take_part(self, command: m.Command) -> None:
         match command:
             case m.Connect(view):
-                self._leave()
-                if view in self._cuts:
-                    self._broken("cut before it was formed")
-                    return
-                self._connected, self._peers = view, self.member.in_force.view.members
                 self._checksum = 0
+                self.connection.join(view, self.member.in_force.view.members)
                 self._begin(command, "connect", lambda _: None)
             case m.Heal(source):
                 self._begin(command, "heal", lambda _: None, self.replica.kept, source)
@@ -225,37 +189,15 @@ class Worker:
         self, command: m.Command, label: str, combine: Any, given: Any = None, source: int | None = None
     ) -> None:
         """Call a collective; its outcome comes as an event."""
-        view = self._connected
-        if view is None or view != self.member.in_force.view.number:
+        self._command, self._call_began = command, self._world.now
+        if not self.connection.begin(label, combine, given, source):
             self._broken("the view was left")
-            return
-        call = self._call = Call(view, 0, label, self, given, source)
-        self._command = command
-        self._call_began = self._world.now
-        self._world.after(self._timeout_s, self, lambda: self._time_out(call))
-        self._world.network.call(call, self.member.in_force.view.members, combine)
 
-    def settle(self, call: Call, delay_s: float, failure: str) -> None:
-        """Complete or failed in a while; the newest word counts."""
-        token = call.token = call.token + 1
-        self._world.after(delay_s, self, lambda: self._settled(call, token, failure))
-
-    def _settled(self, call: Call, token: int, failure: str) -> None:
-        if call is not self._call or call.token != token:
-            return
-        call.over, self._call = True, None
-        if failure:
-            self._leave()
-            self._outcome(m.Failed(call.view, failure))
-        else:
-            self._outcome(self._completed(call))
-
-    def _time_out(self, call: Call) -> None:
-        if call is self._call:
-            self.settle(call, 0.0, "timed out")
+    def _settled(self, call: Call, failure: str) -> None:
+        self._outcome(m.Failed(call.view, failure) if failure else self._completed(call))
 
     def _broken(self, why: str) -> None:
-        self._leave()
+        self.connection.leave()
         self._events.append(m.Failed(self.member.in_force.view.number, why))
 
     def _completed(self, call: Call) -> m.Event:
@@ -365,11 +307,6 @@ class Worker:
         order = self._orders.pop(0)
         self._told_at += order.paused_s
         self._world.after(0.0, self, lambda: self._outcome(m.Ordered(order)))
-
-    def _leave(self) -> None:
-        if self._connected is not None:
-            view, self._connected = self._connected, None
-            self._world.network.leave(self.name, view, self._peers)
 
 
 def _metrics(given: Sequence[float]) -> dict[str, float]:
