@@ -137,7 +137,10 @@ class IntegerBuffers:
         for buffer in self._largest:
             tensor = buffer.tensor
             values, left = left[: tensor.numel()], left[tensor.numel() :]
-            tensor.copy_(torch.tensor(values).to(tensor.dtype).view(tensor.shape))
+            if tensor.numel() == 1:
+                tensor.fill_(values[0])
+            else:
+                tensor.copy_(torch.tensor(values).to(tensor.dtype).view(tensor.shape))
         for buffer, highest, lowest in zip(self._same, left[0::2], left[1::2], strict=True):
             if highest != -lowest:
                 raise InputError(f"buffers.{buffer.name}", "different on workers", "max, keep", "give it a rule")

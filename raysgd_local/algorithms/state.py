@@ -95,7 +95,7 @@ class ReplicaState:
 
     def _collect_buffers(self, rules: Mapping[str, str]) -> None:
         explicit = explicit_names(self._model, rules)
-        self._statistics = PooledStatistics(statistics_layers(self._model, explicit), self.dtype)
+        self._statistics = PooledStatistics(statistics_layers(self._model, explicit), self.dtype, self.device)
         found = buffers_by_rule(self._model, rules, self._statistics.names)
         self._rules = {rule: [buffer.name for buffer in chosen] for rule, chosen in found.items()}
         self._mean = MeanBuffers(found["mean"])

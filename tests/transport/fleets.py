@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from member_agent import MemberAgent, gloo_member
+from member_agent import MemberAgent, process_member
 
 from raysgd_local.errors import TransportError
 from raysgd_local.transport.inprocess import InProcessNetwork
@@ -79,10 +79,12 @@ class ThreadHandle(Handle):
 
 
 class ProcessHandle(Handle):
-    def __init__(self, context: Any, port: int, address: str, options: dict[str, Any]) -> None:
+    def __init__(self, context: Any, port: int, address: str, device: str, options: dict[str, Any]) -> None:
         super().__init__()
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=gloo_member, args=(port, address, theirs, options), daemon=True)
+        self.process = context.Process(
+            target=process_member, args=(port, address, theirs, device, options), daemon=True
+        )
         self.process.start()
         theirs.close()
         self.ready: queue.Queue[Any] = queue.Queue()
@@ -142,7 +144,7 @@ class ThreadFleet(Fleet):
         self.members = [ThreadHandle(network) for _ in range(size)]
 
 
-class GlooFleet(Fleet):
+class ProcessFleet(Fleet):
     """Real processes. Those that a test killed are replaced by `clean`."""
 
     has_processes = True
@@ -153,17 +155,18 @@ class GlooFleet(Fleet):
         self.context.set_forkserver_preload(["raysgd_local.transport.process_group", "member_agent"])
         self.address, self.options = address, OPTIONS | options
         self.store = dist.TCPStore(address, 0, is_master=True, wait_for_workers=False)
-        self.members = [self.start() for _ in range(size)]
+        self.members = [self.start(index) for index in range(size)]
         for member in self.members:
             member.ready.get(timeout=60)
 
-    def start(self) -> ProcessHandle:
-        return ProcessHandle(self.context, self.store.port, self.address, self.options)
+    def start(self, index: int) -> ProcessHandle:
+        device = f"cuda:{index}" if self.options.get("backend") == "nccl" else "cpu"
+        return ProcessHandle(self.context, self.store.port, self.address, device, self.options)
 
     def clean(self) -> None:
         dead = [index for index, member in enumerate(self.members) if not member.process.is_alive()]
         for index in dead:
-            self.members[index] = self.start()
+            self.members[index] = self.start(index)
         for index in dead:
             self.members[index].ready.get(timeout=60)
         super().clean()

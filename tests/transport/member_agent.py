@@ -23,8 +23,8 @@ def content(seed: int, numel: int, dtype: torch.dtype) -> torch.Tensor:
 class MemberAgent:
     """Answers are `(order number, seconds it took, value or TransportError)`."""
 
-    def __init__(self, network: Any, answer: Callable[[Any], None]) -> None:
-        self.network, self.answer = network, answer
+    def __init__(self, network: Any, answer: Callable[[Any], None], device: str = "cpu") -> None:
+        self.network, self.answer, self.device = network, answer, device
         self.transports: dict[int, Any] = {}
         self.vector: torch.Tensor | None = None
         self.orders: queue.Queue[Any] = queue.Queue()
@@ -56,13 +56,13 @@ class MemberAgent:
         return self.transports[view].world_size
 
     def all_reduce(self, view: int, seed: int, numel: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        flat = content(seed, numel, dtype)
+        flat = content(seed, numel, dtype).to(self.device)
         self.transports[view].all_reduce(flat)
-        return flat.clone()
+        return flat.cpu().clone()
 
     def all_reduce_in_parts(self, view: int, seed: int, ends: list[int], delay_s: float) -> torch.Tensor:
         """Written while it is reduced, with a pause before each part."""
-        own = content(seed, ends[-1] + 3, torch.float32)
+        own = content(seed, ends[-1] + 3, torch.float32).to(self.device)
         flat = torch.full_like(own, float("nan"))
         flat[ends[-1] :] = own[ends[-1] :]
 
@@ -75,7 +75,7 @@ class MemberAgent:
                 yield end
 
         self.transports[view].all_reduce(flat, write())
-        return flat
+        return flat.cpu()
 
     def allocate(self, numel: int, dtype: torch.dtype) -> None:
         self.vector = self.network.allocate(numel, dtype)
@@ -84,11 +84,12 @@ class MemberAgent:
         flat = self.vector[start:]
         flat.copy_(content(seed, flat.numel(), flat.dtype))
         self.transports[view].all_reduce(flat)
-        return flat.clone()
+        return flat.cpu().clone()
 
     def broadcast(self, view: int, mine: torch.Tensor, source: int) -> torch.Tensor:
-        self.transports[view].broadcast(mine, source)
-        return mine
+        here = mine.to(self.device)
+        self.transports[view].broadcast(here, source)
+        return here.cpu()
 
     def wire_bytes(self, view: int) -> int:
         return self.transports[view].wire_bytes()
@@ -115,7 +116,7 @@ class MemberAgent:
         return len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
 
 
-def gloo_member(port: int, address: str, pipe: Any, options: dict[str, Any]) -> None:
+def process_member(port: int, address: str, pipe: Any, device: str, options: dict[str, Any]) -> None:
     """The main function of a member that is a process."""
     from datetime import timedelta
 
@@ -124,7 +125,8 @@ def gloo_member(port: int, address: str, pipe: Any, options: dict[str, Any]) -> 
     from raysgd_local.transport.process_group import ProcessGroupNetwork
 
     store = dist.TCPStore(address, port, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=10))
-    agent = MemberAgent(ProcessGroupNetwork(store, address, "run/1", **options), pipe.send)
+    network = ProcessGroupNetwork(store, address, "run/1", device=torch.device(device), **options)
+    agent = MemberAgent(network, pipe.send, device)
     pipe.send("ready")
     while True:
         try:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from fleets import FORMATION_TIMEOUT_S, Fleet, GlooFleet, ThreadFleet, rank_order_sum, wait_until
+from fleets import FORMATION_TIMEOUT_S, Fleet, ProcessFleet, ThreadFleet, rank_order_sum, wait_until
 
 SIZE = 5
 QUICK_S = 1.0
@@ -20,7 +20,7 @@ LARGE = 400_000  # beyond the size from which shared memory is used
 def shared_fleet(request: pytest.FixtureRequest) -> Iterator[Fleet]:
     if request.param == "nccl" and torch.cuda.device_count() < SIZE:
         pytest.skip(f"NCCL needs a GPU for each of {SIZE} members; there are {torch.cuda.device_count()}")
-    fleet = ThreadFleet(SIZE) if request.param == "inprocess" else GlooFleet(SIZE)
+    fleet = ThreadFleet(SIZE) if request.param == "inprocess" else ProcessFleet(SIZE, backend=request.param)
     yield fleet
     fleet.stop()
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.distributed as dist
-from fleets import GlooFleet, rank_order_sum
+from fleets import ProcessFleet, rank_order_sum
 
 from raysgd_local.errors import InputError, TransportError
 from raysgd_local.transport.gloo import GlooTransport, Goodbyes
@@ -19,13 +19,13 @@ NUMEL = 500_000
 
 
 @pytest.fixture(scope="module")
-def fleet() -> Iterator[GlooFleet]:
-    fleet = GlooFleet(3)
+def fleet() -> Iterator[ProcessFleet]:
+    fleet = ProcessFleet(3)
     yield fleet
     fleet.stop()
 
 
-def sum_allocated(fleet: GlooFleet) -> tuple[list[torch.Tensor], list[int], list[int]]:
+def sum_allocated(fleet: ProcessFleet) -> tuple[list[torch.Tensor], list[int], list[int]]:
     fleet.all("allocate", [(NUMEL, torch.float32)] * 3)
     view = fleet.form(3)
     results = [o.value for o in fleet.all("all_reduce_allocated", [(view, 10 + rank) for rank in range(3)])]
@@ -34,7 +34,7 @@ def sum_allocated(fleet: GlooFleet) -> tuple[list[torch.Tensor], list[int], list
     return results, counted, measured
 
 
-def test_allocated_vectors_do_not_pass_through_sockets_on_one_machine_but_are_counted(fleet: GlooFleet) -> None:
+def test_allocated_vectors_do_not_pass_through_sockets_on_one_machine_but_are_counted(fleet: ProcessFleet) -> None:
     results, counted, measured = sum_allocated(fleet)
     torch.testing.assert_close(results[0], rank_order_sum([10, 11, 12], NUMEL, torch.float32))
     assert all(torch.equal(results[0], result) for result in results)
@@ -43,7 +43,7 @@ def test_allocated_vectors_do_not_pass_through_sockets_on_one_machine_but_are_co
 
 
 def test_without_shared_memory_everything_passes_through_sockets() -> None:
-    fleet = GlooFleet(3, shared_memory=False)
+    fleet = ProcessFleet(3, shared_memory=False)
     try:
         results, counted, measured = sum_allocated(fleet)
     finally:
@@ -56,7 +56,7 @@ def test_without_shared_memory_everything_passes_through_sockets() -> None:
 def test_members_meet_over_ipv6() -> None:
     if not _has_ipv6():
         pytest.skip("this machine has no IPv6 loopback")
-    fleet = GlooFleet(2, address="::1")
+    fleet = ProcessFleet(2, address="::1")
     try:
         view = fleet.form(2)
         outcomes = fleet.all("all_reduce", [(view, 10, 100), (view, 11, 100)])
