@@ -65,8 +65,10 @@ class LossMeter:
         self._sum: torch.Tensor | float = 0.0
 
     def add(self, loss: torch.Tensor | float, samples: int) -> None:
-        value = loss.detach().double() if isinstance(loss, torch.Tensor) else loss
-        self._sum = self._sum + value * samples
+        if isinstance(loss, torch.Tensor) and loss.device.type != "cpu":
+            self._sum = self._sum + loss.detach().double() * samples
+        else:  # nothing to wait for
+            self._sum = self._sum + float(loss) * samples
 
     def value(self) -> float:
         return float(self._sum)
