@@ -125,6 +125,8 @@ class LocalSGDTrainer:
             _claim(storage, request)
             plan = _plan(request, storage, manifest, own)
             outcome = _follow(plan)
+        if storage.local is not None and outcome.result["rounds"]:
+            write_report([storage.local])
         _raise(outcome, storage, request, fresh=manifest is None)
         return _result(outcome, storage)
 
@@ -319,8 +321,6 @@ def _raise(outcome: Outcome, storage: Storage, request: Request, fresh: bool) ->
 
 def _result(outcome: Outcome, storage: Storage) -> Result:
     local = storage.local
-    if local is not None:
-        write_report([local])
     names = snapshots.finished(storage)
     newest = storage.under("checkpoints").under(names[-1]) if names else None
     return Result(

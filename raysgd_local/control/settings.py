@@ -23,7 +23,7 @@ class Timeouts:
     gather_s: float = 20.0
     arrival_s: float = 120.0
     heartbeat_s: float = 60.0
-    pause_s: float = 600.0
+    pause_s: float = 3600.0
     errors_s: float = 1.0
     finish_s: float = 120.0
 

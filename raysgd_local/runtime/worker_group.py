@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,8 +39,7 @@ class WorkerGroup:
         self, driver: Any, spec: WorkerSpec, resources: Resources, members: int, post: Callable[[Event], None]
     ) -> None:
         self._make = _remote(resources)
-        # One store for the whole run: views come and go under prefixes of their own.
-        self._store = TCPStore(node_address(), 0, is_master=True, wait_for_workers=False)
+        self._store = _store(node_address())
         self._arguments = (driver, (self._store.host, self._store.port), spec, members)
         self._post = post
         self._actors: dict[str, Any] = {}
@@ -86,6 +86,17 @@ class WorkerGroup:
         self._closed.set()
         for worker in list(self._actors):
             self.kill(worker)
+
+
+def _store(address: str) -> TCPStore:
+    """One store for the whole run: views come and go under prefixes of their own.
+
+    It has no authentication, so it listens on the node's own address and nowhere else.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listening = socket.create_server((address, 0), family=family)
+    port = listening.getsockname()[1]
+    return TCPStore(address, port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach())
 
 
 def _remote(resources: Resources) -> Any:

@@ -74,6 +74,7 @@ def test_ctrl_c_ends_with_a_checkpoint_and_the_run_goes_on_from_it(cluster, tmp_
     result = json.loads((run / "result.json").read_text())
     assert result["status"] == "interrupted"
     assert list((run / "checkpoints").glob("*/manifest.json"))
+    assert (run / "report.html").exists()
 
     again = command("--resume", str(run), cluster=cluster)
     out, err = again.communicate(timeout=200)
