@@ -10,6 +10,8 @@ from functools import partial
 from random import Random
 from typing import Any
 
+import numpy as np
+
 from raysgd_local.control import controller
 from raysgd_local.control import controller_events as c
 from raysgd_local.control.controller_state import Controller, begin
@@ -48,9 +50,11 @@ class Fleet:
     def __init__(self, scenario: Scenario) -> None:
         self.scenario = scenario
         self.now = 0.0
+        self.state_bytes = scenario.state_bytes
         self.random = Random(f"fleet {scenario.seed}")
         self.watch = Watch()
-        self.network = Network(self.random, lambda _label, _members: 0.01)
+        self.network = Network(self.random, self._collective_s)
+        self._steps = np.random.default_rng(scenario.seed)
         self.workers: dict[str, Worker] = {}
         self.controller = begin(scenario.settings)
         self.recorded: list[tuple[float, c.RecordEvent]] = []
@@ -135,7 +139,16 @@ class Fleet:
         return delay_s * 100 if self.random.random() < noise.late else delay_s
 
     def step_s(self, worker: Worker) -> float:
-        return self.random.expovariate(1 / self.scenario.step_s) * worker.slow
+        cluster = self.scenario.cluster
+        drawn_s = float(cluster.steps.draw(self._steps, ()))
+        return drawn_s * worker.slow / cluster.speed(int(worker.name[1:]))
+
+    def _collective_s(self, label: str, members: int) -> float:
+        cluster, size_bytes = self.scenario.cluster, self.scenario.state_bytes
+        if label == "connect":
+            return cluster.latency_s
+        broadcast = label in ("heal", "transfer", "align")
+        return (cluster.broadcast_s if broadcast else cluster.reduction_s)(size_bytes, members)
 
     def io_s(self) -> float:
         return self.random.uniform(0.01, 0.3)
@@ -175,7 +188,7 @@ class Fleet:
         match command:
             case c.RequestWorker(worker):
                 generation = self.generation
-                delay_s = self.random.uniform(0.2, 1.0) * self.scenario.startup_s
+                delay_s = self.random.uniform(0.2, 1.0) * self.scenario.cluster.startup_s
                 self.at(delay_s, lambda: self._start(worker, generation))
             case c.KillWorker(worker):
                 self._kill_later(worker)

@@ -26,7 +26,7 @@ def judge(finish: Finish, faults: Sequence[Fault], end: Controller, scenario: Sc
     """Invariant 9: a run ends for a reason, and where nothing went wrong it finishes and loses nobody."""
     fired: set[str] = {fault.kind for fault in faults}
     # With words that are late by seconds time-outs pass without a fault.
-    calm = scenario.noise.delay_s * 100 < 2 and scenario.startup_s < 10
+    calm = scenario.noise.delay_s * 100 < 2 and scenario.cluster.startup_s < 10
     needs: dict[str, set[str]] = {"failed": {"error", "nan"}, "interrupted": {"interrupt"}, "lost": set(fired)}
     if finish.status in needs and not needs[finish.status] & fired and (calm or finish.status != "lost"):
         violated("9: every run ends for a reason", f"{finish} after {sorted(fired)}")

@@ -10,6 +10,7 @@ from raysgd_local.algorithms.placement import ChunkPlacement, DisjointChunks, Re
 from raysgd_local.algorithms.schedules import AdaComm, AtEpoch, EveryStep, FixedPeriod, Schedule, Switch
 from raysgd_local.control.program import Program
 from raysgd_local.control.settings import CheckpointPolicy, Settings, Timeouts
+from raysgd_local.simulation.cluster_model import ClusterModel, Constant, Pareto, ShiftedExponential
 from raysgd_local.simulation.faults import Fault, random_faults
 from raysgd_local.simulation.loop import LoopPlan
 
@@ -29,15 +30,17 @@ class Noise:
 
 @dataclass(frozen=True)
 class Scenario:
-    """`nodes` is how many workers sit on one node; `startup_s` how long a requested worker takes at most."""
+    """A requested worker takes between a fifth of the cluster's `startup_s` and all of it; an averaging moves
+    `state_bytes`.
+    """
 
     settings: Settings
     loop: LoopPlan = field(default_factory=LoopPlan)
     faults: tuple[Fault, ...] = ()
     seed: int = 0
     workers_a_node: int = 1
-    step_s: float = 0.05
-    startup_s: float = 3.0
+    cluster: ClusterModel = field(default_factory=ClusterModel)
+    state_bytes: int = 1000
     beat_s: float = 1.0
     collective_timeout_s: float = 15.0
     noise: Noise = field(default_factory=Noise)
@@ -70,10 +73,19 @@ def random_scenario(seed: int, faults: int = 8) -> Scenario:
         faults=random_faults(random, faults, events=random.choice((60, 300, 1500))),
         seed=seed,
         workers_a_node=random.choice((1, 1, 2, 3)),
-        step_s=random.choice((0.02, 0.1, 0.5)),
-        startup_s=random.choice((0.5, 3.0, 20.0)),
+        cluster=_random_cluster(random),
         noise=Noise(random.choice((0.001, 0.01, 0.1)), random.choice((0.0, 0.03)), random.choice((0.0, 0.05))),
         journal=random.random() < 0.1,
+    )
+
+
+def _random_cluster(random: Random) -> ClusterModel:
+    mean_s = random.choice((0.02, 0.1, 0.5))
+    return ClusterModel(
+        steps=random.choice((Constant(mean_s), ShiftedExponential(mean_s), Pareto(mean_s / 2, 2.0))),
+        speeds=random.choice(((), (), (1.0, 0.3))),
+        latency_s=random.choice((0.0005, 0.01)),
+        startup_s=random.choice((0.5, 3.0, 20.0)),
     )
 
 

@@ -26,8 +26,6 @@ from raysgd_local.simulation.model import Part, Reduced, Shard, fresh, reduce_pa
 from raysgd_local.simulation.network import Call
 from raysgd_local.simulation.world import World
 
-STATE_BYTES = 1000
-
 
 class Worker:
     """One process. `alive` and `frozen` are the fleet's to change."""
@@ -209,7 +207,7 @@ class Worker:
             case m.Exchange():
                 control, reduced = result
                 self.replica.tried = reduced
-                self._sent_bytes = STATE_BYTES
+                self._sent_bytes = self._world.state_bytes
                 return m.Exchanged(
                     call.view, control, self._world.now - self._call_began, math.isfinite(reduced.x_sum)
                 )

@@ -19,6 +19,7 @@ class World(Protocol):
     network: Network
     watch: Watch
     now: float
+    state_bytes: int
 
     def after(self, delay_s: float, worker: Worker, action: Any) -> None:
         """Do it in `delay_s` seconds, or later if the worker stands still then; never if it is dead."""
