@@ -8,7 +8,7 @@ from raysgd_local.simulation.fleet import Ended
 from raysgd_local.simulation.scenario import random_scenario
 
 
-@pytest.mark.parametrize("first", range(0, 300, 50))
+@pytest.mark.parametrize("first", range(0, 200, 50))
 def test_no_invariant_is_violated(first):
     failure = search.first_failure(range(first, first + 50))
     assert failure is None, str(failure)
@@ -28,7 +28,7 @@ def test_the_same_seed_gives_the_same_run():
 
 
 def test_the_faults_that_are_drawn_happen():
-    fired = {f.kind for seed in range(100) for f in search.attempt(random_scenario(seed)).fired}
+    fired = {f.kind for seed in range(80) for f in search.attempt(random_scenario(seed)).fired}
     assert fired >= {"kill", "vanish", "stop", "zombie", "slow", "drain", "sigterm", "nan", "cut", "driver"}
 
 
