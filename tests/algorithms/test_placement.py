@@ -91,7 +91,7 @@ def test_loads_differ_by_at_most_one_where_nodes_do_not_matter(steps, copies, ow
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(2, 12), st.integers(1, 4), st.integers(16, 128))
-def test_a_join_moves_the_joiners_share_and_a_death_what_was_lost_and_at_most_one_more(size, copies, chunks):
+def test_a_join_moves_no_more_than_the_joiners_share_and_a_death_only_what_was_lost(size, copies, chunks):
     size = max(size, copies)
     live = fleet(size)
     table = rebalance(Placement.empty(chunks), live, copies)
@@ -102,8 +102,16 @@ def test_a_join_moves_the_joiners_share_and_a_death_what_was_lost_and_at_most_on
     if size > copies:
         shrunk = rebalance(table, live[1:], copies)
         lost = table.loads["w0"]
-        # One more where only a chain of moves makes loads equal again: about 1 death in 200, seen with 4 copies.
-        assert lost <= len(moves(table, shrunk)) <= lost + 1
+        assert len(moves(table, shrunk)) == lost
+
+
+@pytest.mark.xfail(
+    strict=True, reason="known defect: about 1 death in 200, with 4 copies, moves one chunk too many"
+)
+def test_a_death_that_needs_a_chain_of_moves_moves_only_what_was_lost():
+    table = rebalance(Placement.empty(56), fleet(6), 4)
+    shrunk = rebalance(table, fleet(6)[1:], 4)
+    assert len(moves(table, shrunk)) == table.loads["w0"]
 
 
 @settings(max_examples=40, deadline=None)
