@@ -121,7 +121,7 @@ class ours:  # noqa: N801
 
     def __init__(self, model, options: argparse.Namespace, store, address: str, shared_memory: bool) -> None:
         from raysgd_local.algorithms.state import ReplicaState
-        from raysgd_local.runtime.reduction import Reduction
+        from raysgd_local.training.reduction import Reduction
         from raysgd_local.transport.process_group import ProcessGroupNetwork
 
         network = ProcessGroupNetwork(store, address, f"bench/{shared_memory}", shared_memory=shared_memory)

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
         UsageError,
         UserCodeError,
     )
-    from raysgd_local.runtime.context import TrainContext, get_context
     from raysgd_local.tasks import Task
     from raysgd_local.trainer import LocalSGDTrainer
+    from raysgd_local.training.context import TrainContext, get_context
 
     __version__: str
 
@@ -76,7 +76,7 @@ _HOMES = {
         "UsageError",
         "UserCodeError",
     ),
-    "runtime.context": ("TrainContext", "get_context"),
+    "training.context": ("TrainContext", "get_context"),
     "tasks": ("Task",),
     "trainer": ("LocalSGDTrainer",),
 }

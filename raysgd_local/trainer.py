@@ -21,6 +21,9 @@ from raysgd_local.config import Config, Stop, Workers, method_name
 from raysgd_local.config.alternatives import BUILDER
 from raysgd_local.control.settings import Settings
 from raysgd_local.errors import CheckpointError, InputError, RunLostError, UserCodeError
+from raysgd_local.files.result import Names
+from raysgd_local.files.run_files import OWN_FILES
+from raysgd_local.files.storage import Storage
 from raysgd_local.progress import Display, Snapshot
 from raysgd_local.report import write_report
 from raysgd_local.request import (
@@ -32,15 +35,12 @@ from raysgd_local.request import (
     run_location,
     workers_range,
 )
-from raysgd_local.runtime import snapshots
 from raysgd_local.runtime.driver import Glance, Outcome, Plan, launch
-from raysgd_local.runtime.result import Names
-from raysgd_local.runtime.run_files import OWN_FILES
 from raysgd_local.runtime.spec import Loop, WorkerSpec
-from raysgd_local.runtime.storage import Storage
 from raysgd_local.runtime.worker_group import Resources
 from raysgd_local.tasks import task_name
 from raysgd_local.tasks.base import Task
+from raysgd_local.training import snapshots
 
 _GLANCE_EVERY_S = 0.25
 

@@ -89,7 +89,7 @@ def test_configuration_schedules_and_both_machines_import_without_torch_too():
 
 
 def test_a_training_loop_gets_its_context_without_ray():
-    assert failures(("ray",), ["raysgd_local.runtime.context", "raysgd_local.runtime.alone"]) == {}
+    assert failures(("ray",), ["raysgd_local.training.context", "raysgd_local.training.alone"]) == {}
 
 
 @pytest.mark.parametrize("absent", ["ray", "torch"])

@@ -20,13 +20,13 @@ from raysgd_local.control.protocol import Order
 from raysgd_local.control.saves import Snapshot, snapshot_of
 from raysgd_local.control.settings import Settings
 from raysgd_local.errors import InputError
+from raysgd_local.files.result import Names, result
+from raysgd_local.files.run_files import RESULT, RunFiles
+from raysgd_local.files.storage import MANIFEST, Storage
 from raysgd_local.records import to_plain
-from raysgd_local.runtime.link import Status
-from raysgd_local.runtime.result import Names, result
-from raysgd_local.runtime.run_files import RESULT, RunFiles
 from raysgd_local.runtime.spec import WorkerSpec
-from raysgd_local.runtime.storage import MANIFEST, Storage
 from raysgd_local.runtime.worker_group import Resources, WorkerGroup
+from raysgd_local.training.link import Status
 
 _COPY_OUT_EVERY_S = 10.0
 

@@ -9,7 +9,7 @@ import cloudpickle
 
 from raysgd_local.algorithms.algorithm import OptimizerState
 from raysgd_local.algorithms.learning_rate import Scaling
-from raysgd_local.runtime.storage import Storage
+from raysgd_local.files.storage import Storage
 
 
 @dataclass(frozen=True)

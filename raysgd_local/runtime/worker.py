@@ -27,10 +27,10 @@ from raysgd_local.control.controller_events import (
 from raysgd_local.control.member_events import Cut, YieldAsked
 from raysgd_local.control.protocol import Order, Report
 from raysgd_local.errors import InputError
-from raysgd_local.runtime.context import TrainContext, present, run_loop
-from raysgd_local.runtime.link import Released
-from raysgd_local.runtime.shell import Place, Shell
 from raysgd_local.runtime.spec import Loop, WorkerSpec
+from raysgd_local.training.context import TrainContext, present, run_loop
+from raysgd_local.training.link import Released
+from raysgd_local.training.shell import Place, Shell
 from raysgd_local.transport.process_group import ProcessGroupNetwork
 
 _NOT_THE_USERS = tuple(str(Path(str(module.__file__)).resolve().parent) for module in (raysgd_local, ray))

@@ -18,14 +18,14 @@ from raysgd_local.control.member_events import Cut, YieldAsked
 from raysgd_local.control.program import Program
 from raysgd_local.control.protocol import Order, Report
 from raysgd_local.control.settings import CheckpointPolicy, Settings, Timeouts
-from raysgd_local.runtime.context import TrainContext, present, run_loop
+from raysgd_local.files.result import Names
+from raysgd_local.files.storage import Storage
 from raysgd_local.runtime.driver import Driver, Outcome, Plan
-from raysgd_local.runtime.link import Released
-from raysgd_local.runtime.result import Names
-from raysgd_local.runtime.shell import Place, Shell
 from raysgd_local.runtime.spec import Loop, WorkerSpec
-from raysgd_local.runtime.storage import Storage
 from raysgd_local.runtime.worker_group import Resources
+from raysgd_local.training.context import TrainContext, present, run_loop
+from raysgd_local.training.link import Released
+from raysgd_local.training.shell import Place, Shell
 from raysgd_local.transport.inprocess import InProcessNetwork
 
 torch.set_num_threads(1)

@@ -21,7 +21,7 @@ from torch.utils.data import TensorDataset
 import raysgd_local
 from raysgd_local import Algorithm, EveryStep, FixedPeriod, LocalSGDTrainer
 from raysgd_local.errors import InputError, UserCodeError
-from raysgd_local.runtime.storage import Storage
+from raysgd_local.files.storage import Storage
 
 pytestmark = pytest.mark.ray
 

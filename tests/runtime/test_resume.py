@@ -16,8 +16,8 @@ import raysgd_local
 from raysgd_local.algorithms.schedules import EveryStep, FixedPeriod
 from raysgd_local.control.settings import CheckpointPolicy
 from raysgd_local.errors import CheckpointError
-from raysgd_local.runtime import snapshots
-from raysgd_local.runtime.storage import Storage
+from raysgd_local.files.storage import Storage
+from raysgd_local.training import snapshots
 
 
 def data() -> TensorDataset:

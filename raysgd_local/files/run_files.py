@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from raysgd_local.control.controller_events import RecordRounds
+from raysgd_local.files.storage import Storage
 from raysgd_local.records import EvalRow, RoundRow
-from raysgd_local.runtime.storage import Storage
 
 ROUNDS, EVALS, EVENTS, JOURNAL = "rounds.csv", "evals.csv", "events.jsonl", "journal.jsonl"
 RESULT = "result.json"

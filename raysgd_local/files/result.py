@@ -8,7 +8,7 @@ from typing import Any
 
 from raysgd_local.control.boundary import Books
 from raysgd_local.control.controller_events import Finish
-from raysgd_local.runtime.run_files import RunFiles
+from raysgd_local.files.run_files import RunFiles
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import nn
 from raysgd_local.algorithms.learning_rate import LearningRate, Scaling, scale
 from raysgd_local.algorithms.schedules.base import Mode
 from raysgd_local.control.exchange import Control, Flags
-from raysgd_local.runtime.replica import Prepared, Replica
+from raysgd_local.training.replica import Prepared, Replica
 
 Decay = Callable[[float], float]
 

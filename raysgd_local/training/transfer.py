@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from raysgd_local.runtime.replica import Replica, from_bytes, to_bytes
+from raysgd_local.training.replica import Replica, from_bytes, to_bytes
 from raysgd_local.transport.base import Transport
 
 

@@ -9,7 +9,7 @@ from torch.utils.data import IterableDataset, TensorDataset
 
 import raysgd_local
 from raysgd_local.errors import InputError, UsageError
-from raysgd_local.runtime.alone import alone
+from raysgd_local.training.alone import alone
 
 DATA = TensorDataset(torch.randn(20, 3))
 

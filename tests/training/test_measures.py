@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from raysgd_local.runtime.measures import Stopwatch
+from raysgd_local.training.measures import Stopwatch
 
 
 class HandClock:

@@ -16,10 +16,10 @@ from raysgd_local.algorithms.learning_rate import LearningRate
 from raysgd_local.control import member_events as m
 from raysgd_local.control.protocol import View
 from raysgd_local.errors import InputError, UsageError
-from raysgd_local.runtime.evaluation import Evaluation, Metrics
-from raysgd_local.runtime.loading import DealtBatches, to_device
-from raysgd_local.runtime.replica import Joining, Prepared, Stateful
-from raysgd_local.runtime.shell import Shell
+from raysgd_local.training.evaluation import Evaluation, Metrics
+from raysgd_local.training.loading import DealtBatches, to_device
+from raysgd_local.training.replica import Joining, Prepared, Stateful
+from raysgd_local.training.shell import Shell
 
 M = TypeVar("M", bound=nn.Module)
 O = TypeVar("O", bound=torch.optim.Optimizer)  # noqa: E741
@@ -268,7 +268,7 @@ def get_context() -> TrainContext:
     """
     ctx: TrainContext | None = getattr(_present, "context", None)
     if ctx is None:
-        from raysgd_local.runtime.alone import alone  # only needed, and only loaded, without a cluster
+        from raysgd_local.training.alone import alone  # only needed, and only loaded, without a cluster
 
         ctx = _present.context = alone()
     return ctx

@@ -23,15 +23,15 @@ from raysgd_local.control.exchange import Contribution, Control
 from raysgd_local.control.protocol import Order, Report
 from raysgd_local.control.replicated import Replicated
 from raysgd_local.errors import TransportError
+from raysgd_local.files.storage import Storage
 from raysgd_local.records import RoundRow
-from raysgd_local.runtime import snapshots, transfer
-from raysgd_local.runtime.evaluation import Evaluation
-from raysgd_local.runtime.link import Link, Released, Status
-from raysgd_local.runtime.measures import LossMeter, Stopwatch
-from raysgd_local.runtime.reduction import Reduction
-from raysgd_local.runtime.replica import Replica, seed_generators
-from raysgd_local.runtime.stepping import Stepper
-from raysgd_local.runtime.storage import Storage
+from raysgd_local.training import snapshots, transfer
+from raysgd_local.training.evaluation import Evaluation
+from raysgd_local.training.link import Link, Released, Status
+from raysgd_local.training.measures import LossMeter, Stopwatch
+from raysgd_local.training.reduction import Reduction
+from raysgd_local.training.replica import Replica, seed_generators
+from raysgd_local.training.stepping import Stepper
 from raysgd_local.transport.base import Network, Transport
 
 
