@@ -41,11 +41,11 @@ class Connection:
             view, self._view = self._view, None
             self._network.leave(self.name, view, self._peers)
 
-    def begin(self, label: str, combine: Combine, given: Any, source: int | None) -> bool:
+    def begin(self, label: str, combine: Combine, given: Any, source: int | None, size_bytes: int) -> bool:
         """Take part in the view's next collective; False if the view was left."""
         if self._view is None:
             return False
-        call = self.call = Call(self._view, 0, label, self, given, source)
+        call = self.call = Call(self._view, 0, label, self, given, source, size_bytes)
         self._later(self._timeout_s, lambda: self._time_out(call))
         self._network.call(call, self._peers, combine)
         return True

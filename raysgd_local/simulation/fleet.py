@@ -1,4 +1,4 @@
-"""A fleet in virtual time: the real controller and members over simulated processes, network and clock."""
+"""A fleet in virtual time: the real controller over simulated processes, network and clock."""
 
 from __future__ import annotations
 
@@ -14,95 +14,79 @@ import numpy as np
 
 from raysgd_local.control import controller
 from raysgd_local.control import controller_events as c
-from raysgd_local.control.controller_state import Controller, begin
+from raysgd_local.control.controller_state import begin
 from raysgd_local.control.member_events import Cut, YieldAsked
-from raysgd_local.control.saves import snapshot_of
-from raysgd_local.records import EvalRow, RoundRow, to_plain
+from raysgd_local.control.saves import Snapshot, snapshot_of
 from raysgd_local.simulation.faults import Fault
 from raysgd_local.simulation.injection import fire
-from raysgd_local.simulation.invariants import judge, violated
-from raysgd_local.simulation.model import Shard
-from raysgd_local.simulation.network import Network
+from raysgd_local.simulation.invariants import violated
+from raysgd_local.simulation.network import Call, Network
 from raysgd_local.simulation.scenario import Scenario
-from raysgd_local.simulation.watch import Watch
-from raysgd_local.simulation.worker import Worker
+from raysgd_local.simulation.world import Observer, Process
 
-_MOST_EVENTS, _MOST_S = 60_000, 4_000.0
+Hire = Callable[[str, str, "Fleet"], Process]
 
 
 @dataclass(frozen=True)
-class Ended:
-    """How a simulated run ended, at virtual time `now`; `fired` are the faults that happened."""
+class Heard:
+    """One turn of the controller."""
 
-    finish: c.Finish
+    event: c.Event
     now: float
-    events: int
-    rounds: tuple[RoundRow, ...]
-    evaluations: tuple[EvalRow, ...]
-    controller: Controller
-    recorded: tuple[tuple[float, c.RecordEvent], ...]
-    fired: tuple[Fault, ...]
+    commands: tuple[c.Command, ...]
 
 
 class Fleet:
-    """Runs one scenario. Events happen in the order of time, and of their making where times are equal."""
+    """Runs one scenario. Events happen in the order of time, and of their making where times are equal.
 
-    def __init__(self, scenario: Scenario) -> None:
-        self.scenario = scenario
+    `hire` makes a worker of a name, on a node; `observer` follows what the controller hears and says. After `run`,
+    `finish` says how it ended, `now` when, `fired` which faults happened.
+    """
+
+    def __init__(self, scenario: Scenario, hire: Hire, observer: Observer, resume: Snapshot | None = None) -> None:
+        self.scenario, self._hire, self.observer = scenario, hire, observer
         self.now = 0.0
-        self.state_bytes = scenario.state_bytes
         self.random = Random(f"fleet {scenario.seed}")
-        self.watch = Watch()
-        self.network = Network(self.random, self._collective_s)
+        self.network = Network(self.random, self._collective_s, scenario.limits.partial)
         self._steps = np.random.default_rng(scenario.seed)
-        self.workers: dict[str, Worker] = {}
-        self.controller = begin(scenario.settings)
-        self.recorded: list[tuple[float, c.RecordEvent]] = []
+        self.workers: dict[str, Process] = {}
+        self.controller = begin(scenario.settings, resume)
         self.fired: list[Fault] = []
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
-        self._made = self._happened = 0
+        self._made = self.happened = 0
         self._said: dict[str, float] = {}
         self.finish: c.Finish | None = None
         self.generation = 0
         self.zombies: dict[str, float] = {}
         self._manifests: dict[str, str] = {}
         self._orphans: set[str] = set()
-        self._journal: list[tuple[c.Event, float, tuple[c.Command, ...]]] = []
-        self._journal_began = self.controller
+        self.journal: list[Heard] = []
+        self.journal_began = self.controller
         self.unpublished = False
         self._due = list(scenario.faults)
 
-    def run(self) -> Ended:
-        """The whole run. Raises `Violated` if an invariant does not hold at any moment of it."""
+    def run(self) -> c.Finish:
+        """The whole run. Raises `Violated` if it does not end, or the observer finds something wrong."""
         for fault in self.scenario.faults:
             if fault.when.seconds is not None:
                 self.at(fault.when.seconds, partial(fire, self, fault))
         self.advance(c.RunStarted())
         while self.finish is None:
             self._happen()
-        self.watch.ended(self.controller, self.scenario.loop.samples, bool(self.scenario.loop.early))
-        judge(self.finish, self.fired, self.controller, self.scenario)
-        self._replay()
-        return Ended(
-            self.finish,
-            self.now,
-            self._happened,
-            tuple(self.watch.rounds),
-            tuple(self.watch.evaluations),
-            self.controller,
-            tuple(self.recorded),
-            tuple(self.fired),
-        )
+        for worker in self.workers.values():
+            self.die(worker)
+        return self.finish
 
     def _happen(self) -> None:
         if not self._queue:
             violated("9: every run ends", f"nothing will happen any more in phase {self.controller.phase.value}")
-        self._happened += 1
-        if self._happened > _MOST_EVENTS or self.now > _MOST_S:
+        self.happened += 1
+        limits = self.scenario.limits
+        if self.happened > limits.events or self.now > limits.seconds:
             violated("9: every run ends", f"still {self.controller.phase.value} at {self.now:g} s")
         self.now, _, action = heapq.heappop(self._queue)
         action()
-        for fault in [fault for fault in self._due if fault.when.event == self._happened]:
+        for fault in [fault for fault in self._due if fault.when.event == self.happened]:
             fire(self, fault)
 
     def at(self, delay_s: float, action: Callable[[], None]) -> None:
@@ -111,7 +95,7 @@ class Fleet:
 
     # What workers need.
 
-    def after(self, delay_s: float, worker: Worker, action: Callable[[], None]) -> None:
+    def after(self, delay_s: float, worker: Process, action: Callable[[], None]) -> None:
         def happen() -> None:
             if worker.frozen:
                 worker.deferred.append(happen)
@@ -138,30 +122,26 @@ class Fleet:
         delay_s = self.random.random() * noise.delay_s
         return delay_s * 100 if self.random.random() < noise.late else delay_s
 
-    def step_s(self, worker: Worker) -> float:
+    def step_s(self, worker: Process) -> float:
         cluster = self.scenario.cluster
         drawn_s = float(cluster.steps.draw(self._steps, ()))
         return drawn_s * worker.slow / cluster.speed(int(worker.name[1:]))
 
-    def _collective_s(self, label: str, members: int) -> float:
-        cluster, size_bytes = self.scenario.cluster, self.scenario.state_bytes
-        if label == "connect":
+    def _collective_s(self, call: Call, members: int) -> float:
+        cluster = self.scenario.cluster
+        if call.label == "connect":
             return cluster.latency_s
-        broadcast = label in ("heal", "transfer", "align")
-        return (cluster.broadcast_s if broadcast else cluster.reduction_s)(size_bytes, members)
+        return (cluster.reduction_s if call.source is None else cluster.broadcast_s)(call.size_bytes, members)
 
     def io_s(self) -> float:
         return self.random.uniform(0.01, 0.3)
-
-    def load(self, name: str) -> dict[int, Shard]:
-        return self.watch.published[name]
 
     def committed(self, round: int) -> None:
         for fault in [f for f in self._due if f.when.round is not None and f.when.round <= round]:
             self._due.remove(fault)
             self.at(0.0, partial(fire, self, fault))
 
-    def ended(self, worker: Worker, why: str) -> None:
+    def ended(self, worker: Process, why: str) -> None:
         """A process is gone; Ray says so soon."""
         if not worker.alive:
             return
@@ -177,12 +157,13 @@ class Fleet:
     def advance(self, event: c.Event) -> None:
         if self.finish is not None:
             return
+        self.observer.heard(event, self.now)
         self.controller, commands = controller.advance(self.controller, event, self.now)
         if self.scenario.journal:
-            self._journal.append((event, self.now, commands))
+            self.journal.append(Heard(event, self.now, commands))
         for command in commands:
             self._run(command)
-        self.watch.turned(self.controller)
+        self.observer.turned(self.controller)
 
     def _run(self, command: c.Command) -> None:
         match command:
@@ -193,7 +174,7 @@ class Fleet:
             case c.KillWorker(worker):
                 self._kill_later(worker)
             case c.Form(order, to):
-                self.watch.ordered(self.controller, order, self.workers)
+                self.observer.ordered(self.controller, order, self.workers)
                 self._each(to, lambda worker: worker.give(order), twice=True)
             case c.Yield(view, segment, to):
                 self._each(to, lambda worker: worker.post(YieldAsked(view, segment)), twice=True)
@@ -208,23 +189,23 @@ class Fleet:
     def _write(self, command: c.Command) -> None:
         match command:
             case c.RecordRounds():
-                self.watch.recorded(command)
+                self.observer.recorded(command)
             case c.RewindTables(round, evaluations):
-                self.watch.rewound(round, evaluations)
+                self.observer.rewound(round, evaluations)
             case c.RecordEvent():
-                self.recorded.append((self.now, command))
+                self.observer.event(command, self.now)
             case c.PublishManifest(name, manifest):
                 generation = self.generation
                 self.at(self.io_s(), lambda: self._publish(name, manifest, generation))
             case c.DeleteCheckpoint(name):
                 self._manifests.pop(name, None)
-                self.watch.published.pop(name, None)
+                self.observer.deleted(name)
             case c.Finish():
                 self.finish = command
             case _:
                 raise TypeError(f"not a controller's command: {command!r}")
 
-    def _each(self, to: tuple[str, ...], action: Callable[[Worker], None], twice: bool) -> None:
+    def _each(self, to: tuple[str, ...], action: Callable[[Process], None], twice: bool) -> None:
         """To one worker words may come in any order, and twice."""
         for name in to:
             worker = self.workers.get(name)
@@ -238,9 +219,7 @@ class Fleet:
         if generation != self.generation or name not in self.controller.workers:
             return
         node = f"n{int(name[1:]) // self.scenario.workers_a_node}"
-        scenario = self.scenario
-        worker = Worker(name, node, self, scenario.loop, scenario.beat_s, scenario.collective_timeout_s)
-        self.workers[name] = worker
+        worker = self.workers[name] = self._hire(name, node, self)
         worker.start()
 
     def _kill_later(self, name: str) -> None:
@@ -250,12 +229,12 @@ class Fleet:
             delay_s = self.zombies.get(name, self.random.choice((0.0, 0.1, 5.0)))
             self.at(delay_s, lambda: self.die(worker))
 
-    def die(self, worker: Worker, noticed: bool = True) -> None:
+    def die(self, worker: Process, noticed: bool = True) -> None:
         if not worker.alive:
             return
         worker.frozen = False
         worker.alive = False
-        worker.connection.leave()
+        worker.die()
         if noticed:
             self.notice(worker.name, "killed")
 
@@ -268,7 +247,7 @@ class Fleet:
             return
         self._manifests[name] = json.dumps(manifest)
         if name in self.controller.saves.writing:
-            self.watch.checkpoint(snapshot_of(json.loads(self._manifests[name]), self._schedule))
+            self.observer.checkpoint(snapshot_of(json.loads(self._manifests[name]), self._schedule), manifest)
         else:
             self._orphans.add(name)
         self.at(self.delay_s(), lambda: self.hear(c.CheckpointPublished(name), generation))
@@ -279,24 +258,16 @@ class Fleet:
 
     def restart(self) -> None:
         """The driver is gone, and every worker with it; it starts again from the newest checkpoint."""
+        for worker in self.workers.values():
+            self.die(worker, noticed=False)
         self.generation += 1
         self.network.generation += 1
-        for worker in self.workers.values():
-            worker.alive = False
         self.workers.clear()
         self._said.clear()
-        self._journal.clear()
+        self.journal.clear()
         good = sorted(set(self._manifests) - self._orphans)
         newest = self._manifests[good[-1]] if good else None
         resume = None if newest is None else snapshot_of(json.loads(newest), self._schedule)
-        self.controller = self._journal_began = begin(self.scenario.settings, resume)
-        self.watch.restarted()
+        self.controller = self.journal_began = begin(self.scenario.settings, resume)
+        self.observer.restarted()
         self.advance(c.RunStarted())
-
-    def _replay(self) -> None:
-        """The same inputs give the same commands."""
-        state = self._journal_began
-        for event, now, commands in self._journal:
-            state, again = controller.advance(state, event, now)
-            if to_plain(again) != to_plain(commands):
-                violated("a journal can be replayed", f"{event}: {again} instead of {commands}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from raysgd_local.control import controller_events as c
 from raysgd_local.control.member_events import LeaveAsked
 from raysgd_local.simulation.faults import UNTARGETED, Fault
-from raysgd_local.simulation.worker import Worker
+from raysgd_local.simulation.world import Process
 
 if TYPE_CHECKING:
     from raysgd_local.simulation.fleet import Fleet
@@ -29,7 +29,7 @@ def fire(fleet: Fleet, fault: Fault) -> None:
         _ON_WORKER[fault.kind](fleet, worker, fault)
 
 
-def _target(fleet: Fleet, fault: Fault) -> Worker | None:
+def _target(fleet: Fleet, fault: Fault) -> Process | None:
     members = fleet.controller.view.members if fleet.controller.view else ()
     alive = [w for w in fleet.workers.values() if w.alive and (w.name in members) != fault.joiner]
     if not fault.joiner:
@@ -37,13 +37,13 @@ def _target(fleet: Fleet, fault: Fault) -> Worker | None:
     return alive[fault.target % len(alive)] if alive else None
 
 
-def _stop(fleet: Fleet, worker: Worker, fault: Fault) -> None:
+def _stop(fleet: Fleet, worker: Process, fault: Fault) -> None:
     worker.frozen = True
     if math.isfinite(fault.amount):
         fleet.at(fault.amount, lambda: _thaw(worker))
 
 
-def _thaw(worker: Worker) -> None:
+def _thaw(worker: Process) -> None:
     """What came for it meanwhile comes now, all at once."""
     worker.frozen = False
     deferred, worker.deferred = worker.deferred, []
@@ -51,18 +51,18 @@ def _thaw(worker: Worker) -> None:
         action()
 
 
-def _zombie(fleet: Fleet, worker: Worker, fault: Fault) -> None:
+def _zombie(fleet: Fleet, worker: Process, fault: Fault) -> None:
     fleet.zombies[worker.name] = fault.amount
     fleet.notice(worker.name, "taken for dead")
 
 
-def _drain(fleet: Fleet, worker: Worker, fault: Fault) -> None:
+def _drain(fleet: Fleet, worker: Process, fault: Fault) -> None:
     generation = fleet.generation
     fleet.at(fleet.delay_s(), lambda: fleet.hear(c.DrainNotice(worker.name, "preempted"), generation))
     fleet.at(fault.amount, lambda: fleet.die(worker))
 
 
-def _set(name: str, value: Any) -> Callable[[Fleet, Worker, Fault], None]:
+def _set(name: str, value: Any) -> Callable[[Fleet, Process, Fault], None]:
     return lambda _fleet, worker, _fault: setattr(worker, name, value)
 
 
@@ -71,7 +71,7 @@ _ANYWHERE: dict[str, Callable[[Fleet], None]] = {
     "unpublished": lambda fleet: setattr(fleet, "unpublished", True),
     "driver": lambda fleet: fleet.restart(),
 }
-_ON_WORKER: dict[str, Callable[[Fleet, Worker, Fault], None]] = {
+_ON_WORKER: dict[str, Callable[[Fleet, Process, Fault], None]] = {
     "kill": lambda fleet, worker, _: fleet.die(worker),
     "vanish": lambda fleet, worker, _: fleet.die(worker, noticed=False),
     "stop": _stop,

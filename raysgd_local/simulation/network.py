@@ -25,7 +25,10 @@ Combine = Callable[[Sequence[Any]], Any]
 
 @dataclass(eq=False)
 class Call:
-    """One member's part in one collective. `result` is set when the collective has one for this member."""
+    """One member's part in one collective, over `size_bytes`; of a broadcast, `source` is the rank that gives.
+
+    `result` is set when the collective has one for this member.
+    """
 
     view: int
     number: int
@@ -33,6 +36,7 @@ class Call:
     worker: Peer
     given: Any = None
     source: int | None = None
+    size_bytes: int = 0
     result: Any = None
     complete: bool = False
     over: bool = False
@@ -50,9 +54,12 @@ class _Room:
 
 
 class Network:
-    """All views' rooms. `cost` gives a collective's seconds from its label and how many take part."""
+    """All views' rooms. `cost` gives a collective's seconds from a call and how many take part.
 
-    def __init__(self, random: Random, cost: Callable[[str, int], float], chance: float = 0.5) -> None:
+    `chance` is how likely a collective that breaks is complete for some of its members.
+    """
+
+    def __init__(self, random: Random, cost: Callable[[Call, int], float], chance: float = 0.5) -> None:
         self._random, self._cost, self._chance = random, cost, chance
         self._rooms: dict[tuple[int, int], _Room] = {}
         self.generation = 0
@@ -91,7 +98,7 @@ class Network:
             ready, result = [other for other in calls.values() if self._random.random() < 0.7], None
         else:
             return
-        cost_s = self._cost(call.label, len(room.members))
+        cost_s = self._cost(call, len(room.members))
         for other in ready:
             if not other.complete and not other.over:
                 other.complete = True

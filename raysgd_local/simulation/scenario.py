@@ -29,6 +29,15 @@ class Noise:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """A run has to end by then. `partial`: how likely a collective that breaks is complete for some of its members."""
+
+    events: int = 60_000
+    seconds: float = 4_000.0
+    partial: float = 0.5
+
+
+@dataclass(frozen=True)
 class Scenario:
     """A requested worker takes between a fifth of the cluster's `startup_s` and all of it; an averaging moves
     `state_bytes`.
@@ -44,6 +53,7 @@ class Scenario:
     beat_s: float = 1.0
     collective_timeout_s: float = 15.0
     noise: Noise = field(default_factory=Noise)
+    limits: Limits = field(default_factory=Limits)
     journal: bool = False
 
     def with_faults(self, faults: tuple[Fault, ...]) -> Scenario:

@@ -11,9 +11,9 @@ from collections import Counter
 from dataclasses import dataclass
 
 from raysgd_local.simulation.faults import Fault, written
-from raysgd_local.simulation.fleet import Ended, Fleet
 from raysgd_local.simulation.invariants import Violated
 from raysgd_local.simulation.scenario import Scenario, random_scenario
+from raysgd_local.simulation.trial import Ended, run_trial
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Failure:
 def attempt(scenario: Scenario) -> Ended | str:
     """How the run ended, or what went wrong: an invariant, or an exception of the code under test."""
     try:
-        return Fleet(scenario).run()
+        return run_trial(scenario)
     except Violated as error:
         return str(error)
     except Exception as error:

@@ -10,7 +10,7 @@ import numpy as np
 
 from raysgd_local.algorithms.placement import chunk_bounds
 from raysgd_local.control.boundary import Books
-from raysgd_local.control.controller_events import RecordRounds
+from raysgd_local.control.controller_events import RecordEvent, RecordRounds
 from raysgd_local.control.controller_state import Controller, Phase
 from raysgd_local.control.deal import lists, pack, uncovered, unpack
 from raysgd_local.control.exchange import Control, Flags
@@ -21,17 +21,19 @@ from raysgd_local.control.saves import Snapshot
 from raysgd_local.records import EvalRow, RoundRow
 from raysgd_local.simulation.invariants import violated
 from raysgd_local.simulation.model import Anchor, Shard
+from raysgd_local.simulation.world import Observer
 
 if TYPE_CHECKING:
     from raysgd_local.simulation.worker import Worker
 
 
-class Watch:
+class Watch(Observer):
     """Collects what was committed and resolved; every method raises `Violated` where an invariant does not hold."""
 
     def __init__(self) -> None:
         self.rounds: list[RoundRow] = []
         self.evaluations: list[EvalRow] = []
+        self.events: list[tuple[float, RecordEvent]] = []
         self.resolved: dict[int, Anchor] = {}
         self.shards: dict[str, dict[int, Shard]] = {}
         self.published: dict[str, dict[int, Shard]] = {}
@@ -110,6 +112,12 @@ class Watch:
                 violated("2: rounds are numbered 1, 2, 3", f"{row.round} after {last}")
             self.rounds.append(row)
         self.evaluations += command.evaluations
+
+    def event(self, command: RecordEvent, now: float) -> None:
+        self.events.append((now, command))
+
+    def deleted(self, checkpoint: str) -> None:
+        self.published.pop(checkpoint, None)
 
     def rewound(self, round: int, evaluations: int) -> None:
         self.rounds = [row for row in self.rounds if row.round <= round]
@@ -235,7 +243,7 @@ class Watch:
         if not have <= controller.settings.workers_max <= have + waiting:
             violated("as many workers as the run may have are asked for", f"{have} and {waiting} to come")
 
-    def checkpoint(self, snapshot: Snapshot) -> None:
+    def checkpoint(self, snapshot: Snapshot, manifest: dict[str, Any]) -> None:  # noqa: ARG002 - what it says
         """A manifest is written: its parts belong together, and to a resolved round."""
         shards = self.shards[snapshot.name]
         if set(shards) < set(range(len(snapshot.writers))):

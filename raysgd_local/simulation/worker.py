@@ -21,20 +21,21 @@ from raysgd_local.control.controller_events import (
 from raysgd_local.control.exchange import Contribution, Control, Flags
 from raysgd_local.control.protocol import Order
 from raysgd_local.simulation.connection import Connection
-from raysgd_local.simulation.loop import Asks, Batch, LoopPlan, training_loop
+from raysgd_local.simulation.loop import Asks, Batch, training_loop
 from raysgd_local.simulation.model import Part, Reduced, Shard, fresh, reduce_parts
 from raysgd_local.simulation.network import Call
+from raysgd_local.simulation.scenario import Scenario
+from raysgd_local.simulation.watch import Watch
 from raysgd_local.simulation.world import World
 
 
 class Worker:
     """One process. `alive` and `frozen` are the fleet's to change."""
 
-    def __init__(
-        self, name: str, node: str, world: World, plan: LoopPlan, beat_s: float, timeout_s: float
-    ) -> None:
+    def __init__(self, name: str, node: str, world: World, watch: Watch, scenario: Scenario) -> None:
         self.name, self.node = name, node
-        self._world, self._beat_s = world, beat_s
+        self._world, self._watch = world, watch
+        self._beat_s, self._state_bytes = scenario.beat_s, scenario.state_bytes
         self.alive, self.frozen, self.slow = True, False, 1.0
         self.deferred: list[Any] = []
         self.member = machine.Member(name)
@@ -42,7 +43,7 @@ class Worker:
         self.spoiled = self.unwritten = False
         self.steps = 0
         self.heard = (0, 0)  # the newest view and segment that it was asked to yield in
-        self._loop: Asks = training_loop(plan, self)
+        self._loop: Asks = training_loop(scenario.loop, self)
         self._events: deque[m.Event] = deque()
         self._inbox: list[m.Event] = []
         self._orders: list[Order] = []
@@ -52,7 +53,9 @@ class Worker:
         self._sent_bytes = 0
         self._told_at = self._working_since = self._call_began = 0.0
         self._command: m.Command = m.Proceed()
-        self.connection = Connection(name, world.network, self._later, timeout_s, self._settled)
+        self.connection = Connection(
+            name, world.network, self._later, scenario.collective_timeout_s, self._settled
+        )
 
     # From outside.
 
@@ -86,6 +89,9 @@ class Worker:
     def end(self, why: str) -> None:
         self.connection.leave()
         self._world.ended(self, why)
+
+    def die(self) -> None:
+        self.connection.leave()
 
     # The loop.
 
@@ -174,7 +180,7 @@ class Worker:
             case m.Heal(source):
                 self._begin(command, "heal", lambda _: None, self.replica.kept, source)
             case m.Transfer(source):
-                self._world.watch.gives(self, source)
+                self._watch.gives(self, source)
                 self._begin(command, "transfer", lambda _: None, self.replica.shard(), source)
             case m.Align(source):
                 self._begin(command, "align", lambda _: None, self.replica.momentum, source)
@@ -188,7 +194,7 @@ class Worker:
     ) -> None:
         """Call a collective; its outcome comes as an event."""
         self._command, self._call_began = command, self._world.now
-        if not self.connection.begin(label, combine, given, source):
+        if not self.connection.begin(label, combine, given, source, self._state_bytes):
             self._broken("the view was left")
 
     def _settled(self, call: Call, failure: str) -> None:
@@ -207,13 +213,13 @@ class Worker:
             case m.Exchange():
                 control, reduced = result
                 self.replica.tried = reduced
-                self._sent_bytes = self._world.state_bytes
+                self._sent_bytes = self._state_bytes
                 return m.Exchanged(
                     call.view, control, self._world.now - self._call_began, math.isfinite(reduced.x_sum)
                 )
             case m.Heal(_, behind, _) if behind:
                 self.replica.commit(result)
-                self._world.watch.committed(self, healed=True)
+                self._watch.committed(self, healed=True)
             case m.Transfer(_, receive) if receive:
                 self.replica.load(result)
             case m.Align(_, receive) if receive:
@@ -224,7 +230,7 @@ class Worker:
         if command.kind == "evaluation":
             self._begin(command, f"evaluation {command.round}", self._evaluate, (self, self.replica.loss()))
             return
-        self._world.watch.asking(self, command)
+        self._watch.asking(self, command)
         said = self._measured(command.said)
         part = self.replica.part(command.kind, said.weight)
         if said.weight and not part.finite:
@@ -233,11 +239,11 @@ class Worker:
         self._begin(command, label, self._reduce, (self, said, part))
 
     def _evaluate(self, given: Sequence[tuple[Worker, float]]) -> dict[str, float]:
-        self._world.watch.exchanging([worker for worker, _ in given], evaluating=True)
+        self._watch.exchanging([worker for worker, _ in given], evaluating=True)
         return _metrics([loss for _, loss in given])
 
     def _reduce(self, given: Sequence[tuple[Worker, Contribution, Part]]) -> tuple[Control, Reduced]:
-        self._world.watch.exchanging([worker for worker, _, _ in given])
+        self._watch.exchanging([worker for worker, _, _ in given])
         control = Control(tuple(said for _, said, _ in given))
         return control, reduce_parts(
             [replace(part, weight=said.weight) for _, said, part in given], control.weight
@@ -267,7 +273,7 @@ class Worker:
         self.replica.commit(self.replica.tried)
         anchor = self.replica.anchor
         self._checksum = hash((anchor.round, anchor.x, anchor.one)) & (2**48 - 1)
-        self._world.watch.committed(self, control=control)
+        self._watch.committed(self, control=control)
         self._world.committed(anchor.round)
         view = self.member.in_force.view.number
         if self._announced != view:
@@ -275,7 +281,7 @@ class Worker:
             self._world.tell(self.name, Progress(self.name, view, anchor.round, self.steps))
 
     def _restore(self, name: str) -> None:
-        shards = self._world.load(name)
+        shards = self._watch.published[name]
         own = self.member.rank if len(shards) == len(self.member.in_force.view.members) else 0
         self.replica.load(shards[own])
         self._events.append(m.Done(self.member.in_force.view.number))
@@ -292,7 +298,7 @@ class Worker:
             self.unwritten = False
             self._world.tell(self.name, CheckpointFailed(name, "no space left"))
             return
-        self._world.watch.wrote(name, rank, shard)
+        self._watch.wrote(name, rank, shard)
         self._world.tell(self.name, ShardWritten(name, self.name, rank, f"{name}/{rank}", "", 1))
 
     def _await_order(self) -> None:

@@ -1,27 +1,56 @@
-"""What a simulated worker needs of the fleet around it."""
+"""What simulated workers and the fleet around them need of each other."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
-from raysgd_local.control.controller_events import Event
-from raysgd_local.simulation.model import Shard
+from raysgd_local.control.controller_events import Event, RecordEvent, RecordRounds
+from raysgd_local.control.controller_state import Controller
+from raysgd_local.control.member_events import Event as MemberEvent
+from raysgd_local.control.protocol import Order
+from raysgd_local.control.saves import Snapshot
+from raysgd_local.simulation.connection import Connection
 from raysgd_local.simulation.network import Network
-from raysgd_local.simulation.watch import Watch
 
-if TYPE_CHECKING:
-    from raysgd_local.simulation.worker import Worker
+
+class Process(Protocol):
+    """A worker's process, as the fleet moves it. All but the methods is the fleet's to change."""
+
+    name: str
+    node: str
+    alive: bool
+    frozen: bool
+    slow: float
+    spoiled: bool
+    unwritten: bool
+    deferred: list[Callable[[], None]]
+    connection: Connection
+
+    def start(self) -> None: ...
+
+    def post(self, event: MemberEvent) -> None:
+        """A word for the member; a cut breaks what is running at once."""
+        ...
+
+    def give(self, order: Order) -> None: ...
+
+    def raise_error(self, message: str) -> None:
+        """User code raises."""
+        ...
+
+    def die(self) -> None:
+        """The process is gone, and its connections with it."""
+        ...
 
 
 class World(Protocol):
-    """Time, the way to the controller, storage, and the one who sees everything."""
+    """Time, the network, and the way to the controller."""
 
     network: Network
-    watch: Watch
     now: float
-    state_bytes: int
 
-    def after(self, delay_s: float, worker: Worker, action: Any) -> None:
+    def after(self, delay_s: float, worker: Process, action: Callable[[], None]) -> None:
         """Do it in `delay_s` seconds, or later if the worker stands still then; never if it is dead."""
         ...
 
@@ -29,12 +58,47 @@ class World(Protocol):
         """A word to the controller, after the sender's words before it."""
         ...
 
-    def step_s(self, worker: Worker) -> float: ...
+    def step_s(self, worker: Process) -> float:
+        """How long the worker's next optimizer step takes."""
+        ...
 
-    def io_s(self) -> float: ...
+    def io_s(self) -> float:
+        """How long it takes to write a file."""
+        ...
 
-    def load(self, name: str) -> dict[int, Shard]: ...
+    def ended(self, worker: Process, why: str) -> None: ...
 
-    def ended(self, worker: Worker, why: str) -> None: ...
+    def committed(self, round: int) -> None:
+        """Somebody committed this round: faults may wait for it."""
+        ...
 
-    def committed(self, round: int) -> None: ...
+
+class Observer:
+    """Follows what the controller hears and says. Does nothing by itself."""
+
+    def heard(self, event: Event, now: float) -> None:
+        """The controller is given an event."""
+
+    def turned(self, controller: Controller) -> None:
+        """It has decided."""
+
+    def ordered(self, controller: Controller, order: Order, workers: dict[str, Any]) -> None:
+        """It gives an order."""
+
+    def recorded(self, command: RecordRounds) -> None:
+        """Rounds and evaluations are resolved."""
+
+    def event(self, command: RecordEvent, now: float) -> None:
+        """A line for `events.jsonl`."""
+
+    def rewound(self, round: int, evaluations: int) -> None:
+        """What came after is undone."""
+
+    def checkpoint(self, snapshot: Snapshot, manifest: dict[str, Any]) -> None:
+        """A checkpoint is whole; its manifest is written."""
+
+    def deleted(self, checkpoint: str) -> None:
+        """A checkpoint goes."""
+
+    def restarted(self) -> None:
+        """The driver died and starts again."""

@@ -4,8 +4,8 @@ import pytest
 
 from raysgd_local.simulation import search
 from raysgd_local.simulation.faults import parse, written
-from raysgd_local.simulation.fleet import Ended
 from raysgd_local.simulation.scenario import random_scenario
+from raysgd_local.simulation.trial import Ended
 
 
 @pytest.mark.parametrize("first", range(0, 200, 50))

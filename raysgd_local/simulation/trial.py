@@ -1,0 +1,59 @@
+"""One scenario under watch: workers whose model is a number, and every invariant asserted after every event."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raysgd_local.control import controller
+from raysgd_local.control.controller_events import Finish, RecordEvent
+from raysgd_local.control.controller_state import Controller
+from raysgd_local.records import EvalRow, RoundRow, to_plain
+from raysgd_local.simulation.faults import Fault
+from raysgd_local.simulation.fleet import Fleet
+from raysgd_local.simulation.invariants import judge, violated
+from raysgd_local.simulation.scenario import Scenario
+from raysgd_local.simulation.watch import Watch
+from raysgd_local.simulation.worker import Worker
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a simulated run ended, at virtual time `now`; `fired` are the faults that happened."""
+
+    finish: Finish
+    now: float
+    events: int
+    rounds: tuple[RoundRow, ...]
+    evaluations: tuple[EvalRow, ...]
+    controller: Controller
+    recorded: tuple[tuple[float, RecordEvent], ...]
+    fired: tuple[Fault, ...]
+
+
+def run_trial(scenario: Scenario) -> Ended:
+    """The whole run. Raises `Violated` if an invariant does not hold at any moment of it."""
+    watch = Watch()
+    fleet = Fleet(scenario, lambda name, node, world: Worker(name, node, world, watch, scenario), watch)
+    finish = fleet.run()
+    watch.ended(fleet.controller, scenario.loop.samples, bool(scenario.loop.early))
+    judge(finish, fleet.fired, fleet.controller, scenario)
+    _replay(fleet)
+    return Ended(
+        finish,
+        fleet.now,
+        fleet.happened,
+        tuple(watch.rounds),
+        tuple(watch.evaluations),
+        fleet.controller,
+        tuple(watch.events),
+        tuple(fleet.fired),
+    )
+
+
+def _replay(fleet: Fleet) -> None:
+    """The same inputs give the same commands."""
+    state = fleet.journal_began
+    for heard in fleet.journal:
+        state, again = controller.advance(state, heard.event, heard.now)
+        if to_plain(again) != to_plain(heard.commands):
+            violated("a journal can be replayed", f"{heard.event}: {again} instead of {heard.commands}")
