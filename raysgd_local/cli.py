@@ -98,6 +98,41 @@ def train(
 
 
 @app.command()
+def simulate(
+    config: Annotated[Path | None, typer.Argument(help="A YAML file; without one, digits with 4 workers.")] = None,
+    method: Annotated[str | None, typer.Option(help="A recipe in place of the file's algorithm.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: task.epochs=5")
+    ] = None,
+    storage: Annotated[str | None, typer.Option(help="The directory that run directories go to.")] = None,
+    name: Annotated[str | None, typer.Option(help="The run directory's name.")] = None,
+    workers: Annotated[int | None, typer.Option(help="How many workers: workers.max.")] = None,
+    step_ms: Annotated[float, typer.Option(help="An optimizer step's compute time.")] = 10.0,
+    bandwidth_mbps: Annotated[float | None, typer.Option(help="Each worker's link, each way.")] = None,
+    latency_ms: Annotated[float, typer.Option(help="A message's time between two workers.")] = 0.5,
+    chaos: Annotated[str, typer.Option(help='What goes wrong, and when: "kill:3@round=20; stop:2@30s"')] = "",
+    seed: Annotated[int, typer.Option(help="Of the simulated times; the run's own is the setting seed.")] = 0,
+) -> None:
+    """Train in virtual time, without a cluster: really learning, with simulated times. Prints the run directory."""
+    from raysgd_local import config as configuration
+    from raysgd_local import run_directory
+    from raysgd_local.simulation import asked, faults
+
+    cluster = asked.cluster(step_ms=step_ms, bandwidth_mbps=bandwidth_mbps, latency_ms=latency_ms)
+    schedule = faults.parse(chaos)
+    plan = configuration.load(config, method=method, settings=settings or (), storage=storage, name=name)
+    plan = plan if workers is None else plan.with_workers(workers)
+    plan.check()
+    run_directory.check_storage(plan.storage)
+    if plan.name is not None:
+        run_directory.refuse_existing(plan.storage, plan.name)
+    from raysgd_local.request import from_config
+    from raysgd_local.simulator import Rehearsal, rehearse
+
+    print(rehearse(from_config(plan), Rehearsal(cluster, schedule, seed)), flush=True)
+
+
+@app.command()
 def report(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run directories.")],
     output: Annotated[Path | None, typer.Option(help="The page's file.")] = None,

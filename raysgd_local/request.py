@@ -96,6 +96,11 @@ def from_config(config: Config) -> Request:
     )
 
 
+def threads_per_worker(request: Request, cores: int) -> int:
+    """Torch's threads for each worker, where all of a run's workers share one machine."""
+    return max(1, cores // request.settings.workers_max)
+
+
 def default_name(task: str, method: str) -> str:
     """Task, method and time: readable, and new every second."""
     return f"{task}-{method}-{time.strftime('%Y%m%d-%H%M%S')}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
@@ -17,12 +18,13 @@ import yaml
 from ray.train import Checkpoint, Result, RunConfig, ScalingConfig
 
 from raysgd_local.algorithms.algorithm import Algorithm
+from raysgd_local.claim import check_new, claim, give_back
 from raysgd_local.config import Config, Stop, Workers, method_name
 from raysgd_local.config.alternatives import BUILDER
 from raysgd_local.control.settings import Settings
 from raysgd_local.errors import CheckpointError, InputError, RunLostError, UserCodeError
 from raysgd_local.files.result import Names
-from raysgd_local.files.run_files import OWN_FILES
+from raysgd_local.files.run_files import RESULT
 from raysgd_local.files.storage import Storage
 from raysgd_local.progress import Display, Snapshot
 from raysgd_local.report import write_report
@@ -33,11 +35,13 @@ from raysgd_local.request import (
     max_failures,
     program,
     run_location,
+    threads_per_worker,
     workers_range,
 )
 from raysgd_local.runtime.driver import Glance, Outcome, Plan, launch
 from raysgd_local.runtime.spec import Loop, WorkerSpec
 from raysgd_local.runtime.worker_group import Resources
+from raysgd_local.simulator import Rehearsal, rehearse
 from raysgd_local.tasks import task_name
 from raysgd_local.tasks.base import Task
 from raysgd_local.training import snapshots
@@ -120,15 +124,24 @@ class LocalSGDTrainer:
         request = self._request
         storage = Storage.at(request.storage, request.filesystem).under(request.name)
         manifest = _manifest(storage, resume)
-        _check_new(storage, request, resume)
+        if resume is None:
+            check_new(storage, request)
         with _cluster(request, address) as own:
-            _claim(storage, request)
+            claim(storage, request)
             plan = _plan(request, storage, manifest, own)
             outcome = _follow(plan)
         if storage.local is not None and outcome.result["rounds"]:
             write_report([storage.local])
         _raise(outcome, storage, request, fresh=manifest is None)
-        return _result(outcome, storage)
+        return _result(outcome.result, storage)
+
+    def simulate(self, rehearsal: Rehearsal | None = None) -> Result:
+        """The same run in virtual time, in this process: really learning, on a cluster that is described.
+
+        Raises `InputError`, `UserCodeError` or `RunLostError`, as `fit` would.
+        """
+        path = rehearse(self._request, rehearsal or Rehearsal())
+        return _result(json.loads((path / RESULT).read_text()), Storage.at(str(path)))
 
 
 def _describe(task: Task | None, algorithm: Algorithm, fewest: int, most: int, seed: int) -> str:
@@ -156,35 +169,6 @@ def _manifest(storage: Storage, resume: str | None) -> dict[str, Any] | None:
     for name in damaged:
         print(f"warning: checkpoint {name} is damaged; going on from the one before", file=sys.stderr)
     return manifest
-
-
-def _check_new(storage: Storage, request: Request, resume: str | None) -> None:
-    """The run directory is new, unless it is gone on with."""
-    with _writable(request):
-        if resume is None and storage.exists("config.yaml"):
-            hint = "go on with it by resume='auto', or choose another name"
-            raise InputError("name", request.name, f"a name that is not in {request.storage} yet", hint)
-
-
-def _claim(storage: Storage, request: Request) -> None:
-    with _writable(request):
-        storage.write("config.yaml", request.config_yaml.encode())
-
-
-def _unclaim(storage: Storage) -> None:
-    """Nothing was trained: take away what we wrote, and nothing else, so that a corrected run may have the name."""
-    for name in ("config.yaml", *OWN_FILES):
-        storage.delete_file(name)
-    if not storage.names():
-        storage.delete("")
-
-
-@contextmanager
-def _writable(request: Request) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError("storage", request.storage, "a place that can be written", str(error)) from error
 
 
 @contextmanager
@@ -225,8 +209,7 @@ def _check_address(address: str | None) -> None:
 
 def _plan(request: Request, storage: Storage, manifest: dict[str, Any] | None, own: bool) -> Plan:
     settings = request.settings
-    cores = os.cpu_count() or 1
-    threads = max(1, cores // settings.workers_max) if own else max(1, int(request.cpus))
+    threads = threads_per_worker(request, os.cpu_count() or 1) if own else max(1, int(request.cpus))
     name = f"{request.name}-{os.urandom(4).hex()}"
     spec = WorkerSpec(
         loop=Loop.of(request.loop, request.loop_config, tuple(p or os.getcwd() for p in sys.path)),
@@ -313,18 +296,18 @@ def _raise(outcome: Outcome, storage: Storage, request: Request, fresh: bool) ->
         refused = InputError("workers.min", request.settings.workers_min, allowed, finish.reason)
     if refused is not None:
         if fresh and not outcome.result["rounds"]:
-            _unclaim(storage)
+            give_back(storage)
         raise refused
     if finish.status != "finished":
         raise RunLostError(finish.reason)
 
 
-def _result(outcome: Outcome, storage: Storage) -> Result:
+def _result(content: dict[str, Any], storage: Storage) -> Result:
     local = storage.local
     names = snapshots.finished(storage)
     newest = storage.under("checkpoints").under(names[-1]) if names else None
     return Result(
-        metrics={**outcome.result, **outcome.result["eval"]},
+        metrics={**content, **content["eval"]},
         checkpoint=Checkpoint(newest.root, newest.filesystem) if newest else None,
         error=None,
         path=storage.root,

@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from raysgd_local.algorithms import checks
 from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.config import files
 from raysgd_local.config.alternatives import BUILDER
@@ -142,6 +143,12 @@ class Config(Section):
     def to_yaml(self) -> str:
         """The whole configuration, every default written out."""
         return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
+
+    def with_workers(self, most: int) -> Config:
+        """The same run on up to `most` workers. Raises `InputError` unless there is one at least."""
+        checks.whole_number("workers", most, at_least=1)
+        workers = self.workers.model_copy(update={"min": min(self.workers.min, most), "max": most})
+        return self.model_copy(update={"workers": workers})
 
     def check(self) -> None:
         """Raise `InputError` for what only the machine can tell: the task's data set is missing."""

@@ -6,8 +6,6 @@ import os
 import queue
 import sys
 import threading
-import traceback
-from pathlib import Path
 from typing import Any
 
 import cloudpickle
@@ -15,7 +13,6 @@ import ray
 import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-import raysgd_local
 from raysgd_local.control.controller_events import (
     Arrived,
     CheckpointFailed,
@@ -31,9 +28,8 @@ from raysgd_local.runtime.spec import Loop, WorkerSpec
 from raysgd_local.training.context import TrainContext, present, run_loop
 from raysgd_local.training.link import Released
 from raysgd_local.training.shell import Place, Shell
+from raysgd_local.training.user_code import own_traceback
 from raysgd_local.transport.process_group import ProcessGroupNetwork
-
-_NOT_THE_USERS = tuple(str(Path(str(module.__file__)).resolve().parent) for module in (raysgd_local, ray))
 
 
 class RayLink:
@@ -99,7 +95,7 @@ class Worker:
         except InputError as error:
             ray.get(self._driver.refuse.remote(error))
         except Exception as error:
-            ray.get(self._driver.post.remote(UserError(self._name, _without_own_frames(error))))
+            ray.get(self._driver.post.remote(UserError(self._name, own_traceback(error))))
         finally:
             stopped.set()
             self._shell.close()
@@ -157,11 +153,3 @@ def _open(loop: Loop) -> tuple[Any, dict[str, Any] | None]:
             sys.path.insert(0, path)
     opened: tuple[Any, dict[str, Any] | None] = cloudpickle.loads(loop.pickled)
     return opened
-
-
-def _without_own_frames(error: BaseException) -> str:
-    """The traceback as the user's own code shows it; our frames and Ray's only where there are no others."""
-    frames = traceback.extract_tb(error.__traceback__)
-    theirs = [frame for frame in frames if not frame.filename.startswith(_NOT_THE_USERS)]
-    lines = traceback.format_list(theirs or frames) + traceback.format_exception_only(error)
-    return "Traceback (most recent call last):\n" + "".join(lines).rstrip()

@@ -64,12 +64,10 @@ class Fleet:
         self.journal_began = self.controller
         self.unpublished = False
         self._due = list(scenario.faults)
+        self._trains = False
 
     def run(self) -> c.Finish:
         """The whole run. Raises `Violated` if it does not end, or the observer finds something wrong."""
-        for fault in self.scenario.faults:
-            if fault.when.seconds is not None:
-                self.at(fault.when.seconds, partial(fire, self, fault))
         self.advance(c.RunStarted())
         while self.finish is None:
             self._happen()
@@ -92,6 +90,11 @@ class Fleet:
     def at(self, delay_s: float, action: Callable[[], None]) -> None:
         self._made += 1
         heapq.heappush(self._queue, (self.now + delay_s, self._made, action))
+
+    def fire(self, fault: Fault, worker: str) -> None:
+        """A fault happens now, to `worker` if to any."""
+        self.fired.append(fault)
+        self.observer.fired(fault, worker, self.now)
 
     # What workers need.
 
@@ -137,6 +140,11 @@ class Fleet:
         return self.random.uniform(0.01, 0.3)
 
     def committed(self, round: int) -> None:
+        if not self._trains:  # seconds count from the first round
+            self._trains = True
+            for fault in self.scenario.faults:
+                if fault.when.seconds is not None:
+                    self.at(fault.when.seconds, partial(fire, self, fault))
         for fault in [f for f in self._due if f.when.round is not None and f.when.round <= round]:
             self._due.remove(fault)
             self.at(0.0, partial(fire, self, fault))

@@ -20,12 +20,12 @@ def fire(fleet: Fleet, fault: Fault) -> None:
     if fleet.finish is not None:
         return
     if fault.kind in UNTARGETED:
-        fleet.fired.append(fault)
+        fleet.fire(fault, "")
         _ANYWHERE[fault.kind](fleet)
         return
     worker = _target(fleet, fault)
     if worker is not None:
-        fleet.fired.append(fault)
+        fleet.fire(fault, worker.name)
         _ON_WORKER[fault.kind](fleet, worker, fault)
 
 
@@ -80,7 +80,7 @@ _ON_WORKER: dict[str, Callable[[Fleet, Process, Fault], None]] = {
     "drain": _drain,
     "sigterm": lambda _fleet, worker, _: worker.post(LeaveAsked()),
     "nan": _set("spoiled", True),
-    "error": lambda _fleet, worker, _: worker.raise_error("ValueError: bad"),
+    "error": lambda _fleet, worker, _: worker.raise_error("an error of --chaos"),
     "cut": lambda _fleet, worker, _: worker.connection.leave(),
     "unwritten": _set("unwritten", True),
 }

@@ -11,6 +11,7 @@ from raysgd_local.control.member_events import Event as MemberEvent
 from raysgd_local.control.protocol import Order
 from raysgd_local.control.saves import Snapshot
 from raysgd_local.simulation.connection import Connection
+from raysgd_local.simulation.faults import Fault
 from raysgd_local.simulation.network import Network
 
 
@@ -99,6 +100,9 @@ class Observer:
 
     def deleted(self, checkpoint: str) -> None:
         """A checkpoint goes."""
+
+    def fired(self, fault: Fault, worker: str, now: float) -> None:
+        """A fault happens."""
 
     def restarted(self) -> None:
         """The driver died and starts again."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -258,7 +258,7 @@ class Batches:
         return taken
 
 
-_present = threading.local()
+_present: ContextVar[TrainContext] = ContextVar("present")  # of this thread, or greenlet
 
 
 def get_context() -> TrainContext:
@@ -266,22 +266,23 @@ def get_context() -> TrainContext:
 
     So the same loop runs under plain Python and a debugger.
     """
-    ctx: TrainContext | None = getattr(_present, "context", None)
+    ctx = _present.get(None)
     if ctx is None:
         from raysgd_local.training.alone import alone  # only needed, and only loaded, without a cluster
 
-        ctx = _present.context = alone()
+        ctx = alone()
+        _present.set(ctx)
     return ctx
 
 
 @contextmanager
 def present(ctx: TrainContext) -> Iterator[None]:
     """What `get_context` gives in this thread meanwhile."""
-    _present.context = ctx
+    token = _present.set(ctx)
     try:
         yield
     finally:
-        del _present.context
+        _present.reset(token)
 
 
 def run_loop(loop: Any, config: dict[str, Any] | None, ctx: TrainContext) -> None:

@@ -9,6 +9,7 @@ import math
 import queue
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -52,9 +53,16 @@ class Place:
 
 
 class Shell:
-    """Runs one member. All methods but `post` belong to the training thread."""
+    """Runs one member. All methods but `post` belong to the training thread; `background` writes checkpoint parts."""
 
-    def __init__(self, place: Place, network: Network, link: Link, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        place: Place,
+        network: Network,
+        link: Link,
+        clock: Clock | None = None,
+        background: Executor | None = None,
+    ) -> None:
         self.place, self._network, self._link = place, network, link
         self.member = machine.Member(place.worker)
         self.replica = Replica(optimizer_state=place.optimizer_state)
@@ -62,7 +70,7 @@ class Shell:
         self.loss = LossMeter()
         self.watch = Stopwatch(clock or SystemClock())
         self.evaluation: Evaluation | None = None
-        self._writer = snapshots.ShardWriter(place.worker, place.storage, link)
+        self._writer = snapshots.ShardWriter(place.worker, place.storage, link, background)
         self._inbox: queue.SimpleQueue[m.Event] = queue.SimpleQueue()
         self._transport: Transport | None = None
         self._reduction: Reduction | None = None

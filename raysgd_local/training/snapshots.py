@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 from raysgd_local.control.controller_events import CheckpointFailed, ShardWritten
@@ -18,9 +18,11 @@ MODEL = "model.pt"
 class ShardWriter:
     """Writes one checkpoint part at a time in the background."""
 
-    def __init__(self, worker: str, storage: Storage | None, link: Link) -> None:
+    def __init__(
+        self, worker: str, storage: Storage | None, link: Link, background: Executor | None = None
+    ) -> None:
         self._worker, self._storage, self._link = worker, storage, link
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
+        self._thread = background or ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
 
     def save(self, save: Save, replica: Replica, rank: int) -> None:
         """Copy this worker's part now; write it later. Rank 0's has the model, which is equal on all."""

@@ -1,0 +1,178 @@
+"""A worker that really learns, in virtual time: the same shell, context and loop as in a process of its own.
+
+Each runs in a greenlet: it goes on until it would wait (for a step to be computed, for others, for an order), and then
+hands the processor back to the fleet. So one process holds hundreds of workers, and the same seed gives the same run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from greenlet import GreenletExit, getcurrent, greenlet
+
+from raysgd_local.control import member_events as m
+from raysgd_local.control.controller_events import Progress, UserError, WorkerUp
+from raysgd_local.control.protocol import Order
+from raysgd_local.simulation.connection import Connection
+from raysgd_local.simulation.network import Call
+from raysgd_local.simulation.virtual import VirtualClock, VirtualLink, VirtualNetwork, VirtualWriter
+from raysgd_local.simulation.world import World
+from raysgd_local.training.context import TrainContext, present, run_loop
+from raysgd_local.training.link import Released
+from raysgd_local.training.replica import generators, set_generators
+from raysgd_local.training.shell import Place, Shell
+from raysgd_local.training.user_code import own_traceback
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What every worker runs: `loop` is a task, or a function that is called with `config`."""
+
+    loop: Any
+    config: dict[str, Any] | None
+    seed: int
+    place: Callable[[str], Place]
+    beat_s: float = 1.0
+    collective_timeout_s: float = 600.0
+
+
+class Learner:
+    """One worker's process. `alive`, `frozen` and what else a fault changes are the fleet's to set."""
+
+    def __init__(self, name: str, node: str, world: World, lesson: Lesson, log: Callable[[dict[str, Any]], None]):
+        self.name, self.node = name, node
+        self._world, self._lesson = world, lesson
+        self.alive, self.frozen, self.slow = True, False, 1.0
+        self.spoiled = self.unwritten = False
+        self.deferred: list[Callable[[], None]] = []
+        self.connection = Connection(name, world.network, self._later, lesson.collective_timeout_s, self._settled)
+        network = VirtualNetwork(self.connection, self._call_ended, lambda: self.shell.order.view.members)
+        link = VirtualLink(name, world, self._next_order, log)
+        writer = VirtualWriter(self, world, link, self._wait, self._go_on)
+        self.shell = Shell(lesson.place(name), network, link, VirtualClock(world), writer)
+        self._orders: list[Order] = []
+        self._settlements: list[tuple[Call, str]] = []
+        self._awaits_order = False
+        self._error = ""
+        self._fleet = getcurrent()
+        self._thread = greenlet(self._live, parent=self._fleet)
+        self._generators = generators()
+
+    # From outside.
+
+    def start(self) -> None:
+        self._world.tell(self.name, WorkerUp(self.name, self.node, 0))
+        self._beat()
+        self._world.after(self._world.io_s(), self, self._go_on)
+
+    def post(self, event: m.Event) -> None:
+        self.shell.post(event)
+
+    def give(self, order: Order) -> None:
+        self._orders.append(order)
+        if self._awaits_order:
+            self._awaits_order = False
+            self._go_on()
+
+    def raise_error(self, message: str) -> None:
+        self._error = message
+
+    def die(self) -> None:
+        self.connection.leave()
+        if self._thread:
+            self._thread.throw(GreenletExit)
+
+    # The process.
+
+    def _live(self) -> None:
+        """What `runtime.worker.Worker.run` does."""
+        ctx = SimulatedContext(self.shell, self)
+        torch.manual_seed(self._lesson.seed)
+        try:
+            with present(ctx):
+                run_loop(self._lesson.loop, self._lesson.config, ctx)
+        except Released:
+            pass
+        except GreenletExit:
+            return
+        except Exception as error:
+            self._world.tell(self.name, UserError(self.name, own_traceback(error)))
+        finally:
+            self.shell.close()
+        self._world.ended(self, "its loop ended")
+
+    def _beat(self) -> None:
+        member = self.shell.member
+        view = member.order.view.number if member.order else 0
+        round = member.replicated.round if member.replicated else 0
+        self._world.tell(self.name, Progress(self.name, view, round, self.shell.steps))
+        self._world.after(self._lesson.beat_s, self, self._beat)
+
+    # Waiting.
+
+    def _go_on(self) -> None:
+        """In the fleet's greenlet: let this worker run until it waits."""
+        outside = generators()
+        set_generators(self._generators)
+        try:
+            self._thread.switch()
+        finally:
+            self._generators = generators()
+            set_generators(outside)
+
+    def _wait(self) -> None:
+        """In the worker's greenlet: let the fleet go on until something wakes this worker."""
+        if not self.alive:
+            raise GreenletExit
+        self._fleet.switch()
+
+    def _later(self, delay_s: float, action: Callable[[], None]) -> None:
+        self._world.after(delay_s, self, action)
+
+    def _settled(self, call: Call, failure: str) -> None:
+        self._settlements.append((call, failure))
+        self._go_on()
+
+    def _call_ended(self) -> tuple[Call, str]:
+        """The end of the collective that was begun: why it failed, or nothing."""
+        self._wait()
+        call, failure = self._settlements.pop()
+        return call, failure
+
+    def _next_order(self) -> Order:
+        if not self._orders:
+            self._awaits_order = True
+            self._wait()
+        return self._orders.pop(0)
+
+    def compute(self) -> None:
+        """A step's time passes; what goes wrong in user code goes wrong here."""
+        self._world.after(self._world.step_s(self), self, self._go_on)
+        self._wait()
+        if self._error:
+            raise RuntimeError(self._error)
+        if self.spoiled:
+            self.spoiled = False
+            for prepared in self.shell.replica.optimizers:
+                for parameter in prepared.parameters():
+                    parameter.grad = torch.full_like(parameter, math.nan)
+
+    def stepped(self) -> None:
+        self._world.committed(self.shell.state.round)
+
+
+class SimulatedContext(TrainContext):
+    """What the loop sees; only that computing takes virtual time."""
+
+    def __init__(self, shell: Shell, learner: Learner) -> None:
+        super().__init__(shell)
+        self._learner = learner
+
+    def step(self, loss: torch.Tensor | float, samples: int | None = None) -> None:
+        self._learner.compute()
+        super().step(loss, samples)
+        self._learner.stepped()

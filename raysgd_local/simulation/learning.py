@@ -1,0 +1,107 @@
+"""A run that really learns, in virtual time, with the files of a real one."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from raysgd_local.control.controller_events import Finish
+from raysgd_local.control.settings import Settings
+from raysgd_local.files.result import Names, result
+from raysgd_local.files.run_files import RESULT
+from raysgd_local.files.storage import Storage
+from raysgd_local.records import RoundRow
+from raysgd_local.simulation.cluster_model import ClusterModel
+from raysgd_local.simulation.faults import Fault
+from raysgd_local.simulation.fleet import Fleet
+from raysgd_local.simulation.learner import Learner, Lesson
+from raysgd_local.simulation.recorder import Recorder
+from raysgd_local.simulation.scenario import Limits, Noise, Scenario
+from raysgd_local.simulation.world import World
+from raysgd_local.training.shell import Place
+
+_ENDLESS = Limits(events=10**12, seconds=float("inf"), partial=0.5)
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """One run in virtual time.
+
+    `loop` is a task, or a function that is called with `loop_config`; `place` says where a worker of a name is.
+    `faults` and the `cluster`'s times follow `seed`. `threads` are torch's, as on each worker of a real run.
+    """
+
+    loop: Any
+    settings: Settings
+    place: Callable[[str], Place]
+    storage: Storage
+    names: Names
+    cluster: ClusterModel = field(default_factory=ClusterModel)
+    faults: tuple[Fault, ...] = ()
+    loop_config: dict[str, Any] | None = None
+    seed: int = 0
+    workers_a_node: int = 1
+    threads: int = 1
+    collective_timeout_s: float = 600.0
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """How it ended, after how many virtual seconds, and `result.json`'s content."""
+
+    finish: Finish
+    seconds: float
+    result: dict[str, Any]
+    fired: tuple[Fault, ...]
+
+
+def simulate(run: Simulation, progress: Callable[[RoundRow], None] = lambda _: None) -> Simulated:
+    """The whole run; its directory is `run.storage`. Workers compute one after the other, in this process."""
+    recorder = Recorder(run.storage, progress)
+    lesson = Lesson(
+        _with_shared_data(run.loop),
+        run.loop_config,
+        run.settings.seed,
+        run.place,
+        collective_timeout_s=run.collective_timeout_s,
+    )
+
+    def hire(name: str, node: str, world: World) -> Learner:
+        return Learner(name, node, world, lesson, recorder.log)
+
+    scenario = Scenario(
+        run.settings,
+        faults=run.faults,
+        seed=run.seed,
+        workers_a_node=run.workers_a_node,
+        cluster=run.cluster,
+        noise=Noise(delay_s=run.cluster.latency_s, late=0.0, twice=0.0),
+        limits=_ENDLESS,
+    )
+    fleet = Fleet(scenario, hire, recorder)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(run.threads)
+    try:
+        finish = fleet.run()
+    finally:
+        torch.set_num_threads(threads)
+    content = result(recorder.files, fleet.controller.books, finish, run.names)
+    recorder.files.event("ended", status=finish.status, reason=finish.reason)
+    recorder.files.write(RESULT, json.dumps(content, indent=1))
+    recorder.files.copy_out()
+    return Simulated(finish, fleet.now, content, tuple(fleet.fired))
+
+
+def _with_shared_data(loop: Any) -> Any:
+    """A task gives the same data at every call: one copy serves all workers of this process."""
+    if not hasattr(loop, "datasets"):
+        return loop
+    shared = copy.copy(loop)
+    object.__setattr__(shared, "datasets", functools.cache(loop.datasets))
+    return shared

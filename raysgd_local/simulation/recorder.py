@@ -1,0 +1,53 @@
+"""A simulated run's directory: the files that a real run writes, with virtual times."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from raysgd_local.control.controller_events import Event, RecordEvent, RecordRounds
+from raysgd_local.control.saves import Snapshot
+from raysgd_local.files.run_files import RunFiles
+from raysgd_local.files.storage import MANIFEST, Storage
+from raysgd_local.records import RoundRow, to_plain
+from raysgd_local.simulation.faults import Fault
+from raysgd_local.simulation.world import Observer
+
+
+class Recorder(Observer):
+    """Writes what the controller hears and says, as the driver does. `progress` is told each newest round."""
+
+    def __init__(self, storage: Storage, progress: Callable[[RoundRow], None]) -> None:
+        self._checkpoints, self._progress = storage.under("checkpoints"), progress
+        self.now = 0.0
+        self.files = RunFiles(storage, lambda: self.now)
+
+    def heard(self, event: Event, now: float) -> None:
+        self.now = now
+        self.files.journal({"now": now, "kind": type(event).__name__, "event": to_plain(event)})
+
+    def recorded(self, command: RecordRounds) -> None:
+        self.files.record(command)
+        if command.rounds:
+            self._progress(command.rounds[-1])
+
+    def event(self, command: RecordEvent, now: float) -> None:
+        self.now = now
+        self.files.event(command.event, **command.fields)
+
+    def fired(self, fault: Fault, worker: str, now: float) -> None:
+        self.now = now
+        self.files.event("chaos_fired", fault=str(fault), **({"worker": worker} if worker else {}))
+
+    def log(self, fields: dict[str, Any]) -> None:
+        self.files.event("log", **fields)
+
+    def rewound(self, round: int, evaluations: int) -> None:
+        self.files.rewind(round, evaluations)
+
+    def checkpoint(self, snapshot: Snapshot, manifest: dict[str, Any]) -> None:
+        self._checkpoints.write(f"{snapshot.name}/{MANIFEST}", json.dumps(manifest).encode())
+
+    def deleted(self, checkpoint: str) -> None:
+        self._checkpoints.delete(checkpoint)

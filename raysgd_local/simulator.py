@@ -1,0 +1,108 @@
+"""A configured run in virtual time: from what was asked to a run directory, without Ray and without a cluster."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from raysgd_local.claim import check_new, claim, give_back
+from raysgd_local.errors import InputError, RunLostError, UserCodeError
+from raysgd_local.files.result import Names
+from raysgd_local.files.storage import Storage
+from raysgd_local.progress import Display, Snapshot
+from raysgd_local.records import RoundRow
+from raysgd_local.report import write_report
+from raysgd_local.request import Request, threads_per_worker
+from raysgd_local.simulation.cluster_model import ClusterModel
+from raysgd_local.simulation.faults import Fault
+from raysgd_local.simulation.learning import Simulated, Simulation, simulate
+from raysgd_local.training.shell import Place
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What a run is rehearsed on: the cluster, and what goes wrong there. The same seed gives the same run."""
+
+    cluster: ClusterModel = field(default_factory=ClusterModel)
+    faults: tuple[Fault, ...] = ()
+    seed: int = 0
+    workers_a_node: int = 1
+
+
+def rehearse(request: Request, rehearsal: Rehearsal) -> Path:
+    """Run it in virtual time, without Ray; returns the run directory, with all files that a real run has.
+
+    Raises `InputError`, `UserCodeError` or `RunLostError`, as a real run would.
+    """
+    storage = Storage.at(request.storage, request.filesystem).under(request.name)
+    if storage.local is None:
+        raise InputError("storage", request.storage, "a path on this machine, for a simulated run")
+    check_new(storage, request)
+    claim(storage, request)
+    try:
+        simulated = _simulate(request, rehearsal, storage)
+    except InputError:
+        give_back(storage)
+        raise
+    if simulated.result["rounds"]:
+        write_report([storage.local])
+    _raise(simulated)
+    return storage.local
+
+
+def _simulate(request: Request, rehearsal: Rehearsal, storage: Storage) -> Simulated:
+    settings, algorithm = request.settings, request.algorithm
+
+    def place(worker: str) -> Place:
+        return Place(
+            worker,
+            settings.seed,
+            storage,
+            lr_scaling=algorithm.lr_scaling,
+            optimizer_state=algorithm.optimizer_state,
+            members=settings.workers_max,
+        )
+
+    run = Simulation(
+        loop=request.loop,
+        loop_config=request.loop_config,
+        settings=settings,
+        place=place,
+        storage=storage,
+        names=Names(request.method, request.task),
+        cluster=rehearsal.cluster,
+        faults=rehearsal.faults,
+        seed=rehearsal.seed,
+        workers_a_node=rehearsal.workers_a_node,
+        threads=threads_per_worker(request, os.cpu_count() or 1),
+        collective_timeout_s=request.collective_s,
+    )
+    with Display() as display:
+        return simulate(run, lambda row: display.update(_snapshot(row, request)))
+
+
+def _snapshot(row: RoundRow, request: Request) -> Snapshot:
+    spent_s = row.compute_s + row.sync_s + row.wait_s or 1.0
+    return Snapshot(
+        status="simulating",
+        epoch=row.epoch,
+        epochs=getattr(request.loop, "epochs", 0),
+        round=row.round,
+        tau=row.tau,
+        workers=row.workers,
+        loss=row.loss,
+        compute_share=row.compute_s / spent_s,
+        sync_share=row.sync_s / spent_s,
+        wait_share=row.wait_s / spent_s,
+        elapsed_s=row.elapsed_s,
+    )
+
+
+def _raise(simulated: Simulated) -> None:
+    finish: Any = simulated.finish
+    if finish.error:
+        raise UserCodeError(finish.error, finish.ranks)
+    if finish.status not in ("finished", "interrupted"):
+        raise RunLostError(finish.reason)

@@ -1,0 +1,142 @@
+"""Runs that really learn, in virtual time: they are the runs that real workers would do."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from ray.train import RunConfig, ScalingConfig
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+import raysgd_local
+from raysgd_local import Algorithm, EveryStep, FixedPeriod, LocalSGDTrainer
+from raysgd_local.errors import UserCodeError
+from raysgd_local.simulation.cluster_model import ClusterModel, Constant, ShiftedExponential
+from raysgd_local.simulation.faults import parse
+from raysgd_local.simulator import Rehearsal
+from raysgd_local.tasks import Digits
+
+SAME = ["round", "tau", "steps", "samples", "epoch", "lr"]
+
+
+class Noisy(Dataset):
+    """Samples that are augmented at random."""
+
+    def __init__(self, samples):
+        generator = torch.Generator().manual_seed(1)
+        self.x = torch.randn(samples, 6, generator=generator)
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, index):
+        return self.x[index] + 0.1 * torch.randn(6), int(self.x[index].sum() > 0)
+
+
+def loop(config):
+    """Everything that draws random numbers: initial weights, dropout, augmentation; and BatchNorm."""
+    ctx = raysgd_local.get_context()
+    model = ctx.prepare_model(
+        nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 2))
+    )
+    ctx.prepare_optimizer(torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9))
+    for _ in ctx.epochs(3):
+        for x, y in ctx.batches(Noisy(101), batch_size=7):
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            ctx.step(loss)
+        ctx.evaluate(lambda model, batch: {"loss": F.cross_entropy(model(batch[0]), batch[1])}, Noisy(20))
+
+
+def trainer(place, name, schedule, workers, what=loop):
+    given = {"task": what} if not callable(what) else {"train_loop_per_worker": what}
+    return LocalSGDTrainer(
+        **given,
+        algorithm=Algorithm(schedule=schedule),
+        scaling_config=ScalingConfig(num_workers=workers),
+        run_config=RunConfig(name=name, storage_path=str(place)),
+        seed=5,
+    )
+
+
+def models(*results):
+    return [torch.load(Path(result.path) / "model.pt") for result in results]
+
+
+def rounds(result):
+    return pd.read_csv(Path(result.path) / "rounds.csv")
+
+
+def events(result, kind):
+    lines = (Path(result.path) / "events.jsonl").read_text().splitlines()
+    return [event for event in map(json.loads, lines) if event["event"] == kind]
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("schedule", [FixedPeriod(3), EveryStep()], ids=["tau3", "every-step"])
+def test_two_simulated_workers_end_with_the_bits_of_two_real_ones(tmp_path, schedule):
+    real = trainer(tmp_path, "real", schedule, 2).fit()
+    simulated = trainer(tmp_path, "simulated", schedule, 2).simulate()
+    first, second = models(real, simulated)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert rounds(real)[SAME].equals(rounds(simulated)[SAME])
+    assert rounds(real)["loss"].equals(rounds(simulated)["loss"])
+
+
+@pytest.mark.ray
+def test_four_simulated_workers_end_where_four_real_ones_do(tmp_path):
+    task = Digits(epochs=3)
+    real = trainer(tmp_path, "real", FixedPeriod(4), 4, task).fit()
+    simulated = trainer(tmp_path, "simulated", FixedPeriod(4), 4, task).simulate()
+    first, second = models(real, simulated)
+    assert max(float((first[name] - second[name]).abs().max()) for name in first) < 1e-5
+    assert rounds(real)[SAME].equals(rounds(simulated)[SAME])
+
+
+def test_the_same_seed_gives_the_same_files(tmp_path):
+    rehearsal = Rehearsal(ClusterModel(ShiftedExponential(0.01)), parse("kill:1@round=6; nan:0@round=9"), seed=3)
+    runs = [trainer(tmp_path, name, FixedPeriod(3), 3).simulate(rehearsal) for name in ("a", "b")]
+    for name in ("rounds.csv", "evals.csv", "events.jsonl", "journal.jsonl", "result.json"):
+        first, second = ((Path(run.path) / name).read_bytes() for run in runs)
+        assert first == second, name
+    first, second = models(*runs)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    "chaos",
+    [
+        "kill:1@round=6",
+        "kill:0@round=4; kill:1@round=4",
+        "stop:2x300@round=5",
+        "drain:1x20@round=5",
+        "sigterm:0@round=5",
+        "nan:2@round=5",
+        "cut:1@round=5",
+        "driver@round=11",
+        "kill:0@round=12; kill:0@round=12; kill:0@round=12",
+    ],
+)
+def test_whatever_goes_wrong_every_sample_is_learnt_from_once_an_epoch(tmp_path, chaos):
+    result = trainer(tmp_path, "run", FixedPeriod(1), 3).simulate(Rehearsal(faults=parse(chaos)))
+    assert result.metrics["status"] == "finished"
+    assert (result.metrics["samples_lost"], result.metrics["samples_repeated"]) == (0, 0)
+    assert result.metrics["samples"] == 3 * 101
+    assert [event["fault"] for event in events(result, "chaos_fired")] == chaos.split("; ")
+
+
+def test_an_error_in_user_code_is_told_with_its_ranks(tmp_path):
+    with pytest.raises(UserCodeError, match="an error of --chaos") as caught:
+        trainer(tmp_path, "run", FixedPeriod(3), 3).simulate(Rehearsal(faults=parse("error:1@round=2")))
+    assert caught.value.ranks == (1,)
+
+
+def test_virtual_time_is_the_clusters(tmp_path):
+    slow = ClusterModel(Constant(1.0), latency_s=0.25)
+    table = rounds(trainer(tmp_path, "run", FixedPeriod(2), 2).simulate(Rehearsal(slow)))
+    full = table[table["steps"] == 4]
+    assert full["compute_s"].iloc[1:].to_numpy() == pytest.approx(2.0)
+    assert full["sync_s"].median() == pytest.approx(0.5, abs=0.01)
