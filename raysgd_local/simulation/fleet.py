@@ -17,8 +17,8 @@ from raysgd_local.control import controller_events as c
 from raysgd_local.control.controller_state import Controller, begin
 from raysgd_local.control.member_events import Cut, YieldAsked
 from raysgd_local.control.saves import snapshot_of
+from raysgd_local.faults import Fault
 from raysgd_local.records import EvalRow, RoundRow, to_plain
-from raysgd_local.simulation.faults import Fault
 from raysgd_local.simulation.injection import fire
 from raysgd_local.simulation.invariants import judge, violated
 from raysgd_local.simulation.model import Shard
