@@ -74,10 +74,17 @@ def train(
         typer.Option(metavar="auto|PATH", help="Go on from this run; auto: from the one named, if it exists."),
     ] = None,
     address: Annotated[str | None, typer.Option(help="A Ray cluster; without one, this machine.")] = None,
+    chaos: Annotated[
+        str,
+        typer.Option(
+            metavar="FAULTS", help="Faults to rehearse on the real processes: 'kill:1@round=20; stop:2@30s'."
+        ),
+    ] = "",
 ) -> None:
     """Train. The last line printed is the run directory."""
     from raysgd_local import config as configuration
     from raysgd_local import run_directory
+    from raysgd_local.faults import parse_real
 
     if resume is not None and resume != "auto":
         run = run_directory.enclosing(resume)
@@ -87,13 +94,14 @@ def train(
     plan = configuration.load(config, method=method, settings=settings or (), storage=storage, name=name)
     if resume == "auto" and plan.name is None:
         raise InputError("name", None, "the run's name, with --resume auto", "add --name")
+    parse_real(chaos, plan.workers.max)
     plan.check()
     run_directory.check_storage(plan.storage)
     if resume is None and plan.name is not None:
         run_directory.refuse_existing(plan.storage, plan.name)
     from raysgd_local.trainer import LocalSGDTrainer
 
-    result = LocalSGDTrainer.from_config(plan).fit(resume=resume, address=address)
+    result = LocalSGDTrainer.from_config(plan, chaos).fit(resume=resume, address=address)
     print(result.path, flush=True)
 
 

@@ -72,7 +72,7 @@ class Fault:
 
     `target` is, among the members, the rank when it happens; among the `joiners`, the number among workers that
     are no members; among the `nodes`, the number of a node, and it happens to all on it. Nodes are numbered in the
-    order of their first ranks.
+    order of their first ranks; in a real cluster node 0 is the head.
     """
 
     kind: Kind
