@@ -74,10 +74,17 @@ def train(
         typer.Option(metavar="auto|PATH", help="Go on from this run; auto: from the one named, if it exists."),
     ] = None,
     address: Annotated[str | None, typer.Option(help="A Ray cluster; without one, this machine.")] = None,
+    chaos: Annotated[
+        str,
+        typer.Option(
+            metavar="FAULTS", help="Faults to simulate_run on the real processes: 'kill:1@round=20; stop:2@30s'."
+        ),
+    ] = "",
 ) -> None:
     """Train. The last line printed is the run directory."""
     from raysgd_local import config as configuration
     from raysgd_local import run_directory
+    from raysgd_local.faults import parse_real
 
     if resume is not None and resume != "auto":
         run = run_directory.enclosing(resume)
@@ -87,13 +94,14 @@ def train(
     plan = configuration.load(config, method=method, settings=settings or (), storage=storage, name=name)
     if resume == "auto" and plan.name is None:
         raise InputError("name", None, "the run's name, with --resume auto", "add --name")
+    parse_real(chaos, plan.workers.max)
     plan.check()
     run_directory.check_storage(plan.storage)
     if resume is None and plan.name is not None:
         run_directory.refuse_existing(plan.storage, plan.name)
     from raysgd_local.trainer import LocalSGDTrainer
 
-    result = LocalSGDTrainer.from_config(plan).fit(resume=resume, address=address)
+    result = LocalSGDTrainer.from_config(plan, chaos).fit(resume=resume, address=address)
     print(result.path, flush=True)
 
 
@@ -115,8 +123,8 @@ def simulate(
 ) -> None:
     """Train in virtual time, without a cluster: really learning, with simulated times. Prints the run directory."""
     from raysgd_local import config as configuration
-    from raysgd_local import run_directory
-    from raysgd_local.simulation import asked, faults
+    from raysgd_local import faults, run_directory
+    from raysgd_local.simulation import asked
 
     cluster = asked.cluster(step_ms=step_ms, bandwidth_mbps=bandwidth_mbps, latency_ms=latency_ms)
     schedule = faults.parse(chaos)
@@ -127,9 +135,9 @@ def simulate(
     if plan.name is not None:
         run_directory.refuse_existing(plan.storage, plan.name)
     from raysgd_local.request import from_config
-    from raysgd_local.simulator import Rehearsal, rehearse
+    from raysgd_local.simulator import Conditions, simulate_run
 
-    print(rehearse(from_config(plan), Rehearsal(cluster, schedule, seed)), flush=True)
+    print(simulate_run(from_config(plan), Conditions(cluster, schedule, seed)), flush=True)
 
 
 @app.command()

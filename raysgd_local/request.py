@@ -12,6 +12,7 @@ from raysgd_local.control.program import Program
 from raysgd_local.control.replicated import is_error
 from raysgd_local.control.settings import CheckpointPolicy, Settings, Timeouts
 from raysgd_local.errors import InputError
+from raysgd_local.faults import Fault, parse_real
 from raysgd_local.tasks import task_name
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 class Request:
     """One run: what is trained, how, on how many workers, and where its directory is.
 
-    `loop` is a task or a function, `loop_config` the function's argument.
+    `loop` is a task or a function, `loop_config` the function's argument; `chaos` are faults to rehearse.
     """
 
     loop: Any
@@ -40,6 +41,7 @@ class Request:
     config_yaml: str
     formation_s: float = 30.0
     collective_s: float = 600.0
+    chaos: tuple[Fault, ...] = ()
 
 
 def program(algorithm: Algorithm, stop: Stop) -> Program:
@@ -48,8 +50,11 @@ def program(algorithm: Algorithm, stop: Stop) -> Program:
     return Program(algorithm.schedule, max_steps=stop.steps, max_s=stop.seconds, target=target)
 
 
-def from_config(config: Config) -> Request:
-    """The run that a validated configuration describes."""
+def from_config(config: Config, chaos: str = "") -> Request:
+    """The run that a validated configuration describes, with the faults that `chaos` says.
+
+    Raises `InputError` for words that are no faults.
+    """
     workers, saved, limits = config.workers, config.checkpoints, config.timeouts
     defaults = Timeouts()
     settings = Settings(
@@ -93,6 +98,7 @@ def from_config(config: Config) -> Request:
         config_yaml=config.to_yaml(),
         formation_s=limits.formation_s or 30.0,
         collective_s=limits.straggler_s or 600.0,
+        chaos=parse_real(chaos, workers.max),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from raysgd_local.claim import check_new, claim, give_back
 from raysgd_local.errors import InputError, RunLostError, UserCodeError
+from raysgd_local.faults import Fault
 from raysgd_local.files.result import Names
 from raysgd_local.files.storage import Storage
 from raysgd_local.progress import Display, Snapshot
@@ -16,14 +17,16 @@ from raysgd_local.records import RoundRow
 from raysgd_local.report import write_report
 from raysgd_local.request import Request, threads_per_worker
 from raysgd_local.simulation.cluster_model import ClusterModel
-from raysgd_local.simulation.faults import Fault
 from raysgd_local.simulation.learning import Simulated, Simulation, simulate
 from raysgd_local.training.shell import Place
 
 
 @dataclass(frozen=True)
-class Rehearsal:
-    """What a run is rehearsed on: the cluster, and what goes wrong there. The same seed gives the same run."""
+class Conditions:
+    """What a run is simulated under: the cluster, and what goes wrong there (none: what the run itself rehearses).
+
+    The same seed gives the same run.
+    """
 
     cluster: ClusterModel = field(default_factory=ClusterModel)
     faults: tuple[Fault, ...] = ()
@@ -31,7 +34,7 @@ class Rehearsal:
     workers_a_node: int = 1
 
 
-def rehearse(request: Request, rehearsal: Rehearsal) -> Path:
+def simulate_run(request: Request, conditions: Conditions) -> Path:
     """Run it in virtual time, without Ray; returns the run directory, with all files that a real run has.
 
     Raises `InputError`, `UserCodeError` or `RunLostError`, as a real run would.
@@ -42,7 +45,7 @@ def rehearse(request: Request, rehearsal: Rehearsal) -> Path:
     check_new(storage, request)
     claim(storage, request)
     try:
-        simulated = _simulate(request, rehearsal, storage)
+        simulated = _simulate(request, conditions, storage)
     except InputError:
         give_back(storage)
         raise
@@ -52,7 +55,7 @@ def rehearse(request: Request, rehearsal: Rehearsal) -> Path:
     return storage.local
 
 
-def _simulate(request: Request, rehearsal: Rehearsal, storage: Storage) -> Simulated:
+def _simulate(request: Request, conditions: Conditions, storage: Storage) -> Simulated:
     settings, algorithm = request.settings, request.algorithm
 
     def place(worker: str) -> Place:
@@ -72,10 +75,10 @@ def _simulate(request: Request, rehearsal: Rehearsal, storage: Storage) -> Simul
         place=place,
         storage=storage,
         names=Names(request.method, request.task),
-        cluster=rehearsal.cluster,
-        faults=rehearsal.faults,
-        seed=rehearsal.seed,
-        workers_a_node=rehearsal.workers_a_node,
+        cluster=conditions.cluster,
+        faults=conditions.faults or request.chaos,
+        seed=conditions.seed,
+        workers_a_node=conditions.workers_a_node,
         threads=threads_per_worker(request, os.cpu_count() or 1),
         collective_timeout_s=request.collective_s,
     )

@@ -23,6 +23,7 @@ from raysgd_local.config import Config, Stop, Workers, method_name
 from raysgd_local.config.alternatives import BUILDER
 from raysgd_local.control.settings import Settings
 from raysgd_local.errors import CheckpointError, InputError, RunLostError, UserCodeError
+from raysgd_local.faults import parse_real
 from raysgd_local.files.result import Names
 from raysgd_local.files.run_files import RESULT
 from raysgd_local.files.storage import Storage
@@ -41,7 +42,7 @@ from raysgd_local.request import (
 from raysgd_local.runtime.driver import Glance, Outcome, Plan, launch
 from raysgd_local.runtime.spec import Loop, WorkerSpec
 from raysgd_local.runtime.worker_group import Resources
-from raysgd_local.simulator import Rehearsal, rehearse
+from raysgd_local.simulator import Conditions, simulate_run
 from raysgd_local.tasks import task_name
 from raysgd_local.tasks.base import Task
 from raysgd_local.training import snapshots
@@ -54,7 +55,8 @@ class LocalSGDTrainer:
 
     Give a `task`, or a `train_loop_per_worker` that uses `raysgd_local.get_context()` (called with
     `train_loop_config` if it takes an argument). `scaling_config.num_workers` may be `(min, max)`: the run begins
-    with those that it gets, and goes on while at least `min` live.
+    with those that it gets, and goes on while at least `min` live. `chaos` rehearses faults on the real processes,
+    as in `"kill:1@round=20; stop:2@30s"`; `docs/faults.md` has the words.
 
     Raises `InputError` for what can't be used.
     """
@@ -70,6 +72,7 @@ class LocalSGDTrainer:
         run_config: RunConfig | None = None,
         stop: Stop | None = None,
         seed: int = 0,
+        chaos: str = "",
     ) -> None:
         if (task is None) == (train_loop_per_worker is None):
             raise InputError("task", task, "a Task, or a train_loop_per_worker: exactly one of them")
@@ -105,13 +108,14 @@ class LocalSGDTrainer:
             method=method,
             task=what,
             config_yaml=_describe(task, algorithm, fewest, most, seed),
+            chaos=parse_real(chaos, most),
         )
 
     @classmethod
-    def from_config(cls, config: Config) -> LocalSGDTrainer:
-        """The trainer of the run that a configuration describes."""
+    def from_config(cls, config: Config, chaos: str = "") -> LocalSGDTrainer:
+        """The trainer of the run that a configuration describes, with faults to simulate_run."""
         trainer = cls.__new__(cls)
-        trainer._request = from_config(config)
+        trainer._request = from_config(config, chaos)
         return trainer
 
     def fit(self, resume: str | None = None, address: str | None = None) -> Result:
@@ -135,12 +139,12 @@ class LocalSGDTrainer:
         _raise(outcome, storage, request, fresh=manifest is None)
         return _result(outcome.result, storage)
 
-    def simulate(self, rehearsal: Rehearsal | None = None) -> Result:
+    def simulate(self, conditions: Conditions | None = None) -> Result:
         """The same run in virtual time, in this process: really learning, on a cluster that is described.
 
         Raises `InputError`, `UserCodeError` or `RunLostError`, as `fit` would.
         """
-        path = rehearse(self._request, rehearsal or Rehearsal())
+        path = simulate_run(self._request, conditions or Conditions())
         return _result(json.loads((path / RESULT).read_text()), Storage.at(str(path)))
 
 
@@ -224,6 +228,7 @@ def _plan(request: Request, storage: Storage, manifest: dict[str, Any] | None, o
         prefix=name,
         formation_timeout_s=request.formation_s,
         collective_timeout_s=request.collective_s,
+        rehearsed=bool(request.chaos),
     )
     custom = {key: amount for key, amount in request.resources.items() if key != "GPU"}
     gpus = request.resources.get("GPU", 1.0) if request.use_gpu else 0.0
@@ -234,6 +239,7 @@ def _plan(request: Request, storage: Storage, manifest: dict[str, Any] | None, o
         storage=storage,
         names=Names(request.method, request.task),
         resume=manifest,
+        chaos=request.chaos,
     )
 
 

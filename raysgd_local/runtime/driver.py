@@ -17,13 +17,17 @@ from raysgd_local.control import controller
 from raysgd_local.control import controller_events as c
 from raysgd_local.control.controller_state import begin
 from raysgd_local.control.protocol import Order
+from raysgd_local.control.rehearsal import Watch
 from raysgd_local.control.saves import Snapshot, snapshot_of
 from raysgd_local.control.settings import Settings
 from raysgd_local.errors import InputError
+from raysgd_local.faults import Fault
 from raysgd_local.files.result import Names, result
 from raysgd_local.files.run_files import RESULT, RunFiles
 from raysgd_local.files.storage import MANIFEST, Storage
 from raysgd_local.records import to_plain
+from raysgd_local.runtime import nodes
+from raysgd_local.runtime.injector import Injector
 from raysgd_local.runtime.spec import WorkerSpec
 from raysgd_local.runtime.worker_group import Resources, WorkerGroup
 from raysgd_local.training.link import Status
@@ -33,7 +37,10 @@ _COPY_OUT_EVERY_S = 10.0
 
 @dataclass(frozen=True)
 class Plan:
-    """A run as its driver needs to know it. `resume` is the checkpoint's manifest to go on from, if any."""
+    """A run as its driver needs to know it.
+
+    `resume` is the checkpoint's manifest to go on from, if any; `chaos` are faults to be made to happen.
+    """
 
     settings: Settings
     spec: WorkerSpec
@@ -41,6 +48,7 @@ class Plan:
     storage: Storage
     names: Names
     resume: dict[str, Any] | None = None
+    chaos: tuple[Fault, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,10 @@ class Group(Protocol):
 
     def cut(self, to: tuple[str, ...], view: int, why: str) -> None: ...
 
+    def suffer(self, worker: str, fault: Fault) -> None: ...
+
+    def watch(self, worker: str, watches: tuple[Watch, ...]) -> None: ...
+
     def close(self) -> None: ...
 
 
@@ -95,6 +107,7 @@ class Driver:
         self._status: Status | None = None
         self._refused: InputError | None = None
         self._finish: c.Finish | None = None
+        self._injector: Injector | None = None
         self._files = RunFiles(plan.storage, time.time)
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="manifest")
         self._controller = begin(plan.settings, self._resumed())
@@ -126,6 +139,10 @@ class Driver:
     def stop(self, reason: str) -> None:
         self._events.put(c.StopRequested(reason))
 
+    def reached(self, worker: str, number: int) -> Fault | None:
+        """A round that a fault waited for is committed; see `Injector.reached`."""
+        return self._injector.reached(worker, number) if self._injector is not None else None
+
     def glance(self) -> Glance:
         state = self._controller
         return Glance(state.phase.value, len(state.members), self._status)
@@ -136,9 +153,15 @@ class Driver:
         """The whole run, until it is over; workers are gone when it returns."""
         self._plan.storage.write(self._plan.spec.probe, b"seen")
         self._group = self._make_group(self._plan, self.post)
+        if self._plan.chaos:
+            self._injector = Injector(
+                self._plan.chaos, self._group, self.post, self._files.event, self._files.events, nodes.head()
+            )
         try:
             self._loop()
         finally:
+            if self._injector is not None:
+                self._injector.close()
             self._group.close()
             self._writer.shutdown(wait=True)
             self._plan.storage.delete_file(self._plan.spec.probe)
@@ -169,6 +192,8 @@ class Driver:
         self._controller, commands = controller.advance(self._controller, event, now)
         for command in commands:
             self._run_command(command, now)
+        if self._injector is not None:
+            self._injector.see(event, commands)
 
     def _run_command(self, command: c.Command, now: float) -> None:
         match command:

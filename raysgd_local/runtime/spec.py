@@ -30,7 +30,10 @@ class Loop:
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """The run as a worker needs to know it. `threads` are torch's, `prefix` names the run in the store."""
+    """The run as a worker needs to know it. `threads` are torch's, `prefix` names the run in the store.
+
+    `rehearsed`: faults will be made to happen.
+    """
 
     loop: Loop
     seed: int
@@ -45,3 +48,4 @@ class WorkerSpec:
     formation_timeout_s: float
     collective_timeout_s: float
     heartbeat_s: float = 1.0
+    rehearsed: bool = False

@@ -23,7 +23,10 @@ from raysgd_local.control.controller_events import (
 )
 from raysgd_local.control.member_events import Cut, YieldAsked
 from raysgd_local.control.protocol import Order, Report
+from raysgd_local.control.rehearsal import Watch
 from raysgd_local.errors import InputError
+from raysgd_local.faults import Fault
+from raysgd_local.runtime.sabotage import Sabotage
 from raysgd_local.runtime.spec import Loop, WorkerSpec
 from raysgd_local.training.context import TrainContext, present, run_loop
 from raysgd_local.training.link import Released
@@ -69,6 +72,9 @@ class Worker:
             self._network(store, device),
             self._link,
         )
+        self._sabotage = Sabotage(self._reached, self._cut_off)
+        if spec.rehearsed:
+            self._shell.interference = self._sabotage
 
     def _network(self, store: tuple[str, int], device: torch.device) -> ProcessGroupNetwork:
         host, port = store
@@ -95,7 +101,7 @@ class Worker:
         except InputError as error:
             ray.get(self._driver.refuse.remote(error))
         except Exception as error:
-            ray.get(self._driver.post.remote(UserError(self._name, own_traceback(error))))
+            ray.get(self._driver.post.remote(UserError(self._name, own_traceback(error, ray))))
         finally:
             stopped.set()
             self._shell.close()
@@ -134,6 +140,23 @@ class Worker:
 
     def cut(self, view: int, why: str) -> None:
         self._shell.post(Cut(view, why))
+
+    # Faults that are rehearsed.
+
+    def suffer(self, fault: Fault) -> None:
+        self._sabotage.suffer(fault)
+
+    def watch(self, watches: tuple[Watch, ...]) -> None:
+        self._sabotage.watch(watches)
+
+    def _reached(self, number: int) -> Fault | None:
+        fault: Fault | None = ray.get(self._driver.reached.remote(self._name, number))
+        return fault
+
+    def _cut_off(self) -> None:
+        order = self._shell.member.order
+        if order is not None:
+            self.cut(order.view.number, "cut by --chaos")
 
 
 def node_address() -> str:

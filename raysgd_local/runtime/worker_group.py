@@ -15,6 +15,8 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from raysgd_local.control.controller_events import Died, Event
 from raysgd_local.control.protocol import Order
+from raysgd_local.control.rehearsal import Watch
+from raysgd_local.faults import Fault
 from raysgd_local.runtime.spec import WorkerSpec
 from raysgd_local.runtime.worker import Worker, node_address
 
@@ -68,6 +70,12 @@ class WorkerGroup:
 
     def cut(self, to: tuple[str, ...], view: int, why: str) -> None:
         self._each(to, lambda actor: _beside(actor.cut).remote(view, why))
+
+    def suffer(self, worker: str, fault: Fault) -> None:
+        self._each((worker,), lambda actor: _beside(actor.suffer).remote(fault))
+
+    def watch(self, worker: str, watches: tuple[Watch, ...]) -> None:
+        self._each((worker,), lambda actor: _beside(actor.watch).remote(watches))
 
     def _each(self, to: tuple[str, ...], call: Callable[[Any], object]) -> None:
         for worker in to:

@@ -17,7 +17,7 @@ from raysgd_local.control import controller_events as c
 from raysgd_local.control.controller_state import begin
 from raysgd_local.control.member_events import Cut, YieldAsked
 from raysgd_local.control.saves import Snapshot, snapshot_of
-from raysgd_local.simulation.faults import Fault
+from raysgd_local.faults import Fault
 from raysgd_local.simulation.injection import fire
 from raysgd_local.simulation.invariants import violated
 from raysgd_local.simulation.network import Call, Network

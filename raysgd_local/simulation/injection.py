@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from raysgd_local.control import controller_events as c
 from raysgd_local.control.member_events import LeaveAsked
-from raysgd_local.simulation.faults import UNTARGETED, Fault
+from raysgd_local.faults import UNTARGETED, Fault
 from raysgd_local.simulation.world import Process
 
 if TYPE_CHECKING:
@@ -23,18 +23,26 @@ def fire(fleet: Fleet, fault: Fault) -> None:
         fleet.fire(fault, "")
         _ANYWHERE[fault.kind](fleet)
         return
-    worker = _target(fleet, fault)
-    if worker is not None:
-        fleet.fire(fault, worker.name)
+    targets = _targets(fleet, fault)
+    if targets:
+        fleet.fire(fault, ", ".join(worker.name for worker in targets))
+    for worker in targets:
         _ON_WORKER[fault.kind](fleet, worker, fault)
 
 
-def _target(fleet: Fleet, fault: Fault) -> Process | None:
+def _targets(fleet: Fleet, fault: Fault) -> list[Process]:
+    """Numbers beyond the last begin anew: a drawn one always means somebody, if there is anybody."""
     members = fleet.controller.view.members if fleet.controller.view else ()
-    alive = [w for w in fleet.workers.values() if w.alive and (w.name in members) != fault.joiner]
-    if not fault.joiner:
+    joining = fault.among == "joiners"
+    alive = [w for w in fleet.workers.values() if w.alive and (w.name in members) != joining]
+    if not joining:
         alive.sort(key=lambda w: members.index(w.name))
-    return alive[fault.target % len(alive)] if alive else None
+    if not alive:
+        return []
+    if fault.among == "nodes":
+        nodes = list(dict.fromkeys(w.node for w in alive))
+        return [w for w in alive if w.node == nodes[fault.target % len(nodes)]]
+    return [alive[fault.target % len(alive)]]
 
 
 def _stop(fleet: Fleet, worker: Process, fault: Fault) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from raysgd_local.control.controller_events import Finish
 from raysgd_local.control.controller_state import Controller
-from raysgd_local.simulation.faults import Fault
+from raysgd_local.faults import Fault
 
 if TYPE_CHECKING:
     from raysgd_local.simulation.scenario import Scenario

@@ -22,8 +22,9 @@ from raysgd_local.simulation.network import Call
 from raysgd_local.simulation.virtual import VirtualClock, VirtualLink, VirtualNetwork, VirtualWriter
 from raysgd_local.simulation.world import World
 from raysgd_local.training.context import TrainContext, present, run_loop
+from raysgd_local.training.interference import Interference
 from raysgd_local.training.link import Released
-from raysgd_local.training.replica import generators, set_generators
+from raysgd_local.training.replica import Replica, generators, set_generators
 from raysgd_local.training.shell import Place, Shell
 from raysgd_local.training.user_code import own_traceback
 
@@ -54,6 +55,7 @@ class Learner:
         link = VirtualLink(name, world, self._next_order, log)
         writer = VirtualWriter(self, world, link, self._wait, self._go_on)
         self.shell = Shell(lesson.place(name), network, link, VirtualClock(world), writer)
+        self.shell.interference = VirtualSteps(self)
         self._orders: list[Order] = []
         self._settlements: list[tuple[Call, str]] = []
         self._awaits_order = False
@@ -90,7 +92,7 @@ class Learner:
 
     def _live(self) -> None:
         """What `runtime.worker.Worker.run` does."""
-        ctx = SimulatedContext(self.shell, self)
+        ctx = TrainContext(self.shell)
         torch.manual_seed(self._lesson.seed)
         try:
             with present(ctx):
@@ -149,7 +151,7 @@ class Learner:
             self._wait()
         return self._orders.pop(0)
 
-    def compute(self) -> None:
+    def compute(self, replica: Replica) -> None:
         """A step's time passes; what goes wrong in user code goes wrong here."""
         self._world.after(self._world.step_s(self), self, self._go_on)
         self._wait()
@@ -157,22 +159,22 @@ class Learner:
             raise RuntimeError(self._error)
         if self.spoiled:
             self.spoiled = False
-            for prepared in self.shell.replica.optimizers:
+            for prepared in replica.optimizers:
                 for parameter in prepared.parameters():
                     parameter.grad = torch.full_like(parameter, math.nan)
 
-    def stepped(self) -> None:
-        self._world.committed(self.shell.state.round)
+    def committed(self, round: int) -> None:
+        self._world.committed(round)
 
 
-class SimulatedContext(TrainContext):
-    """What the loop sees; only that computing takes virtual time."""
+class VirtualSteps(Interference):
+    """Computing takes virtual time."""
 
-    def __init__(self, shell: Shell, learner: Learner) -> None:
-        super().__init__(shell)
+    def __init__(self, learner: Learner) -> None:
         self._learner = learner
 
-    def step(self, loss: torch.Tensor | float, samples: int | None = None) -> None:
-        self._learner.compute()
-        super().step(loss, samples)
-        self._learner.stepped()
+    def before_step(self, replica: Replica) -> None:
+        self._learner.compute(replica)
+
+    def committed(self, view: int, round: int) -> None:  # noqa: ARG002
+        self._learner.committed(round)

@@ -13,12 +13,12 @@ import torch
 
 from raysgd_local.control.controller_events import Finish
 from raysgd_local.control.settings import Settings
+from raysgd_local.faults import Fault
 from raysgd_local.files.result import Names, result
 from raysgd_local.files.run_files import RESULT
 from raysgd_local.files.storage import Storage
 from raysgd_local.records import RoundRow
 from raysgd_local.simulation.cluster_model import ClusterModel
-from raysgd_local.simulation.faults import Fault
 from raysgd_local.simulation.fleet import Fleet
 from raysgd_local.simulation.learner import Learner, Lesson
 from raysgd_local.simulation.recorder import Recorder

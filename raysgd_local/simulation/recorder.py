@@ -8,10 +8,10 @@ from typing import Any
 
 from raysgd_local.control.controller_events import Event, RecordEvent, RecordRounds
 from raysgd_local.control.saves import Snapshot
+from raysgd_local.faults import Fault
 from raysgd_local.files.run_files import RunFiles
 from raysgd_local.files.storage import MANIFEST, Storage
 from raysgd_local.records import RoundRow, to_plain
-from raysgd_local.simulation.faults import Fault
 from raysgd_local.simulation.world import Observer
 
 

@@ -10,8 +10,9 @@ from raysgd_local.algorithms.placement import ChunkPlacement, DisjointChunks, Re
 from raysgd_local.algorithms.schedules import AdaComm, AtEpoch, EveryStep, FixedPeriod, Schedule, Switch
 from raysgd_local.control.program import Program
 from raysgd_local.control.settings import CheckpointPolicy, Settings, Timeouts
+from raysgd_local.faults import Fault
 from raysgd_local.simulation.cluster_model import ClusterModel, Constant, Pareto, ShiftedExponential
-from raysgd_local.simulation.faults import Fault, random_faults
+from raysgd_local.simulation.faults import random_faults
 from raysgd_local.simulation.loop import LoopPlan
 
 QUICK = Timeouts(

@@ -10,7 +10,7 @@ import traceback
 from collections import Counter
 from dataclasses import dataclass
 
-from raysgd_local.simulation.faults import Fault, written
+from raysgd_local.faults import Fault, parse, written
 from raysgd_local.simulation.invariants import Violated
 from raysgd_local.simulation.scenario import Scenario, random_scenario
 from raysgd_local.simulation.trial import Ended, run_trial
@@ -106,8 +106,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _replay(seed: int, chaos: str) -> int:
-    from raysgd_local.simulation.faults import parse
-
     outcome = attempt(random_scenario(seed).with_faults(parse(chaos)))
     print(
         outcome if isinstance(outcome, str) else f"{outcome.finish}, {outcome.now:.1f} s, {outcome.events} events"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from raysgd_local.control import controller
 from raysgd_local.control.controller_events import Finish, RecordEvent
 from raysgd_local.control.controller_state import Controller
+from raysgd_local.faults import Fault
 from raysgd_local.records import EvalRow, RoundRow, to_plain
-from raysgd_local.simulation.faults import Fault
 from raysgd_local.simulation.fleet import Fleet
 from raysgd_local.simulation.invariants import judge, violated
 from raysgd_local.simulation.scenario import Scenario

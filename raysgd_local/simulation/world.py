@@ -10,8 +10,8 @@ from raysgd_local.control.controller_state import Controller
 from raysgd_local.control.member_events import Event as MemberEvent
 from raysgd_local.control.protocol import Order
 from raysgd_local.control.saves import Snapshot
+from raysgd_local.faults import Fault
 from raysgd_local.simulation.connection import Connection
-from raysgd_local.simulation.faults import Fault
 from raysgd_local.simulation.network import Network
 
 

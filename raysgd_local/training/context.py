@@ -169,7 +169,9 @@ class TrainContext:
             shell.drive(m.EpochWanted(0))
         shell.loss.add(loss, count)
         shell.steps += 1
+        shell.interference.before_step(shell.replica)
         shell.drive(m.StepDue(count, consumed))
+        shell.interference.after_step()
 
     def evaluate(self, metrics: Metrics, dataset: Dataset[Any], batch_size: int = 256) -> dict[str, float]:
         """The averaged model on held-out data: each worker a slice; the mean over all samples, equal on all.

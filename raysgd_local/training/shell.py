@@ -28,6 +28,7 @@ from raysgd_local.files.storage import Storage
 from raysgd_local.records import RoundRow
 from raysgd_local.training import snapshots, transfer
 from raysgd_local.training.evaluation import Evaluation
+from raysgd_local.training.interference import Interference
 from raysgd_local.training.link import Link, Released, Status
 from raysgd_local.training.measures import LossMeter, Stopwatch
 from raysgd_local.training.reduction import Reduction
@@ -70,6 +71,7 @@ class Shell:
         self.loss = LossMeter()
         self.watch = Stopwatch(clock or SystemClock())
         self.evaluation: Evaluation | None = None
+        self.interference = Interference()
         self._writer = snapshots.ShardWriter(place.worker, place.storage, link, background)
         self._inbox: queue.SimpleQueue[m.Event] = queue.SimpleQueue()
         self._transport: Transport | None = None
@@ -228,6 +230,7 @@ class Shell:
         if self._announced != view:
             self._announced = view
             self._link.formed(view, self.state.round, self.steps)
+        self.interference.committed(view, self.state.round)
 
     def _joint_step(self, before: Replicated, control: Control) -> None:
         self.stepper.joint_step(before.samples, len(control.members), control)

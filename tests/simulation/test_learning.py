@@ -14,9 +14,9 @@ from torch.utils.data import Dataset
 import raysgd_local
 from raysgd_local import Algorithm, EveryStep, FixedPeriod, LocalSGDTrainer
 from raysgd_local.errors import UserCodeError
+from raysgd_local.faults import parse
 from raysgd_local.simulation.cluster_model import ClusterModel, Constant, ShiftedExponential
-from raysgd_local.simulation.faults import parse
-from raysgd_local.simulator import Rehearsal
+from raysgd_local.simulator import Conditions
 from raysgd_local.tasks import Digits
 
 SAME = ["round", "tau", "steps", "samples", "epoch", "lr"]
@@ -97,8 +97,8 @@ def test_four_simulated_workers_end_where_four_real_ones_do(tmp_path):
 
 
 def test_the_same_seed_gives_the_same_files(tmp_path):
-    rehearsal = Rehearsal(ClusterModel(ShiftedExponential(0.01)), parse("kill:1@round=6; nan:0@round=9"), seed=3)
-    runs = [trainer(tmp_path, name, FixedPeriod(3), 3).simulate(rehearsal) for name in ("a", "b")]
+    conditions = Conditions(ClusterModel(ShiftedExponential(0.01)), parse("kill:1@round=6; nan:0@round=9"), seed=3)
+    runs = [trainer(tmp_path, name, FixedPeriod(3), 3).simulate(conditions) for name in ("a", "b")]
     for name in ("rounds.csv", "evals.csv", "events.jsonl", "journal.jsonl", "result.json"):
         first, second = ((Path(run.path) / name).read_bytes() for run in runs)
         assert first == second, name
@@ -121,7 +121,7 @@ def test_the_same_seed_gives_the_same_files(tmp_path):
     ],
 )
 def test_whatever_goes_wrong_every_sample_is_learnt_from_once_an_epoch(tmp_path, chaos):
-    result = trainer(tmp_path, "run", FixedPeriod(1), 3).simulate(Rehearsal(faults=parse(chaos)))
+    result = trainer(tmp_path, "run", FixedPeriod(1), 3).simulate(Conditions(faults=parse(chaos)))
     assert result.metrics["status"] == "finished"
     assert (result.metrics["samples_lost"], result.metrics["samples_repeated"]) == (0, 0)
     assert result.metrics["samples"] == 3 * 101
@@ -130,13 +130,13 @@ def test_whatever_goes_wrong_every_sample_is_learnt_from_once_an_epoch(tmp_path,
 
 def test_an_error_in_user_code_is_told_with_its_ranks(tmp_path):
     with pytest.raises(UserCodeError, match="an error of --chaos") as caught:
-        trainer(tmp_path, "run", FixedPeriod(3), 3).simulate(Rehearsal(faults=parse("error:1@round=2")))
+        trainer(tmp_path, "run", FixedPeriod(3), 3).simulate(Conditions(faults=parse("error:1@round=2")))
     assert caught.value.ranks == (1,)
 
 
 def test_virtual_time_is_the_clusters(tmp_path):
     slow = ClusterModel(Constant(1.0), latency_s=0.25)
-    table = rounds(trainer(tmp_path, "run", FixedPeriod(2), 2).simulate(Rehearsal(slow)))
+    table = rounds(trainer(tmp_path, "run", FixedPeriod(2), 2).simulate(Conditions(slow)))
     full = table[table["steps"] == 4]
     assert full["compute_s"].iloc[1:].to_numpy() == pytest.approx(2.0)
     assert full["sync_s"].median() == pytest.approx(0.5, abs=0.01)

@@ -2,8 +2,8 @@
 
 import pytest
 
+from raysgd_local.faults import parse, written
 from raysgd_local.simulation import search
-from raysgd_local.simulation.faults import parse, written
 from raysgd_local.simulation.scenario import random_scenario
 from raysgd_local.simulation.trial import Ended
 
