@@ -10,9 +10,10 @@ from raysgd_local.algorithms.placement import ChunkPlacement, DisjointChunks, Re
 from raysgd_local.algorithms.schedules import AdaComm, AtEpoch, EveryStep, FixedPeriod, Schedule, Switch
 from raysgd_local.control.program import Program
 from raysgd_local.control.settings import CheckpointPolicy, Settings, Timeouts
-from raysgd_local.simulation.cluster_model import ClusterModel, Constant, Pareto, ShiftedExponential
+from raysgd_local.simulation.cluster_model import ClusterModel
 from raysgd_local.simulation.faults import Fault, random_faults
 from raysgd_local.simulation.loop import LoopPlan
+from raysgd_local.simulation.step_times import Constant, Exponential, Pareto
 
 QUICK = Timeouts(
     start_s=60.0, gather_s=2.0, arrival_s=10.0, heartbeat_s=6.0, pause_s=40.0, errors_s=0.5, finish_s=10.0
@@ -92,9 +93,9 @@ def random_scenario(seed: int, faults: int = 8) -> Scenario:
 def _random_cluster(random: Random) -> ClusterModel:
     mean_s = random.choice((0.02, 0.1, 0.5))
     return ClusterModel(
-        steps=random.choice((Constant(mean_s), ShiftedExponential(mean_s), Pareto(mean_s / 2, 2.0))),
+        steps=random.choice((Constant(mean_s), Exponential(mean_s), Pareto(mean_s / 2, 2.0))),
         speeds=random.choice(((), (), (1.0, 0.3))),
-        latency_s=random.choice((0.0005, 0.01)),
+        latency_ms=random.choice((0.5, 10.0)),
         startup_s=random.choice((0.5, 3.0, 20.0)),
     )
 

@@ -22,7 +22,8 @@ from raysgd_local.control.program import Program
 from raysgd_local.control.protocol import Order, Report
 from raysgd_local.control.settings import CheckpointPolicy, Settings
 from raysgd_local.records import RoundRow
-from raysgd_local.simulation.cluster_model import ClusterModel, Floats
+from raysgd_local.simulation.cluster_model import ClusterModel
+from raysgd_local.simulation.step_times import Floats
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,13 @@
 """Virtual time agrees with theory: Wang & Joshi, MLSys 2019, section 3, and a ring's cost."""
 
-import math
 import time
 
-import numpy as np
 import pytest
 
 from raysgd_local.algorithms.schedules import AdaComm, EveryStep, FixedPeriod
 from raysgd_local.control.program import Program
-from raysgd_local.errors import InputError
-from raysgd_local.simulation.cluster_model import ClusterModel, Constant, Pareto, ShiftedExponential
+from raysgd_local.simulation.cluster_model import ClusterModel
+from raysgd_local.simulation.step_times import Constant, Exponential, ShiftedExponential
 from raysgd_local.simulation.timing import TimingPlan, simulate_timing
 
 
@@ -24,7 +22,7 @@ def step_s(schedule, cluster, steps, workers=8, state_bytes=0):
 
 def ring(seconds, workers=8):
     """Links on which a reduction takes as long, whatever its size."""
-    return {"latency_s": seconds / 2 / (workers - 1)}
+    return {"latency_ms": 1000 * seconds / 2 / (workers - 1)}
 
 
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 4.0])
@@ -38,19 +36,19 @@ def test_constant_steps_gain_as_the_paper_says(alpha, tau):
 @pytest.mark.parametrize(("tau", "expected"), [(1, 2.718), (16, 1.383)])
 def test_local_steps_average_stragglers_out(tau, expected):
     """Exponential steps of mean 1, 8 workers: the maximum of 8, and of 8 means of 16."""
-    cluster = ClusterModel(steps=ShiftedExponential(1.0), latency_s=0.0)
+    cluster = ClusterModel(steps=Exponential(1.0), latency_ms=0.0)
     assert step_s(FixedPeriod(tau), cluster, tau * 8000) == pytest.approx(expected, rel=0.01)
 
 
 def test_every_step_costs_a_reduction_each():
-    cluster = ClusterModel(steps=Constant(0.01), latency_s=0.001, bandwidth=1e6)
+    cluster = ClusterModel(steps=Constant(0.01), latency_ms=1, bandwidth_mbps=8)
     slots_bytes = 4 * 15 * 4
     expected = 0.01 + 2 * 3 * ((1000 + slots_bytes) / 4 / 1e6 + 0.001)
     assert step_s(EveryStep(), cluster, 50, workers=4, state_bytes=1000) == pytest.approx(expected)
 
 
 def test_a_slow_worker_sets_the_pace_and_the_others_wait():
-    cluster = ClusterModel(steps=Constant(0.1), speeds=(1.0, 0.5), latency_s=0.0)
+    cluster = ClusterModel(steps=Constant(0.1), speeds=(1.0, 0.5), latency_ms=0)
     rows = simulate_timing(TimingPlan(Program(FixedPeriod(4)), 2, cluster, steps=20))
     assert rows[0].compute_s == pytest.approx(0.6)
     assert rows[0].wait_s == pytest.approx(0.2)
@@ -66,21 +64,9 @@ def test_adacomm_shortens_its_period_as_the_loss_falls():
     assert taus[:-1] == sorted(taus[:-1], reverse=True)
 
 
-@pytest.mark.parametrize("steps", [Constant(0.2), ShiftedExponential(0.1, 0.1), Pareto(0.1, 3.0)])
-def test_step_times_have_the_mean_they_say(steps):
-    drawn = steps.draw(np.random.default_rng(0), (100_000,))
-    assert drawn.mean() == pytest.approx(steps.mean_s, rel=0.01)
-
-
-def test_a_cluster_that_can_not_be_is_refused():
-    for wrong in ({"latency_s": -1}, {"bandwidth": 0}, {"speeds": (1, 0)}, {"startup_s": math.inf}):
-        with pytest.raises(InputError):
-            ClusterModel(**wrong)
-
-
 def test_a_thousand_workers_take_a_thousand_rounds_a_minute():
     began = time.process_time()
-    cluster = ClusterModel(steps=ShiftedExponential(0.02, 0.05), bandwidth=1.25e9)
+    cluster = ClusterModel(steps=ShiftedExponential(0.05, 0.02), bandwidth_mbps=10_000)
     rows = simulate_timing(TimingPlan(Program(FixedPeriod(1)), 1024, cluster, steps=100))
     assert len(rows) >= 100
     assert time.process_time() - began < 6
