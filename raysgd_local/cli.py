@@ -115,18 +115,23 @@ def simulate(
     storage: Annotated[str | None, typer.Option(help="The directory that run directories go to.")] = None,
     name: Annotated[str | None, typer.Option(help="The run directory's name.")] = None,
     workers: Annotated[int | None, typer.Option(help="How many workers: workers.max.")] = None,
-    step_ms: Annotated[float, typer.Option(help="An optimizer step's compute time.")] = 10.0,
-    bandwidth_mbps: Annotated[float | None, typer.Option(help="Each worker's link, each way.")] = None,
-    latency_ms: Annotated[float, typer.Option(help="A message's time between two workers.")] = 0.5,
+    cluster: Annotated[Path | None, typer.Option(help="A YAML file that describes the cluster.")] = None,
+    step_ms: Annotated[float | None, typer.Option(help="In its place: an optimizer step's compute time.")] = None,
+    bandwidth_mbps: Annotated[
+        float | None, typer.Option(help="In its place: each worker's link, each way.")
+    ] = None,
+    latency_ms: Annotated[float | None, typer.Option(help="In its place: a message's time.")] = None,
     chaos: Annotated[str, typer.Option(help='What goes wrong, and when: "kill:3@round=20; stop:2@30s"')] = "",
     seed: Annotated[int, typer.Option(help="Of the simulated times; the run's own is the setting seed.")] = 0,
 ) -> None:
     """Train in virtual time, without a cluster: really learning, with simulated times. Prints the run directory."""
     from raysgd_local import config as configuration
     from raysgd_local import faults, run_directory
-    from raysgd_local.simulation import asked
+    from raysgd_local.config.cluster import load_cluster
 
-    cluster = asked.cluster(step_ms=step_ms, bandwidth_mbps=bandwidth_mbps, latency_ms=latency_ms)
+    steps = None if step_ms is None else {"kind": "constant", "mean_s": step_ms / 1000}
+    overrides = {"steps": steps, "bandwidth_mbps": bandwidth_mbps, "latency_ms": latency_ms}
+    conditions = load_cluster(cluster, overrides)
     schedule = faults.parse(chaos)
     plan = configuration.load(config, method=method, settings=settings or (), storage=storage, name=name)
     plan = plan if workers is None else plan.with_workers(workers)
@@ -137,7 +142,7 @@ def simulate(
     from raysgd_local.request import from_config
     from raysgd_local.simulator import Conditions, simulate_run
 
-    print(simulate_run(from_config(plan), Conditions(cluster, schedule, seed)), flush=True)
+    print(simulate_run(from_config(plan), Conditions(conditions, schedule, seed)), flush=True)
 
 
 @app.command()

@@ -31,7 +31,6 @@ class Conditions:
     cluster: ClusterModel = field(default_factory=ClusterModel)
     faults: tuple[Fault, ...] = ()
     seed: int = 0
-    workers_a_node: int = 1
 
 
 def simulate_run(request: Request, conditions: Conditions) -> Path:
@@ -78,7 +77,6 @@ def _simulate(request: Request, conditions: Conditions, storage: Storage) -> Sim
         cluster=conditions.cluster,
         faults=conditions.faults or request.chaos,
         seed=conditions.seed,
-        workers_a_node=conditions.workers_a_node,
         threads=threads_per_worker(request, os.cpu_count() or 1),
         collective_timeout_s=request.collective_s,
     )

@@ -10,6 +10,7 @@ from typing import Any
 from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.config import files
 from raysgd_local.config.alternatives import BUILDER, find_recipe, method_name
+from raysgd_local.config.cluster import load_cluster
 from raysgd_local.config.model import (
     Checkpoints,
     Config,
@@ -32,6 +33,7 @@ __all__ = [
     "from_mapping",
     "from_yaml",
     "load",
+    "load_cluster",
     "method_name",
 ]
 

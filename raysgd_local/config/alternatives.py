@@ -1,4 +1,4 @@
-"""Which annotations in a task or an algorithm stand for several classes, and how a configuration names them."""
+"""Which annotations of settings stand for several classes, and how a configuration names them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from raysgd_local.algorithms.recipes import RECIPES, Recipe
 from raysgd_local.algorithms.schedules import SCHEDULES, TRIGGERS, Schedule, Trigger
 from raysgd_local.config.build import Alternative, Builder, table
 from raysgd_local.errors import InputError, nearest
+from raysgd_local.simulation.step_times import STEP_TIMES, StepTimes
 from raysgd_local.tasks import Task, find_task, task_name
 
 _SCHEDULE = table(SCHEDULES)
@@ -18,6 +19,7 @@ BUILDER = Builder(
         Schedule: _SCHEDULE,
         Trigger: table(TRIGGERS),
         ChunkPlacement: table({"disjoint": DisjointChunks, "redundant": RedundantChunks}),
+        StepTimes: table(STEP_TIMES),
     }
 )
 

@@ -35,28 +35,28 @@ _Loader.add_implicit_resolver(
 )
 
 
-def read(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises `InputError` for a missing file, or one that is no such thing."""
+def read(path: str | Path, field: str = "config") -> dict[str, Any]:
+    """The mapping in a YAML file. Raises `InputError` (of `field`) for a missing file, or one that is no such thing."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise InputError("config", str(path), "an existing file", _file_beside(Path(path))) from error
+        raise InputError(field, str(path), "an existing file", _file_beside(Path(path))) from error
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError("config", str(path), "a text file that can be read", str(error)) from error
-    return parse(text, str(path))
+        raise InputError(field, str(path), "a text file that can be read", str(error)) from error
+    return parse(text, str(path), field)
 
 
-def parse(text: str, source: str = "text") -> dict[str, Any]:
+def parse(text: str, source: str = "text", field: str = "config") -> dict[str, Any]:
     """The mapping that a YAML text holds; an empty text is an empty mapping.
 
     >>> parse("task: {name: digits, optimizer: {lr: 1e-3}}")
     {'task': {'name': 'digits', 'optimizer': {'lr': 0.001}}}
     """
-    found = _yaml(text, "config", source)
+    found = _yaml(text, field, source)
     if found is None:
         return {}
     if not isinstance(found, dict):
-        raise InputError("config", source, "a YAML mapping", f"it holds {type(found).__name__}")
+        raise InputError(field, source, "a YAML mapping", f"it holds {type(found).__name__}")
     return found
 
 

@@ -63,7 +63,7 @@ class Fleet:
         self.journal: list[Heard] = []
         self.journal_began = self.controller
         self.unpublished = False
-        self._due = list(scenario.faults)
+        self._due = [fault for fault in scenario.faults if fault.when.seconds is None]
         self._trains = False
 
     def run(self) -> c.Finish:
@@ -134,7 +134,9 @@ class Fleet:
         cluster = self.scenario.cluster
         if call.label == "connect":
             return cluster.latency_s
-        return (cluster.reduction_s if call.source is None else cluster.broadcast_s)(call.size_bytes, members)
+        if call.source is not None:
+            return cluster.broadcast_s(call.size_bytes, members)
+        return cluster.reduction_s(call.size_bytes, members) + cluster.handling_s(call.size_bytes)
 
     def io_s(self) -> float:
         return self.random.uniform(0.01, 0.3)
@@ -177,8 +179,7 @@ class Fleet:
         match command:
             case c.RequestWorker(worker):
                 generation = self.generation
-                delay_s = self.random.uniform(0.2, 1.0) * self.scenario.cluster.startup_s
-                self.at(delay_s, lambda: self._start(worker, generation))
+                self.at(self._startup_s(worker), lambda: self._start(worker, generation))
             case c.KillWorker(worker):
                 self._kill_later(worker)
             case c.Form(order, to):
@@ -222,6 +223,11 @@ class Fleet:
             again = twice and self.random.random() < self.scenario.noise.twice
             for _ in range(1 + again):
                 self.after(self.delay_s(), worker, partial(action, worker))
+
+    def _startup_s(self, name: str) -> float:
+        scenario = self.scenario
+        up_s = scenario.cluster.up_s(int(name[1:]), self.now, scenario.settings.workers_max)
+        return (up_s - self.now) * self.random.uniform(1.0 - scenario.noise.sooner, 1.0)
 
     def _start(self, name: str, generation: int) -> None:
         if generation != self.generation or name not in self.controller.workers:

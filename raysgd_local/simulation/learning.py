@@ -20,12 +20,14 @@ from raysgd_local.files.storage import Storage
 from raysgd_local.records import RoundRow
 from raysgd_local.simulation.cluster_model import ClusterModel
 from raysgd_local.simulation.fleet import Fleet
+from raysgd_local.simulation.hazards import drawn_faults
 from raysgd_local.simulation.learner import Learner, Lesson
 from raysgd_local.simulation.recorder import Recorder
 from raysgd_local.simulation.scenario import Limits, Noise, Scenario
 from raysgd_local.simulation.world import World
 from raysgd_local.training.shell import Place
 
+_HORIZON_S = 7 * 24 * 3600.0
 _ENDLESS = Limits(events=10**12, seconds=float("inf"), partial=0.5)
 
 
@@ -46,7 +48,6 @@ class Simulation:
     faults: tuple[Fault, ...] = ()
     loop_config: dict[str, Any] | None = None
     seed: int = 0
-    workers_a_node: int = 1
     threads: int = 1
     collective_timeout_s: float = 600.0
 
@@ -77,11 +78,11 @@ def simulate(run: Simulation, progress: Callable[[RoundRow], None] = lambda _: N
 
     scenario = Scenario(
         run.settings,
-        faults=run.faults,
+        faults=(*run.faults, *_hazards(run)),
         seed=run.seed,
-        workers_a_node=run.workers_a_node,
+        workers_a_node=run.cluster.nodes.workers if run.cluster.nodes else 1,
         cluster=run.cluster,
-        noise=Noise(delay_s=run.cluster.latency_s, late=0.0, twice=0.0),
+        noise=Noise(delay_s=run.cluster.latency_s, late=0.0, twice=0.0, sooner=0.0),
         limits=_ENDLESS,
     )
     fleet = Fleet(scenario, hire, recorder)
@@ -96,6 +97,11 @@ def simulate(run: Simulation, progress: Callable[[RoundRow], None] = lambda _: N
     recorder.files.write(RESULT, json.dumps(content, indent=1))
     recorder.files.copy_out()
     return Simulated(finish, fleet.now, content, tuple(fleet.fired))
+
+
+def _hazards(run: Simulation) -> tuple[Fault, ...]:
+    """What the cluster's failure rates bring; most of it after the run."""
+    return drawn_faults(run.cluster.failures, run.settings.workers_max, _HORIZON_S, run.seed)
 
 
 def _with_shared_data(loop: Any) -> Any:

@@ -11,9 +11,10 @@ from raysgd_local.algorithms.schedules import AdaComm, AtEpoch, EveryStep, Fixed
 from raysgd_local.control.program import Program
 from raysgd_local.control.settings import CheckpointPolicy, Settings, Timeouts
 from raysgd_local.faults import Fault
-from raysgd_local.simulation.cluster_model import ClusterModel, Constant, Pareto, ShiftedExponential
+from raysgd_local.simulation.cluster_model import ClusterModel
 from raysgd_local.simulation.faults import random_faults
 from raysgd_local.simulation.loop import LoopPlan
+from raysgd_local.simulation.step_times import Constant, Exponential, Pareto
 
 QUICK = Timeouts(
     start_s=60.0, gather_s=2.0, arrival_s=10.0, heartbeat_s=6.0, pause_s=40.0, errors_s=0.5, finish_s=10.0
@@ -22,11 +23,15 @@ QUICK = Timeouts(
 
 @dataclass(frozen=True)
 class Noise:
-    """How words travel: each later by up to `delay_s`, some by up to a hundred times that, some twice."""
+    """How words travel: each later by up to `delay_s`, some by up to a hundred times that, some twice.
+
+    Workers come up to `sooner` of their start-up time earlier.
+    """
 
     delay_s: float = 0.005
     late: float = 0.02
     twice: float = 0.05
+    sooner: float = 0.8
 
 
 @dataclass(frozen=True)
@@ -40,9 +45,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A requested worker takes between a fifth of the cluster's `startup_s` and all of it; an averaging moves
-    `state_bytes`.
-    """
+    """`workers_a_node` workers share a machine; an averaging moves `state_bytes` (of a model that is a number)."""
 
     settings: Settings
     loop: LoopPlan = field(default_factory=LoopPlan)
@@ -93,9 +96,9 @@ def random_scenario(seed: int, faults: int = 8) -> Scenario:
 def _random_cluster(random: Random) -> ClusterModel:
     mean_s = random.choice((0.02, 0.1, 0.5))
     return ClusterModel(
-        steps=random.choice((Constant(mean_s), ShiftedExponential(mean_s), Pareto(mean_s / 2, 2.0))),
+        steps=random.choice((Constant(mean_s), Exponential(mean_s), Pareto(mean_s / 2, 2.0))),
         speeds=random.choice(((), (), (1.0, 0.3))),
-        latency_s=random.choice((0.0005, 0.01)),
+        latency_ms=random.choice((0.5, 10.0)),
         startup_s=random.choice((0.5, 3.0, 20.0)),
     )
 

@@ -7,104 +7,160 @@ all, under the real controller; what differs between workers, how long they comp
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from raysgd_local.algorithms.learning_rate import LearningRate
 from raysgd_local.control import controller
 from raysgd_local.control import controller_events as c
 from raysgd_local.control import member as machine
 from raysgd_local.control import member_events as m
+from raysgd_local.control.boundary import Books
 from raysgd_local.control.controller_state import begin
+from raysgd_local.control.deal import batch_bounds
 from raysgd_local.control.exchange import SLOT, Contribution, Control
 from raysgd_local.control.program import Program
 from raysgd_local.control.protocol import Order, Report
 from raysgd_local.control.settings import CheckpointPolicy, Settings
+from raysgd_local.errors import InputError
 from raysgd_local.records import RoundRow
-from raysgd_local.simulation.cluster_model import ClusterModel, Floats
+from raysgd_local.simulation.cluster_model import ClusterModel
+from raysgd_local.simulation.loop import Batch, LoopPlan, training_loop
+from raysgd_local.simulation.loss_curve import HalvingLoss, LossCurve
+from raysgd_local.simulation.step_times import Floats
+from raysgd_local.simulation.world import Observer
+
+_DEALT_UP_TO = 256  # workers
 
 
 @dataclass(frozen=True)
 class TimingPlan:
-    """`steps` optimizer steps on each of `workers` workers; `state_bytes` is what an averaging reduces.
+    """`workers` workers run `loop` on `cluster`; `state_bytes` is what an averaging reduces, without its slots.
 
-    The loss is 1 in the first round and falls with the steps, to half after `half_loss_steps` of one worker.
+    The training loss goes as `loss` says, the learning rate is `lr` times what `learning_rate` says of the epochs
+    that are done.
     """
 
     program: Program
     workers: int
-    cluster: ClusterModel = field(default_factory=ClusterModel)
+    cluster: ClusterModel
+    loop: LoopPlan
     state_bytes: int = 4_000_000
-    steps: int = 1000
-    batch_size: int = 32
-    half_loss_steps: float = 1000.0
+    loss: LossCurve = field(default_factory=lambda: HalvingLoss(100_000))
+    learning_rate: LearningRate = LearningRate()
+    lr: float = 1.0
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        failures = self.cluster.failures
+        if failures.deaths_per_hour or failures.preemptions_per_hour:
+            raise InputError("cluster.failures", failures, "no failures where only time is simulated")
+        if self.cluster.arrivals_s:
+            raise InputError("cluster.arrivals_s", self.cluster.arrivals_s, "none where only time is simulated")
 
-def simulate_timing(plan: TimingPlan) -> tuple[RoundRow, ...]:
-    """The rows of `rounds.csv` that such a run would write, times virtual."""
-    fleet = _Lockstep(plan)
-    fleet.run()
-    return tuple(fleet.rows)
+
+@dataclass(frozen=True)
+class TimedRun:
+    """How it ended: the rows of `rounds.csv` that such a run would write, times virtual, and the run's books."""
+
+    rows: tuple[RoundRow, ...]
+    finish: c.Finish
+    books: Books | None
+
+
+def loop_over(samples: int, epochs: int, batch_size: int, workers: int) -> LoopPlan:
+    """A task's loop over a training set of `samples`.
+
+    For very many workers samples are not dealt one by one, which takes longer than all else: each takes as many
+    steps as the longest list has batches, and each epoch ends with an averaging of its own.
+    """
+    if workers <= _DEALT_UP_TO:
+        return LoopPlan(epochs, samples, batch_size, evaluates=False)
+    steps = len(batch_bounds(-(-samples // workers), 0, batch_size))
+    return LoopPlan(epochs, 0, batch_size, evaluates=False, own_steps=steps)
+
+
+def simulate_timing(plan: TimingPlan, observer: Observer | None = None) -> TimedRun:
+    """Run it; `observer` is told what would be recorded."""
+    fleet = _Lockstep(plan, observer or Observer())
+    finish = fleet.run()
+    return TimedRun(tuple(fleet.rows), finish, fleet.controller.books)
 
 
 class _Lockstep:
-    """All members as one; `ready` says when each began its newest exchange, `now` is the time of all."""
+    """All members as one; `now` is the time of all."""
 
-    def __init__(self, plan: TimingPlan) -> None:
-        self._plan = plan
+    name = "w0"
+
+    def __init__(self, plan: TimingPlan, observer: Observer) -> None:
+        self._plan, self._observer = plan, observer
         self._random = np.random.default_rng(plan.seed)
         settings = Settings(
-            plan.program, plan.workers, plan.workers, checkpoints=CheckpointPolicy(every_epochs=None)
+            plan.program,
+            plan.workers,
+            plan.workers,
+            seed=plan.seed,
+            checkpoints=CheckpointPolicy(every_epochs=None),
         )
-        self._controller = begin(settings)
-        self._member = machine.Member("w0")
+        self.controller = begin(settings)
+        self.member = machine.Member(self.name)
+        self.steps = 0
         self._events: deque[m.Event] = deque()
         self._speeds = np.array([plan.cluster.speed(number) for number in range(plan.workers)])
-        self._began = np.zeros(plan.workers)
-        self._since_step = 0
+        loop = plan.loop
+        self._epoch_samples = loop.samples or loop.own_steps * loop.batch_size * plan.workers
+        self._told = np.zeros(plan.workers)  # when each began its newest exchange
         self._sent_bytes = 0
+        self._finish: c.Finish | None = None
+        self._started = False
         self.now = 0.0
         self.rows: list[RoundRow] = []
-        self.over = False
 
-    def run(self) -> None:
+    def run(self) -> c.Finish:
         """From the request of workers to the end."""
         self._tell(c.RunStarted())
         self.now += self._plan.cluster.startup_s
         for number in range(self._plan.workers):
             self._tell(c.WorkerUp(f"w{number}", f"n{number}", number))
-        for event in self._loop():
-            self._events.append(event)
-            while self._events and not self.over:
-                self._member, commands = machine.advance(self._member, self._events.popleft(), self.now)
-                for command in commands:
-                    self._run(command)
+        for ask in training_loop(self._plan.loop, self):
+            if isinstance(ask, Batch):
+                self.steps += 1
+                continue
+            if isinstance(ask, m.EpochWanted) and not self._started:
+                self._started = True
+                self._told[:] = self.now  # training time begins with the first batch
+            self.post(ask)
+            self._pump()
+        if self._finish is None:
+            raise RuntimeError("the loop is over and the run is not")
+        return self._finish
 
-    def _loop(self) -> Iterator[m.Event]:
-        yield m.LoopStarted()
-        self._began[:] = self.now
-        yield m.EpochWanted(0)
-        for _ in range(self._plan.steps):
-            if self._member.known.stopped:
-                break
-            yield m.StepDue(self._plan.batch_size, 0)
-        yield m.EpochLeft()
-        yield m.LoopFinished()
+    def post(self, event: m.Event) -> None:
+        """Something for the member to handle."""
+        self._events.append(event)
+
+    def _pump(self) -> None:
+        while self._events and self._finish is None:
+            self.member, commands = machine.advance(self.member, self._events.popleft(), self.now)
+            for command in commands:
+                self._run(command)
 
     def _tell(self, event: c.Event) -> None:
-        self._controller, commands = controller.advance(self._controller, event, self.now)
+        self.controller, commands = controller.advance(self.controller, event, self.now)
         for command in commands:
             match command:
                 case c.Form(order):
                     self._obey(order)
                 case c.RecordRounds(rounds):
                     self.rows += rounds
+                    self._observer.recorded(command)
+                case c.RecordEvent():
+                    self._observer.event(command, self.now)
                 case c.Finish():
-                    self.over = True
+                    self._finish = command
                 case _:
-                    pass  # nobody dies, so no timer matters; nothing is written
+                    pass  # nobody dies, so no timer matters; no checkpoint is taken
 
     def _obey(self, order: Order) -> None:
         self.now += self._plan.cluster.latency_s
@@ -117,46 +173,80 @@ class _Lockstep:
                 self._arrive(report)
             case m.Exchange():
                 self._exchange(command)
+            case m.Commit():
+                self.now += cluster.handling_s(self._plan.state_bytes)
             case m.Connect(view):
                 self.now += cluster.latency_s
                 self._events.append(m.Done(view))
             case m.Transfer() | m.Heal() | m.Align():
                 self.now += cluster.broadcast_s(self._plan.state_bytes, workers)
-                self._events.append(m.Done(self._member.in_force.view.number))
+                self._events.append(m.Done(self.member.in_force.view.number))
+            case m.Exit():
+                self._leave()
             case _:
                 pass  # a local step is part of the round's time
 
-    def _arrive(self, report: Report) -> None:
-        self.now += self._plan.cluster.latency_s
+    def _leave(self) -> None:
         for number in range(self._plan.workers):
-            sent = self._sent_bytes if number else 0
-            self._tell(c.Arrived(replace(report, worker=f"w{number}", wire_bytes=sent)))
+            self._tell(c.Died(f"w{number}", "its loop ended"))
+
+    def _arrive(self, report: Report) -> None:
+        """One report tells the rounds for all."""
+        self.now += self._plan.cluster.latency_s
+        other = replace(report, rounds=(), changes=(), wire_bytes=self._sent_bytes)
+        self._tell(c.Arrived(replace(report, wire_bytes=self._sent_bytes)))
+        for number in range(1, self._plan.workers):
+            self._tell(c.Arrived(replace(other, worker=f"w{number}")))
         self._sent_bytes = 0
 
     def _exchange(self, command: m.Exchange) -> None:
         """All compute, the last to come begins the reduction."""
-        steps, size = command.said.steps, self._plan.state_bytes + 4 * SLOT * self._plan.workers
-        compute = (
-            self._plan.cluster.steps.draw(self._random, (self._plan.workers, steps)).sum(axis=1) / self._speeds
-        )
+        plan, steps = self._plan, command.said.steps
+        size_bytes = plan.state_bytes + 4 * SLOT * plan.workers
+        compute = plan.cluster.steps.draw(self._random, (plan.workers, steps)).sum(axis=1) / self._speeds
         began = self.now + compute  # (workers,)
-        self.now = float(began.max()) + self._plan.cluster.reduction_s(size, self._plan.workers)
-        control = self._control(command.said, compute, began - self._began)
-        self._began = began
-        self._sent_bytes = 2 * size * (self._plan.workers - 1) // self._plan.workers
-        exchange_s = self.now - float(began[0])
-        self._events.append(m.Exchanged(command.view, control, exchange_s))
+        self.now = float(began.max()) + plan.cluster.reduction_s(size_bytes, plan.workers)
+        control = self._control(command.said, compute, began - self._told)
+        self._told = began
+        self._sent_bytes = 2 * size_bytes * (plan.workers - 1) // plan.workers
+        self._events.append(m.Exchanged(command.view, control, self.now - float(began[0])))
 
     def _control(self, said: Contribution, compute: Floats, clock: Floats) -> Control:
-        done = self._member.known.steps / self._plan.workers
-        loss_sum = said.samples * 0.5 ** (done / self._plan.half_loss_steps)
-        said = replace(said, loss_sum=loss_sum, lr=1.0, wire_bytes=self._sent_bytes)
-        fixed = (said.weight, said.loss_sum, said.steps, said.samples, said.consumed)
-        return Control(
-            tuple(
-                Contribution(
-                    *fixed, compute_s=a, clock_s=b, lr=said.lr, wire_bytes=said.wire_bytes, flags=said.flags
-                )
-                for a, b in zip(compute.tolist(), clock.tolist(), strict=True)
-            )
+        plan, state = self._plan, self.member.known
+        loss = plan.loss.loss(state.samples + said.samples * plan.workers / 2)
+        epochs = state.samples / self._epoch_samples
+        said = replace(
+            said,
+            lr=plan.lr * plan.learning_rate.factor(epochs),
+            lr_decay=plan.learning_rate.decay(epochs),
+            wire_bytes=self._sent_bytes,
         )
+        each = zip(compute.tolist(), clock.tolist(), self._consumed(said.consumed), strict=True)
+        return Control(tuple(_contribution(said, loss, *own) for own in each))
+
+    def _consumed(self, first: int) -> list[int]:
+        """What each consumes where the first one consumes `first`: lists may differ by one sample."""
+        state = self.member.known
+        if state.lengths is None:
+            return [0] * self._plan.workers
+        left = [length - cursor for length, cursor in zip(state.lengths, state.cursors, strict=True)]
+        return left if first >= left[0] else [min(first, rest) for rest in left]
+
+
+def _contribution(
+    said: Contribution, loss: float, compute_s: float, clock_s: float, consumed: int
+) -> Contribution:
+    samples = consumed or said.samples
+    return Contribution(
+        weight=float(samples),
+        loss_sum=loss * samples,
+        steps=said.steps,
+        samples=samples,
+        consumed=consumed,
+        compute_s=compute_s,
+        clock_s=clock_s,
+        lr=said.lr,
+        lr_decay=said.lr_decay,
+        wire_bytes=said.wire_bytes,
+        flags=said.flags,
+    )

@@ -19,6 +19,8 @@ from raysgd_local.algorithms.placement import DisjointChunks, RedundantChunks
 from raysgd_local.algorithms.schedules import SCHEDULES, TRIGGERS, Schedule, Trigger
 from raysgd_local.config import Config
 from raysgd_local.config.describe import describe
+from raysgd_local.simulation.cluster_model import ClusterModel, Failures, Nodes
+from raysgd_local.simulation.step_times import STEP_TIMES, StepTimes
 from raysgd_local.tasks import TASKS, Optimizer, Task, find_task
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
@@ -30,6 +32,7 @@ CHOICES: Mapping[Any, tuple[str, Mapping[str, type]]] = {
     Schedule: ("kind", SCHEDULES),
     Trigger: ("kind", TRIGGERS),
     DisjointChunks | RedundantChunks: ("kind", PLACEMENTS),
+    StepTimes: ("kind", STEP_TIMES),
 }
 Row = tuple[str, str, str]  # key, default, what is allowed
 
@@ -49,7 +52,9 @@ def sections() -> dict[str, list[Row]]:
     for heading, table in (("schedule", SCHEDULES), ("when", TRIGGERS), ("placement", PLACEMENTS)):
         for name, kind in table.items():
             found[f"`{heading}.kind: {name}`"] = list(_of_dataclass(kind, ""))
-    return found
+    found |= {"A cluster": list(_of_dataclass(ClusterModel, "")), "`nodes`": list(_of_dataclass(Nodes, ""))}
+    found["`failures`"] = list(_of_dataclass(Failures, ""))
+    return found | {f"`steps.kind: {name}`": list(_of_dataclass(kind, "")) for name, kind in STEP_TIMES.items()}
 
 
 def _of_model(model: type[BaseModel], path: str) -> Iterator[Row]:

@@ -23,6 +23,7 @@ class Started:
     """What reached the trainer, and what it is to do."""
 
     config: Config | None = None
+    chaos: str = ""
     resume: str | None = None
     address: str | None = None
     outcome: BaseException | None = None
@@ -35,8 +36,8 @@ def started(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Started:
 
     class LocalSGDTrainer:
         @classmethod
-        def from_config(cls, config: Config) -> LocalSGDTrainer:
-            seen.config = config
+        def from_config(cls, config: Config, chaos: str) -> LocalSGDTrainer:
+            seen.config, seen.chaos = config, chaos
             return cls()
 
         def fit(self, resume: str | None, address: str | None) -> Any:
@@ -63,12 +64,13 @@ def test_train_without_arguments_is_the_shipped_run(started: Started, capsys: py
 def test_trains_options_reach_the_trainer(started: Started, tmp_path: Path) -> None:
     (tmp_path / "c.yaml").write_text("task: {name: digits, epochs: 2}")
     options = ["--method", "k-avg", "--set", "workers.max=6", "--set", "seed=3", "--storage", "s", "--name", "n"]
+    options += ["--chaos", "kill:1@round=3"]
     assert cli.run(["train", "c.yaml", *options, "--address", "1.2.3.4:6379"]) == 0
     found = started.config
     assert found is not None
     assert (found.task.epochs, found.workers.max, found.seed, found.storage, found.name) == (2, 6, 3, "s", "n")
     assert found.algorithm == RECIPES["k-avg"].algorithm
-    assert started.address == "1.2.3.4:6379"
+    assert (started.address, started.chaos) == ("1.2.3.4:6379", "kill:1@round=3")
 
 
 @pytest.mark.parametrize(
@@ -86,6 +88,13 @@ def test_trains_options_reach_the_trainer(started: Started, tmp_path: Path) -> N
         (["train", "--resume", "nowhere"], "resume: 'nowhere' is not allowed"),
         (["train", "--resume", "auto"], "add --name"),
         (["train", "--storage", "file/below"], "storage: 'file/below' is not allowed"),
+        (["train", "--chaos", "kil:1@5s"], "did you mean 'kill'"),
+        (["train", "--chaos", "kill:4@5s"], "a rank below 4"),
+        (["simulate", "--chaos", "kill:1"], "chaos: 'kill:1' is not allowed"),
+        (["simulate", "--workers", "0"], "workers: 0 is not allowed"),
+        (["simulate", "--bandwidth-mbps", "-1"], "cluster.bandwidth_mbps: -1.0 is not allowed"),
+        (["simulate", "--cluster", "absent.yaml"], "cluster: 'absent.yaml' is not allowed"),
+        (["simulate", "--storage", "file/below"], "storage: 'file/below' is not allowed"),
         (["train", "--set", "task.name=fashion-mnist", "--set", "task.data_dir=/nowhere"], "task.data_dir"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -199,3 +208,16 @@ def test_input_is_judged_without_torch_ray_or_pandas(arguments: list[str]) -> No
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_simulate_needs_no_ray_and_leaves_the_directory_of_a_run(tmp_path: Path) -> None:
+    options = ["--set", "task.epochs=1", "--workers", "3", "--bandwidth-mbps", "50", "--chaos", "kill:1@round=2"]
+    program = "import sys; sys.modules['ray'] = None; from raysgd_local.cli import main; main()"
+    command = [sys.executable, "-c", program, "simulate", *options, "--name", "n"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    run = Path(done.stdout.splitlines()[-1])
+    assert run == tmp_path / "runs" / "n"
+    written = {"config.yaml", "rounds.csv", "evals.csv", "events.jsonl", "result.json", "report.html", "model.pt"}
+    assert written <= {path.name for path in run.iterdir()}
+    assert cli.run(["simulate", "--storage", str(run.parent), "--name", "n"]) == 2  # it exists

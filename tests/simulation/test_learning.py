@@ -15,7 +15,8 @@ import raysgd_local
 from raysgd_local import Algorithm, EveryStep, FixedPeriod, LocalSGDTrainer
 from raysgd_local.errors import UserCodeError
 from raysgd_local.faults import parse
-from raysgd_local.simulation.cluster_model import ClusterModel, Constant, ShiftedExponential
+from raysgd_local.simulation.cluster_model import ClusterModel
+from raysgd_local.simulation.step_times import Constant, Exponential
 from raysgd_local.simulator import Conditions
 from raysgd_local.tasks import Digits
 
@@ -97,7 +98,7 @@ def test_four_simulated_workers_end_where_four_real_ones_do(tmp_path):
 
 
 def test_the_same_seed_gives_the_same_files(tmp_path):
-    conditions = Conditions(ClusterModel(ShiftedExponential(0.01)), parse("kill:1@round=6; nan:0@round=9"), seed=3)
+    conditions = Conditions(ClusterModel(Exponential(0.01)), parse("kill:1@round=6; nan:0@round=9"), seed=3)
     runs = [trainer(tmp_path, name, FixedPeriod(3), 3).simulate(conditions) for name in ("a", "b")]
     for name in ("rounds.csv", "evals.csv", "events.jsonl", "journal.jsonl", "result.json"):
         first, second = ((Path(run.path) / name).read_bytes() for run in runs)
@@ -135,7 +136,7 @@ def test_an_error_in_user_code_is_told_with_its_ranks(tmp_path):
 
 
 def test_virtual_time_is_the_clusters(tmp_path):
-    slow = ClusterModel(Constant(1.0), latency_s=0.25)
+    slow = ClusterModel(Constant(1.0), latency_ms=250)
     table = rounds(trainer(tmp_path, "run", FixedPeriod(2), 2).simulate(Conditions(slow)))
     full = table[table["steps"] == 4]
     assert full["compute_s"].iloc[1:].to_numpy() == pytest.approx(2.0)

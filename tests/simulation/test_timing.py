@@ -1,22 +1,39 @@
 """Virtual time agrees with theory: Wang & Joshi, MLSys 2019, section 3, and a ring's cost."""
 
-import math
+from __future__ import annotations
+
 import time
 
-import numpy as np
 import pytest
 
-from raysgd_local.algorithms.schedules import AdaComm, EveryStep, FixedPeriod
+from raysgd_local.algorithms.learning_rate import LearningRate
+from raysgd_local.algorithms.schedules import AdaComm, AtFirstDecay, EveryStep, FixedPeriod, Switch
 from raysgd_local.control.program import Program
 from raysgd_local.errors import InputError
-from raysgd_local.simulation.cluster_model import ClusterModel, Constant, Pareto, ShiftedExponential
-from raysgd_local.simulation.timing import TimingPlan, simulate_timing
+from raysgd_local.simulation.cluster_model import ClusterModel, Failures
+from raysgd_local.simulation.loop import LoopPlan
+from raysgd_local.simulation.loss_curve import HalvingLoss
+from raysgd_local.simulation.step_times import Constant, Exponential, ShiftedExponential
+from raysgd_local.simulation.timing import TimingPlan, loop_over, simulate_timing
+from raysgd_local.simulation.world import Observer
+
+AT_ONCE = ClusterModel(steps=Constant(0.1), latency_ms=0)
+
+
+def own_steps(count):
+    """A loop of this many steps, in one epoch that closes with a round of its own."""
+    return LoopPlan(epochs=1, samples=0, batch_size=32, evaluates=False, own_steps=count)
+
+
+def timed(schedule, workers=4, cluster=AT_ONCE, program=None, **plan):
+    """The rows of a run without boundaries in between."""
+    program = Program(schedule, **{"segment_s": 1e12, **(program or {})})
+    return simulate_timing(TimingPlan(program, workers, cluster, seed=1, **plan)).rows
 
 
 def step_s(schedule, cluster, steps, workers=8, state_bytes=0):
-    """Seconds an optimizer step takes on average, without the first round; no boundary comes between."""
-    program = Program(schedule, segment_s=1e12)
-    rows = simulate_timing(TimingPlan(program, workers, cluster, state_bytes=state_bytes, steps=steps, seed=1))
+    """Seconds an optimizer step takes on average, without the first round."""
+    rows = timed(schedule, workers, cluster, state_bytes=state_bytes, loop=own_steps(steps))
     assert sum(row.steps for row in rows) == steps * workers
     full = [row for row in rows if row.steps]  # the last round closes the epoch
     return (full[-1].elapsed_s - full[0].elapsed_s) / (steps - full[0].tau)
@@ -24,7 +41,7 @@ def step_s(schedule, cluster, steps, workers=8, state_bytes=0):
 
 def ring(seconds, workers=8):
     """Links on which a reduction takes as long, whatever its size."""
-    return {"latency_s": seconds / 2 / (workers - 1)}
+    return {"latency_ms": 1000 * seconds / 2 / (workers - 1)}
 
 
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 4.0])
@@ -38,49 +55,112 @@ def test_constant_steps_gain_as_the_paper_says(alpha, tau):
 @pytest.mark.parametrize(("tau", "expected"), [(1, 2.718), (16, 1.383)])
 def test_local_steps_average_stragglers_out(tau, expected):
     """Exponential steps of mean 1, 8 workers: the maximum of 8, and of 8 means of 16."""
-    cluster = ClusterModel(steps=ShiftedExponential(1.0), latency_s=0.0)
+    cluster = ClusterModel(steps=Exponential(1.0), latency_ms=0.0)
     assert step_s(FixedPeriod(tau), cluster, tau * 8000) == pytest.approx(expected, rel=0.01)
 
 
 def test_every_step_costs_a_reduction_each():
-    cluster = ClusterModel(steps=Constant(0.01), latency_s=0.001, bandwidth=1e6)
+    cluster = ClusterModel(steps=Constant(0.01), latency_ms=1, bandwidth_mbps=8)
     slots_bytes = 4 * 15 * 4
     expected = 0.01 + 2 * 3 * ((1000 + slots_bytes) / 4 / 1e6 + 0.001)
     assert step_s(EveryStep(), cluster, 50, workers=4, state_bytes=1000) == pytest.approx(expected)
 
 
+def test_handling_costs_every_round_what_the_cluster_says():
+    cluster = ClusterModel(steps=Constant(0.01), latency_ms=0, round_ms=2, handling_ms_per_mb=3)
+    assert step_s(FixedPeriod(4), cluster, 64, state_bytes=2_000_000) == pytest.approx(0.01 + 0.008 / 4)
+
+
 def test_a_slow_worker_sets_the_pace_and_the_others_wait():
-    cluster = ClusterModel(steps=Constant(0.1), speeds=(1.0, 0.5), latency_s=0.0)
-    rows = simulate_timing(TimingPlan(Program(FixedPeriod(4)), 2, cluster, steps=20))
+    cluster = ClusterModel(steps=Constant(0.1), speeds=(1.0, 0.5), latency_ms=0)
+    rows = timed(FixedPeriod(4), 2, cluster, loop=own_steps(20))
     assert rows[0].compute_s == pytest.approx(0.6)
     assert rows[0].wait_s == pytest.approx(0.2)
+    assert rows[0].elapsed_s == pytest.approx(0.8)
+
+
+def test_what_was_sent_is_a_rings_share_of_the_vector():
+    rows = timed(FixedPeriod(4), 4, state_bytes=1000, loop=own_steps(8))
+    assert [row.wire_bytes for row in rows] == [4 * 2 * (1000 + 4 * 15 * 4) * 3 // 4] * 3
 
 
 def test_adacomm_shortens_its_period_as_the_loss_falls():
-    cluster = ClusterModel(steps=Constant(0.1))
-    program = Program(AdaComm(tau0=16, interval_s=20.0))
-    rows = simulate_timing(TimingPlan(program, 4, cluster, steps=3000, half_loss_steps=300))
+    loss = HalvingLoss(300 * 4 * 32)
+    rows = timed(AdaComm(tau0=16, interval_s=20.0), loop=own_steps(3000), loss=loss)
     taus = [row.tau for row in rows]
     assert taus[0] == 16
     assert taus[-2] == 1
     assert taus[:-1] == sorted(taus[:-1], reverse=True)
 
 
-@pytest.mark.parametrize("steps", [Constant(0.2), ShiftedExponential(0.1, 0.1), Pareto(0.1, 3.0)])
-def test_step_times_have_the_mean_they_say(steps):
-    drawn = steps.draw(np.random.default_rng(0), (100_000,))
-    assert drawn.mean() == pytest.approx(steps.mean_s, rel=0.01)
+def test_the_learning_rate_goes_by_epochs_and_schedules_see_its_decay():
+    rate = LearningRate("multistep", milestones=(1.0,), gamma=0.1)
+    schedule = Switch(FixedPeriod(1), FixedPeriod(4), AtFirstDecay())
+    rows = timed(schedule, 2, loop=loop_over(160, 2, 10, 2), learning_rate=rate, lr=0.5)
+    assert [(row.epoch, row.tau) for row in rows if row.epoch == 0] == [(0, 1)] * 8
+    assert [row.lr for row in rows] == pytest.approx([0.5] * 8 + [0.05] * (len(rows) - 8))
+    assert rows[-1].tau == 4
 
 
-def test_a_cluster_that_can_not_be_is_refused():
-    for wrong in ({"latency_s": -1}, {"bandwidth": 0}, {"speeds": (1, 0)}, {"startup_s": math.inf}):
-        with pytest.raises(InputError):
-            ClusterModel(**wrong)
+@pytest.mark.parametrize(("samples", "workers", "batch_size"), [(96, 4, 8), (97, 3, 8), (35, 2, 4), (1437, 4, 16)])
+def test_a_tasks_epochs_take_each_sample_once(samples, workers, batch_size):
+    plan = TimingPlan(Program(FixedPeriod(3)), workers, AT_ONCE, loop=loop_over(samples, 2, batch_size, workers))
+    run = simulate_timing(plan)
+    assert (run.finish.status, run.finish.reason) == ("finished", "all epochs are done")
+    assert run.books.ledger.samples_lost == run.books.ledger.samples_repeated == 0
+    by_epoch = [sum(row.samples for row in run.rows if row.epoch == epoch) for epoch in range(2)]
+    assert by_epoch == [samples, samples]
+
+
+def test_for_very_many_workers_an_epoch_has_as_many_steps():
+    few, many = loop_over(60_000, 1, 32, 256), loop_over(60_000, 1, 32, 257)
+    assert (few.samples, many.samples) == (60_000, 0)
+    assert sum(row.steps for row in timed(FixedPeriod(2), 256, loop=few)) == 256 * 7
+    assert sum(row.steps for row in timed(FixedPeriod(2), 257, loop=many)) == 257 * 7
+
+
+@pytest.mark.parametrize(
+    ("limit", "reason"), [({"max_steps": 40}, "40 steps taken"), ({"max_s": 0.95}, "0.95 s of training are over")]
+)
+def test_a_run_ends_where_its_program_says(limit, reason):
+    plan = TimingPlan(Program(FixedPeriod(2), **limit), 4, AT_ONCE, loop=own_steps(1000))
+    run = simulate_timing(plan)
+    assert run.finish.reason == reason
+    assert run.rows[-1].steps == 8
+    assert run.rows[-1].round == 5
+
+
+def test_segments_end_and_the_controller_records_what_happened():
+    class Notes(Observer):
+        def __init__(self):
+            self.rows, self.events = [], []
+
+        def recorded(self, command):
+            self.rows += command.rounds
+
+        def event(self, command, now):
+            self.events.append((command.event, now))
+
+    notes = Notes()
+    program = Program(AdaComm(tau0=16, interval_s=20.0), segment_s=5.0)
+    plan = TimingPlan(program, 4, AT_ONCE, loop=own_steps(1000), loss=HalvingLoss(10_000))
+    run = simulate_timing(plan, notes)
+    assert tuple(notes.rows) == run.rows
+    names = [name for name, _ in notes.events]
+    assert names.count("worker_joined") == 4
+    assert names.count("period_changed") >= 4
+    assert [now for _, now in notes.events] == sorted(now for _, now in notes.events)
+
+
+@pytest.mark.parametrize("cluster", [ClusterModel(failures=Failures(1.0)), ClusterModel(arrivals_s=(3.0,))])
+def test_failures_and_arrivals_are_refused_where_all_go_in_step(cluster):
+    with pytest.raises(InputError, match="where only time is simulated"):
+        TimingPlan(Program(FixedPeriod(1)), 4, cluster, own_steps(10))
 
 
 def test_a_thousand_workers_take_a_thousand_rounds_a_minute():
     began = time.process_time()
-    cluster = ClusterModel(steps=ShiftedExponential(0.02, 0.05), bandwidth=1.25e9)
-    rows = simulate_timing(TimingPlan(Program(FixedPeriod(1)), 1024, cluster, steps=100))
+    cluster = ClusterModel(steps=ShiftedExponential(0.05, 0.02), bandwidth_mbps=10_000)
+    rows = timed(FixedPeriod(1), 1024, cluster, program={"segment_s": 5.0}, loop=own_steps(100))
     assert len(rows) >= 100
     assert time.process_time() - began < 6

@@ -1,0 +1,200 @@
+"""How long an optimizer step takes on a worker of speed 1: distributions, and what a run measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from raysgd_local import run_directory
+from raysgd_local.algorithms import checks
+from raysgd_local.errors import InputError
+
+Floats = npt.NDArray[np.float64]
+
+
+class StepTimes(Protocol):
+    """Draws the times of steps; independent from worker to worker."""
+
+    @property
+    def mean_s(self) -> float: ...
+
+    def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+        """Seconds, an array of `shape`: the last axis is one worker's steps in a row."""
+        ...
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Every step takes `mean_s`."""
+
+    mean_s: float = 0.1
+
+    def __post_init__(self) -> None:
+        checks.number("mean_s", self.mean_s, above=0)
+
+    def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> Floats:  # noqa: ARG002 - a constant
+        return np.full(shape, self.mean_s)
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """Exponential times, as in section 3 of Wang & Joshi (MLSys 2019): with m workers the slowest of them takes
+    1 + 1/2 + … + 1/m times the mean.
+    """
+
+    mean_s: float = 0.1
+
+    def __post_init__(self) -> None:
+        checks.number("mean_s", self.mean_s, above=0)
+
+    def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+        return random.exponential(self.mean_s, shape)
+
+
+@dataclass(frozen=True)
+class ShiftedExponential:
+    """At least `shift_s`, and an exponential time on top whose mean is `tail_s`: the usual model of stragglers."""
+
+    shift_s: float = 0.08
+    tail_s: float = 0.02
+
+    def __post_init__(self) -> None:
+        checks.number("shift_s", self.shift_s, above=0)
+        checks.number("tail_s", self.tail_s, above=0)
+
+    @property
+    def mean_s(self) -> float:
+        return self.shift_s + self.tail_s
+
+    def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+        return self.shift_s + random.exponential(self.tail_s, shape)
+
+
+@dataclass(frozen=True)
+class Pareto:
+    """Heavy tails: never below `least_s`, and P(time > t) = (least_s / t)^shape. `shape` above 1 has a mean."""
+
+    least_s: float = 0.1
+    shape: float = 3.0
+
+    def __post_init__(self) -> None:
+        checks.number("least_s", self.least_s, above=0)
+        checks.number("shape", self.shape, above=1)
+
+    @property
+    def mean_s(self) -> float:
+        return self.least_s * self.shape / (self.shape - 1)
+
+    def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+        return self.least_s * (1.0 + random.pareto(self.shape, shape))
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Times that were measured one by one, drawn again independently of each other."""
+
+    times_s: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.times_s:
+            raise InputError("times_s", self.times_s, "a list of at least one number above 0")
+        for time_s in self.times_s:
+            checks.number("times_s", time_s, above=0)
+
+    @property
+    def mean_s(self) -> float:
+        return float(np.mean(self.times_s))
+
+    def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+        return random.choice(np.array(self.times_s), shape)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The times of an earlier run, taken from its `rounds.csv`.
+
+    A row says how long a worker computed on average (`compute_s`) and the slowest of them (`wait_s` more), for the
+    round's steps. So it is known of one worker that its steps took as long on average, and of the others together:
+    that is all of it with two workers, and less than all with more. Steps in a row keep the mean of the round that
+    they were drawn from, for as many steps as that round had. So a run that averaged at every step tells most about
+    how steps differ; from a run with long periods shorter ones look smoother than they are.
+    """
+
+    run: str
+
+    def __post_init__(self) -> None:
+        if not len(self._blocks.steps):
+            raise InputError("run", self.run, "a run directory", "no round in it has a step that took time")
+
+    @cached_property
+    def _blocks(self) -> Blocks:
+        rows = run_directory.load(self.run).rounds
+        rows = rows[(rows["steps"] > 0) & (rows["compute_s"] > 0)]
+        workers = rows["workers"].to_numpy(float)
+        compute_s, wait_s = rows["compute_s"].to_numpy(float), rows["wait_s"].to_numpy(float)
+        steps = rows["steps"].to_numpy(float) / workers  # a worker's
+        others = np.maximum(workers - 1, 1)
+        slow_s = compute_s + wait_s
+        rest_s = np.maximum(compute_s - wait_s / others, 0.0)
+        whole = np.maximum(1, np.rint(steps)).astype(np.int64)
+        return Blocks(
+            np.concatenate([slow_s / steps, rest_s / steps]),
+            np.concatenate([whole, whole]),
+            np.concatenate([np.ones_like(workers), workers - 1]),
+        )
+
+    @property
+    def mean_s(self) -> float:
+        return self._blocks.mean_s
+
+    def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+        return self._blocks.draw(random, shape)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Runs of `steps` steps that took `step_s` each; `weights` say how often each occurs. All (n,)."""
+
+    step_s: Floats
+    steps: npt.NDArray[np.int64]
+    weights: Floats
+
+    @cached_property
+    def _by_steps(self) -> Floats:
+        share = self.weights * self.steps
+        return np.asarray(share / share.sum())
+
+    @property
+    def mean_s(self) -> float:
+        return float(self._by_steps @ self.step_s)
+
+    def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+        """Each line of the last axis is blocks end to end, beginning anywhere inside the first."""
+        *lines, steps = shape or (1,)
+        count, most = int(np.prod(lines)), max(1, -(-steps // int(self.steps.min())) + 1)
+        chosen = random.choice(len(self.steps), (count, most), p=self.weights / self.weights.sum())
+        chosen[:, 0] = random.choice(len(self.steps), count, p=self._by_steps)
+        lengths = self.steps[chosen]  # (count, most)
+        lengths[:, 0] = random.integers(1, lengths[:, 0] + 1)
+        ends = np.minimum(lengths.cumsum(axis=1), steps) + steps * np.arange(count)[:, None]
+        block = np.searchsorted(ends.ravel(), np.arange(count * steps), side="right")
+        return np.asarray(self.step_s[chosen.ravel()[block]].reshape(shape))
+
+
+STEP_TIMES: Mapping[str, type[StepTimes]] = MappingProxyType(
+    {
+        "constant": Constant,
+        "exponential": Exponential,
+        "shifted-exponential": ShiftedExponential,
+        "pareto": Pareto,
+        "samples": Samples,
+        "measured": Measured,
+    }
+)
+"""From the kind that a cluster's file names to the class with its options."""
