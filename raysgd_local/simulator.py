@@ -80,16 +80,25 @@ def _simulate(request: Request, conditions: Conditions, storage: Storage) -> Sim
         threads=threads_per_worker(request, os.cpu_count() or 1),
         collective_timeout_s=request.collective_s,
     )
+    samples = 0
     with Display() as display:
-        return simulate(run, lambda row: display.update(_snapshot(row, request)))
+
+        def show(rows: tuple[RoundRow, ...]) -> None:
+            nonlocal samples
+            samples += sum(row.samples for row in rows)
+            display.update(_snapshot(rows[-1], samples, request))
+
+        return simulate(run, show)
 
 
-def _snapshot(row: RoundRow, request: Request) -> Snapshot:
+def _snapshot(row: RoundRow, samples: int, request: Request) -> Snapshot:
     spent_s = row.compute_s + row.sync_s + row.wait_s or 1.0
     return Snapshot(
         status="simulating",
         epoch=row.epoch,
         epochs=getattr(request.loop, "epochs", 0),
+        samples=samples,
+        samples_per_s=samples / row.elapsed_s if row.elapsed_s else 0.0,
         round=row.round,
         tau=row.tau,
         workers=row.workers,

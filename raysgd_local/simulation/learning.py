@@ -17,12 +17,11 @@ from raysgd_local.faults import Fault
 from raysgd_local.files.result import Names, result
 from raysgd_local.files.run_files import RESULT
 from raysgd_local.files.storage import Storage
-from raysgd_local.records import RoundRow
 from raysgd_local.simulation.cluster_model import ClusterModel
 from raysgd_local.simulation.fleet import Fleet
 from raysgd_local.simulation.hazards import drawn_faults
 from raysgd_local.simulation.learner import Learner, Lesson
-from raysgd_local.simulation.recorder import Recorder
+from raysgd_local.simulation.recorder import Progress, Recorder
 from raysgd_local.simulation.scenario import Limits, Noise, Scenario
 from raysgd_local.simulation.world import World
 from raysgd_local.training.shell import Place
@@ -62,7 +61,7 @@ class Simulated:
     fired: tuple[Fault, ...]
 
 
-def simulate(run: Simulation, progress: Callable[[RoundRow], None] = lambda _: None) -> Simulated:
+def simulate(run: Simulation, progress: Progress = lambda _: None) -> Simulated:
     """The whole run; its directory is `run.storage`. Workers compute one after the other, in this process."""
     recorder = Recorder(run.storage, progress)
     lesson = Lesson(

@@ -14,11 +14,13 @@ from raysgd_local.files.storage import MANIFEST, Storage
 from raysgd_local.records import RoundRow, to_plain
 from raysgd_local.simulation.world import Observer
 
+Progress = Callable[[tuple[RoundRow, ...]], None]
+
 
 class Recorder(Observer):
-    """Writes what the controller hears and says, as the driver does. `progress` is told each newest round."""
+    """Writes what the controller hears and says, as the driver does. `progress` is told of rounds."""
 
-    def __init__(self, storage: Storage, progress: Callable[[RoundRow], None]) -> None:
+    def __init__(self, storage: Storage, progress: Progress) -> None:
         self._checkpoints, self._progress = storage.under("checkpoints"), progress
         self.now = 0.0
         self.files = RunFiles(storage, lambda: self.now)
@@ -30,7 +32,7 @@ class Recorder(Observer):
     def recorded(self, command: RecordRounds) -> None:
         self.files.record(command)
         if command.rounds:
-            self._progress(command.rounds[-1])
+            self._progress(command.rounds)
 
     def event(self, command: RecordEvent, now: float) -> None:
         self.now = now
