@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from raysgd_local.errors import InputError
@@ -15,11 +15,12 @@ __all__ = ["render", "write_report"]
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart with its title; `wide` ones take the page's whole width."""
+    """A chart with its title; `wide` ones take the page's whole width. `legend` has a colour for each name."""
 
     title: str
     svg: str
     wide: bool = False
+    legend: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_report(directories: Sequence[str | Path], output: str | Path | None = None) -> Path:
@@ -54,7 +55,6 @@ def render(runs: Sequence[Run]) -> str:
     return environment.get_template("page.html.j2").render(
         runs=runs,
         colours=[charts.colour(index) for index in range(len(runs))],
-        time_colours=charts.TIME_COLOURS,
         headline=figures.headline(runs),
         differences=figures.differences(runs) if len(runs) > 1 else [],
         charts=_charts(runs),
@@ -64,7 +64,7 @@ def render(runs: Sequence[Run]) -> str:
 
 
 def _charts(runs: Sequence[Run]) -> list[Chart]:
-    from raysgd_local.report import charts
+    from raysgd_local.report import charts, timeline
 
     metrics = dict.fromkeys(name for run in runs for name in run.metrics if len(run.evals))
     found = [
@@ -76,7 +76,11 @@ def _charts(runs: Sequence[Run]) -> list[Chart]:
     ]
     found.append(Chart("Averaging period τ", charts.tau_over_time(runs)))
     found.append(Chart("Workers", charts.workers_over_time(runs)))
-    return [*found, Chart("Where the time went", charts.where_time_went(runs), wide=True)]
+    for run in runs:
+        title = "Who was in" if len(runs) == 1 else f"Who was in: {run.name}"
+        found.append(Chart(title, timeline.membership(run.events), True, timeline.LEGEND))
+    found.append(Chart("Where the time went", charts.where_time_went(runs), True, charts.TIME_COLOURS))
+    return [chart for chart in found if chart.svg]
 
 
 def _yaml(run: Run) -> str:

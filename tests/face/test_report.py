@@ -43,9 +43,10 @@ def test_the_page_has_every_chart(run_writer: Callable[..., Path]) -> None:
         "Loss on held-out data",
         "Averaging period τ",
         "Workers",
+        "Who was in",
         "Where the time went",
     ]
-    assert len(charts_of(page)) == 7
+    assert len(charts_of(page)) == 8
 
 
 def test_charts_are_well_formed_and_take_their_ink_from_the_page(run_writer: Callable[..., Path]) -> None:

@@ -1,0 +1,171 @@
+"""Who was in the run when: workers as bars on a line of time, with losses, faults, stalls and pauses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from raysgd_local.report.charts import svg
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BAR, LOST, LEFT, FAULT, STALL, PAUSE = "#3b82f6", "#ef4444", "#10b981", "#f59e0b", "#f43f5e", "#94a3b8"
+LEGEND = {"member": BAR, "lost": LOST, "left": LEFT, "fault rehearsed": FAULT, "stall": STALL, "pause": PAUSE}
+_MOST_NAMED = 24  # lanes; of more the names could not be read
+_MOST_LANES = 200
+
+
+@dataclass(frozen=True)
+class Span:
+    """A worker's membership, in seconds since the run's first event; `lane` is the row that it is drawn in.
+
+    `end` says how it was over: `lost`, `left`, or an empty text where the run was.
+    """
+
+    worker: str
+    lane: int
+    start_s: float
+    stop_s: float
+    end: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """`stalls` and `pauses` are (from, until); `faults` are (when, lane, words), lane −1 for the run's own.
+
+    `cuts` are where one life of the run ended and the next began: the time between is left out.
+    """
+
+    spans: tuple[Span, ...] = ()
+    stalls: tuple[tuple[float, float], ...] = ()
+    pauses: tuple[tuple[float, float], ...] = ()
+    faults: tuple[tuple[float, int, str], ...] = ()
+    cuts: tuple[float, ...] = ()
+    end_s: float = 0.0
+
+    @property
+    def lanes(self) -> int:
+        return 1 + max((span.lane for span in self.spans), default=-1)
+
+
+@dataclass
+class _Reader:
+    """Goes through the events once; `left_out_s` is what was cut out of the time so far."""
+
+    line: Timeline = field(default_factory=Timeline)
+    open: dict[str, Span] = field(default_factory=dict)
+    left_out_s: float = 0.0
+    paused_s: float | None = None
+    ended: bool = False
+
+    def read(self, event: Mapping[str, Any], at_s: float) -> None:
+        kind, worker = event.get("event"), str(event.get("worker", ""))
+        match kind:
+            case "resumed" if self.open or self.ended:
+                self._begin_anew(at_s)
+            case "worker_joined":
+                self.open[worker] = Span(worker, self._free_lane(), self._now(at_s), self._now(at_s))
+            case "worker_lost" | "worker_left" if worker in self.open:
+                self._close(worker, self._now(at_s), kind.removeprefix("worker_"), str(event.get("reason", "")))
+            case "view_formed" if (stall_s := float(event.get("stall_s", 0.0))) > 0:
+                stall = self._now(at_s) - stall_s, self._now(at_s)
+                self.line = replace(self.line, stalls=(*self.line.stalls, stall))
+            case "paused":
+                self.paused_s = self._now(at_s)
+            case "unpaused":
+                self._unpause(self._now(at_s))
+            case "chaos_fired":
+                lane = self.open[worker].lane if worker in self.open else -1
+                fault = self._now(at_s), lane, str(event.get("fault", ""))
+                self.line = replace(self.line, faults=(*self.line.faults, fault))
+        self.ended = kind == "ended" or (self.ended and kind != "worker_joined")
+        self.line = replace(self.line, end_s=self._now(at_s))
+
+    def _now(self, at_s: float) -> float:
+        return at_s - self.left_out_s
+
+    def _begin_anew(self, at_s: float) -> None:
+        """The run was over, or its driver gone: nothing is known of the time since."""
+        stopped_s = self.line.end_s
+        for worker in list(self.open):
+            self._close(worker, stopped_s, "", "")
+        self._unpause(stopped_s)
+        self.left_out_s = at_s - stopped_s
+        self.line = replace(self.line, cuts=(*self.line.cuts, stopped_s))
+
+    def _close(self, worker: str, at_s: float, end: str, reason: str) -> None:
+        span = replace(self.open.pop(worker), stop_s=at_s, end=end, reason=reason)
+        self.line = replace(self.line, spans=(*self.line.spans, span))
+
+    def _unpause(self, at_s: float) -> None:
+        if self.paused_s is not None:
+            self.line = replace(self.line, pauses=(*self.line.pauses, (self.paused_s, at_s)))
+            self.paused_s = None
+
+    def _free_lane(self) -> int:
+        taken = {span.lane for span in self.open.values()}
+        return next(lane for lane in range(len(taken) + 1) if lane not in taken)
+
+    def finish(self) -> Timeline:
+        for worker in list(self.open):
+            self._close(worker, self.line.end_s, "", "")
+        self._unpause(self.line.end_s)
+        return self.line
+
+
+def timeline(events: Sequence[Mapping[str, Any]]) -> Timeline:
+    """The membership that the lines of `events.jsonl` tell of.
+
+    >>> line = timeline([
+    ...     {"time_s": 5.0, "event": "worker_joined", "worker": "w0"},
+    ...     {"time_s": 8.0, "event": "worker_lost", "worker": "w0", "reason": "died"},
+    ... ])
+    >>> line.spans
+    (Span(worker='w0', lane=0, start_s=0.0, stop_s=3.0, end='lost', reason='died'),)
+    """
+    reader = _Reader()
+    timed = [event for event in events if "time_s" in event]
+    for event in timed:
+        reader.read(event, float(event["time_s"]) - float(timed[0]["time_s"]))
+    return reader.finish()
+
+
+def membership(events: Sequence[Mapping[str, Any]]) -> str:
+    """The timeline as SVG text; an empty text where nobody ever was a member."""
+    line = timeline(events)
+    if not line.spans:
+        return ""
+    lanes = min(line.lanes, _MOST_LANES)
+    height = 0.9 + max(0.6, 0.3 * min(lanes, _MOST_NAMED))
+    return svg(lambda axes: _draw(axes, line, lanes), height=height, width=12.6)
+
+
+def _draw(axes: Axes, line: Timeline, lanes: int) -> None:
+    for start_s, stop_s in line.pauses:
+        axes.axvspan(start_s, stop_s, color=PAUSE, alpha=0.3, linewidth=0)
+    for start_s, stop_s in line.stalls:
+        axes.axvspan(start_s, stop_s, color=STALL, alpha=0.35, linewidth=0.8)
+    for at_s in line.cuts:
+        axes.axvline(at_s, color=PAUSE, linestyle=":")
+    for span in (span for span in line.spans if span.lane < lanes):
+        _draw_span(axes, span, line.end_s, named=lanes <= _MOST_NAMED)
+    for at_s, lane, _ in line.faults:
+        axes.plot(at_s, lane - 0.4 if lane >= 0 else -0.7, marker="v", color=FAULT, markersize=7, linestyle="")
+    axes.set_ylim(lanes - 0.4, -0.9)
+    axes.set_yticks([])
+    axes.grid(visible=False, axis="y")
+    axes.set(xlabel="seconds of wall clock" + (", without the time between two lives" if line.cuts else ""))
+
+
+def _draw_span(axes: Axes, span: Span, end_s: float, named: bool) -> None:
+    width = max(span.stop_s - span.start_s, 0.002 * end_s)
+    axes.barh(span.lane, width, left=span.start_s, height=0.62, color=BAR, alpha=0.75)
+    if span.end:
+        marker, colour = ("X", LOST) if span.end == "lost" else (">", LEFT)
+        axes.plot(span.stop_s, span.lane, marker=marker, color=colour, markersize=7, linestyle="")
+    if named and width > 0.03 * end_s:
+        place = (span.start_s + 0.005 * end_s, span.lane)
+        axes.annotate(span.worker, place, color="#0b1220", ha="left", va="center", fontsize=9)
