@@ -228,7 +228,7 @@ def _plan(request: Request, storage: Storage, manifest: dict[str, Any] | None, o
         prefix=name,
         formation_timeout_s=request.formation_s,
         collective_timeout_s=request.collective_s,
-        rehearsed=bool(request.chaos),
+        chaos=bool(request.chaos),
     )
     custom = {key: amount for key, amount in request.resources.items() if key != "GPU"}
     gpus = request.resources.get("GPU", 1.0) if request.use_gpu else 0.0

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysgd_local.control import controller
 from raysgd_local.control import controller_events as c
+from raysgd_local.control.chaos import Watch
 from raysgd_local.control.controller_state import begin
 from raysgd_local.control.protocol import Order
-from raysgd_local.control.rehearsal import Watch
 from raysgd_local.control.saves import Snapshot, snapshot_of
 from raysgd_local.control.settings import Settings
 from raysgd_local.errors import InputError
@@ -251,6 +252,13 @@ class Driver:
 
 
 def launch(plan: Plan) -> Any:
-    """The driver actor of a run; its words and its main thread don't wait for each other."""
+    """The driver actor of a run; its words and its main thread don't wait for each other.
+
+    It lives where it was asked for: it would not outlive that machine anyway, and need not die with another. A
+    placement group (Ray Tune's) has its own place for it.
+    """
     options: Any = {"num_cpus": 0, "max_restarts": 0, "concurrency_groups": {"main": 1}}
+    if ray.util.get_current_placement_group() is None:
+        here = ray.get_runtime_context().get_node_id()
+        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(here, soft=True)
     return ray.remote(**options)(Driver).remote(plan)

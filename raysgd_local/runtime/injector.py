@@ -1,4 +1,4 @@
-"""The driver's side of a rehearsal: it lets faults happen when they are due, and writes down that they did."""
+"""The driver's side of `--chaos`: it lets faults happen when they are due, and writes down that they did."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 import ray
 
+from raysgd_local.control.chaos import Moment, Reached, Strike, Victim, Watch, advance, begin
 from raysgd_local.control.controller_events import Command, DrainNotice, Event, Form, StopRequested
-from raysgd_local.control.rehearsal import Moment, Reached, Strike, Victim, Watch, advance, begin
 from raysgd_local.faults import Fault, When
 from raysgd_local.runtime import nodes
 
@@ -43,7 +43,7 @@ class Injector:
         head: str = "",
     ) -> None:
         told = frozenset((e["number"], e["fault"]) for e in events if e["event"] == "chaos_fired")
-        self._rehearsal, self._head = begin(schedule, head, told), head
+        self._chaos, self._head = begin(schedule, head, told), head
         self._victims, self._post, self._record = victims, post, record
         self._changed = threading.Condition(threading.RLock())
         self._closed = False
@@ -63,14 +63,14 @@ class Injector:
     def _keep_time(self) -> None:
         with self._changed:
             while not self._closed:
-                self._changed.wait(self._rehearsal.wait_s(time.monotonic()))
+                self._changed.wait(self._chaos.wait_s(time.monotonic()))
                 if not self._closed:
                     self._advance(Moment())
 
     def _advance(self, event: Event | Form | Moment | Reached, asking: str = "") -> Fault | None:
         own: Fault | None = None
         with self._changed:
-            self._rehearsal, commands = advance(self._rehearsal, event, time.monotonic())
+            self._chaos, commands = advance(self._chaos, event, time.monotonic())
             watches: dict[str, tuple[Watch, ...]] = {}
             for command in commands:
                 if isinstance(command, Watch):
@@ -130,6 +130,6 @@ class Injector:
         """The run is over; what did not happen is told."""
         with self._changed:
             self._closed = True
-            for number, fault in self._rehearsal.pending.items():
+            for number, fault in self._chaos.pending.items():
                 self._unfired(number, fault, "the run ended first, or there was nobody whom it could happen to")
             self._changed.notify()

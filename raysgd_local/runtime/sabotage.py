@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 
-from raysgd_local.control.rehearsal import Watch
+from raysgd_local.control.chaos import Watch
 from raysgd_local.faults import Fault
 from raysgd_local.training.interference import Interference
 from raysgd_local.training.replica import Replica
@@ -20,7 +20,7 @@ from raysgd_local.training.replica import Replica
 _LATER = 'seconds=$1; signal=$2; shift 2; sleep "$seconds"; kill -"$signal" "$@" 2>/dev/null'
 
 
-class RehearsedError(RuntimeError):
+class InjectedError(RuntimeError):
     """The exception in user code that the schedule of faults asked for."""
 
 
@@ -72,7 +72,7 @@ class Sabotage(Interference):
             time.sleep((self._slow - 1.0) * (time.monotonic() - self._stepped_at))
         if self._raise:
             self._raise = False
-            raise RehearsedError("an exception in user code, asked for by --chaos")
+            raise InjectedError("an exception in user code, asked for by --chaos")
         if self._spoil:
             self._spoil = False
             for prepared in replica.optimizers:

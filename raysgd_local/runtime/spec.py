@@ -32,7 +32,7 @@ class Loop:
 class WorkerSpec:
     """The run as a worker needs to know it. `threads` are torch's, `prefix` names the run in the store.
 
-    `rehearsed`: faults will be made to happen.
+    `chaos`: faults will be made to happen.
     """
 
     loop: Loop
@@ -48,4 +48,4 @@ class WorkerSpec:
     formation_timeout_s: float
     collective_timeout_s: float
     heartbeat_s: float = 1.0
-    rehearsed: bool = False
+    chaos: bool = False

@@ -13,6 +13,7 @@ import ray
 import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+from raysgd_local.control.chaos import Watch
 from raysgd_local.control.controller_events import (
     Arrived,
     CheckpointFailed,
@@ -23,7 +24,6 @@ from raysgd_local.control.controller_events import (
 )
 from raysgd_local.control.member_events import Cut, YieldAsked
 from raysgd_local.control.protocol import Order, Report
-from raysgd_local.control.rehearsal import Watch
 from raysgd_local.errors import InputError
 from raysgd_local.faults import Fault
 from raysgd_local.runtime.sabotage import Sabotage
@@ -73,7 +73,7 @@ class Worker:
             self._link,
         )
         self._sabotage = Sabotage(self._reached, self._cut_off)
-        if spec.rehearsed:
+        if spec.chaos:
             self._shell.interference = self._sabotage
 
     def _network(self, store: tuple[str, int], device: torch.device) -> ProcessGroupNetwork:

@@ -13,9 +13,9 @@ import ray
 from ray.exceptions import RayActorError
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
+from raysgd_local.control.chaos import Watch
 from raysgd_local.control.controller_events import Died, Event
 from raysgd_local.control.protocol import Order
-from raysgd_local.control.rehearsal import Watch
 from raysgd_local.faults import Fault
 from raysgd_local.runtime.spec import WorkerSpec
 from raysgd_local.runtime.worker import Worker, node_address

@@ -18,10 +18,10 @@ from torch.utils.data import TensorDataset
 
 import raysgd_local
 from raysgd_local import Algorithm, FixedPeriod, LocalSGDTrainer
+from raysgd_local.control.chaos import Watch
 from raysgd_local.control.controller_events import DrainNotice, Form, Progress, WorkerUp
 from raysgd_local.control.program import Program
 from raysgd_local.control.protocol import Order, View
-from raysgd_local.control.rehearsal import Watch
 from raysgd_local.control.replicated import Replicated
 from raysgd_local.errors import InputError
 from raysgd_local.faults import Fault, When, parse_real

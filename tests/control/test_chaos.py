@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from raysgd_local.algorithms.schedules import FixedPeriod
+from raysgd_local.control.chaos import Chaos, Moment, Reached, Strike, Watch, advance, begin
 from raysgd_local.control.controller_events import Died, Form, Progress, WorkerUp
 from raysgd_local.control.program import Program
 from raysgd_local.control.protocol import Order, View
-from raysgd_local.control.rehearsal import Moment, Reached, Rehearsal, Strike, Watch, advance, begin
 from raysgd_local.control.replicated import Replicated
 from raysgd_local.faults import parse
 
 
 class Rehearsing:
-    """Feeds a rehearsal events and keeps what it said."""
+    """Feeds a chaos events and keeps what it said."""
 
     def __init__(self, words: str, home: str = "", fired: frozenset[tuple[int, str]] = frozenset()) -> None:
-        self.state: Rehearsal = begin(parse(words), home, fired)
+        self.state: Chaos = begin(parse(words), home, fired)
         self.strikes: list[tuple[str, tuple[str, ...]]] = []
         self.watches: list[Watch] = []
 

@@ -1,6 +1,6 @@
 """When the faults of a schedule are due, and to whom they happen: pure, as all that decides.
 
-`advance(rehearsal, event, now)` is told what the controller is told, the orders that it gives, and the time.
+`advance(chaos, event, now)` is told what the controller is told, the orders that it gives, and the time.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ Command = Strike | Watch
 
 
 @dataclass(frozen=True)
-class Rehearsal:
+class Chaos:
     """`pending` are the faults that did not happen yet, by their number in the schedule, `reached` the numbers of
     those whose round is committed. `home` is node 0, which the cluster can't do without. `up` are the workers whose
     processes run; `began_s` is when the first round was committed.
@@ -76,17 +76,13 @@ class Rehearsal:
         return min((time for time in times if time > 0), default=None)
 
 
-def begin(
-    schedule: tuple[Fault, ...], home: str = "", fired: frozenset[tuple[int, str]] = frozenset()
-) -> Rehearsal:
+def begin(schedule: tuple[Fault, ...], home: str = "", fired: frozenset[tuple[int, str]] = frozenset()) -> Chaos:
     """Before the run. `fired` has the number and the words of those that happened in an earlier life of it."""
     numbered = dict(enumerate(schedule))
-    return Rehearsal({n: fault for n, fault in numbered.items() if (n, str(fault)) not in fired}, home=home)
+    return Chaos({n: fault for n, fault in numbered.items() if (n, str(fault)) not in fired}, home=home)
 
 
-def advance(
-    rehearsal: Rehearsal, event: Event | Form | Moment | Reached, now: float
-) -> tuple[Rehearsal, tuple[Command, ...]]:
+def advance(chaos: Chaos, event: Event | Form | Moment | Reached, now: float) -> tuple[Chaos, tuple[Command, ...]]:
     """The next state, the faults that are due, and who is to watch for those that wait for a round.
 
     A fault that is due while there is nobody whom it could happen to stays pending.
@@ -94,33 +90,33 @@ def advance(
     watches: tuple[Watch, ...] = ()
     match event:
         case WorkerUp(worker, node, pid):
-            rehearsal = replace(rehearsal, up={**rehearsal.up, worker: Victim(worker, node, pid)})
+            chaos = replace(chaos, up={**chaos.up, worker: Victim(worker, node, pid)})
         case Died(worker) | UserError(worker):
-            up = {name: victim for name, victim in rehearsal.up.items() if name != worker}
-            rehearsal = replace(rehearsal, up=up)
-        case Progress(round=round) if round > 0 and rehearsal.began_s is None:
-            rehearsal = replace(rehearsal, began_s=now)
-        case Form(order) if order.view != rehearsal.view:
-            rehearsal = replace(rehearsal, view=order.view)
-            watches = _watches(rehearsal, order.view)
+            up = {name: victim for name, victim in chaos.up.items() if name != worker}
+            chaos = replace(chaos, up=up)
+        case Progress(round=round) if round > 0 and chaos.began_s is None:
+            chaos = replace(chaos, began_s=now)
+        case Form(order) if order.view != chaos.view:
+            chaos = replace(chaos, view=order.view)
+            watches = _watches(chaos, order.view)
         case Reached(number):
-            rehearsal = replace(rehearsal, reached=rehearsal.reached | {number})
-    due = [n for n, fault in rehearsal.pending.items() if n in rehearsal.reached or _late(rehearsal, fault, now)]
-    strikes = tuple(strike for n in due if (strike := _strike(rehearsal, n)) is not None)
+            chaos = replace(chaos, reached=chaos.reached | {number})
+    due = [n for n, fault in chaos.pending.items() if n in chaos.reached or _late(chaos, fault, now)]
+    strikes = tuple(strike for n in due if (strike := _strike(chaos, n)) is not None)
     struck = {strike.number for strike in strikes}
-    pending = {n: fault for n, fault in rehearsal.pending.items() if n not in struck}
-    return replace(rehearsal, pending=pending), (*strikes, *watches)
+    pending = {n: fault for n, fault in chaos.pending.items() if n not in struck}
+    return replace(chaos, pending=pending), (*strikes, *watches)
 
 
-def _late(rehearsal: Rehearsal, fault: Fault, now: float) -> bool:
-    began_s, seconds = rehearsal.began_s, fault.when.seconds
+def _late(chaos: Chaos, fault: Fault, now: float) -> bool:
+    began_s, seconds = chaos.began_s, fault.when.seconds
     return began_s is not None and seconds is not None and now - began_s >= seconds
 
 
-def _watches(rehearsal: Rehearsal, view: View) -> tuple[Watch, ...]:
+def _watches(chaos: Chaos, view: View) -> tuple[Watch, ...]:
     """A member watches for itself; for all else the first of them does."""
     watches = []
-    for number, fault in rehearsal.pending.items():
+    for number, fault in chaos.pending.items():
         own = fault.among == "members" and fault.kind not in UNTARGETED
         rank = fault.target if own else 0
         if fault.when.round is not None and rank < len(view.members):
@@ -128,22 +124,22 @@ def _watches(rehearsal: Rehearsal, view: View) -> tuple[Watch, ...]:
     return tuple(watches)
 
 
-def _strike(rehearsal: Rehearsal, number: int) -> Strike | None:
-    fault = rehearsal.pending[number]
+def _strike(chaos: Chaos, number: int) -> Strike | None:
+    fault = chaos.pending[number]
     if fault.kind in UNTARGETED:
         return Strike(number, fault, ())
-    victims = _victims(rehearsal, fault)
+    victims = _victims(chaos, fault)
     return Strike(number, fault, victims) if victims else None
 
 
-def _victims(rehearsal: Rehearsal, fault: Fault) -> tuple[Victim, ...]:
-    members = rehearsal.view.members if rehearsal.view is not None else ()
+def _victims(chaos: Chaos, fault: Fault) -> tuple[Victim, ...]:
+    members = chaos.view.members if chaos.view is not None else ()
     if fault.among == "joiners":
-        seats: list[Victim | None] = [victim for name, victim in rehearsal.up.items() if name not in members]
+        seats: list[Victim | None] = [victim for name, victim in chaos.up.items() if name not in members]
     else:
-        seats = [rehearsal.up.get(name) for name in members]  # who died keeps its rank until the next view
+        seats = [chaos.up.get(name) for name in members]  # who died keeps its rank until the next view
     if fault.among == "nodes":
-        return _on_node(rehearsal.home, [victim for victim in seats if victim is not None], fault.target)
+        return _on_node(chaos.home, [victim for victim in seats if victim is not None], fault.target)
     chosen = seats[fault.target] if fault.target < len(seats) else None
     return (chosen,) if chosen is not None else ()
 
