@@ -113,7 +113,7 @@ class LocalSGDTrainer:
 
     @classmethod
     def from_config(cls, config: Config, chaos: str = "") -> LocalSGDTrainer:
-        """The trainer of the run that a configuration describes, with faults to simulate_run."""
+        """The trainer of the run that a configuration describes, with faults to rehearse."""
         trainer = cls.__new__(cls)
         trainer._request = from_config(config, chaos)
         return trainer
