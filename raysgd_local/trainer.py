@@ -19,7 +19,7 @@ from ray.train import Checkpoint, Result, RunConfig, ScalingConfig
 from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.config import Config, Stop, Workers, method_name
 from raysgd_local.config.alternatives import BUILDER
-from raysgd_local.control.settings import Settings
+from raysgd_local.control.settings import Settings, Timeouts
 from raysgd_local.errors import CheckpointError, InputError, RunLostError, UserCodeError
 from raysgd_local.files.result import Names
 from raysgd_local.files.run_files import OWN_FILES
@@ -28,6 +28,7 @@ from raysgd_local.progress import Display, Snapshot
 from raysgd_local.report import write_report
 from raysgd_local.request import (
     Request,
+    beat_s,
     checkpoint_policy,
     from_config,
     max_failures,
@@ -90,6 +91,7 @@ class LocalSGDTrainer:
                 seed=seed,
                 placement=algorithm.placement,
                 max_failures=max_failures(run.failure_config),
+                timeouts=Timeouts(beat_s=beat_s(most)),
                 checkpoints=checkpoint_policy(run.checkpoint_config),
             ),
             cpus=float(resources.pop("CPU", 1)),
@@ -241,6 +243,7 @@ def _plan(request: Request, storage: Storage, manifest: dict[str, Any] | None, o
         prefix=name,
         formation_timeout_s=request.formation_s,
         collective_timeout_s=request.collective_s,
+        beat_s=settings.timeouts.beat_s,
     )
     custom = {key: amount for key, amount in request.resources.items() if key != "GPU"}
     gpus = request.resources.get("GPU", 1.0) if request.use_gpu else 0.0

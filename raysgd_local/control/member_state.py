@@ -21,8 +21,8 @@ class Member:
 
     `steps`, `samples`, `taken` belong to the open round and are not committed: optimizer steps, samples, positions
     of the deal. `todo` is what remains of entering a view or of closing a round. `segment_round`, `segment_s`
-    are where the segment began. `yield_asked` is the newest view and segment in which a boundary is asked for: the
-    word may come before the order.
+    are where the segment began, `round_s` is how long the longest of the newest rounds took. `yield_asked` is the
+    newest view and segment in which a boundary is asked for: the word may come before the order.
     """
 
     worker: str
@@ -41,6 +41,7 @@ class Member:
     yield_asked: tuple[int, int] = (0, 0)
     segment_round: int = 0
     segment_s: float = 0.0
+    round_s: float = 0.0
     rounds: tuple[RoundRow, ...] = ()
     evaluations: tuple[EvalRow, ...] = ()
     changes: tuple[PeriodChange, ...] = ()

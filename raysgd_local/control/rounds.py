@@ -22,6 +22,9 @@ from raysgd_local.control.protocol import Report
 from raysgd_local.control.replicated import Replicated
 from raysgd_local.records import EvalRow, PeriodChange, RoundRow
 
+_FADING = 0.9
+"""An epoch's last round may be a short one: how long rounds take is not forgotten at once."""
+
 
 def step(member: Member, samples: int, consumed: int) -> Result:
     """A step of the loop: taken alone at once, or with all others in the exchange."""
@@ -99,14 +102,16 @@ def commit(member: Member, done: Exchanged) -> Result:
     """
     before, control = member.known, done.control
     state = shared.commit(before, control, member.in_force.program, done.finite)
+    row = _row(member, before, done)
     member = replace(
         member,
         replicated=state,
         steps=0,
         samples=0,
         taken=0,
-        rounds=(*_told(member.rounds, control), _row(member, before, done)),
+        rounds=(*_told(member.rounds, control), row),
         changes=(*member.changes, *_change(before, state)),
+        round_s=max(row.compute_s + row.wait_s + row.sync_s, _FADING * member.round_s),
         over=_segment_over(member, state, control),
         todo=aligning(state, member.rank),
     )

@@ -16,6 +16,7 @@ from raysgd_local.control import controller
 from raysgd_local.control import controller_events as c
 from raysgd_local.control.controller_state import Controller, begin
 from raysgd_local.control.member_events import Cut, YieldAsked
+from raysgd_local.control.pulse import Beat, Pulse
 from raysgd_local.control.saves import snapshot_of
 from raysgd_local.records import EvalRow, RoundRow, to_plain
 from raysgd_local.simulation.faults import Fault
@@ -57,6 +58,7 @@ class Fleet:
         self._steps = np.random.default_rng(scenario.seed)
         self.workers: dict[str, Worker] = {}
         self.controller = begin(scenario.settings)
+        self._pulse = Pulse(scenario.settings.timeouts.beat_s, 0.0)
         self.recorded: list[tuple[float, c.RecordEvent]] = []
         self.fired: list[Fault] = []
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
@@ -78,6 +80,7 @@ class Fleet:
             if fault.when.seconds is not None:
                 self.at(fault.when.seconds, partial(fire, self, fault))
         self.advance(c.RunStarted())
+        self._look()
         while self.finish is None:
             self._happen()
         self.watch.ended(self.controller, self.scenario.loop.samples, bool(self.scenario.loop.early))
@@ -128,6 +131,14 @@ class Fleet:
         self.at(heard - self.now, lambda: self.hear(event, generation))
         if self.random.random() < self.scenario.noise.twice:
             self.at(heard - self.now + self.delay_s() * 20, lambda: self.hear(event, generation))
+
+    def beat(self, beat: Beat) -> None:
+        pulse = self._pulse
+        self.at(self.delay_s(), lambda: pulse.beat(beat, self.now))
+
+    def _look(self) -> None:
+        self.advance(self._pulse.heartbeat(self.now))
+        self.at(self.scenario.settings.timeouts.beat_s, self._look)
 
     def hear(self, event: c.Event, generation: int) -> None:
         if generation == self.generation:
@@ -187,10 +198,12 @@ class Fleet:
     def _run(self, command: c.Command) -> None:
         match command:
             case c.RequestWorker(worker):
+                self._pulse.expect(worker)
                 generation = self.generation
                 delay_s = self.random.uniform(0.2, 1.0) * self.scenario.cluster.startup_s
                 self.at(delay_s, lambda: self._start(worker, generation))
             case c.KillWorker(worker):
+                self._pulse.forget(worker)
                 self._kill_later(worker)
             case c.Form(order, to):
                 self.watch.ordered(self.controller, order, self.workers)
@@ -239,7 +252,8 @@ class Fleet:
             return
         node = f"n{int(name[1:]) // self.scenario.workers_a_node}"
         scenario = self.scenario
-        worker = Worker(name, node, self, scenario.loop, scenario.beat_s, scenario.collective_timeout_s)
+        beat_s = scenario.settings.timeouts.beat_s
+        worker = Worker(name, node, self, scenario.loop, beat_s, scenario.collective_timeout_s)
         self.workers[name] = worker
         worker.start()
 
@@ -290,6 +304,7 @@ class Fleet:
         newest = self._manifests[good[-1]] if good else None
         resume = None if newest is None else snapshot_of(json.loads(newest), self._schedule)
         self.controller = self._journal_began = begin(self.scenario.settings, resume)
+        self._pulse = Pulse(self.scenario.settings.timeouts.beat_s, self.now)
         self.watch.restarted()
         self.advance(c.RunStarted())
 

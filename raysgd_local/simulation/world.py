@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from raysgd_local.control.controller_events import Event
+from raysgd_local.control.pulse import Beat
 from raysgd_local.simulation.model import Shard
 from raysgd_local.simulation.network import Network
 from raysgd_local.simulation.watch import Watch
@@ -27,6 +28,10 @@ class World(Protocol):
 
     def tell(self, worker: str, event: Event) -> None:
         """A word to the controller, after the sender's words before it."""
+        ...
+
+    def beat(self, beat: Beat) -> None:
+        """A sign of life to the controller's shell; it may come late or never."""
         ...
 
     def step_s(self, worker: Worker) -> float: ...
