@@ -14,6 +14,7 @@ Kind = Literal[
     "kill",
     "vanish",
     "stop",
+    "hang",
     "zombie",
     "slow",
     "drain",
@@ -30,12 +31,12 @@ KINDS: tuple[str, ...] = get_args(Kind)
 REAL = ("kill", "stop", "slow", "drain", "sigterm", "nan", "error", "cut", "driver", "interrupt")
 """Kinds that can be made to happen to real processes; the others are the simulator's."""
 UNTARGETED = ("unpublished", "interrupt", "driver")
-NUMBERED = ("stop", "zombie", "slow", "drain")
+NUMBERED = ("stop", "hang", "zombie", "slow", "drain")
 """Kinds that take a number: for how many seconds, or how much slower."""
 
 Among = Literal["members", "joiners", "nodes"]
 _AMONG: dict[str, Among] = {"": "members", "j": "joiners", "node": "nodes"}
-_DEFAULTS = {"stop": math.inf, "zombie": 20.0, "slow": 2.0, "drain": 30.0}
+_DEFAULTS = {"stop": math.inf, "hang": math.inf, "zombie": 20.0, "slow": 2.0, "drain": 30.0}
 _WORDS = re.compile(
     r"(?P<kind>[a-z]+)(:(?P<among>j|node|)(?P<target>\d+)(x(?P<amount>\d+\.?\d*|\.\d+))?)?"
     r"@((?P<unit>round|event)=(?P<count>\d+)|(?P<seconds>\d+\.?\d*|\.\d+)s)"
@@ -64,8 +65,9 @@ class Fault:
     """One thing that goes wrong.
 
     `kill`: the process dies, and that is noticed. `vanish`: its node does, and nobody says so. `stop`: it stands
-    still for `amount` seconds. `zombie`: it is taken for dead and goes on for `amount` seconds. `slow`: it
-    computes `amount` times slower. `drain`: its node will go in `amount` seconds; `sigterm`: it is told itself.
+    still for `amount` seconds. `hang`: its loop does, while the process lives on. `zombie`: it is taken for dead and
+    goes on for `amount` seconds. `slow`: it computes `amount` times slower. `drain`: its node will go in `amount`
+    seconds; `sigterm`: it is told itself.
     `nan`: its model is not finite any more. `error`: user code raises. `cut`: its connections break. `unwritten`:
     its next part of a checkpoint can't be written; `unpublished`: the next manifest can't. `interrupt`: somebody
     stops the run. `driver`: the driver dies with all workers and starts again.

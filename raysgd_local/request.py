@@ -40,7 +40,7 @@ class Request:
     task: str
     config_yaml: str
     formation_s: float = 30.0
-    collective_s: float = 600.0
+    collective_s: float = 1200.0
     chaos: tuple[Fault, ...] = ()
 
 
@@ -48,6 +48,16 @@ def program(algorithm: Algorithm, stop: Stop) -> Program:
     """What members run by themselves."""
     target = (stop.target.metric, stop.target.value) if stop.target is not None else None
     return Program(algorithm.schedule, max_steps=stop.steps, max_s=stop.seconds, target=target)
+
+
+def beat_s(workers: int) -> float:
+    """How often each of `workers` shows that it lives: often enough, and together not more than 400 times a second."""
+    return max(Timeouts.beat_s, workers / 400)
+
+
+def collective_s(timeouts: Timeouts) -> float:
+    """The transports' own patience: the controller's is over before, unless it is gone itself."""
+    return 2 * timeouts.straggler.ceiling_s
 
 
 def from_config(config: Config, chaos: str = "") -> Request:
@@ -69,8 +79,10 @@ def from_config(config: Config, chaos: str = "") -> Request:
             defaults,
             start_s=workers.start_timeout_s,
             pause_s=workers.pause_limit_s,
-            heartbeat_s=limits.heartbeat_s or defaults.heartbeat_s,
-            arrival_s=limits.arrival_s or defaults.arrival_s,
+            heartbeat=defaults.heartbeat.fixed(limits.heartbeat_s),
+            straggler=defaults.straggler.fixed(limits.straggler_s),
+            arrival=defaults.arrival.fixed(limits.arrival_s),
+            beat_s=beat_s(workers.max),
         ),
         checkpoints=CheckpointPolicy(
             every_epochs=saved.every_epochs,
@@ -97,7 +109,7 @@ def from_config(config: Config, chaos: str = "") -> Request:
         task=task,
         config_yaml=config.to_yaml(),
         formation_s=limits.formation_s or 30.0,
-        collective_s=limits.straggler_s or 600.0,
+        collective_s=collective_s(settings.timeouts),
         chaos=parse_real(chaos, workers.max),
     )
 

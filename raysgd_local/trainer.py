@@ -21,7 +21,7 @@ from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.claim import check_new, claim, give_back
 from raysgd_local.config import Config, Stop, Workers, method_name
 from raysgd_local.config.alternatives import BUILDER
-from raysgd_local.control.settings import Settings
+from raysgd_local.control.settings import Settings, Timeouts
 from raysgd_local.errors import CheckpointError, InputError, RunLostError, UserCodeError
 from raysgd_local.faults import parse_real
 from raysgd_local.files.result import Names
@@ -31,6 +31,7 @@ from raysgd_local.progress import Display, Snapshot
 from raysgd_local.report import write_report
 from raysgd_local.request import (
     Request,
+    beat_s,
     checkpoint_policy,
     from_config,
     max_failures,
@@ -97,6 +98,7 @@ class LocalSGDTrainer:
                 seed=seed,
                 placement=algorithm.placement,
                 max_failures=max_failures(run.failure_config),
+                timeouts=Timeouts(beat_s=beat_s(most)),
                 checkpoints=checkpoint_policy(run.checkpoint_config),
             ),
             cpus=float(resources.pop("CPU", 1)),
@@ -228,6 +230,7 @@ def _plan(request: Request, storage: Storage, manifest: dict[str, Any] | None, o
         prefix=name,
         formation_timeout_s=request.formation_s,
         collective_timeout_s=request.collective_s,
+        beat_s=settings.timeouts.beat_s,
         chaos=bool(request.chaos),
     )
     custom = {key: amount for key, amount in request.resources.items() if key != "GPU"}

@@ -86,7 +86,10 @@ class Checkpoints(Section):
 
 
 class Timeouts(Section):
-    """Limits of waiting; null is the default that `docs/architecture.md` gives, with its reason."""
+    """Limits of waiting; null is the default that `docs/architecture.md` gives, with its reason.
+
+    Where that follows the measured round time, a number of seconds takes its place.
+    """
 
     heartbeat_s: Seconds | None = None
     arrival_s: Seconds | None = None

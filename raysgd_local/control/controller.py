@@ -7,7 +7,7 @@ same commands, so a journal of them can be replayed.
 
 from __future__ import annotations
 
-from raysgd_local.control import ending, gathering, membership, stopping
+from raysgd_local.control import attention, ending, gathering, membership, stopping
 from raysgd_local.control.controller_events import (
     Arrived,
     CheckpointFailed,
@@ -16,6 +16,7 @@ from raysgd_local.control.controller_events import (
     Died,
     DrainNotice,
     Event,
+    Heartbeat,
     Progress,
     RunStarted,
     ShardWritten,
@@ -47,6 +48,8 @@ def _handle(turn: Turn, event: Event) -> None:
             gathering.arrive(turn, report)
         case Progress():
             membership.progress(turn, event)
+        case Heartbeat():
+            attention.judge(turn, event)
         case Died(worker, reason):
             membership.lose(turn, worker, reason)
         case DrainNotice(worker, reason):
@@ -76,8 +79,6 @@ def _timer(turn: Turn, number: int) -> None:
 _TIMERS = {
     "start": membership.start_expired,
     "gather": gathering.gathered,
-    "heartbeat": membership.check_heartbeats,
-    "arrival": gathering.arrival_expired,
     "pause": ending.pause_expired,
     "errors": stopping.errors_gathered,
     "finish": ending.finish_expired,

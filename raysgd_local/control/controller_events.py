@@ -37,12 +37,40 @@ class Arrived:
 
 @dataclass(frozen=True)
 class Progress:
-    """A sign of life: where this worker is."""
+    """The first round of a view is committed on this worker: the view has formed."""
 
     worker: str
     view: int
     round: int
     steps: int
+
+
+@dataclass(frozen=True)
+class Sign:
+    """What is known of a worker's life at some moment.
+
+    `age_s` is how long ago its newest beat came, `gap_s` the longest time between two of them lately; see `Beat` for
+    the rest.
+    """
+
+    worker: str
+    age_s: float
+    gap_s: float = 0.0
+    view: int = 0
+    round_s: float = 0.0
+    waits_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """The signs of life of all workers at this moment.
+
+    `awake_s`: for so long the driver itself has run without a break; `hears_s`: so long it also heard somebody.
+    """
+
+    signs: tuple[Sign, ...]
+    awake_s: float
+    hears_s: float
 
 
 @dataclass(frozen=True)
@@ -115,6 +143,7 @@ Event = (
     | WorkerUp
     | Arrived
     | Progress
+    | Heartbeat
     | Died
     | DrainNotice
     | UserError

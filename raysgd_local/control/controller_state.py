@@ -45,15 +45,15 @@ class Worker:
     standing: Standing = Standing.REQUESTED
     node: str = ""
     pid: int = 0
-    seen_s: float = 0.0
-    steps: int = 0
+    up_s: float = 0.0
 
 
 @dataclass(frozen=True)
 class Controller:
     """The whole state of the run's brain; nothing in it is a handle, a tensor or a path.
 
-    `arrivals` are the reports of the boundary that is being gathered, `books` the resolved state. `burned` is the
+    `arrivals` are the reports of the boundary that is being gathered, since `arriving_since` (the first of them, or
+    the view's break), `books` the resolved state. `burned` is the
     newest view that broke. `stop` says why the run is asked to end, `outcome` how it will. `broken_s` is when the
     view broke, `paused_since` when the pause began.
     """
@@ -66,6 +66,7 @@ class Controller:
     segment: int = 0
     burned: int = 0
     arrivals: dict[str, Report] = field(default_factory=dict)
+    arriving_since: float | None = None
     books: Books | None = None
     saves: Saves = field(default_factory=Saves)
     resume: Snapshot | None = None

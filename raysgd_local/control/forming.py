@@ -221,6 +221,7 @@ def _give(turn: Turn, order: Order, leaving: tuple[str, ...], changed: bool) -> 
         view=order.view,
         segment=order.segment,
         arrivals={},
+        arriving_since=None,
         yielded=False,
         paused_s=0.0,
         formed=turn.state.formed and not changed,
@@ -288,6 +289,7 @@ def begin_again(turn: Turn) -> None:
         resume=newest if committed else state.resume,
         incarnation=state.incarnation + bool(committed),
         arrivals={},
+        arriving_since=None,
         saves=state.saves.abandoned(),
         workers={name: w for name, w in state.workers.items() if name not in gone},
     )

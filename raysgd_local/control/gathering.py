@@ -17,7 +17,6 @@ def arrive(turn: Turn, report: Report) -> None:
     state = turn.state
     if report.worker not in state.workers:
         return
-    turn.worker(report.worker, seen_s=turn.now)
     if report.place is Place.START and report.view == 0:
         if state.workers[report.worker].standing is Standing.UP:
             turn.worker(report.worker, standing=Standing.READY)
@@ -28,23 +27,12 @@ def arrive(turn: Turn, report: Report) -> None:
 
 def _gather(turn: Turn, report: Report) -> None:
     if not turn.state.arrivals and turn.state.phase is Phase.RUNNING:
-        turn.set_timer("arrival", turn.state.settings.timeouts.arrival_s)
+        turn.set(arriving_since=turn.now)
     turn.set(arrivals={**turn.state.arrivals, report.worker: report})
     if report.leaving and turn.state.workers[report.worker].standing is Standing.MEMBER:
         membership.leaving(turn, report.worker, "SIGTERM")
     if report.broken:
         membership.break_view(turn, f"{report.worker}: {report.broken}")
-
-
-def arrival_expired(turn: Turn) -> None:
-    """Members that did not arrive with the others are given up."""
-    state = turn.state
-    if state.phase not in (Phase.RUNNING, Phase.RESOLVING):
-        return
-    for worker in state.members:
-        if worker not in state.arrivals:
-            limit_s = state.settings.timeouts.arrival_s
-            membership.lose(turn, worker, f"did not arrive within {limit_s:g} s of the others")
 
 
 def consider(turn: Turn) -> None:
@@ -56,7 +44,6 @@ def consider(turn: Turn) -> None:
         case Phase.STARTING | Phase.RESTORING:
             _consider_start(turn)
         case Phase.RUNNING | Phase.RESOLVING if _all_here(turn):
-            turn.clear_timer("arrival")
             _settle(turn)
         case Phase.PAUSED:
             _consider_resuming(turn)

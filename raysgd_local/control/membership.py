@@ -21,7 +21,6 @@ def start(turn: Turn) -> None:
     """Ask for as many workers as the run may have; begin with those that come."""
     refill(turn)
     turn.set_timer("start", turn.state.settings.timeouts.start_s)
-    turn.set_timer("heartbeat", turn.state.settings.timeouts.heartbeat_s / 3)
 
 
 def refill(turn: Turn) -> None:
@@ -40,16 +39,14 @@ def request(turn: Turn) -> None:
 def up(turn: Turn, event: WorkerUp) -> None:
     known = turn.state.workers.get(event.worker)
     if known is not None and known.standing is Standing.REQUESTED:
-        turn.worker(event.worker, standing=Standing.UP, node=event.node, pid=event.pid, seen_s=turn.now)
+        turn.worker(event.worker, standing=Standing.UP, node=event.node, pid=event.pid, up_s=turn.now)
 
 
 def progress(turn: Turn, event: Progress) -> None:
-    """A sign of life; the first round of a view shows that it has formed."""
-    if event.worker not in turn.state.workers:
-        return
-    turn.worker(event.worker, seen_s=turn.now, steps=event.steps)
+    """The first round of a view shows that it has formed."""
     view = turn.state.view
-    if not turn.state.formed and view is not None and view.number == event.view:
+    known = event.worker in turn.state.workers
+    if known and not turn.state.formed and view is not None and view.number == event.view:
         stall_s = 0.0 if turn.state.broken_s is None else turn.now - turn.state.broken_s
         turn.record("view_formed", view=view.number, workers=len(view.members), stall_s=round(stall_s, 4))
         turn.set(formed=True, broken_s=None, crashes=0)
@@ -122,8 +119,7 @@ def break_view(turn: Turn, why: str) -> None:
     if to:
         turn.do(CutView(state.view.number, to, why))
     if state.phase is Phase.RUNNING:
-        turn.set(phase=Phase.RESOLVING)
-        turn.set_timer("arrival", state.settings.timeouts.arrival_s)
+        turn.set(phase=Phase.RESOLVING, arriving_since=turn.now)
 
 
 def drain(turn: Turn, worker: str, reason: str) -> None:
@@ -154,13 +150,3 @@ def ask_yield(turn: Turn) -> None:
         return
     turn.set(yielded=True)
     turn.do(Yield(state.view.number, state.segment, state.members))
-
-
-def check_heartbeats(turn: Turn) -> None:
-    """Whoever was silent for too long is given up; a process that still exists is killed, not waited for."""
-    limit_s = turn.state.settings.timeouts.heartbeat_s
-    running = turn.state.standing(Standing.UP, Standing.READY, Standing.MEMBER, Standing.LEAVING)
-    for worker in running:
-        if turn.now - turn.state.workers[worker].seen_s > limit_s:
-            lose(turn, worker, f"no sign of life for {limit_s:g} s")
-    turn.set_timer("heartbeat", limit_s / 3)

@@ -9,20 +9,47 @@ from raysgd_local.control.program import Program
 
 
 @dataclass(frozen=True)
-class Timeouts:
-    """Every time-out of the protocol, in seconds; `docs/architecture.md` says why each is what it is.
+class Limit:
+    """A limit of waiting that follows the measured round time: so many rounds, between a floor and a ceiling.
 
-    `start_s`: how long to wait for the fewest workers that a run may begin with. `gather_s`: how long, once these
-    are there, to wait for more. `arrival_s`: from the first member's arrival at a boundary until the last's.
-    `heartbeat_s`: a worker silent for longer is given up. `pause_s`: how long to wait below the fewest workers.
-    `errors_s`: after an exception in user code, how long to wait for the same one from others. `finish_s`: how long
-    the last checkpoint may take.
+    >>> limit = Limit(rounds=2, floor_s=1.5, ceiling_s=60)
+    >>> limit.seconds(0.1), limit.seconds(4.0), limit.seconds(None)
+    (1.5, 8.0, 60)
+    """
+
+    rounds: float
+    floor_s: float
+    ceiling_s: float
+
+    def seconds(self, round_s: float | None, at_least_s: float = 0.0) -> float:
+        """The limit where a round takes `round_s`; the ceiling as long as that is not known."""
+        if round_s is None:
+            return self.ceiling_s
+        return min(self.ceiling_s, max(self.floor_s, self.rounds * round_s, at_least_s))
+
+    def fixed(self, seconds: float | None) -> Limit:
+        """The limit that a user set; the ceiling stays for what has no measure yet."""
+        return self if seconds is None else Limit(0.0, seconds, max(seconds, self.ceiling_s))
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Every time-out of the protocol; `docs/architecture.md` says why each is what it is.
+
+    `start_s`: how long to wait for the fewest workers that a run may begin with, and for each worker from its
+    process's start until it is ready. `gather_s`: how long, once the fewest are there, to wait for more.
+    `heartbeat`: a worker silent for longer is given up. `straggler`: so is one for which others wait longer in a
+    collective. `arrival`: from the first member's arrival at a boundary until the last's. `pause_s`: how long to
+    wait below the fewest workers. `errors_s`: after an exception in user code, how long to wait for the same one
+    from others. `finish_s`: how long the last checkpoint may take. `beat_s`: how often a worker shows that it lives.
     """
 
     start_s: float = 300.0
     gather_s: float = 20.0
-    arrival_s: float = 120.0
-    heartbeat_s: float = 60.0
+    heartbeat: Limit = Limit(2.0, 1.5, 60.0)
+    straggler: Limit = Limit(20.0, 120.0, 600.0)
+    arrival: Limit = Limit(10.0, 60.0, 120.0)
+    beat_s: float = 0.25
     pause_s: float = 3600.0
     errors_s: float = 1.0
     finish_s: float = 120.0

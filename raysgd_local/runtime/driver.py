@@ -19,6 +19,7 @@ from raysgd_local.control import controller_events as c
 from raysgd_local.control.chaos import Watch
 from raysgd_local.control.controller_state import begin
 from raysgd_local.control.protocol import Order
+from raysgd_local.control.pulse import Beat, Pulse
 from raysgd_local.control.saves import Snapshot, snapshot_of
 from raysgd_local.control.settings import Settings
 from raysgd_local.errors import InputError
@@ -112,6 +113,8 @@ class Driver:
         self._files = RunFiles(plan.storage, time.time)
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="manifest")
         self._controller = begin(plan.settings, self._resumed())
+        self._pulse = Pulse(plan.settings.timeouts.beat_s, time.monotonic())
+        self._looked_s = time.monotonic()
         self._copied_out_s = time.monotonic()
 
     def _resumed(self) -> Snapshot | None:
@@ -124,8 +127,8 @@ class Driver:
     def post(self, event: c.Event) -> None:
         self._events.put(event)
 
-    def beat(self, event: c.Progress, status: Status | None) -> None:
-        self._events.put(event)
+    def beat(self, beat: Beat, status: Status | None) -> None:
+        self._pulse.beat(beat, time.monotonic())
         if status is not None and (self._status is None or status.round >= self._status.round):
             self._status = status
 
@@ -174,12 +177,15 @@ class Driver:
             event = self._next_event()
             if event is not None:
                 self._advance(event)
+            self._look()
             self._copy_out()
 
     def _next_event(self) -> c.Event | None:
         """The next event, or the next timer that ran out."""
         now = time.monotonic()
-        wait_s = min(_COPY_OUT_EVERY_S, max(0.0, self._timers[0][0] - now)) if self._timers else _COPY_OUT_EVERY_S
+        wait_s = self._plan.settings.timeouts.beat_s
+        if self._timers:
+            wait_s = min(wait_s, max(0.0, self._timers[0][0] - now))
         try:
             return self._events.get(timeout=wait_s) if wait_s > 0 else self._events.get_nowait()
         except queue.Empty:
@@ -187,10 +193,19 @@ class Driver:
                 return c.Timer(heapq.heappop(self._timers)[1])
             return None
 
-    def _advance(self, event: c.Event) -> None:
+    def _look(self) -> None:
+        """Tell the controller who lives."""
         now = time.monotonic()
-        self._files.journal({"now": now, "kind": type(event).__name__, "event": to_plain(event)})
+        if now - self._looked_s >= self._plan.settings.timeouts.beat_s:
+            self._looked_s = now
+            self._advance(self._pulse.heartbeat(now))
+
+    def _advance(self, event: c.Event) -> None:
+        """Signs of life are written down only where something came of them: they leave no trace in the state."""
+        now = time.monotonic()
         self._controller, commands = controller.advance(self._controller, event, now)
+        if commands or not isinstance(event, c.Heartbeat):
+            self._files.journal({"now": now, "kind": type(event).__name__, "event": to_plain(event)})
         for command in commands:
             self._run_command(command, now)
         if self._injector is not None:
@@ -199,8 +214,10 @@ class Driver:
     def _run_command(self, command: c.Command, now: float) -> None:
         match command:
             case c.RequestWorker(worker):
+                self._pulse.expect(worker)
                 self._group.request(worker)
             case c.KillWorker(worker):
+                self._pulse.forget(worker)
                 self._group.kill(worker)
             case c.Form(order, to):
                 self._group.order(to, order)

@@ -47,5 +47,5 @@ class WorkerSpec:
     prefix: str
     formation_timeout_s: float
     collective_timeout_s: float
-    heartbeat_s: float = 1.0
+    beat_s: float = 0.25
     chaos: bool = False

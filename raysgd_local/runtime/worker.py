@@ -124,11 +124,8 @@ class Worker:
             )
 
     def _beat(self, stopped: threading.Event) -> None:
-        while not stopped.wait(self._spec.heartbeat_s):
-            member, status = self._shell.member, self._shell.status()
-            view = member.order.view.number if member.order else 0
-            state_round = member.replicated.round if member.replicated else 0
-            self._driver.beat.remote(Progress(self._name, view, state_round, self._shell.steps), status)
+        while not stopped.wait(self._spec.beat_s):
+            self._driver.beat.remote(self._shell.beat(), self._shell.status())
 
     # Words of the controller, beside `run`.
 

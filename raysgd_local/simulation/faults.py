@@ -10,6 +10,7 @@ _ODDS: dict[str, float] = {
     "kill": 6,
     "vanish": 1,
     "stop": 2,
+    "hang": 1,
     "zombie": 2,
     "slow": 1,
     "drain": 2,

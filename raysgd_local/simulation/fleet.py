@@ -16,6 +16,7 @@ from raysgd_local.control import controller
 from raysgd_local.control import controller_events as c
 from raysgd_local.control.controller_state import begin
 from raysgd_local.control.member_events import Cut, YieldAsked
+from raysgd_local.control.pulse import Beat, Pulse
 from raysgd_local.control.saves import Snapshot, snapshot_of
 from raysgd_local.faults import Fault
 from raysgd_local.simulation.injection import fire
@@ -51,6 +52,7 @@ class Fleet:
         self._steps = np.random.default_rng(scenario.seed)
         self.workers: dict[str, Process] = {}
         self.controller = begin(scenario.settings, resume)
+        self._pulse = Pulse(scenario.settings.timeouts.beat_s, 0.0)
         self.fired: list[Fault] = []
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
         self._made = self.happened = 0
@@ -69,6 +71,7 @@ class Fleet:
     def run(self) -> c.Finish:
         """The whole run. Raises `Violated` if it does not end, or the observer finds something wrong."""
         self.advance(c.RunStarted())
+        self._look()
         while self.finish is None:
             self._happen()
         for worker in self.workers.values():
@@ -115,6 +118,14 @@ class Fleet:
         self.at(heard - self.now, lambda: self.hear(event, generation))
         if self.random.random() < self.scenario.noise.twice:
             self.at(heard - self.now + self.delay_s() * 20, lambda: self.hear(event, generation))
+
+    def beat(self, beat: Beat) -> None:
+        pulse = self._pulse
+        self.at(self.delay_s(), lambda: pulse.beat(beat, self.now))
+
+    def _look(self) -> None:
+        self.advance(self._pulse.heartbeat(self.now))
+        self.at(self.scenario.settings.timeouts.beat_s, self._look)
 
     def hear(self, event: c.Event, generation: int) -> None:
         if generation == self.generation:
@@ -178,9 +189,11 @@ class Fleet:
     def _run(self, command: c.Command) -> None:
         match command:
             case c.RequestWorker(worker):
+                self._pulse.expect(worker)
                 generation = self.generation
                 self.at(self._startup_s(worker), lambda: self._start(worker, generation))
             case c.KillWorker(worker):
+                self._pulse.forget(worker)
                 self._kill_later(worker)
             case c.Form(order, to):
                 self.observer.ordered(self.controller, order, self.workers)
@@ -283,5 +296,6 @@ class Fleet:
         newest = self._manifests[good[-1]] if good else None
         resume = None if newest is None else snapshot_of(json.loads(newest), self._schedule)
         self.controller = self.journal_began = begin(self.scenario.settings, resume)
+        self._pulse = Pulse(self.scenario.settings.timeouts.beat_s, self.now)
         self.observer.restarted()
         self.advance(c.RunStarted())

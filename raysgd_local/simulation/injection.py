@@ -59,6 +59,12 @@ def _thaw(worker: Process) -> None:
         action()
 
 
+def _hang(fleet: Fleet, worker: Process, fault: Fault) -> None:
+    worker.hung = True
+    if math.isfinite(fault.amount):
+        fleet.after(fault.amount, worker, worker.wake)
+
+
 def _zombie(fleet: Fleet, worker: Process, fault: Fault) -> None:
     fleet.zombies[worker.name] = fault.amount
     fleet.notice(worker.name, "taken for dead")
@@ -83,6 +89,7 @@ _ON_WORKER: dict[str, Callable[[Fleet, Process, Fault], None]] = {
     "kill": lambda fleet, worker, _: fleet.die(worker),
     "vanish": lambda fleet, worker, _: fleet.die(worker, noticed=False),
     "stop": _stop,
+    "hang": _hang,
     "zombie": _zombie,
     "slow": lambda _fleet, worker, fault: setattr(worker, "slow", max(1.0, fault.amount)),
     "drain": _drain,

@@ -15,7 +15,7 @@ import torch
 from greenlet import GreenletExit, getcurrent, greenlet
 
 from raysgd_local.control import member_events as m
-from raysgd_local.control.controller_events import Progress, UserError, WorkerUp
+from raysgd_local.control.controller_events import UserError, WorkerUp
 from raysgd_local.control.protocol import Order
 from raysgd_local.simulation.connection import Connection
 from raysgd_local.simulation.network import Call
@@ -37,7 +37,7 @@ class Lesson:
     config: dict[str, Any] | None
     seed: int
     place: Callable[[str], Place]
-    beat_s: float = 1.0
+    beat_s: float = 0.25
     collective_timeout_s: float = 600.0
 
 
@@ -48,7 +48,7 @@ class Learner:
         self.name, self.node = name, node
         self._world, self._lesson = world, lesson
         self.alive, self.frozen, self.slow = True, False, 1.0
-        self.spoiled = self.unwritten = False
+        self.spoiled = self.unwritten = self.hung = self._stands = False
         self.deferred: list[Callable[[], None]] = []
         self.connection = Connection(name, world.network, self._later, lesson.collective_timeout_s, self._settled)
         network = VirtualNetwork(self.connection, self._call_ended, lambda: self.shell.order.view.members)
@@ -83,6 +83,11 @@ class Learner:
     def raise_error(self, message: str) -> None:
         self._error = message
 
+    def wake(self) -> None:
+        self.hung, stood, self._stands = False, self._stands, False
+        if stood:
+            self._go_on()
+
     def die(self) -> None:
         self.connection.leave()
         if self._thread:
@@ -108,10 +113,7 @@ class Learner:
         self._world.ended(self, "its loop ended")
 
     def _beat(self) -> None:
-        member = self.shell.member
-        view = member.order.view.number if member.order else 0
-        round = member.replicated.round if member.replicated else 0
-        self._world.tell(self.name, Progress(self.name, view, round, self.shell.steps))
+        self._world.beat(self.shell.beat())
         self._world.after(self._lesson.beat_s, self, self._beat)
 
     # Waiting.
@@ -155,6 +157,9 @@ class Learner:
         """A step's time passes; what goes wrong in user code goes wrong here."""
         self._world.after(self._world.step_s(self), self, self._go_on)
         self._wait()
+        if self.hung:
+            self._stands = True
+            self._wait()
         if self._error:
             raise RuntimeError(self._error)
         if self.spoiled:

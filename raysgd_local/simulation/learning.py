@@ -69,6 +69,7 @@ def simulate(run: Simulation, progress: Progress = lambda _: None) -> Simulated:
         run.loop_config,
         run.settings.seed,
         run.place,
+        beat_s=run.settings.timeouts.beat_s,
         collective_timeout_s=run.collective_timeout_s,
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 from raysgd_local.algorithms.placement import ChunkPlacement, DisjointChunks, RedundantChunks
 from raysgd_local.algorithms.schedules import AdaComm, AtEpoch, EveryStep, FixedPeriod, Schedule, Switch
 from raysgd_local.control.program import Program
-from raysgd_local.control.settings import CheckpointPolicy, Settings, Timeouts
+from raysgd_local.control.settings import CheckpointPolicy, Limit, Settings, Timeouts
 from raysgd_local.faults import Fault
 from raysgd_local.simulation.cluster_model import ClusterModel
 from raysgd_local.simulation.faults import random_faults
@@ -17,7 +17,15 @@ from raysgd_local.simulation.loop import LoopPlan
 from raysgd_local.simulation.step_times import Constant, Exponential, Pareto
 
 QUICK = Timeouts(
-    start_s=60.0, gather_s=2.0, arrival_s=10.0, heartbeat_s=6.0, pause_s=40.0, errors_s=0.5, finish_s=10.0
+    start_s=60.0,
+    gather_s=2.0,
+    heartbeat=Limit(2.0, 3.0, 10.0),
+    straggler=Limit(20.0, 10.0, 150.0),
+    arrival=Limit(10.0, 10.0, 20.0),
+    beat_s=0.5,
+    pause_s=40.0,
+    errors_s=0.5,
+    finish_s=10.0,
 )
 
 
@@ -54,8 +62,7 @@ class Scenario:
     workers_a_node: int = 1
     cluster: ClusterModel = field(default_factory=ClusterModel)
     state_bytes: int = 1000
-    beat_s: float = 1.0
-    collective_timeout_s: float = 15.0
+    collective_timeout_s: float = 300.0
     noise: Noise = field(default_factory=Noise)
     limits: Limits = field(default_factory=Limits)
     journal: bool = False

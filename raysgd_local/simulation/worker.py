@@ -20,6 +20,7 @@ from raysgd_local.control.controller_events import (
 )
 from raysgd_local.control.exchange import Contribution, Control, Flags
 from raysgd_local.control.protocol import Order
+from raysgd_local.control.pulse import Beat
 from raysgd_local.simulation.connection import Connection
 from raysgd_local.simulation.loop import Asks, Batch, training_loop
 from raysgd_local.simulation.model import Part, Reduced, Shard, fresh, reduce_parts
@@ -35,12 +36,12 @@ class Worker:
     def __init__(self, name: str, node: str, world: World, watch: Watch, scenario: Scenario) -> None:
         self.name, self.node = name, node
         self._world, self._watch = world, watch
-        self._beat_s, self._state_bytes = scenario.beat_s, scenario.state_bytes
+        self._beat_s, self._state_bytes = scenario.settings.timeouts.beat_s, scenario.state_bytes
         self.alive, self.frozen, self.slow = True, False, 1.0
         self.deferred: list[Any] = []
         self.member = machine.Member(name)
         self.replica = fresh(name)
-        self.spoiled = self.unwritten = False
+        self.spoiled = self.unwritten = self.hung = self._stands = False
         self.steps = 0
         self.heard = (0, 0)  # the newest view and segment that it was asked to yield in
         self._loop: Asks = training_loop(scenario.loop, self)
@@ -65,10 +66,9 @@ class Worker:
         self._world.after(self._world.io_s(), self, self._go_on)
 
     def _beat(self) -> None:
-        member = self.member
-        view = member.order.view.number if member.order else 0
-        round = member.replicated.round if member.replicated else 0
-        self._world.tell(self.name, Progress(self.name, view, round, self.steps))
+        order, waits = self.member.order, self.connection.call is not None
+        waits_s = self._world.now - self._call_began if waits else 0.0
+        self._world.beat(Beat(self.name, order.view.number if order else 0, self.member.round_s, waits_s))
         self._world.after(self._beat_s, self, self._beat)
 
     def post(self, event: m.Event) -> None:
@@ -81,6 +81,12 @@ class Worker:
         self._orders.append(order)
         if self._awaits_order:
             self._take_order()
+
+    def wake(self) -> None:
+        """The loop goes on, if it stood."""
+        self.hung, stood, self._stands = False, self._stands, False
+        if stood:
+            self._go_on()
 
     def raise_error(self, message: str) -> None:
         self._world.tell(self.name, UserError(self.name, message))
@@ -96,7 +102,10 @@ class Worker:
     # The loop.
 
     def _go_on(self) -> None:
-        """The loop runs until it asks for something."""
+        """The loop runs until it asks for something; one that hangs never does."""
+        if self.hung:
+            self._stands = True
+            return
         ask = next(self._loop, None)
         if ask is None:
             self.end("its loop ended")

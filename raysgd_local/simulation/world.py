@@ -9,6 +9,7 @@ from raysgd_local.control.controller_events import Event, RecordEvent, RecordRou
 from raysgd_local.control.controller_state import Controller
 from raysgd_local.control.member_events import Event as MemberEvent
 from raysgd_local.control.protocol import Order
+from raysgd_local.control.pulse import Beat
 from raysgd_local.control.saves import Snapshot
 from raysgd_local.faults import Fault
 from raysgd_local.simulation.connection import Connection
@@ -25,6 +26,7 @@ class Process(Protocol):
     slow: float
     spoiled: bool
     unwritten: bool
+    hung: bool
     deferred: list[Callable[[], None]]
     connection: Connection
 
@@ -38,6 +40,10 @@ class Process(Protocol):
 
     def raise_error(self, message: str) -> None:
         """User code raises."""
+        ...
+
+    def wake(self) -> None:
+        """Its loop hangs no more."""
         ...
 
     def die(self) -> None:
@@ -57,6 +63,10 @@ class World(Protocol):
 
     def tell(self, worker: str, event: Event) -> None:
         """A word to the controller, after the sender's words before it."""
+        ...
+
+    def beat(self, beat: Beat) -> None:
+        """A sign of life to the controller's shell; it may come late or never."""
         ...
 
     def step_s(self, worker: Process) -> float:

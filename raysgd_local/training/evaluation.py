@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,13 +29,16 @@ class Evaluation:
     batch_size: int
     device: torch.device
 
-    def run(self, transport: Transport) -> dict[str, float]:
-        """The means over all samples of the data set, equal on all members."""
+    def run(
+        self, transport: Transport, waiting: Callable[[], AbstractContextManager[None]] = nullcontext
+    ) -> dict[str, float]:
+        """The means over all samples of the data set, equal on all members; for the others it waits in `waiting`."""
         sums = self._slice_sums(transport.rank, transport.world_size)
         names = sorted(sums)
         flat = torch.tensor([part for name in names for part in sums[name]], dtype=torch.float64)
         flat = flat.to(transport.device)
-        transport.all_reduce(flat)
+        with waiting():
+            transport.all_reduce(flat)
         pairs = flat.cpu().view(-1, 2).tolist()  # (metrics, [sum, samples])
         return {name: total / samples for name, (total, samples) in zip(names, pairs, strict=True)}
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from raysgd_local.clock import Clock
@@ -20,6 +23,7 @@ class Stopwatch:
         self._working_since: float | None = None
         self._worked_s = 0.0
         self._started = False
+        self._waiting_since: float | None = None
 
     def now(self) -> float:
         return self._clock.now()
@@ -49,6 +53,21 @@ class Stopwatch:
         if self._working_since is not None:
             self._worked_s += self.now() - self._working_since
             self._working_since = None
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Meanwhile it depends on others when this worker goes on."""
+        self._waiting_since = self.now()
+        try:
+            yield
+        finally:
+            self._waiting_since = None
+
+    @property
+    def waits_s(self) -> float:
+        """For how long it has been waiting for others, 0 while it does not; from any thread."""
+        since = self._waiting_since
+        return 0.0 if since is None else self.now() - since
 
     def exclude(self, since: float) -> None:
         """What passed since `since` was not training time."""

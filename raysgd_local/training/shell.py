@@ -22,6 +22,7 @@ from raysgd_local.control import member as machine
 from raysgd_local.control import member_events as m
 from raysgd_local.control.exchange import Contribution, Control
 from raysgd_local.control.protocol import Order, Report
+from raysgd_local.control.pulse import Beat
 from raysgd_local.control.replicated import Replicated
 from raysgd_local.errors import TransportError
 from raysgd_local.files.storage import Storage
@@ -158,6 +159,11 @@ class Shell:
 
     def _take_part(self, command: m.Command) -> m.Event:
         self.watch.work_ends()
+        with self.watch.waiting():
+            self._join_in(command)
+        return m.Done(self.order.view.number)
+
+    def _join_in(self, command: m.Command) -> None:
         match command:
             case m.Connect(view, rank, world_size):
                 self._connect(view, rank, world_size)
@@ -174,7 +180,6 @@ class Shell:
                 self._restore(name)
             case _:
                 raise TypeError(f"not a member's command: {command!r}")
-        return m.Done(self.order.view.number)
 
     def _connect(self, view: int, rank: int, world_size: int) -> None:
         self._leave()
@@ -200,7 +205,8 @@ class Shell:
             self.stepper.unscale()
         self._reducing.fill(mode, self._measured(command.said), transport.rank)
         began_s, sent = self.watch.now(), transport.wire_bytes()
-        control = self._reducing.reduce(transport)
+        with self.watch.waiting():
+            control = self._reducing.reduce(transport)
         self._sent_bytes = transport.wire_bytes() - sent
         return m.Exchanged(command.view, control, self.watch.now() - began_s, self._reducing.finite())
 
@@ -240,7 +246,7 @@ class Shell:
         began_s = self.watch.now()
         if self.evaluation is None:
             raise RuntimeError("no evaluation was asked for")
-        metrics = self.evaluation.run(self._connected)
+        metrics = self.evaluation.run(self._connected, self.watch.waiting)
         self.watch.exclude(began_s)
         return m.Evaluated(command.view, metrics)
 
@@ -271,6 +277,12 @@ class Shell:
     def log(self, values: dict[str, float | int | str]) -> None:
         """The user's own values, with where they come from."""
         self._link.log({"worker": self.place.worker, "round": self.state.round, **values})
+
+    def beat(self) -> Beat:
+        """A sign of life; from any thread."""
+        member = self.member
+        view = member.order.view.number if member.order else 0
+        return Beat(self.place.worker, view, member.round_s, self.watch.waits_s)
 
     def status(self) -> Status | None:
         """Where training is, for live progress; from any thread."""

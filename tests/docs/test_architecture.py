@@ -8,21 +8,27 @@ from pathlib import Path
 
 from raysgd_local import config
 from raysgd_local.control.program import Program
-from raysgd_local.control.settings import Timeouts
+from raysgd_local.control.settings import Limit, Timeouts
 from raysgd_local.request import Request, from_config
 
 PAGE = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 
 def test_the_table_of_timeouts_has_every_one_with_its_default():
-    rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) s \|", PAGE, flags=re.M)
+    rows = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", PAGE.partition("## Time-outs")[2], flags=re.M)
     request = from_config(config.load())
     assert isinstance(request, Request)
     expected = {
         field.name: getattr(request.settings.timeouts, field.name) for field in dataclasses.fields(Timeouts)
     }
     expected |= {"formation_s": request.formation_s, "collective_s": request.collective_s}
-    assert {name: float(value) for name, value in rows} == expected
+    assert dict(rows) == {name: told(limit) for name, limit in expected.items()}
+
+
+def told(limit: Limit | float) -> str:
+    if isinstance(limit, Limit):
+        return f"{limit.rounds:g} rounds, {limit.floor_s:g} s to {limit.ceiling_s:g} s"
+    return f"{limit:g} s"
 
 
 def test_every_setting_that_the_table_names_exists():

@@ -166,7 +166,7 @@ def train_in_threads(tmp_path: Path) -> Callable[..., Finished]:
                     workers_min=workers,
                     workers_max=workers,
                     seed=3,
-                    timeouts=Timeouts(arrival_s=30, errors_s=0.1),
+                    timeouts=Timeouts(errors_s=0.1),
                     checkpoints=policy or CheckpointPolicy(every_epochs=None),
                 ),
                 **(settings or {}),

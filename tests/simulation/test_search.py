@@ -29,7 +29,19 @@ def test_the_same_seed_gives_the_same_run():
 
 def test_the_faults_that_are_drawn_happen():
     fired = {f.kind for seed in range(80) for f in search.attempt(random_scenario(seed)).fired}
-    assert fired >= {"kill", "vanish", "stop", "zombie", "slow", "drain", "sigterm", "nan", "cut", "driver"}
+    assert fired >= {
+        "kill",
+        "vanish",
+        "stop",
+        "hang",
+        "zombie",
+        "slow",
+        "drain",
+        "sigterm",
+        "nan",
+        "cut",
+        "driver",
+    }
 
 
 def test_a_failing_seed_is_shortened_to_what_it_takes(monkeypatch):

@@ -1,0 +1,66 @@
+"""What a member is at any moment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raysgd_local.control.member_events import Command, Want
+from raysgd_local.control.protocol import Order
+from raysgd_local.control.replicated import Replicated
+from raysgd_local.records import EvalRow, PeriodChange, RoundRow
+
+
+@dataclass(frozen=True)
+class Adopt:
+    """Among what is to be done: from here on what the order resolved is this member's own state."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """The state of one member.
+
+    `steps`, `samples`, `taken` belong to the open round and are not committed: optimizer steps, samples, positions
+    of the deal. `todo` is what remains of entering a view or of closing a round. `segment_round`, `segment_s`
+    are where the segment began, `round_s` is how long the longest of the newest rounds took. `yield_asked` is the
+    newest view and segment in which a boundary is asked for: the word may come before the order.
+    """
+
+    worker: str
+    order: Order | None = None
+    replicated: Replicated | None = None
+    want: Want = Want.STATE
+    todo: tuple[Command | Adopt, ...] = ()
+    steps: int = 0
+    samples: int = 0
+    taken: int = 0
+    dataset: int = 0
+    over: bool = False
+    broken: str = ""
+    stop_asked: bool = False
+    leaving: bool = False
+    yield_asked: tuple[int, int] = (0, 0)
+    segment_round: int = 0
+    segment_s: float = 0.0
+    round_s: float = 0.0
+    rounds: tuple[RoundRow, ...] = ()
+    evaluations: tuple[EvalRow, ...] = ()
+    changes: tuple[PeriodChange, ...] = ()
+
+    @property
+    def rank(self) -> int:
+        return self.in_force.view.rank(self.worker)
+
+    @property
+    def in_force(self) -> Order:
+        if self.order is None:
+            raise RuntimeError("no order yet")  # a bug of a shell
+        return self.order
+
+    @property
+    def known(self) -> Replicated:
+        if self.replicated is None:
+            raise RuntimeError("no state yet")  # a bug of a shell
+        return self.replicated
+
+
+Result = tuple[Member, tuple[Command, ...]]

@@ -1,0 +1,200 @@
+"""Rounds, as a member runs them: when an averaging is due, what it says there, and what is committed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from raysgd_local.control import replicated as shared
+from raysgd_local.control.exchange import Contribution, Control, Flags
+from raysgd_local.control.member_events import (
+    Align,
+    Arrive,
+    Command,
+    Commit,
+    Exchange,
+    Exchanged,
+    LocalStep,
+    Proceed,
+    Want,
+)
+from raysgd_local.control.member_state import Adopt, Member, Result
+from raysgd_local.control.protocol import Report
+from raysgd_local.control.replicated import Replicated
+from raysgd_local.records import EvalRow, PeriodChange, RoundRow
+
+_FADING = 0.9
+"""An epoch's last round may be a short one: how long rounds take is not forgotten at once."""
+
+
+def step(member: Member, samples: int, consumed: int) -> Result:
+    """A step of the loop: taken alone at once, or with all others in the exchange."""
+    alone = LocalStep(pending=member.samples)
+    member = replace(
+        member,
+        want=Want.STEP,
+        steps=member.steps + 1,
+        samples=member.samples + samples,
+        taken=member.taken + consumed,
+    )
+    if member.known.period.mode == "gradients":
+        return resume(member)
+    member, commands = resume(member)
+    return member, (alone, *commands)
+
+
+def resume(member: Member) -> Result:
+    """Go on with what the loop wants: by itself, with an exchange, or by asking the controller."""
+    if member.broken or member.over:
+        return arrive(member)
+    state = member.known
+    match member.want:
+        case Want.STEP if _due(member):
+            return _exchange(member)
+        case Want.DATA if state.open and not state.stopped and state.used_up(member.rank, member.taken):
+            return _exchange(member)
+        case Want.CLOSE if state.open and not state.stopped:
+            return _exchange(member)
+        case Want.EPOCH if not state.open and not state.stopped:
+            return arrive(member)
+        case Want.EVALUATE:
+            return member, (Exchange(member.in_force.view.number, state.round, "evaluation"),)
+        case Want.FINISH:
+            return arrive(member)
+        case _:
+            return member, (Proceed(),)
+
+
+def _due(member: Member) -> bool:
+    period = member.known.period
+    return member.steps > 0 and (period.mode == "gradients" or member.steps >= period.tau)
+
+
+def _exchange(member: Member) -> Result:
+    said = Contribution(
+        weight=float(member.samples),
+        steps=member.steps,
+        samples=member.samples,
+        consumed=member.taken,
+        flags=_flags(member),
+    )
+    state = member.known
+    command = Exchange(member.in_force.view.number, state.round + 1, state.period.mode, said)
+    return member, (command,)
+
+
+def _flags(member: Member) -> Flags:
+    flags = Flags.NONE
+    if member.yield_asked == member.in_force.number:
+        flags |= Flags.YIELD
+    if member.leaving:
+        flags |= Flags.LEAVING
+    if member.stop_asked:
+        flags |= Flags.STOP
+    if member.want is Want.CLOSE:
+        flags |= Flags.LEFT
+    return flags
+
+
+def commit(member: Member, done: Exchanged) -> Result:
+    """All contributions are here: the round is committed, and the next period follows from it alone.
+
+    What must become equal on all members now is left to be done.
+    """
+    before, control = member.known, done.control
+    state = shared.commit(before, control, member.in_force.program, done.finite)
+    row = _row(member, before, done)
+    member = replace(
+        member,
+        replicated=state,
+        steps=0,
+        samples=0,
+        taken=0,
+        rounds=(*_told(member.rounds, control), row),
+        changes=(*member.changes, *_change(before, state)),
+        round_s=max(row.compute_s + row.wait_s + row.sync_s, _FADING * member.round_s),
+        over=_segment_over(member, state, control),
+        todo=aligning(state, member.rank),
+    )
+    return member, () if state.diverged else (Commit(before.period.mode, control),)
+
+
+def _segment_over(member: Member, state: Replicated, control: Control) -> bool:
+    program = member.in_force.program
+    return (
+        bool(control.flags & (Flags.YIELD | Flags.LEAVING))
+        or state.needs_deal
+        or state.diverged
+        or state.round - member.segment_round >= program.segment_rounds
+        or state.elapsed_s - member.segment_s >= program.segment_s
+    )
+
+
+def aligning(state: Replicated, rank: int) -> tuple[Command | Adopt, ...]:
+    """Local state that must become equal now: all of it on entering gradient mode, always a non-finite one's."""
+    alignment = state.alignment(rank)
+    return () if alignment is None else (Align(*alignment),)
+
+
+def _change(before: Replicated, state: Replicated) -> tuple[PeriodChange, ...]:
+    if before.period.tau == state.period.tau:
+        return ()
+    return (PeriodChange(state.round, before.period.tau, state.period.tau, state.period.why),)
+
+
+def _told(rows: tuple[RoundRow, ...], control: Control) -> tuple[RoundRow, ...]:
+    """What the newest round sent is known, and told, with the round after it."""
+    if not rows:
+        return rows
+    return (*rows[:-1], replace(rows[-1], wire_bytes=control.wire_bytes))
+
+
+def _row(member: Member, before: Replicated, done: Exchanged) -> RoundRow:
+    """The round as it will stand in `rounds.csv`; the wait for the slowest is known from the compute times."""
+    control, order = done.control, member.in_force
+    own_wait_s = control.slowest_s - control.members[member.rank].compute_s
+    sync_s = max(0.0, done.exchange_s - own_wait_s)
+    return RoundRow(
+        round=before.round + 1,
+        view=order.view.number,
+        incarnation=order.incarnation,
+        workers=len(control.members),
+        tau=before.period.tau,
+        scope="global",
+        steps=control.steps,
+        samples=control.samples,
+        epoch=before.epoch,
+        elapsed_s=before.elapsed_s + control.clock_s + control.slowest_s - control.members[0].compute_s + sync_s,
+        compute_s=control.compute_s,
+        sync_s=sync_s,
+        wait_s=control.slowest_s - control.compute_s,
+        wire_bytes=0,
+        loss=control.loss,
+        lr=control.members[0].lr,
+    )
+
+
+def evaluated(member: Member, metrics: dict[str, float]) -> Result:
+    state = shared.evaluated(member.known, metrics, member.in_force.program.target)
+    row = EvalRow(state.round, state.steps, state.samples, max(0, state.epoch - 1), state.elapsed_s, dict(metrics))
+    member = replace(member, replicated=state, want=Want.STEP, evaluations=(*member.evaluations, row))
+    return resume(member)
+
+
+def arrive(member: Member) -> Result:
+    order = member.order
+    report = Report(
+        worker=member.worker,
+        view=order.view.number if order else 0,
+        segment=order.segment if order else 0,
+        place=member.want.place,
+        replicated=member.replicated,
+        steps=member.steps,
+        taken=member.taken,
+        leaving=member.leaving,
+        samples=member.dataset,
+        rounds=member.rounds,
+        evaluations=member.evaluations,
+        changes=member.changes,
+        broken=member.broken,
+    )
+    return replace(member, rounds=(), evaluations=(), changes=()), (Arrive(report),)
