@@ -17,7 +17,18 @@ if TYPE_CHECKING:
     from raysgd_local.algorithms.algorithm import Algorithm
     from raysgd_local.algorithms.learning_rate import LearningRate
     from raysgd_local.algorithms.placement import DisjointChunks, RedundantChunks
-    from raysgd_local.algorithms.schedules import AdaComm, AtEpoch, AtFirstDecay, EveryStep, FixedPeriod, Switch
+    from raysgd_local.algorithms.schedules import (
+        QSR,
+        AdaComm,
+        AtEpoch,
+        AtFirstDecay,
+        AtLoss,
+        EveryStep,
+        FixedPeriod,
+        LupaLinear,
+        LupaLoss,
+        Switch,
+    )
     from raysgd_local.config import Stop, Target
     from raysgd_local.errors import (
         CheckpointError,
@@ -35,10 +46,12 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "QSR",
     "AdaComm",
     "Algorithm",
     "AtEpoch",
     "AtFirstDecay",
+    "AtLoss",
     "CheckpointError",
     "DisjointChunks",
     "EveryStep",
@@ -46,6 +59,8 @@ __all__ = [
     "InputError",
     "LearningRate",
     "LocalSGDTrainer",
+    "LupaLinear",
+    "LupaLoss",
     "RaySGDError",
     "RedundantChunks",
     "RunLostError",
@@ -65,7 +80,18 @@ _HOMES = {
     "algorithms.algorithm": ("Algorithm",),
     "algorithms.learning_rate": ("LearningRate",),
     "algorithms.placement": ("DisjointChunks", "RedundantChunks"),
-    "algorithms.schedules": ("AdaComm", "AtEpoch", "AtFirstDecay", "EveryStep", "FixedPeriod", "Switch"),
+    "algorithms.schedules": (
+        "QSR",
+        "AdaComm",
+        "AtEpoch",
+        "AtFirstDecay",
+        "AtLoss",
+        "EveryStep",
+        "FixedPeriod",
+        "LupaLinear",
+        "LupaLoss",
+        "Switch",
+    ),
     "config": ("Stop", "Target"),
     "errors": (
         "CheckpointError",

@@ -135,6 +135,7 @@ def _observe(state: Replicated, control: Control) -> Observation:
         elapsed_s=state.elapsed_s,
         lr_decay=control.members[0].lr_decay,
         workers=len(control.members),
+        lr=control.members[0].lr_settled,
     )
 
 

@@ -259,6 +259,7 @@ class Worker:
             compute_s=compute_s,
             clock_s=clock_s,
             lr=0.05,
+            lr_settled=0.05,
             wire_bytes=self._take_sent(),
             checksum=self._checksum,
         )

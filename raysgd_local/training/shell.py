@@ -208,13 +208,15 @@ class Shell:
         if self.place.device.type == "cuda":
             torch.cuda.synchronize(self.place.device)
         compute_s, clock_s = self.watch.exchange_begins()
+        samples, workers = self.state.samples, len(self.state.left)
         return replace(
             said,
             loss_sum=self.loss.value(),
             compute_s=compute_s,
             clock_s=clock_s,
-            lr=self.stepper.lr(self.state.samples, len(self.state.left)),
-            lr_decay=self.stepper.rates(self.state.samples, len(self.state.left)).decay,
+            lr=self.stepper.lr(samples, workers),
+            lr_decay=self.stepper.rates(samples, workers).decay,
+            lr_settled=self.stepper.settled_lr(samples, workers),
             scale=self.stepper.scale,
             wire_bytes=self._take_sent(),
             checksum=self._reducing.checksum,

@@ -6,7 +6,17 @@ import pytest
 from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.algorithms.placement import DisjointChunks, RedundantChunks
 from raysgd_local.algorithms.recipes import RECIPES
-from raysgd_local.algorithms.schedules import AdaComm, AtEpoch, EveryStep, FixedPeriod, Observation, Switch
+from raysgd_local.algorithms.schedules import (
+    QSR,
+    AdaComm,
+    AtEpoch,
+    EveryStep,
+    FixedPeriod,
+    LupaLinear,
+    LupaLoss,
+    Observation,
+    Switch,
+)
 from raysgd_local.errors import InputError
 
 
@@ -40,6 +50,9 @@ SCHEDULES = [
     EveryStep(),
     FixedPeriod(5),
     AdaComm(tau0=8, interval_s=5),
+    LupaLinear(tau0=2, steps=100, rounds=20),
+    LupaLoss(tau0=2),
+    QSR(c=3.0),
     Switch(EveryStep(), FixedPeriod(4), AtEpoch(1)),
     Switch(FixedPeriod(3), AdaComm(tau0=6, interval_s=4), AtEpoch(1)),
 ]
@@ -108,6 +121,8 @@ def test_the_recipes_are_the_methods_people_know():
         "sparknet": FixedPeriod(50),
         "adacomm": AdaComm(16, 60.0, 0.5),
         "post-local-sgd": Switch(EveryStep(), FixedPeriod(16)),
+        "lupa-sgd": LupaLoss(),
+        "qsr": QSR(),
     }
 
 

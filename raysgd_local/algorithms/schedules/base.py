@@ -7,6 +7,9 @@ from typing import Any, Literal, Protocol
 
 Mode = Literal["parameters", "gradients"]
 
+LONGEST = 1_000_000
+"""Local steps of a period that has no limit of its own: rounds end with the epoch anyhow."""
+
 
 @dataclass(frozen=True)
 class Period:
@@ -28,7 +31,7 @@ class Observation:
     `loss` is the round's mean training loss over its `round_samples` (those of workers whose state is finite);
     `samples` and `steps` are totals over all workers since the run began, `epoch` the one (from 0) that the next
     round is in, `elapsed_s` training time, `lr_decay` the learning-rate schedule's decay factor alone (no warm-up,
-    no scaling with workers; 1 at the start).
+    no scaling with workers; 1 at the start), `lr` the first parameter group's rate as if warm-up were over.
     """
 
     round: int
@@ -40,6 +43,7 @@ class Observation:
     elapsed_s: float
     lr_decay: float
     workers: int
+    lr: float = 1.0
 
 
 class Schedule(Protocol):

@@ -1,28 +1,20 @@
-"""Named combinations of the choices in `Algorithm`, with the values of their papers. No code of their own."""
+"""Recipes that differ in when workers average."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
-
 from raysgd_local.algorithms.algorithm import Algorithm
-from raysgd_local.algorithms.schedules import AdaComm, AtFirstDecay, EveryStep, FixedPeriod, Switch
+from raysgd_local.algorithms.recipes.base import Recipe
+from raysgd_local.algorithms.schedules import (
+    QSR,
+    AdaComm,
+    AtFirstDecay,
+    EveryStep,
+    FixedPeriod,
+    LupaLoss,
+    Switch,
+)
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """A method by the name people know it by; `summary` is one line, `traps` what goes wrong in practice."""
-
-    name: str
-    summary: str
-    citation: str
-    formula: str
-    traps: str
-    algorithm: Algorithm
-
-
-_ALL = (
+WHEN = (
     Recipe(
         name="sync-sgd",
         summary="Average the gradients before every step: exactly large-batch SGD. The baseline.",
@@ -84,7 +76,22 @@ _ALL = (
         traps="Without a learning-rate decay it never switches: name an epoch instead.",
         algorithm=Algorithm(schedule=Switch(EveryStep(), FixedPeriod(tau=16), when=AtFirstDecay())),
     ),
+    Recipe(
+        name="lupa-sgd",
+        summary="Lengthen the period as the loss falls: the opposite of AdaComm, by a theory of its own.",
+        citation="Haddadpour, Kamani, Mahdavi, Cadambe. Local SGD with Periodic Averaging: Tighter Analysis and "
+        "Adaptive Synchronization. NeurIPS 2019",
+        formula="τ_i = ⌈(F_0/F_i)^⅓⌉·τ_0, capped; lupa-linear is the form with periods fixed in advance",
+        traps="The period doubles after any decrease of the loss, however small: `smooth` follows the root itself.",
+        algorithm=Algorithm(schedule=LupaLoss()),
+    ),
+    Recipe(
+        name="qsr",
+        summary="The period grows with the inverse square of the learning rate: generalises better.",
+        citation="Gu, Lyu, Arora, Zhang, Huang. A Quadratic Synchronization Rule for Distributed Deep Learning. "
+        "ICLR 2024",
+        formula="τ = max(base, ⌊(c/η)²⌋)",
+        traps="c has the unit of a learning rate and needs a search; with a constant rate it is a fixed period.",
+        algorithm=Algorithm(schedule=QSR()),
+    ),
 )
-
-RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe in _ALL})
-"""The recipes by name."""
