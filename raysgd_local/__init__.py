@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from raysgd_local.algorithms.algorithm import Algorithm
+    from raysgd_local.algorithms.averaging import Elastic, Mean
     from raysgd_local.algorithms.learning_rate import LearningRate
+    from raysgd_local.algorithms.outer import BlockMomentum, MaxChange, OuterOptimizer, SlowMo
     from raysgd_local.algorithms.placement import DisjointChunks, RedundantChunks
     from raysgd_local.algorithms.schedules import (
         QSR,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
         FixedPeriod,
         LupaLinear,
         LupaLoss,
+        Once,
         Switch,
     )
     from raysgd_local.config import Stop, Target
@@ -52,8 +55,10 @@ __all__ = [
     "AtEpoch",
     "AtFirstDecay",
     "AtLoss",
+    "BlockMomentum",
     "CheckpointError",
     "DisjointChunks",
+    "Elastic",
     "EveryStep",
     "FixedPeriod",
     "InputError",
@@ -61,9 +66,14 @@ __all__ = [
     "LocalSGDTrainer",
     "LupaLinear",
     "LupaLoss",
+    "MaxChange",
+    "Mean",
+    "Once",
+    "OuterOptimizer",
     "RaySGDError",
     "RedundantChunks",
     "RunLostError",
+    "SlowMo",
     "Stop",
     "Switch",
     "Target",
@@ -78,7 +88,9 @@ __all__ = [
 
 _HOMES = {
     "algorithms.algorithm": ("Algorithm",),
+    "algorithms.averaging": ("Elastic", "Mean"),
     "algorithms.learning_rate": ("LearningRate",),
+    "algorithms.outer": ("BlockMomentum", "MaxChange", "OuterOptimizer", "SlowMo"),
     "algorithms.placement": ("DisjointChunks", "RedundantChunks"),
     "algorithms.schedules": (
         "QSR",
@@ -90,6 +102,7 @@ _HOMES = {
         "FixedPeriod",
         "LupaLinear",
         "LupaLoss",
+        "Once",
         "Switch",
     ),
     "config": ("Stop", "Target"),

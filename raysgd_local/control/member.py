@@ -239,7 +239,9 @@ def _commit(member: Member, done: Exchanged) -> Result:
         over=_segment_over(member, state, control),
         todo=_aligning(state, member.rank),
     )
-    commit: tuple[Command, ...] = () if state.diverged else (Commit(before.period.mode, control),)
+    commit: tuple[Command, ...] = (
+        () if state.diverged else (Commit(before.period.mode, control, state.period.mode),)
+    )
     member, then = _next(member)
     return member, (*commit, *then)
 
@@ -356,7 +358,7 @@ def _entering(member: Member, order: Order) -> tuple[Command | Adopt, ...]:
     if member.order is None or member.order.view.number != order.view.number:
         todo.append(Connect(order.view.number, rank, len(order.view.members)))
     if order.heal is not None and state is not None:
-        todo.append(Heal(order.heal, behind, state.period.mode))
+        todo.append(Heal(order.heal, behind, state.period.mode, order.replicated.period.mode))
         todo += [Adopt()] if behind else []
     if order.restore:
         todo.append(Restore(order.restore))

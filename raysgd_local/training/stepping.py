@@ -123,7 +123,7 @@ class Stepper:
     def committed(self, mode: Mode, control: Control) -> None:
         """After averaging parameters all go on with the smallest loss scale that anyone came to."""
         scales = [said.scale for said in control.members if said.scale > 0]
-        if mode == "parameters" and self._replica.scaler is not None and scales:
+        if mode != "gradients" and self._replica.scaler is not None and scales:
             self._replica.scaler.update(min(scales))
 
 

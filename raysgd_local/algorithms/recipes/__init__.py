@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from raysgd_local.algorithms.recipes.base import Recipe
+from raysgd_local.algorithms.recipes.how import HOW
 from raysgd_local.algorithms.recipes.when import WHEN
 
-RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe in WHEN})
+RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe in (*WHEN, *HOW)})
 """The recipes by name."""
 
 __all__ = ["RECIPES", "Recipe"]

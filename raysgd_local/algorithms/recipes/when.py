@@ -8,9 +8,11 @@ from raysgd_local.algorithms.schedules import (
     QSR,
     AdaComm,
     AtFirstDecay,
+    AtLoss,
     EveryStep,
     FixedPeriod,
     LupaLoss,
+    Once,
     Switch,
 )
 
@@ -93,5 +95,24 @@ WHEN = (
         formula="τ = max(base, ⌊(c/η)²⌋)",
         traps="c has the unit of a learning rate and needs a search; with a constant rate it is a fixed period.",
         algorithm=Algorithm(schedule=QSR()),
+    ),
+    Recipe(
+        name="one-shot",
+        summary="Train alone to the end and average once.",
+        citation="Zinkevich, Weimer, Smola, Li. Parallelized Stochastic Gradient Descent. NeurIPS 2010; McDonald, "
+        "Hall, Mann. Distributed Training Strategies for the Structured Perceptron. NAACL 2010",
+        formula="x_i ← x_i − η g_i to the end; then x ← Σ_i p_i x_i",
+        traps="For convex models. The mean of networks that never met is worthless: begin together (swap).",
+        algorithm=Algorithm(schedule=Once()),
+    ),
+    Recipe(
+        name="swap",
+        summary="Synchronous large batches down to a loss level, then train alone and average at the end.",
+        citation="Gupta, Serrano, DeCoste. Stochastic Weight Averaging in Parallel: Large-Batch Training that "
+        "Generalizes Well. ICLR 2020",
+        formula="τ = 1 on gradients until the training loss is at most 0.3; then one-shot",
+        traps="The level is the task's to choose. BatchNorm statistics have to be recomputed for the mean model "
+        "(torch.optim.swa_utils.update_bn); those pooled from the workers are not its own.",
+        algorithm=Algorithm(schedule=Switch(EveryStep(), Once(), when=AtLoss(0.3))),
     ),
 )

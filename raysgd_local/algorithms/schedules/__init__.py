@@ -10,10 +10,11 @@ from raysgd_local.algorithms.schedules.base import Mode, Observation, Period, Sc
 from raysgd_local.algorithms.schedules.every_step import EveryStep
 from raysgd_local.algorithms.schedules.fixed import FixedPeriod
 from raysgd_local.algorithms.schedules.lupa import LupaLinear, LupaLoss
+from raysgd_local.algorithms.schedules.once import Once
 from raysgd_local.algorithms.schedules.qsr import QSR
 from raysgd_local.algorithms.schedules.switch import AtEpoch, AtFirstDecay, AtLoss, Switch, Trigger
 
-SCHEDULES: Mapping[str, type[EveryStep | FixedPeriod | AdaComm | LupaLinear | LupaLoss | QSR | Switch]] = (
+SCHEDULES: Mapping[str, type[EveryStep | FixedPeriod | AdaComm | LupaLinear | LupaLoss | QSR | Once | Switch]] = (
     MappingProxyType(
         {
             "every-step": EveryStep,
@@ -22,6 +23,7 @@ SCHEDULES: Mapping[str, type[EveryStep | FixedPeriod | AdaComm | LupaLinear | Lu
             "lupa-linear": LupaLinear,
             "lupa-loss": LupaLoss,
             "qsr": QSR,
+            "once": Once,
             "switch": Switch,
         }
     )
@@ -47,6 +49,7 @@ __all__ = [
     "LupaLoss",
     "Mode",
     "Observation",
+    "Once",
     "Period",
     "Schedule",
     "Switch",

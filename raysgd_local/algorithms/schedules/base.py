@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-Mode = Literal["parameters", "gradients"]
+Mode = Literal["parameters", "gradients", "apart"]
 
 LONGEST = 1_000_000
 """Local steps of a period that has no limit of its own: rounds end with the epoch anyhow."""
@@ -16,7 +16,9 @@ class Period:
     """What happens until the next averaging.
 
     `tau` local optimizer steps, then one exchange of `parameters`; or, with `gradients`, one exchange of
-    gradients before every optimizer step (then `tau` is 1). `why` explains the newest change, for people.
+    gradients before every optimizer step (then `tau` is 1). With `apart` members exchange parameters only so that
+    all know the mean, which is evaluated and written into checkpoints, and go on from their own; they become the
+    mean with the round after which the mode is another. `why` explains the newest change, for people.
     """
 
     tau: int

@@ -23,6 +23,7 @@ from raysgd_local.algorithms.schedules import (
     LupaLinear,
     LupaLoss,
     Observation,
+    Once,
     Switch,
 )
 from raysgd_local.algorithms.schedules.base import LONGEST
@@ -41,6 +42,7 @@ EXAMPLES = [
     LupaLoss(tau0=3, tau_max=50),
     LupaLoss(tau0=3, tau_max=50, smooth=True),
     QSR(c=0.2, base=2),
+    Once(),
     Switch(EveryStep(), FixedPeriod(4), when=AtEpoch(1)),
     Switch(EveryStep(), LupaLoss(2), when=AtLoss(1.5)),
     Switch(FixedPeriod(2), AdaComm(tau0=8, interval_s=2), when=AtFirstDecay()),
@@ -314,6 +316,6 @@ def test_a_class_instead_of_a_schedule_says_what_to_write():
 
 
 def test_configurations_can_name_every_schedule_and_trigger():
-    assert set(SCHEDULES.values()) == {EveryStep, FixedPeriod, AdaComm, LupaLinear, LupaLoss, QSR, Switch}
+    assert set(SCHEDULES.values()) == {EveryStep, FixedPeriod, AdaComm, LupaLinear, LupaLoss, QSR, Once, Switch}
     assert set(TRIGGERS.values()) == {AtEpoch, AtFirstDecay, AtLoss}
     assert all(kind().init().period.tau >= 1 for kind in SCHEDULES.values())
