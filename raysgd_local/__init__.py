@@ -15,9 +15,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from raysgd_local.algorithms.algorithm import Algorithm
+    from raysgd_local.algorithms.averaging import Elastic, Mean
     from raysgd_local.algorithms.learning_rate import LearningRate
+    from raysgd_local.algorithms.outer import BlockMomentum, MaxChange, OuterOptimizer, SlowMo
     from raysgd_local.algorithms.placement import DisjointChunks, RedundantChunks
-    from raysgd_local.algorithms.schedules import AdaComm, AtEpoch, AtFirstDecay, EveryStep, FixedPeriod, Switch
+    from raysgd_local.algorithms.schedules import (
+        QSR,
+        AdaComm,
+        AtEpoch,
+        AtFirstDecay,
+        AtLoss,
+        EveryStep,
+        FixedPeriod,
+        LupaLinear,
+        LupaLoss,
+        Once,
+        Switch,
+    )
     from raysgd_local.config import Stop, Target
     from raysgd_local.errors import (
         CheckpointError,
@@ -35,20 +49,31 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "QSR",
     "AdaComm",
     "Algorithm",
     "AtEpoch",
     "AtFirstDecay",
+    "AtLoss",
+    "BlockMomentum",
     "CheckpointError",
     "DisjointChunks",
+    "Elastic",
     "EveryStep",
     "FixedPeriod",
     "InputError",
     "LearningRate",
     "LocalSGDTrainer",
+    "LupaLinear",
+    "LupaLoss",
+    "MaxChange",
+    "Mean",
+    "Once",
+    "OuterOptimizer",
     "RaySGDError",
     "RedundantChunks",
     "RunLostError",
+    "SlowMo",
     "Stop",
     "Switch",
     "Target",
@@ -63,9 +88,23 @@ __all__ = [
 
 _HOMES = {
     "algorithms.algorithm": ("Algorithm",),
+    "algorithms.averaging": ("Elastic", "Mean"),
     "algorithms.learning_rate": ("LearningRate",),
+    "algorithms.outer": ("BlockMomentum", "MaxChange", "OuterOptimizer", "SlowMo"),
     "algorithms.placement": ("DisjointChunks", "RedundantChunks"),
-    "algorithms.schedules": ("AdaComm", "AtEpoch", "AtFirstDecay", "EveryStep", "FixedPeriod", "Switch"),
+    "algorithms.schedules": (
+        "QSR",
+        "AdaComm",
+        "AtEpoch",
+        "AtFirstDecay",
+        "AtLoss",
+        "EveryStep",
+        "FixedPeriod",
+        "LupaLinear",
+        "LupaLoss",
+        "Once",
+        "Switch",
+    ),
     "config": ("Stop", "Target"),
     "errors": (
         "CheckpointError",

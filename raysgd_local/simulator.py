@@ -62,8 +62,7 @@ def _simulate(request: Request, conditions: Conditions, storage: Storage) -> Sim
             worker,
             settings.seed,
             storage,
-            lr_scaling=algorithm.lr_scaling,
-            optimizer_state=algorithm.optimizer_state,
+            algorithm=algorithm,
             members=settings.workers_max,
         )
 

@@ -18,6 +18,8 @@ import yaml
 from ray.train import Checkpoint, Result, RunConfig, ScalingConfig
 
 from raysgd_local.algorithms.algorithm import Algorithm
+from raysgd_local.algorithms.anchor import check_outer
+from raysgd_local.algorithms.combinations import check_workers
 from raysgd_local.claim import check_new, claim, give_back
 from raysgd_local.config import Config, Stop, Workers, method_name
 from raysgd_local.config.alternatives import BUILDER
@@ -80,6 +82,7 @@ class LocalSGDTrainer:
         algorithm = algorithm or Algorithm()
         scaling, run = scaling_config or ScalingConfig(num_workers=1), run_config or RunConfig()
         fewest, most = workers_range(scaling)
+        check_workers(algorithm, most)
         loop = task if task is not None else train_loop_per_worker
         what = task_name(task).rpartition(":")[2] if task is not None else getattr(loop, "__name__", "loop")
         method = method_name(algorithm)
@@ -128,6 +131,7 @@ class LocalSGDTrainer:
         ends with a checkpoint, and `KeyboardInterrupt` is raised after it.
         """
         request = self._request
+        check_outer(request.algorithm.outer)
         storage = Storage.at(request.storage, request.filesystem).under(request.name)
         manifest = _manifest(storage, resume)
         if resume is None:
@@ -222,8 +226,7 @@ def _plan(request: Request, storage: Storage, manifest: dict[str, Any] | None, o
         seed=settings.seed,
         storage=storage,
         probe=f".{name}",
-        lr_scaling=request.algorithm.lr_scaling,
-        optimizer_state=request.algorithm.optimizer_state,
+        algorithm=request.algorithm,
         use_gpu=request.use_gpu,
         backend="nccl" if request.use_gpu and request.resources.get("GPU", 1) >= 1 else "gloo",
         threads=threads,

@@ -12,7 +12,14 @@ import raysgd_local
 import raysgd_local.tasks
 
 PUBLIC = [name for name in raysgd_local.__all__ if name != "__version__"]
-OF_A_PROTOCOL = ("init", "next", "restore", "reached")  # `Schedule` and `Trigger` say what they do
+OF_A_PROTOCOL = (
+    "init",
+    "next",
+    "restore",
+    "reached",
+    "coupling",
+    "step",
+)  # `Schedule` and `Trigger` say what they do
 SAY_ALL = ("copies", "device", "world_size")
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from raysgd_local.algorithms import checks
+from raysgd_local.algorithms import checks, combinations
+from raysgd_local.algorithms.averaging import Averaging, Mean
 from raysgd_local.algorithms.learning_rate import Scaling
+from raysgd_local.algorithms.outer import Outer
 from raysgd_local.algorithms.placement import ChunkPlacement, DisjointChunks
 from raysgd_local.algorithms.schedules import AdaComm, Schedule
+from raysgd_local.algorithms.schedules.modes import modes
 from raysgd_local.errors import InputError
 
 OptimizerState = Literal["keep", "reset", "average"]
@@ -16,29 +19,42 @@ OptimizerState = Literal["keep", "reset", "average"]
 
 @dataclass(frozen=True)
 class Algorithm:
-    """When workers average, which data each holds, and what becomes of optimizer state and learning rate.
+    """When workers average, how, which data each holds, and what becomes of optimizer state and learning rate.
 
     The choices are independent, after the Cooperative SGD framework (Wang & Joshi, JMLR 2021).
 
-    schedule: when to average; placement: who holds which part of the training set; optimizer_state: what happens
+    schedule: when to average; averaging: how far members go to each other; outer: what becomes of the mean step
+    (None: nothing); placement: who holds which part of the training set; optimizer_state: what happens
     to momentum when parameters are averaged: `keep` each worker's own, `reset` it, or `average` it too;
     lr_scaling: how the learning rate follows the number of workers, see `learning_rate.scale`.
 
-    Raises InputError for anything else.
+    Raises InputError for anything else, and for what can't be combined (`combinations`), with the reason.
 
     >>> Algorithm().schedule
     AdaComm(tau0=16, interval_s=60.0, gamma=0.5)
     """
 
     schedule: Schedule = field(default_factory=AdaComm)
+    averaging: Averaging = field(default_factory=Mean)
+    outer: Outer | None = None
     placement: ChunkPlacement = field(default_factory=DisjointChunks)
     optimizer_state: OptimizerState = "keep"
     lr_scaling: Scaling = "none"
 
     def __post_init__(self) -> None:
         checks.schedule("schedule", self.schedule)
+        checks.has_methods("averaging", self.averaging, ("coupling",), "Mean() or Elastic()")
+        if self.outer is not None:
+            checks.has_methods("outer", self.outer, ("step",), "an outer step, such as SlowMo(), or None")
         placement: object = self.placement  # whatever the caller really gave
         if not isinstance(placement, ChunkPlacement):
             raise InputError("placement", placement, "DisjointChunks() or RedundantChunks(copies)")
         checks.one_of("optimizer_state", self.optimizer_state, get_args(OptimizerState))
         checks.one_of("lr_scaling", self.lr_scaling, get_args(Scaling))
+        combinations.check(self)
+
+    @property
+    def keeps_anchor(self) -> bool:
+        """Whether members need the committed parameters beside their own: plain averaging does not."""
+        coupled = self.averaging.coupling(1) is not None
+        return coupled or self.outer is not None or "apart" in modes(self.schedule)

@@ -13,12 +13,15 @@ def whole_number(field: str, value: object, at_least: int) -> None:
         raise InputError(field, value, f"an integer of at least {at_least}")
 
 
-def number(field: str, value: object, above: float = -math.inf, at_most: float = math.inf) -> None:
-    """Raises InputError unless `value` is a finite number in (above, at_most]."""
+def number(
+    field: str, value: object, above: float = -math.inf, at_most: float = math.inf, below: float = math.inf
+) -> None:
+    """Raises InputError unless `value` is a finite number in (above, at_most], and below `below`."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise InputError(field, value, "a finite number")
-    if not above < value <= at_most:
+    if not (above < value <= at_most and value < below):
         limit = f" and at most {at_most:g}" if math.isfinite(at_most) else ""
+        limit += f" and below {below:g}" if math.isfinite(below) else ""
         raise InputError(field, value, f"a number above {above:g}{limit}")
 
 

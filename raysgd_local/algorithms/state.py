@@ -127,6 +127,15 @@ class ReplicaState:
         Call `install_integers` before, where there are any: averaged optimizer state depends on the step counts.
         """
         unpack(self._layout.views(flat[: self._layout.numel]), _real(self._parameters), total_weight)
+        self.install_rest(flat, total_weight)
+
+    def parameters(self) -> list[Tensor]:
+        """The parameters that lead the vector, as real tensors that share their memory."""
+        return _real(self._parameters)
+
+    @torch.no_grad()
+    def install_rest(self, flat: Tensor, total_weight: float) -> None:
+        """Put all but the parameters into this replica. Part of `install` already."""
         self.install_buffers(flat, total_weight)
         self._averaged.install(flat[self._tail : self._tail + self._averaged.numel], total_weight)
         if self._policy == "reset":

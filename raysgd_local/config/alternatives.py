@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from raysgd_local.algorithms.algorithm import Algorithm
+from raysgd_local.algorithms.averaging import AVERAGINGS, Averaging
+from raysgd_local.algorithms.outer import OUTERS, Outer
 from raysgd_local.algorithms.placement import ChunkPlacement, DisjointChunks, RedundantChunks
 from raysgd_local.algorithms.recipes import RECIPES, Recipe
 from raysgd_local.algorithms.schedules import SCHEDULES, TRIGGERS, Schedule, Trigger
@@ -18,6 +20,8 @@ BUILDER = Builder(
         Task: Alternative("name", find_task, task_name),
         Schedule: _SCHEDULE,
         Trigger: table(TRIGGERS),
+        Averaging: table(AVERAGINGS),
+        Outer: table(OUTERS),
         ChunkPlacement: table({"disjoint": DisjointChunks, "redundant": RedundantChunks}),
         StepTimes: table(STEP_TIMES),
     }

@@ -27,6 +27,8 @@ def describe(hint: Any) -> str:
         return "one of " + ", ".join(map(str, args))
     if origin in (Union, types.UnionType):
         return " or ".join(map(describe, args))
+    if origin is dict:
+        return f"a mapping, each value {describe(args[1])}"
     if origin in (tuple, list):
         return f"a list, each item {describe(args[0])}"
     if isinstance(hint, type) and issubclass(hint, BaseModel):

@@ -19,6 +19,7 @@ from pydantic import (
 
 from raysgd_local.algorithms import checks
 from raysgd_local.algorithms.algorithm import Algorithm
+from raysgd_local.algorithms.combinations import check_workers
 from raysgd_local.config import files
 from raysgd_local.config.alternatives import BUILDER
 from raysgd_local.config.build import unknown_key
@@ -142,6 +143,11 @@ class Config(Section):
     storage: Annotated[str, MinLen(1)] = "runs"
     name: Annotated[str, AfterValidator(_directory_name)] | None = None
     seed: Annotated[int, Ge(0)] = 0
+
+    @model_validator(mode="after")
+    def _all_workers_can_be_averaged(self) -> Config:
+        check_workers(self.algorithm, self.workers.max)
+        return self
 
     def to_yaml(self) -> str:
         """The whole configuration, every default written out."""

@@ -44,7 +44,7 @@ def _entering(member: Member, order: Order) -> tuple[Command | Adopt, ...]:
     if member.order is None or member.order.view.number != order.view.number:
         todo.append(Connect(order.view.number, rank, len(order.view.members)))
     if order.heal is not None and state is not None:
-        todo.append(Heal(order.heal, behind, state.period.mode))
+        todo.append(Heal(order.heal, behind, state.period.mode, order.replicated.period.mode))
         todo += [Adopt()] if behind else []
     if order.restore:
         todo.append(Restore(order.restore))

@@ -36,7 +36,8 @@ class Contribution:
     `consumed` counts positions of the deal; `clock_s` is the time since this member's previous exchange began,
     `compute_s` what of it was local steps, `wire_bytes` what it sent in the round
     before, unless reported since; `checksum` (48 bit) is of the
-    state committed last; `lr_decay` the learning-rate schedule's decay factor; `scale` the loss scale.
+    state committed last; `lr_decay` the learning-rate schedule's decay factor, `lr_settled` the rate as
+    if warm-up were over; `scale` the loss scale.
     """
 
     weight: float = 0.0
@@ -48,14 +49,15 @@ class Contribution:
     clock_s: float = 0.0
     lr: float = 0.0
     lr_decay: float = 1.0
+    lr_settled: float = 0.0
     scale: float = 0.0
     wire_bytes: int = 0
     checksum: int = 0
     flags: Flags = Flags.NONE
 
 
-SLOT = 15
-"""Floats one member's slot takes: eleven fields, and the two wide ones in two digits each."""
+SLOT = 16
+"""Floats one member's slot takes: twelve fields, and the two wide ones in two digits each."""
 
 
 def encode(c: Contribution) -> list[float]:
@@ -70,6 +72,7 @@ def encode(c: Contribution) -> list[float]:
         c.clock_s,
         c.lr,
         c.lr_decay,
+        c.lr_settled,
         c.scale,
         float(c.flags),
         *divmod(c.wire_bytes, _BASE),
@@ -84,7 +87,7 @@ def decode(slot: Sequence[float]) -> Contribution:
     >>> decode(encode(said)) == said
     True
     """
-    weight, loss_sum, steps, samples, consumed, compute_s, clock_s, lr, lr_decay, scale, flags = slot[:11]
+    weight, loss_sum, steps, samples, consumed, compute_s, clock_s, lr, decay, settled, scale, flags = slot[:12]
     return Contribution(
         weight,
         loss_sum,
@@ -94,10 +97,11 @@ def decode(slot: Sequence[float]) -> Contribution:
         compute_s,
         clock_s,
         lr,
-        lr_decay,
+        decay,
+        settled,
         scale,
-        int(slot[11]) * _BASE + int(slot[12]),
-        int(slot[13]) * _BASE + int(slot[14]),
+        int(slot[12]) * _BASE + int(slot[13]),
+        int(slot[14]) * _BASE + int(slot[15]),
         Flags(int(flags)),
     )
 

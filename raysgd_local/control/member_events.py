@@ -11,7 +11,7 @@ from raysgd_local.control.exchange import Contribution, Control
 from raysgd_local.control.protocol import Order, Place, Report, Save
 from raysgd_local.control.replicated import Replicated
 
-Kind = Literal["parameters", "gradients", "evaluation"]
+Kind = Literal["parameters", "gradients", "apart", "evaluation"]
 
 
 class Want(Enum):
@@ -170,11 +170,12 @@ class Connect:
 
 @dataclass(frozen=True)
 class Heal:
-    """All take part: rank `source` sends the reduced vector it kept; who is behind commits it."""
+    """All take part: rank `source` sends the reduced vector it kept; who is behind commits it, as `Commit` says."""
 
     source: int
     behind: bool
     mode: Mode
+    then: Mode
 
 
 @dataclass(frozen=True)
@@ -227,10 +228,13 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Commit:
-    """Install the reduced vector: nothing after this can be taken back."""
+    """Install the reduced vector of a round in `mode`, after which comes one in mode `then`: nothing after this can
+    be taken back.
+    """
 
     mode: Mode
     control: Control
+    then: Mode
 
 
 @dataclass(frozen=True)

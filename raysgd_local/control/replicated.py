@@ -85,7 +85,7 @@ def commit(state: Replicated, control: Control, program: Program, finite: bool =
         return replace(state, diverged=True, stopped=failed)
     before = state.period.mode
     state = replace(state, schedule=program.schedule.next(state.schedule, _observe(state, control)))
-    state = replace(state, switched=before == "parameters" and state.period.mode == "gradients")
+    state = replace(state, switched=before != "gradients" and state.period.mode == "gradients")
     return replace(state, stopped=state.stopped or _stop(state, control, program))
 
 
@@ -135,6 +135,7 @@ def _observe(state: Replicated, control: Control) -> Observation:
         elapsed_s=state.elapsed_s,
         lr_decay=control.members[0].lr_decay,
         workers=len(control.members),
+        lr=control.members[0].lr_settled,
     )
 
 

@@ -115,7 +115,7 @@ def commit(member: Member, done: Exchanged) -> Result:
         over=_segment_over(member, state, control),
         todo=aligning(state, member.rank),
     )
-    return member, () if state.diverged else (Commit(before.period.mode, control),)
+    return member, () if state.diverged else (Commit(before.period.mode, control, state.period.mode),)
 
 
 def _segment_over(member: Member, state: Replicated, control: Control) -> bool:

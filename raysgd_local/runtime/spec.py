@@ -7,8 +7,7 @@ from typing import Any
 
 import cloudpickle
 
-from raysgd_local.algorithms.algorithm import OptimizerState
-from raysgd_local.algorithms.learning_rate import Scaling
+from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.files.storage import Storage
 
 
@@ -39,8 +38,7 @@ class WorkerSpec:
     seed: int
     storage: Storage
     probe: str
-    lr_scaling: Scaling
-    optimizer_state: OptimizerState
+    algorithm: Algorithm
     use_gpu: bool
     backend: str
     threads: int

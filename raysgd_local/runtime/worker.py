@@ -68,7 +68,7 @@ class Worker:
         self._link = RayLink(name, driver)
         device = torch.device("cuda:0" if spec.use_gpu else "cpu")
         self._shell = Shell(
-            Place(name, spec.seed, spec.storage, device, spec.lr_scaling, spec.optimizer_state, members=members),
+            Place(name, spec.seed, spec.storage, device, spec.algorithm, members),
             self._network(store, device),
             self._link,
         )

@@ -16,7 +16,7 @@ from raysgd_local.simulation.connection import Connection
 from raysgd_local.simulation.network import Call
 from raysgd_local.simulation.world import Process, World
 from raysgd_local.transport.base import Transport
-from raysgd_local.transport.volume import all_reduce_bytes, broadcast_bytes
+from raysgd_local.transport.volume import all_gather_bytes, all_reduce_bytes, all_to_all_bytes, broadcast_bytes
 
 AwaitEnd = Callable[[], tuple[Call, str]]
 
@@ -83,6 +83,17 @@ class VirtualTransport:
         flat.copy_(self.take_part("broadcast", lambda _: None, given, source, flat.nbytes))
         self._sent += broadcast_bytes(flat.nbytes, self.world_size, self.rank, source)
 
+    def all_gather(self, content: torch.Tensor) -> torch.Tensor:
+        as_reduced = content.nbytes * self.world_size // 2  # a reduction of so many bytes takes as long
+        rows: torch.Tensor = self.take_part("gather", _stack, content, None, as_reduced)
+        self._sent += all_gather_bytes(content.nbytes, self.world_size)
+        return rows.clone()
+
+    def all_to_all(self, rows: torch.Tensor) -> torch.Tensor:
+        every: torch.Tensor = self.take_part("all-to-all", _stack, rows, None, rows.nbytes // 2)
+        self._sent += all_to_all_bytes(rows.nbytes, self.world_size)
+        return every[:, self.rank].clone()
+
     def wire_bytes(self) -> int:
         return self._sent
 
@@ -98,6 +109,10 @@ def _sum(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     for part in parts[1:]:
         total += part
     return total
+
+
+def _stack(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.stack(list(parts))
 
 
 class VirtualLink:

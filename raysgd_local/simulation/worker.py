@@ -162,7 +162,7 @@ class Worker:
                 self.replica.local_step()
             case m.Exchange():
                 self._exchange(command)
-            case m.Commit(_, control):
+            case m.Commit(_, control, _):
                 self._commit(control)
             case m.Arrive(report):
                 if report.broken:
@@ -226,7 +226,7 @@ class Worker:
                 return m.Exchanged(
                     call.view, control, self._world.now - self._call_began, math.isfinite(reduced.x_sum)
                 )
-            case m.Heal(_, behind, _) if behind:
+            case m.Heal(_, behind, _, _) if behind:
                 self.replica.commit(result)
                 self._watch.committed(self, healed=True)
             case m.Transfer(_, receive) if receive:
@@ -268,6 +268,7 @@ class Worker:
             compute_s=compute_s,
             clock_s=clock_s,
             lr=0.05,
+            lr_settled=0.05,
             wire_bytes=self._take_sent(),
             checksum=self._checksum,
         )

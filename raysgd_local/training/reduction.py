@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
+from raysgd_local.algorithms.algorithm import Algorithm
+from raysgd_local.algorithms.anchor import Anchor
 from raysgd_local.algorithms.schedules.base import Mode
 from raysgd_local.algorithms.state import ReplicaState, checksum
 from raysgd_local.control.exchange import SLOT, Contribution, Control, Flags, decode, digits, encode, from_digits
@@ -15,13 +17,22 @@ from raysgd_local.transport.base import Transport
 Allocate = Callable[[int, torch.dtype], torch.Tensor]
 
 
+@dataclass(frozen=True)
+class Installing:
+    """How a reduced vector is installed: the round's mode, the next one's, and gradient mode's optimizer step."""
+
+    mode: Mode
+    then: Mode
+    step: Callable[[Control], None]
+
+
 class Reduction:
     """Two flat vectors, swapped: one is reduced into, the other keeps the newest committed round to heal others.
 
     Laid out as [state (numel) | slots (world_size × slot)], where a slot is `SLOT` floats and the integer buffers.
     """
 
-    def __init__(self, state: ReplicaState, allocate: Allocate, members: int) -> None:
+    def __init__(self, state: ReplicaState, allocate: Allocate, members: int, algorithm: Algorithm) -> None:
         self.state, self._allocate = state, allocate
         self._integers = len(state.integers())
         self._slot = SLOT + 3 * self._integers
@@ -29,7 +40,13 @@ class Reduction:
         self._make_room(members)
         self._used = self._tried = self._kept_used = 0
         self._checksum = 0
+        self._healthy = True
         self._parts: Iterator[int] = iter(())
+        self.anchor = self._make_anchor(algorithm) if algorithm.keeps_anchor else None
+
+    def _make_anchor(self, algorithm: Algorithm) -> Anchor:
+        device = self._scratch.device
+        return Anchor(self.state.parameters, self.state.dtype, device, algorithm.outer, algorithm.averaging)
 
     def _make_room(self, members: int) -> None:
         numel = self.state.numel + members * self._slot
@@ -54,9 +71,9 @@ class Reduction:
     def fill(self, mode: Mode, said: Contribution, rank: int) -> Contribution:
         """Write this member's part, as far as it is not left to `reduce`. Non-finite state counts for nothing."""
         flat = self._scratch[: self._used]
-        pack = self.state.packing if mode == "parameters" else self.state.packing_gradients
+        pack = self.state.packing_gradients if mode == "gradients" else self.state.packing
         packing = pack(flat, said.weight)
-        self._parts = packing.parts
+        self._parts, self._healthy = packing.parts, packing.finite
         if not packing.finite:
             said = replace(said, weight=0.0, flags=said.flags | Flags.NONFINITE)
         self._write_slot(flat, said, rank)
@@ -79,24 +96,44 @@ class Reduction:
         a look at every thousandth element guards that reasoning, at no cost."""
         return bool(torch.isfinite(self._scratch[: self.state.numel : 1009].sum()))
 
-    def commit(self, mode: Mode, control: Control, step: Callable[[Control], None]) -> None:
-        """Swap the reduced vector in, and install it; in gradient mode `step` is the optimizer's."""
+    def commit(self, how: Installing, control: Control) -> None:
+        """Swap the reduced vector in, and install it."""
         self._scratch, self._kept = self._kept, self._scratch
         self._kept_used = self._tried
-        self._install(mode, control, step)
+        self._install(how, control)
         self._checksum = checksum(self._kept[: self.state.numel])
+        if self.anchor is not None and how.mode != "gradients":
+            self._checksum ^= checksum(self.anchor.flat)
 
-    def _install(self, mode: Mode, control: Control, step: Callable[[Control], None]) -> None:
+    def _install(self, how: Installing, control: Control) -> None:
         flat, weight = self._kept[: self._kept_used], control.weight
-        if weight == 0:
-            return
-        self._install_integers(flat)
-        if mode == "parameters":
-            self.state.install(flat, weight)
-        else:
-            self.state.install_gradients(flat, weight)
-            step(control)
-            self.state.install_buffers(flat, weight)
+        if weight > 0:
+            self._install_integers(flat)
+            if how.mode == "gradients":
+                self._install_gradients(flat, how, control)
+            elif self.anchor is None:
+                self.state.install(flat, weight)
+            else:
+                self._install_at_anchor(self.anchor, flat, how, control)
+        if self.anchor is not None and how.mode == "gradients":
+            self._leave_anchor(self.anchor, how)
+
+    def _install_gradients(self, flat: torch.Tensor, how: Installing, control: Control) -> None:
+        self.state.install_gradients(flat, control.weight)
+        how.step(control)
+        self.state.install_buffers(flat, control.weight)
+
+    def _install_at_anchor(self, anchor: Anchor, flat: torch.Tensor, how: Installing, control: Control) -> None:
+        mean = flat[: anchor.numel] / control.weight
+        stay = how.mode == how.then == "apart"
+        anchor.commit(mean, len(control.members), control.members[0].lr, stay=stay, healthy=self._healthy)
+        self.state.install_rest(flat, control.weight)
+
+    def _leave_anchor(self, anchor: Anchor, how: Installing) -> None:
+        """Members are equal, and move together: the anchor is needed again when they part."""
+        anchor.leave()
+        if how.then != "gradients":
+            anchor.take()
 
     def _install_integers(self, flat: torch.Tensor) -> None:
         """The maxima of all members' integer buffers; before the rest, which may depend on them."""
@@ -105,9 +142,7 @@ class Reduction:
             values = [from_digits(row) for row in slots]
             self.state.install_integers([max(column) for column in zip(*values, strict=True)])
 
-    def heal(
-        self, transport: Transport, source: int, behind: bool, mode: Mode, step: Callable[[Control], None]
-    ) -> None:
+    def heal(self, transport: Transport, source: int, behind: bool, how: Installing) -> None:
         """Send or take the reduced vector of the newest committed round; who is behind commits it now.
 
         Who is behind tried that very round, so its vector has the same length.
@@ -115,7 +150,7 @@ class Reduction:
         flat = self._scratch[: self._tried] if behind else self._kept[: self._kept_used]
         transport.broadcast(flat, source)
         if behind:
-            self.commit(mode, _control(flat, self.state.numel, self._slot), step)
+            self.commit(how, _control(flat, self.state.numel, self._slot))
             self._checksum = 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from raysgd_local.algorithms.anchor import Anchor
 from raysgd_local.algorithms.snapshot import on_cpu
 from raysgd_local.algorithms.state import ReplicaState
 from raysgd_local.errors import InputError, UsageError
@@ -48,6 +50,7 @@ class Replica:
     registered: dict[str, tuple[Stateful, Joining]] = field(default_factory=dict)
     buffer_rules: dict[str, str] = field(default_factory=dict)
     optimizer_state: Literal["keep", "reset", "average"] = "keep"
+    anchor: Anchor | None = None
 
     def averaged(self) -> ReplicaState:
         """What of it travels. Raises `UsageError` without a model or an optimizer."""
@@ -61,15 +64,44 @@ class Replica:
             buffers=self.buffer_rules,
         )
 
+    def shown(self) -> AbstractContextManager[None]:
+        """The method's model is in the models meanwhile: the anchor, where this worker may be elsewhere."""
+        return nullcontext() if self.anchor is None else self.anchor.shown()
+
+    def shared_state(self) -> dict[str, Any]:
+        """What is replicated: the method's model, and its anchor with the outer step's buffers where it has one."""
+        state: dict[str, Any] = {"model": self.model_state()}
+        return state if self.anchor is None else {**state, "anchor": self.anchor.state()}
+
+    def load_shared_state(self, state: dict[str, Any]) -> None:
+        """Take over another's, or a checkpoint's; one's own parameters are then the model's."""
+        self.load_model_state(state["model"])
+        if self.anchor is not None and "anchor" in state:
+            self.anchor.load(state["anchor"])
+        elif self.anchor is not None:  # a checkpoint of a run without one
+            self.anchor.take()
+
     def model_state(self) -> dict[str, Any]:
-        """A plain `state_dict` on the CPU without shared storage; with several models, one under each's number."""
-        states = [on_cpu(model.state_dict()) for model in self.models]
+        """The method's model: a plain `state_dict` on the CPU without shared storage; with several models, one under
+        each's number.
+        """
+        with self.shown():
+            states = [on_cpu(model.state_dict()) for model in self.models]
         return states[0] if len(states) == 1 else {str(i): state for i, state in enumerate(states)}
 
     def load_model_state(self, state: dict[str, Any]) -> None:
         states = [state] if len(self.models) == 1 else [state[str(i)] for i in range(len(self.models))]
         for model, own in zip(self.models, states, strict=True):
             model.load_state_dict(own)
+
+    def own_parameters(self) -> list[torch.Tensor] | None:
+        """This worker's own, where the method keeps workers apart: for its part of a checkpoint."""
+        own = None if self.anchor is None else self.anchor.own_state()
+        return None if own is None else list(on_cpu(own))
+
+    def load_own_parameters(self, own: list[torch.Tensor] | None) -> None:
+        if self.anchor is not None and own is not None:
+            self.anchor.load_own(own)
 
     def local_state(self) -> dict[str, Any]:
         """What this worker alone has: optimizers, the loss scale, what the user registered."""

@@ -14,9 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from raysgd_local.algorithms.algorithm import OptimizerState
-from raysgd_local.algorithms.learning_rate import Scaling
-from raysgd_local.algorithms.schedules.base import Mode
+from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.clock import Clock, SystemClock
 from raysgd_local.control import member as machine
 from raysgd_local.control import member_events as m
@@ -32,7 +30,7 @@ from raysgd_local.training.evaluation import Evaluation
 from raysgd_local.training.interference import Interference
 from raysgd_local.training.link import Link, Released, Status
 from raysgd_local.training.measures import LossMeter, Stopwatch
-from raysgd_local.training.reduction import Reduction
+from raysgd_local.training.reduction import Installing, Reduction
 from raysgd_local.training.replica import Replica, seed_generators
 from raysgd_local.training.stepping import Stepper
 from raysgd_local.transport.base import Network, Transport
@@ -40,7 +38,7 @@ from raysgd_local.transport.base import Network, Transport
 
 @dataclass(frozen=True)
 class Place:
-    """Where one worker runs: its name, the run's seed, storage (None: nothing is written), device and policies.
+    """Where one worker runs: its name, the run's seed, storage (None: nothing is written), device and method.
 
     `members` is how many the run may have: room for them is made once.
     """
@@ -49,8 +47,7 @@ class Place:
     seed: int = 0
     storage: Storage | None = None
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    lr_scaling: Scaling = "none"
-    optimizer_state: OptimizerState = "keep"
+    algorithm: Algorithm = field(default_factory=Algorithm)
     members: int = 1
 
 
@@ -67,8 +64,8 @@ class Shell:
     ) -> None:
         self.place, self._network, self._link = place, network, link
         self.member = machine.Member(place.worker)
-        self.replica = Replica(optimizer_state=place.optimizer_state)
-        self.stepper = Stepper(self.replica, place.lr_scaling)
+        self.replica = Replica(optimizer_state=place.algorithm.optimizer_state)
+        self.stepper = Stepper(self.replica, place.algorithm.lr_scaling)
         self.loss = LossMeter()
         self.watch = Stopwatch(clock or SystemClock())
         self.evaluation: Evaluation | None = None
@@ -99,7 +96,9 @@ class Shell:
     def begin(self) -> None:
         """Everything is prepared: ask for state."""
         self.replica.check_registered()
-        self._reduction = Reduction(self.replica.averaged(), self._network.allocate, self.place.members)
+        state = self.replica.averaged()
+        self._reduction = Reduction(state, self._network.allocate, self.place.members, self.place.algorithm)
+        self.replica.anchor = self._reduction.anchor
         self.drive(m.LoopStarted())
         if not self.order.restore:
             self._seed()
@@ -134,8 +133,8 @@ class Shell:
                 return self._awaited(lambda: self._evaluate(command))
             case m.Exchange():
                 return self._awaited(lambda: self._exchange(command))
-            case m.Commit(mode, control):
-                self._commit(mode, control)
+            case m.Commit():
+                self._commit(command)
             case m.Arrive(report):
                 return self._arrive(replace(report, wire_bytes=self._take_sent()))
             case m.CopyState(save):
@@ -167,9 +166,10 @@ class Shell:
         match command:
             case m.Connect(view, rank, world_size):
                 self._connect(view, rank, world_size)
-            case m.Heal(source, behind, mode):
+            case m.Heal(source, behind, mode, then):
                 before = self.state  # a healed member still stands before the round that it missed
-                self._reducing.heal(self._connected, source, behind, mode, lambda c: self._joint_step(before, c))
+                step = Installing(mode, then, lambda c: self._joint_step(before, c))
+                self._reducing.heal(self._connected, source, behind, step)
                 self.loss.reset()
             case m.Transfer(source, receive):
                 transfer.give_state(self._connected, source, receive, self.replica)
@@ -214,24 +214,28 @@ class Shell:
         if self.place.device.type == "cuda":
             torch.cuda.synchronize(self.place.device)
         compute_s, clock_s = self.watch.exchange_begins()
+        samples, workers = self.state.samples, len(self.state.left)
         return replace(
             said,
             loss_sum=self.loss.value(),
             compute_s=compute_s,
             clock_s=clock_s,
-            lr=self.stepper.lr(self.state.samples, len(self.state.left)),
-            lr_decay=self.stepper.rates(self.state.samples, len(self.state.left)).decay,
+            lr=self.stepper.lr(samples, workers),
+            lr_decay=self.stepper.rates(samples, workers).decay,
+            lr_settled=self.stepper.settled_lr(samples, workers),
             scale=self.stepper.scale,
             wire_bytes=self._take_sent(),
             checksum=self._reducing.checksum,
             flags=said.flags | self.stepper.flags,
         )
 
-    def _commit(self, mode: Mode, control: Control) -> None:
+    def _commit(self, command: m.Commit) -> None:
+        control = command.control
         before = replace(self.state, samples=self.state.samples - control.samples)
-        self._reducing.commit(mode, control, lambda c: self._joint_step(before, c))
+        step = Installing(command.mode, command.then, lambda c: self._joint_step(before, c))
+        self._reducing.commit(step, control)
         self.loss.reset()
-        self.stepper.committed(mode, control)
+        self.stepper.committed(command.mode, control)
         view = self.order.view.number
         if self._announced != view:
             self._announced = view
@@ -246,7 +250,8 @@ class Shell:
         began_s = self.watch.now()
         if self.evaluation is None:
             raise RuntimeError("no evaluation was asked for")
-        metrics = self.evaluation.run(self._connected, self.watch.waiting)
+        with self.replica.shown():
+            metrics = self.evaluation.run(self._connected, self.watch.waiting)
         self.watch.exclude(began_s)
         return m.Evaluated(command.view, metrics)
 

@@ -29,8 +29,9 @@ class ShardWriter:
         if rank > 0 and not save.everyone:
             return
         shard: dict[str, Any] = {"local": replica.local_state(), "generators": generators()}
+        shard["own"] = replica.own_parameters()
         if rank == 0:
-            shard["model"] = replica.model_state()
+            shard.update(replica.shared_state())
         self._thread.submit(self._write, save, shard, rank)
 
     def _write(self, save: Save, shard: dict[str, Any], rank: int) -> None:
@@ -62,9 +63,10 @@ def load(storage: Storage, name: str, replica: Replica, rank: int, world_size: i
     own = rank if len(shards) == world_size else 0
     first = _shard(checkpoint, shards, 0)
     mine = first if own == 0 else _shard(checkpoint, shards, own)
-    replica.load_model_state(first["model"])
+    replica.load_shared_state(first)
     replica.load_local_state(mine["local"], joining=own != rank)
     if own == rank:
+        replica.load_own_parameters(mine.get("own"))
         set_generators(mine["generators"])
 
 

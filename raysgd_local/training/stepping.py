@@ -18,10 +18,14 @@ Decay = Callable[[float], float]
 
 @dataclass(frozen=True)
 class Rates:
-    """The learning rate as a function of progress: its decay factor, and what else it is multiplied by."""
+    """The learning rate as a function of progress: its decay factor, and what else it is multiplied by.
+
+    `settled` is what that will be after warm-up: the scaling with workers alone.
+    """
 
     decay: float = 1.0
     other: float = 1.0
+    settled: float = 1.0
 
     @property
     def factor(self) -> float:
@@ -41,15 +45,24 @@ class Stepper:
 
     def rates(self, samples: int, workers: int) -> Rates:
         """The rates after `samples` of all workers; those of the open round as if all took as many steps."""
-        epochs = samples / self.epoch_samples
+        epochs, settled = samples / self.epoch_samples, scale(self._lr_scaling, workers)
         if isinstance(self.schedule, LearningRate):
             other = self.schedule.warmup(epochs, self._lr_scaling, workers)
-            return Rates(self.schedule.decay(epochs), other)
-        return Rates(self.schedule(epochs), scale(self._lr_scaling, workers))
+            return Rates(self.schedule.decay(epochs), other, settled)
+        return Rates(self.schedule(epochs), settled, settled)
 
     def lr(self, samples: int, workers: int) -> float:
         """The first parameter group's rate, for the tables."""
-        return self._replica.optimizers[0].base_lrs[0] * self.rates(samples, workers).factor
+        return self._base_lr * self.rates(samples, workers).factor
+
+    def settled_lr(self, samples: int, workers: int) -> float:
+        """The first parameter group's rate as if warm-up were over, for schedules."""
+        rates = self.rates(samples, workers)
+        return self._base_lr * rates.decay * rates.settled
+
+    @property
+    def _base_lr(self) -> float:
+        return self._replica.optimizers[0].base_lrs[0]
 
     @property
     def scale(self) -> float:
@@ -110,7 +123,7 @@ class Stepper:
     def committed(self, mode: Mode, control: Control) -> None:
         """After averaging parameters all go on with the smallest loss scale that anyone came to."""
         scales = [said.scale for said in control.members if said.scale > 0]
-        if mode == "parameters" and self._replica.scaler is not None and scales:
+        if mode != "gradients" and self._replica.scaler is not None and scales:
             self._replica.scaler.update(min(scales))
 
 

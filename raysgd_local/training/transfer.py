@@ -23,11 +23,11 @@ def broadcast_bytes(transport: Transport, source: int, content: bytes) -> bytes:
 def give_state(transport: Transport, source: int, receive: bool, replica: Replica) -> None:
     """All of a replica to those that `receive`: the model, and the donor's local state to start with."""
     own = transport.rank == source
-    state = {"model": replica.model_state(), "local": replica.local_state()} if own else {}
+    state = {"shared": replica.shared_state(), "local": replica.local_state()} if own else {}
     content = broadcast_bytes(transport, source, to_bytes(state) if own else b"")
     if receive and not own:
         state = from_bytes(content)
-        replica.load_model_state(state["model"])
+        replica.load_shared_state(state["shared"])
         replica.load_local_state(state["local"], joining=True)
 
 

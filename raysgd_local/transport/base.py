@@ -36,6 +36,14 @@ class Transport(Protocol):
         """Fill `flat` (contiguous, 1-D, any dtype) on every member with what rank `source` has in it."""
         ...
 
+    def all_gather(self, content: torch.Tensor) -> torch.Tensor:
+        """Every member's `content` (contiguous, 1-D, uint8, as long on all members), as rows in rank order."""
+        ...
+
+    def all_to_all(self, rows: torch.Tensor) -> torch.Tensor:
+        """Give row r of `rows` (contiguous, (world_size, n), uint8) to rank r; row s of the result is from rank s."""
+        ...
+
     def wire_bytes(self) -> int:
         """Bytes this member has sent to others in this view since it was connected (never falls)."""
         ...

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import PrefixStore, Store
+from torch._C._distributed_c10d import AllgatherOptions, AllToAllOptions, PrefixStore, Store
 
 from raysgd_local.errors import TransportError
 from raysgd_local.transport.rendezvous import Rendezvous
@@ -117,6 +117,20 @@ class GlooTransport:
         options.rootRank, options.timeout = source, self._timeout
         content = flat.view(torch.uint8)  # gloo does not know all dtypes
         self._run(lambda: self._wait(self._group.broadcast([content], options)), "broadcast")
+
+    def all_gather(self, content: torch.Tensor) -> torch.Tensor:
+        rows = content.new_empty(self.world_size, content.numel())
+        options = AllgatherOptions()
+        options.timeout = self._timeout
+        self._run(lambda: self._wait(self._group.allgather([list(rows)], [content], options)), "all-gather")
+        return rows
+
+    def all_to_all(self, rows: torch.Tensor) -> torch.Tensor:
+        theirs = torch.empty_like(rows)
+        options = AllToAllOptions()
+        options.timeout = self._timeout
+        self._run(lambda: self._wait(self._group.alltoall_base(theirs, rows, [], [], options)), "all-to-all")
+        return theirs
 
     def wire_bytes(self) -> int:
         """Measured at the sockets; what others read in shared memory counts as if it had been sent."""

@@ -11,7 +11,7 @@ import torch
 from raysgd_local.errors import TransportError
 from raysgd_local.transport.base import Transport
 from raysgd_local.transport.solo import SoloTransport
-from raysgd_local.transport.volume import all_reduce_bytes, broadcast_bytes
+from raysgd_local.transport.volume import all_gather_bytes, all_reduce_bytes, all_to_all_bytes, broadcast_bytes
 
 Combine = Callable[[list[torch.Tensor]], torch.Tensor]
 
@@ -73,6 +73,16 @@ class InProcessTransport:
 
         flat.copy_(self._meeting.exchange(self.rank, flat, pick, self._timeout_s, "broadcast"))
         self._sent += broadcast_bytes(flat.nbytes, self.world_size, self.rank, source)
+
+    def all_gather(self, content: torch.Tensor) -> torch.Tensor:
+        rows = self._meeting.exchange(self.rank, content, torch.stack, self._timeout_s, "all-gather")
+        self._sent += all_gather_bytes(content.nbytes, self.world_size)
+        return rows.clone()
+
+    def all_to_all(self, rows: torch.Tensor) -> torch.Tensor:
+        every = self._meeting.exchange(self.rank, rows, torch.stack, self._timeout_s, "all-to-all")
+        self._sent += all_to_all_bytes(rows.nbytes, self.world_size)
+        return every[:, self.rank].clone()
 
     def wire_bytes(self) -> int:
         return self._sent

@@ -16,7 +16,7 @@ from torch._C._distributed_c10d import PrefixStore
 from raysgd_local.errors import TransportError
 from raysgd_local.transport.rendezvous import Rendezvous
 from raysgd_local.transport.store_clients import StoreClients
-from raysgd_local.transport.volume import all_reduce_bytes, broadcast_bytes
+from raysgd_local.transport.volume import all_gather_bytes, all_reduce_bytes, all_to_all_bytes, broadcast_bytes
 
 # NCCL's own watchdog ends the process when it times out; this transport keeps the time itself.
 _NEVER = timedelta(days=365)
@@ -62,6 +62,18 @@ class NcclTransport:
         content = flat.view(torch.uint8)
         self._run(lambda group: group.broadcast([content], options), "broadcast")
         self._sent += broadcast_bytes(flat.nbytes, self.world_size, self.rank, source)
+
+    def all_gather(self, content: torch.Tensor) -> torch.Tensor:
+        rows = content.new_empty(self.world_size, content.numel())
+        self._run(lambda group: group._allgather_base(rows, content), "all-gather")
+        self._sent += all_gather_bytes(content.nbytes, self.world_size)
+        return rows
+
+    def all_to_all(self, rows: torch.Tensor) -> torch.Tensor:
+        theirs = torch.empty_like(rows)
+        self._run(lambda group: group.alltoall_base(theirs, rows, [], []), "all-to-all")
+        self._sent += all_to_all_bytes(rows.nbytes, self.world_size)
+        return theirs
 
     def wire_bytes(self) -> int:
         return self._sent

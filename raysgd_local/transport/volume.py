@@ -12,6 +12,24 @@ def all_reduce_bytes(nbytes: int, world_size: int) -> int:
     return 2 * (world_size - 1) * nbytes // world_size
 
 
+def all_gather_bytes(nbytes: int, world_size: int) -> int:
+    """What one member of a ring sends so that all have everybody's `nbytes`.
+
+    >>> all_gather_bytes(1000, 4)
+    3000
+    """
+    return (world_size - 1) * nbytes
+
+
+def all_to_all_bytes(nbytes: int, world_size: int) -> int:
+    """What one member sends of `nbytes`, of which it keeps its own part.
+
+    >>> all_to_all_bytes(1000, 4)
+    750
+    """
+    return (world_size - 1) * nbytes // world_size
+
+
 def broadcast_bytes(nbytes: int, world_size: int, rank: int, source: int) -> int:
     """What rank `rank` sends along a chain that starts at `source`: all of it, but for the chain's end.
 

@@ -4,9 +4,25 @@ import numpy as np
 import pytest
 
 from raysgd_local.algorithms.algorithm import Algorithm
+from raysgd_local.algorithms.averaging import Elastic, Mean
+from raysgd_local.algorithms.outer import BlockMomentum, MaxChange, OuterOptimizer, SlowMo
 from raysgd_local.algorithms.placement import DisjointChunks, RedundantChunks
 from raysgd_local.algorithms.recipes import RECIPES
-from raysgd_local.algorithms.schedules import AdaComm, AtEpoch, EveryStep, FixedPeriod, Observation, Switch
+from raysgd_local.algorithms.recipes.how import HOW
+from raysgd_local.algorithms.recipes.when import WHEN
+from raysgd_local.algorithms.schedules import (
+    QSR,
+    AdaComm,
+    AtEpoch,
+    AtLoss,
+    EveryStep,
+    FixedPeriod,
+    LupaLinear,
+    LupaLoss,
+    Observation,
+    Once,
+    Switch,
+)
 from raysgd_local.errors import InputError
 
 
@@ -40,6 +56,9 @@ SCHEDULES = [
     EveryStep(),
     FixedPeriod(5),
     AdaComm(tau0=8, interval_s=5),
+    LupaLinear(tau0=2, steps=100, rounds=20),
+    LupaLoss(tau0=2),
+    QSR(c=3.0),
     Switch(EveryStep(), FixedPeriod(4), AtEpoch(1)),
     Switch(FixedPeriod(3), AdaComm(tau0=6, interval_s=4), AtEpoch(1)),
 ]
@@ -99,7 +118,7 @@ def test_post_local_sgd_is_bitwise_every_step_up_to_the_switch_and_local_from_th
 
 
 def test_the_recipes_are_the_methods_people_know():
-    schedules = {name: recipe.algorithm.schedule for name, recipe in RECIPES.items()}
+    schedules = {recipe.name: recipe.algorithm.schedule for recipe in WHEN}
     assert schedules == {
         "sync-sgd": EveryStep(),
         "local-sgd": FixedPeriod(16),
@@ -108,6 +127,21 @@ def test_the_recipes_are_the_methods_people_know():
         "sparknet": FixedPeriod(50),
         "adacomm": AdaComm(16, 60.0, 0.5),
         "post-local-sgd": Switch(EveryStep(), FixedPeriod(16)),
+        "lupa-sgd": LupaLoss(),
+        "qsr": QSR(),
+        "one-shot": Once(),
+        "swap": Switch(EveryStep(), Once(), AtLoss(0.3)),
+    }
+    steps = {recipe.name: (recipe.algorithm.averaging, recipe.algorithm.outer) for recipe in HOW}
+    assert steps == {
+        "easgd": (Elastic(0.9), None),
+        "eamsgd": (Elastic(0.9), None),
+        "bmuf": (Mean(), BlockMomentum()),
+        "slowmo": (Mean(), SlowMo(0.2)),
+        "diloco": (Mean(), OuterOptimizer("SGD", 0.7, {"momentum": 0.9, "nesterov": True})),
+        "fedavgm": (Mean(), OuterOptimizer("SGD", 1.0, {"momentum": 0.9})),
+        "fedadam": (Mean(), OuterOptimizer("Adam", 0.01, {"betas": [0.9, 0.99], "eps": 1e-3})),
+        "povey-max-change": (Mean(), MaxChange(2.0)),
     }
 
 
@@ -121,7 +155,7 @@ def test_every_recipe_says_what_it_is_in_one_line_and_names_its_source(recipe):
 
 
 def test_an_algorithm_is_adacomm_on_disjoint_chunks_unless_told():
-    assert Algorithm() == Algorithm(AdaComm(), DisjointChunks(), "keep", "none")
+    assert Algorithm() == Algorithm(AdaComm(), Mean(), None, DisjointChunks(), "keep", "none")
     assert Algorithm(placement=RedundantChunks(3)).placement.copies == 3
 
 
@@ -131,6 +165,9 @@ def test_an_algorithm_is_adacomm_on_disjoint_chunks_unless_told():
         ({"schedule": "adacomm"}, "schedule"),
         ({"schedule": AdaComm}, "schedule"),
         ({"placement": "redundant"}, "placement"),
+        ({"averaging": Elastic}, "averaging"),
+        ({"averaging": "mean"}, "averaging"),
+        ({"outer": "slowmo"}, "outer"),
         ({"optimizer_state": "kept"}, "optimizer_state"),
         ({"lr_scaling": "root"}, "lr_scaling"),
     ],

@@ -14,7 +14,9 @@ import pytest
 from pydantic import BaseModel
 
 from raysgd_local.algorithms.algorithm import Algorithm
+from raysgd_local.algorithms.averaging import AVERAGINGS, Averaging
 from raysgd_local.algorithms.learning_rate import LearningRate
+from raysgd_local.algorithms.outer import OUTERS, Outer
 from raysgd_local.algorithms.placement import DisjointChunks, RedundantChunks
 from raysgd_local.algorithms.schedules import SCHEDULES, TRIGGERS, Schedule, Trigger
 from raysgd_local.config import Config
@@ -31,8 +33,17 @@ PLACEMENTS = {"disjoint": DisjointChunks, "redundant": RedundantChunks}
 CHOICES: Mapping[Any, tuple[str, Mapping[str, type]]] = {
     Schedule: ("kind", SCHEDULES),
     Trigger: ("kind", TRIGGERS),
+    Averaging: ("kind", AVERAGINGS),
+    Outer | None: ("kind", OUTERS),
     DisjointChunks | RedundantChunks: ("kind", PLACEMENTS),
     StepTimes: ("kind", STEP_TIMES),
+}
+KINDS: Mapping[str, Mapping[str, type]] = {
+    "schedule": SCHEDULES,
+    "when": TRIGGERS,
+    "averaging": AVERAGINGS,
+    "outer": OUTERS,
+    "placement": PLACEMENTS,
 }
 Row = tuple[str, str, str]  # key, default, what is allowed
 
@@ -49,7 +60,7 @@ def sections() -> dict[str, list[Row]]:
     found["`task.optimizer`"] = list(_of_dataclass(Optimizer, ""))
     found["`task.learning_rate`"] = list(_of_dataclass(LearningRate, ""))
     found["`algorithm`"] = list(_of_dataclass(Algorithm, ""))
-    for heading, table in (("schedule", SCHEDULES), ("when", TRIGGERS), ("placement", PLACEMENTS)):
+    for heading, table in KINDS.items():
         for name, kind in table.items():
             found[f"`{heading}.kind: {name}`"] = list(_of_dataclass(kind, ""))
     found |= {"A cluster": list(_of_dataclass(ClusterModel, "")), "`nodes`": list(_of_dataclass(Nodes, ""))}
@@ -81,7 +92,8 @@ def _allowed(hint: Any) -> str:
     if hint in CHOICES:
         key, table = CHOICES[hint]
         own = "" if table is PLACEMENTS else ", or module:Class"
-        return f"{key}: one of {', '.join(table)}{own}"
+        nothing = " or null" if type(None) in get_args(hint) else ""
+        return f"{key}: one of {', '.join(table)}{own}{nothing}"
     return describe(hint)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.algorithms.schedules import FixedPeriod
 from raysgd_local.control.controller_events import Arrived, Died, Event, Progress, UserError, WorkerUp
 from raysgd_local.control.member_events import Cut, YieldAsked
@@ -29,6 +30,10 @@ from raysgd_local.training.shell import Place, Shell
 from raysgd_local.transport.inprocess import InProcessNetwork
 
 torch.set_num_threads(1)
+
+
+class Killed(BaseException):
+    """What a loop raises to die as a process does: nobody gets to clean up."""
 
 
 class ThreadLink:
@@ -70,6 +75,7 @@ class ThreadGroup:
     network: InProcessNetwork = field(default_factory=InProcessNetwork)
     shells: dict[str, Shell] = field(default_factory=dict)
     links: dict[str, ThreadLink] = field(default_factory=dict)
+    orders: list[Order] = field(default_factory=list)
 
     def request(self, worker: str) -> None:
         self.links[worker] = ThreadLink(worker, self.post)
@@ -78,8 +84,7 @@ class ThreadGroup:
             worker,
             spec.seed,
             spec.storage,
-            lr_scaling=spec.lr_scaling,
-            optimizer_state=spec.optimizer_state,
+            algorithm=spec.algorithm,
             members=self.plan.settings.workers_max,
         )
         self.shells[worker] = Shell(place, self.network, self.links[worker])
@@ -94,6 +99,9 @@ class ThreadGroup:
         except Released:
             self.shells[worker].close()
             self.post(Died(worker, "its loop ended"))
+        except Killed:
+            self.shells[worker].close()
+            self.post(Died(worker, "killed"))
         except Exception:
             self.shells[worker].close()
             self.post(UserError(worker, traceback.format_exc()))
@@ -102,6 +110,7 @@ class ThreadGroup:
         """A thread can't be killed; the real thing is tested with processes."""
 
     def order(self, to: tuple[str, ...], order: Order) -> None:
+        self.orders.append(order)
         for worker in to:
             self.links[worker].give(order)
 
@@ -144,6 +153,12 @@ class Finished:
 
 
 @pytest.fixture
+def killed() -> Killed:
+    """Raised in a loop, it ends that worker as the death of its process would."""
+    return Killed()
+
+
+@pytest.fixture
 def train_in_threads(tmp_path: Path) -> Callable[..., Finished]:
     """Train `loop` with `workers` threads; returns when the run is over."""
 
@@ -172,7 +187,7 @@ def train_in_threads(tmp_path: Path) -> Callable[..., Finished]:
                 **(settings or {}),
             ),
             spec=replace(
-                WorkerSpec(Loop(b"", ()), 3, storage, ".probe", "none", "keep", False, "gloo", 1, name, 10, 60),
+                WorkerSpec(Loop(b"", ()), 3, storage, ".probe", Algorithm(), False, "gloo", 1, name, 10, 60),
                 **(spec or {}),
             ),
             resources=Resources(),

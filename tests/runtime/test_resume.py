@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+from itertools import chain
 
 import pytest
 import torch
@@ -13,7 +14,10 @@ from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 import raysgd_local
-from raysgd_local.algorithms.schedules import EveryStep, FixedPeriod
+from raysgd_local.algorithms.algorithm import Algorithm
+from raysgd_local.algorithms.averaging import Elastic
+from raysgd_local.algorithms.outer import BlockMomentum, OuterOptimizer, SlowMo
+from raysgd_local.algorithms.schedules import AtEpoch, EveryStep, FixedPeriod, Once, Switch
 from raysgd_local.control.settings import CheckpointPolicy
 from raysgd_local.errors import CheckpointError
 from raysgd_local.files.storage import Storage
@@ -58,18 +62,30 @@ def untimed(rows):
     return [{name: row[name] for name in UNTIMED} for row in rows]
 
 
-@pytest.mark.parametrize("schedule", [FixedPeriod(3), EveryStep()])
-def test_a_resumed_run_is_bit_identical_to_one_that_was_not_stopped(train_in_threads, tmp_path, schedule):
-    whole = train_in_threads(loop(4), workers=2, schedule=schedule, name="whole", policy=EVERY_EPOCH)
+ALGORITHMS = [
+    Algorithm(FixedPeriod(3)),
+    Algorithm(EveryStep()),
+    Algorithm(Once()),
+    Algorithm(FixedPeriod(3), averaging=Elastic()),
+    Algorithm(FixedPeriod(3), outer=SlowMo(0.5)),
+    Algorithm(FixedPeriod(3), outer=OuterOptimizer("Adam", 0.01)),
+    Algorithm(Switch(EveryStep(), FixedPeriod(3), AtEpoch(1)), outer=BlockMomentum()),
+]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS, ids=str)
+def test_a_resumed_run_is_bit_identical_to_one_that_was_not_stopped(train_in_threads, tmp_path, algorithm):
+    how = {"workers": 2, "schedule": algorithm.schedule, "spec": {"algorithm": algorithm}, "policy": EVERY_EPOCH}
+    whole = train_in_threads(loop(4), name="whole", **how)
     shutil.copytree(tmp_path / "whole", tmp_path / "again")
     manifest = cut_back(tmp_path / "again")
-    again = train_in_threads(
-        loop(4), workers=2, schedule=schedule, name="again", policy=EVERY_EPOCH, resume=manifest
-    )
+    again = train_in_threads(loop(4), name="again", resume=manifest, **how)
     assert again.result["status"] == "finished", again.outcome.finish
     assert untimed(again.rows()) == untimed(whole.rows())
-    for ours, theirs in zip(again.models()[0], whole.models()[0], strict=True):
+    for ours, theirs in zip(chain(*again.models()), chain(*whole.models()), strict=True):
         assert torch.equal(ours, theirs)
+    final = [torch.load(tmp_path / name / "model.pt", weights_only=True) for name in ("whole", "again")]
+    assert all(torch.equal(final[0][name], final[1][name]) for name in final[0])
     assert {row["incarnation"] for row in again.rows()} == {"1", "2"}
 
 

@@ -91,6 +91,12 @@ class MemberAgent:
         self.transports[view].broadcast(here, source)
         return here.cpu()
 
+    def all_gather(self, view: int, content: torch.Tensor) -> torch.Tensor:
+        return self.transports[view].all_gather(content.to(self.device)).cpu()
+
+    def all_to_all(self, view: int, rows: torch.Tensor) -> torch.Tensor:
+        return self.transports[view].all_to_all(rows.to(self.device)).cpu()
+
     def wire_bytes(self, view: int) -> int:
         return self.transports[view].wire_bytes()
 

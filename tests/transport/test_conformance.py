@@ -106,6 +106,52 @@ def test_a_broadcast_brings_what_its_source_has(fleet: Fleet, dtype: torch.dtype
         assert all(torch.equal(outcome.value, rows[source]) for outcome in outcomes)
 
 
+def letters(rank: int, *shape: int) -> torch.Tensor:
+    return torch.randint(256, shape, generator=torch.Generator().manual_seed(rank), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("numel", [1, 1000, LARGE])
+@pytest.mark.parametrize("world_size", [1, 2, 5])
+def test_a_gathering_brings_everybody_s_content_in_rank_order(fleet: Fleet, world_size: int, numel: int) -> None:
+    view = fleet.form(world_size)
+    contents = [letters(rank, numel) for rank in range(world_size)]
+    outcomes = fleet.all("all_gather", [(view, content) for content in contents])
+    assert all(torch.equal(outcome.value, torch.stack(contents)) for outcome in outcomes)
+
+
+@pytest.mark.parametrize("numel", [1, 1000, LARGE])
+@pytest.mark.parametrize("world_size", [1, 2, 5])
+def test_everyone_can_give_everyone_something_else(fleet: Fleet, world_size: int, numel: int) -> None:
+    view = fleet.form(world_size)
+    given = [letters(rank, world_size, numel) for rank in range(world_size)]
+    outcomes = fleet.all("all_to_all", [(view, rows) for rows in given])
+    for rank, outcome in enumerate(outcomes):
+        assert torch.equal(outcome.value, torch.stack([rows[rank] for rows in given]))
+
+
+@pytest.mark.parametrize("what", ["all_gather", "all_to_all"])
+def test_closing_one_side_ends_gatherings_too(fleet: Fleet, what: str) -> None:
+    view = fleet.form(SIZE)
+    shape = (1000,) if what == "all_gather" else (SIZE, 200)
+    waiting = [member.order(what, view, letters(0, *shape)) for member in fleet.members[1:]]
+    fleet.members[0].do("close", view)
+    started = time.monotonic()
+    assert all(m.wait(n).failed for m, n in zip(fleet.members[1:], waiting, strict=True))
+    assert time.monotonic() - started < QUICK_S
+
+
+def test_gathered_bytes_are_counted_as_they_cross_the_wire(fleet: Fleet) -> None:
+    view = fleet.form(4)
+    before = [fleet.members[rank].do("wire_bytes", view) for rank in range(4)]
+    fleet.all("all_gather", [(view, letters(rank, 100_000)) for rank in range(4)])
+    gathered = [fleet.members[rank].do("wire_bytes", view) for rank in range(4)]
+    fleet.all("all_to_all", [(view, letters(rank, 4, 25_000)) for rank in range(4)])
+    given = [fleet.members[rank].do("wire_bytes", view) for rank in range(4)]
+    for a, b, c in zip(before, gathered, given, strict=True):
+        assert b - a == pytest.approx(300_000, rel=0.02)
+        assert c - b == pytest.approx(75_000, rel=0.02)
+
+
 def test_views_follow_one_another_with_other_members_and_ranks(fleet: Fleet) -> None:
     for members in (fleet.members, fleet.members[1:4], fleet.members[::-1], fleet.members[:1], fleet.members[:2]):
         view = fleet.form(len(members), members)

@@ -9,28 +9,47 @@ from raysgd_local.algorithms.schedules.adacomm import AdaComm
 from raysgd_local.algorithms.schedules.base import Mode, Observation, Period, Schedule
 from raysgd_local.algorithms.schedules.every_step import EveryStep
 from raysgd_local.algorithms.schedules.fixed import FixedPeriod
-from raysgd_local.algorithms.schedules.switch import AtEpoch, AtFirstDecay, Switch, Trigger
+from raysgd_local.algorithms.schedules.lupa import LupaLinear, LupaLoss
+from raysgd_local.algorithms.schedules.once import Once
+from raysgd_local.algorithms.schedules.qsr import QSR
+from raysgd_local.algorithms.schedules.switch import AtEpoch, AtFirstDecay, AtLoss, Switch, Trigger
 
-SCHEDULES: Mapping[str, type[EveryStep | FixedPeriod | AdaComm | Switch]] = MappingProxyType(
-    {"every-step": EveryStep, "fixed": FixedPeriod, "adacomm": AdaComm, "switch": Switch}
+SCHEDULES: Mapping[str, type[EveryStep | FixedPeriod | AdaComm | LupaLinear | LupaLoss | QSR | Once | Switch]] = (
+    MappingProxyType(
+        {
+            "every-step": EveryStep,
+            "fixed": FixedPeriod,
+            "adacomm": AdaComm,
+            "lupa-linear": LupaLinear,
+            "lupa-loss": LupaLoss,
+            "qsr": QSR,
+            "once": Once,
+            "switch": Switch,
+        }
+    )
 )
 """From the kind that a configuration names to the class with its options."""
 
-TRIGGERS: Mapping[str, type[AtEpoch | AtFirstDecay]] = MappingProxyType(
-    {"epoch": AtEpoch, "first-decay": AtFirstDecay}
+TRIGGERS: Mapping[str, type[AtEpoch | AtFirstDecay | AtLoss]] = MappingProxyType(
+    {"epoch": AtEpoch, "first-decay": AtFirstDecay, "loss": AtLoss}
 )
 """From the kind of a switch's `when` to the class with its options."""
 
 __all__ = [
+    "QSR",
     "SCHEDULES",
     "TRIGGERS",
     "AdaComm",
     "AtEpoch",
     "AtFirstDecay",
+    "AtLoss",
     "EveryStep",
     "FixedPeriod",
+    "LupaLinear",
+    "LupaLoss",
     "Mode",
     "Observation",
+    "Once",
     "Period",
     "Schedule",
     "Switch",

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-Mode = Literal["parameters", "gradients"]
+Mode = Literal["parameters", "gradients", "apart"]
+
+LONGEST = 1_000_000
+"""Local steps of a period that has no limit of its own: rounds end with the epoch anyhow."""
 
 
 @dataclass(frozen=True)
@@ -13,7 +16,9 @@ class Period:
     """What happens until the next averaging.
 
     `tau` local optimizer steps, then one exchange of `parameters`; or, with `gradients`, one exchange of
-    gradients before every optimizer step (then `tau` is 1). `why` explains the newest change, for people.
+    gradients before every optimizer step (then `tau` is 1). With `apart` members exchange parameters only so that
+    all know the mean, which is evaluated and written into checkpoints, and go on from their own; they become the
+    mean with the round after which the mode is another. `why` explains the newest change, for people.
     """
 
     tau: int
@@ -28,7 +33,7 @@ class Observation:
     `loss` is the round's mean training loss over its `round_samples` (those of workers whose state is finite);
     `samples` and `steps` are totals over all workers since the run began, `epoch` the one (from 0) that the next
     round is in, `elapsed_s` training time, `lr_decay` the learning-rate schedule's decay factor alone (no warm-up,
-    no scaling with workers; 1 at the start).
+    no scaling with workers; 1 at the start), `lr` the first parameter group's rate as if warm-up were over.
     """
 
     round: int
@@ -40,6 +45,7 @@ class Observation:
     elapsed_s: float
     lr_decay: float
     workers: int
+    lr: float = 1.0
 
 
 class Schedule(Protocol):

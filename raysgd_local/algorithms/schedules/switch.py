@@ -41,6 +41,20 @@ class AtFirstDecay:
 
 
 @dataclass(frozen=True)
+class AtLoss:
+    """Switch after the first round whose mean training loss is at most `loss`."""
+
+    loss: float
+
+    def __post_init__(self) -> None:
+        checks.number("loss", self.loss)
+
+    def reached(self, seen: Observation) -> str:
+        below = seen.round_samples > 0 and seen.loss <= self.loss
+        return f"the loss came down to {seen.loss:.3g}" if below else ""
+
+
+@dataclass(frozen=True)
 class SwitchState:
     """The states of both schedules; `then` is None, and `switched_s` without meaning, before the switch."""
 
@@ -72,7 +86,7 @@ class Switch:
     def __post_init__(self) -> None:
         checks.schedule("first", self.first)
         checks.schedule("then", self.then)
-        checks.has_methods("when", self.when, ("reached",), "AtEpoch(epoch) or AtFirstDecay()")
+        checks.has_methods("when", self.when, ("reached",), "AtEpoch(epoch), AtFirstDecay() or AtLoss(loss)")
 
     def init(self) -> SwitchState:
         first = self.first.init()

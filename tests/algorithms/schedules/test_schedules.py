@@ -1,7 +1,9 @@
-"""Every step, fixed period, AdaComm, switch: their rules, their known answers, their options."""
+"""Schedules: their rules, their known answers, their options."""
 
+import itertools
 import json
 import math
+import struct
 from dataclasses import replace
 
 import pytest
@@ -9,16 +11,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysgd_local.algorithms.schedules import (
+    QSR,
     SCHEDULES,
     TRIGGERS,
     AdaComm,
     AtEpoch,
     AtFirstDecay,
+    AtLoss,
     EveryStep,
     FixedPeriod,
+    LupaLinear,
+    LupaLoss,
     Observation,
+    Once,
     Switch,
 )
+from raysgd_local.algorithms.schedules.base import LONGEST
 from raysgd_local.errors import InputError
 from raysgd_local.records import to_plain
 
@@ -30,7 +38,13 @@ EXAMPLES = [
     EveryStep(),
     FixedPeriod(8),
     AdaComm(tau0=8, interval_s=2),
+    LupaLinear(tau0=3, steps=100, rounds=5),
+    LupaLoss(tau0=3, tau_max=50),
+    LupaLoss(tau0=3, tau_max=50, smooth=True),
+    QSR(c=0.2, base=2),
+    Once(),
     Switch(EveryStep(), FixedPeriod(4), when=AtEpoch(1)),
+    Switch(EveryStep(), LupaLoss(2), when=AtLoss(1.5)),
     Switch(FixedPeriod(2), AdaComm(tau0=8, interval_s=2), when=AtFirstDecay()),
     Switch(EveryStep(), Switch(FixedPeriod(2), AdaComm(interval_s=1), AtEpoch(2)), AtEpoch(1)),
 ]
@@ -43,6 +57,7 @@ observations = st.builds(
     epoch=st.integers(0, 3),
     elapsed_s=st.floats(0, 20),
     lr_decay=st.sampled_from([1.0, 0.1, 0.01]),
+    lr=st.sampled_from([0.1, 0.05, 0.01, 0.0]),
 )
 
 
@@ -172,7 +187,70 @@ class TestAdaComm:
         assert found == sorted(found, reverse=True)
 
 
+class TestLupaLinear:
+    def test_known_answer(self):
+        schedule = LupaLinear(tau0=91, steps=5000, rounds=10)
+        expected = [91, 182, 273, 363, 455, 545, 637, 727, 818, 909]
+        assert taus(follow(schedule, [SEEN] * 9)) == expected
+        assert sum(expected) == 5000
+
+    @given(st.data())
+    def test_the_periods_sum_to_the_steps_exactly_and_never_fall_by_more_than_rounding(self, data):
+        tau0, rounds = data.draw(st.integers(1, 200)), data.draw(st.integers(2, 200))
+        steps = data.draw(st.integers(rounds * tau0, 100 * rounds * tau0))
+        found = [LupaLinear(tau0, steps, rounds).tau(i) for i in range(rounds)]
+        assert sum(found) == steps
+        assert found[0] == tau0
+        assert all(b >= a - 1 for a, b in itertools.pairwise(found))
+
+    def test_after_its_rounds_the_last_period_stays_and_empty_rounds_do_not_count(self):
+        schedule = LupaLinear(tau0=1, steps=6, rounds=3)
+        empty = replace(SEEN, loss=math.nan, round_samples=0)
+        assert taus(follow(schedule, [SEEN, empty, SEEN, SEEN, SEEN])) == [1, 2, 2, 3, 3, 3]
+
+
+class TestLupaLoss:
+    @pytest.mark.parametrize(("ratio", "expected"), [(1, 5), (1.0001, 10), (8, 10), (27, 15), (0.5, 5), (1e9, 64)])
+    def test_known_answers(self, ratio, expected):
+        found = taus(follow(LupaLoss(tau0=5, tau_max=64), [SEEN, replace(SEEN, loss=SEEN.loss / ratio)]))
+        assert found == [5, 5, expected]
+
+    @pytest.mark.parametrize(("ratio", "expected"), [(1, 5), (1.0001, 5), (8, 10), (2, 6), (0.5, 5), (1e9, 64)])
+    def test_the_smooth_form_neither_doubles_at_once_nor_falls_below_the_first(self, ratio, expected):
+        schedule = LupaLoss(tau0=5, tau_max=64, smooth=True)
+        assert taus(follow(schedule, [SEEN, replace(SEEN, loss=SEEN.loss / ratio)]))[-1] == expected
+
+    @pytest.mark.parametrize("loss", [0.0, -1.0, math.nan])
+    def test_a_first_loss_without_a_ratio_is_refused_and_a_later_one_passed_over(self, loss):
+        schedule, broken = LupaLoss(), replace(SEEN, loss=loss)
+        with pytest.raises(InputError, match=r"^loss: .* positive, finite"):
+            schedule.next(schedule.init(), broken)
+        states = follow(schedule, [SEEN, broken])
+        assert states[-1] == states[-2]
+
+
+class TestQSR:
+    def test_the_period_grows_with_the_inverse_square_of_the_rate_and_never_below_its_base(self):
+        stream = [replace(SEEN, lr=lr) for lr in (0.8, 0.4, 0.2, 0.1, 0.05, 0.0)]
+        assert taus(follow(QSR(c=0.8, base=2), stream)) == [2, 2, 4, 16, 64, 256, LONGEST]
+
+    def test_a_rate_that_went_through_a_float32_makes_no_difference(self):
+        above = struct.unpack("f", struct.pack("f", 0.1))[0]
+        assert above > 0.1
+        assert taus(follow(QSR(c=0.4, base=1), [replace(SEEN, lr=above)]))[-1] == 16
+
+
 class TestSwitch:
+    def test_a_loss_level_switches_after_the_first_round_below_it(self):
+        stream = [replace(SEEN, loss=loss) for loss in (2.0, 0.5, 2.0)]
+        states = follow(Switch(EveryStep(), FixedPeriod(4), when=AtLoss(0.5)), stream)
+        assert taus(states) == [1, 1, 4, 4]
+        assert states[2].period.why == "the loss came down to 0.5: fixed period of 4"
+
+    def test_rounds_without_a_loss_do_not_switch(self):
+        empty = replace(SEEN, loss=math.nan, round_samples=0)
+        assert taus(follow(Switch(when=AtLoss(5.0)), [empty])) == [1, 1]
+
     def test_post_local_sgd_is_every_step_up_to_the_switch(self):
         stream = [replace(SEEN, epoch=epoch) for epoch in (0, 0, 1, 1, 2)]
         states = follow(Switch(EveryStep(), FixedPeriod(16), when=AtEpoch(1)), stream)
@@ -215,6 +293,12 @@ class TestSwitch:
         (AdaComm, {"gamma": 1.5}, "gamma"),
         (AdaComm, {"gamma": "half"}, "gamma"),
         (AtEpoch, {"epoch": 0}, "epoch"),
+        (AtLoss, {"loss": math.nan}, "loss"),
+        (LupaLinear, {"rounds": 1}, "rounds"),
+        (LupaLinear, {"tau0": 10, "rounds": 10, "steps": 99}, "steps"),
+        (LupaLoss, {"tau0": 10, "tau_max": 9}, "tau_max"),
+        (QSR, {"c": 0.0}, "c"),
+        (QSR, {"base": 0}, "base"),
         (Switch, {"first": "every-step"}, "first"),
         (Switch, {"then": FixedPeriod}, "then"),
         (Switch, {"when": 3}, "when"),
@@ -232,6 +316,6 @@ def test_a_class_instead_of_a_schedule_says_what_to_write():
 
 
 def test_configurations_can_name_every_schedule_and_trigger():
-    assert dict(SCHEDULES) == {"every-step": EveryStep, "fixed": FixedPeriod, "adacomm": AdaComm, "switch": Switch}
-    assert dict(TRIGGERS) == {"epoch": AtEpoch, "first-decay": AtFirstDecay}
+    assert set(SCHEDULES.values()) == {EveryStep, FixedPeriod, AdaComm, LupaLinear, LupaLoss, QSR, Once, Switch}
+    assert set(TRIGGERS.values()) == {AtEpoch, AtFirstDecay, AtLoss}
     assert all(kind().init().period.tau >= 1 for kind in SCHEDULES.values())

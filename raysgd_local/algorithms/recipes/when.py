@@ -1,28 +1,22 @@
-"""Named combinations of the choices in `Algorithm`, with the values of their papers. No code of their own."""
+"""Recipes that differ in when workers average."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from types import MappingProxyType
-
 from raysgd_local.algorithms.algorithm import Algorithm
-from raysgd_local.algorithms.schedules import AdaComm, AtFirstDecay, EveryStep, FixedPeriod, Switch
+from raysgd_local.algorithms.recipes.base import Recipe
+from raysgd_local.algorithms.schedules import (
+    QSR,
+    AdaComm,
+    AtFirstDecay,
+    AtLoss,
+    EveryStep,
+    FixedPeriod,
+    LupaLoss,
+    Once,
+    Switch,
+)
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """A method by the name people know it by; `summary` is one line, `traps` what goes wrong in practice."""
-
-    name: str
-    summary: str
-    citation: str
-    formula: str
-    traps: str
-    algorithm: Algorithm
-
-
-_ALL = (
+WHEN = (
     Recipe(
         name="sync-sgd",
         summary="Average the gradients before every step: exactly large-batch SGD. The baseline.",
@@ -84,7 +78,41 @@ _ALL = (
         traps="Without a learning-rate decay it never switches: name an epoch instead.",
         algorithm=Algorithm(schedule=Switch(EveryStep(), FixedPeriod(tau=16), when=AtFirstDecay())),
     ),
+    Recipe(
+        name="lupa-sgd",
+        summary="Lengthen the period as the loss falls: the opposite of AdaComm, by a theory of its own.",
+        citation="Haddadpour, Kamani, Mahdavi, Cadambe. Local SGD with Periodic Averaging: Tighter Analysis and "
+        "Adaptive Synchronization. NeurIPS 2019",
+        formula="τ_i = ⌈(F_0/F_i)^⅓⌉·τ_0, capped; lupa-linear is the form with periods fixed in advance",
+        traps="The period doubles after any decrease of the loss, however small: `smooth` follows the root itself.",
+        algorithm=Algorithm(schedule=LupaLoss()),
+    ),
+    Recipe(
+        name="qsr",
+        summary="The period grows with the inverse square of the learning rate: generalises better.",
+        citation="Gu, Lyu, Arora, Zhang, Huang. A Quadratic Synchronization Rule for Distributed Deep Learning. "
+        "ICLR 2024",
+        formula="τ = max(base, ⌊(c/η)²⌋)",
+        traps="c has the unit of a learning rate and needs a search; with a constant rate it is a fixed period.",
+        algorithm=Algorithm(schedule=QSR()),
+    ),
+    Recipe(
+        name="one-shot",
+        summary="Train alone to the end and average once.",
+        citation="Zinkevich, Weimer, Smola, Li. Parallelized Stochastic Gradient Descent. NeurIPS 2010; McDonald, "
+        "Hall, Mann. Distributed Training Strategies for the Structured Perceptron. NAACL 2010",
+        formula="x_i ← x_i − η g_i to the end; then x ← Σ_i p_i x_i",
+        traps="For convex models. The mean of networks that never met is worthless: begin together (swap).",
+        algorithm=Algorithm(schedule=Once()),
+    ),
+    Recipe(
+        name="swap",
+        summary="Synchronous large batches down to a loss level, then train alone and average at the end.",
+        citation="Gupta, Serrano, DeCoste. Stochastic Weight Averaging in Parallel: Large-Batch Training that "
+        "Generalizes Well. ICLR 2020",
+        formula="τ = 1 on gradients until the training loss is at most 0.3; then one-shot",
+        traps="The level is the task's to choose. BatchNorm statistics have to be recomputed for the mean model "
+        "(torch.optim.swa_utils.update_bn); those pooled from the workers are not its own.",
+        algorithm=Algorithm(schedule=Switch(EveryStep(), Once(), when=AtLoss(0.3))),
+    ),
 )
-
-RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe in _ALL})
-"""The recipes by name."""

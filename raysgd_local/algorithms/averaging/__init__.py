@@ -1,0 +1,15 @@
+"""With whom and how far: one method a file. They say how members are coupled; `anchor` does it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from raysgd_local.algorithms.averaging.base import Averaging, Coupling
+from raysgd_local.algorithms.averaging.elastic import Elastic
+from raysgd_local.algorithms.averaging.mean import Mean
+
+AVERAGINGS: Mapping[str, type[Mean | Elastic]] = MappingProxyType({"mean": Mean, "elastic": Elastic})
+"""From the kind that a configuration names to the class with its options."""
+
+__all__ = ["AVERAGINGS", "Averaging", "Coupling", "Elastic", "Mean"]

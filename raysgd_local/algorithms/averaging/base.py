@@ -1,0 +1,31 @@
+"""What averaging is: how far a member goes to the others, and they to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Coupling:
+    """Members keep parameters x of their own, next to the anchor. From old values, with x̄ their weighted mean:
+
+        x ← x − pull·(x − anchor),  anchor ← anchor + push·(x̄ − anchor)
+
+    Stable for pull + push < 2.
+    """
+
+    pull: float
+    push: float
+
+
+class Averaging(Protocol):
+    """With whom, and how far. A frozen dataclass, the same on all members.
+
+    The anchor is replicated, and is the method's model: it is evaluated, written into checkpoints, and what joiners
+    start from. A member's x is local: it is in the member's own part of a checkpoint, and gone when it dies.
+    """
+
+    def coupling(self, workers: int) -> Coupling | None:
+        """The coupling of `workers` members; None where all become the mean."""
+        ...

@@ -1,0 +1,40 @@
+"""Elastic averaging: EASGD and EAMSGD."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raysgd_local.algorithms import checks
+from raysgd_local.algorithms.averaging.base import Coupling
+
+
+@dataclass(frozen=True)
+class Elastic:
+    """Members and a centre z pull at each other with a spring, and members stay apart. From old values:
+
+        x_i ← x_i − α(x_i − z),  z ← z + α·m·Σ_j p_j (x_j − z),  α = beta/m
+
+    for m members, computed anew when m changes; or `alpha` itself. One all-reduce: every member has z, and moves it
+    alike. m·Σp_i x_i + z is conserved. **The model is z**: it is evaluated, and what joiners start from. Local
+    momentum is kept; with Nesterov momentum in the task's optimizer this is EAMSGD.
+
+    Zhang, Choromanska, LeCun, "Deep Learning with Elastic Averaging SGD", NeurIPS 2015 [S]; there beta is 0.9 and
+    the period about 10 [K]. Stable for 0 < α < 2/(m+1) [D].
+
+    Raises InputError unless 0 < beta < 1, and 0 < alpha < 1 where it is given.
+
+    >>> Elastic(beta=0.8).coupling(workers=4)
+    Coupling(pull=0.2, push=0.8)
+    """
+
+    beta: float = 0.9
+    alpha: float | None = None
+
+    def __post_init__(self) -> None:
+        checks.number("beta", self.beta, above=0, below=1)
+        if self.alpha is not None:
+            checks.number("alpha", self.alpha, above=0, below=1)
+
+    def coupling(self, workers: int) -> Coupling:
+        alpha = self.beta / workers if self.alpha is None else self.alpha
+        return Coupling(pull=alpha, push=alpha * workers)

@@ -1,0 +1,74 @@
+"""What can't be combined, and why. Everything else works together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from raysgd_local.algorithms.outer import BlockMomentum
+from raysgd_local.algorithms.schedules.modes import modes
+from raysgd_local.errors import InputError
+
+if TYPE_CHECKING:
+    from raysgd_local.algorithms.algorithm import Algorithm
+
+
+def check(algorithm: Algorithm) -> None:
+    """Raises `InputError`, with the reason as its hint, for choices that make no sense together."""
+    refusals = (_gradient_mode, _apart, _elastic, _amplified)
+    for found in (refusal for rule in refusals for refusal in rule(algorithm)):
+        raise found
+
+
+Refusals = Iterator[InputError]
+
+
+def _gradient_mode(a: Algorithm) -> Refusals:
+    """Averaged gradients leave no mean step between averagings, and members that are always equal."""
+    met = modes(a.schedule)
+    if "gradients" not in met:
+        return
+    hint = "averaging gradients before every step leaves nothing between averagings: use the schedule fixed, tau 1"
+    if met == {"gradients"}:
+        if a.outer is not None:
+            yield InputError("outer", _name(a.outer), "none with the schedule every-step", hint)
+        if a.optimizer_state == "reset":
+            yield InputError("optimizer_state", "reset", "keep with the schedule every-step", hint)
+    if _keeps_apart(a):
+        yield InputError("averaging", _name(a.averaging), "mean where gradients are averaged", hint)
+
+
+def _apart(a: Algorithm) -> Refusals:
+    """Members that average once can't make up for what that one step got wrong."""
+    if "apart" in modes(a.schedule) and a.outer is not None:
+        hint = "it would be one step of an optimizer, after which nothing follows"
+        yield InputError("outer", _name(a.outer), "none with the schedule once", hint)
+
+
+def _elastic(a: Algorithm) -> Refusals:
+    if _keeps_apart(a) and a.outer is not None:
+        hint = "the centre is moved by the members' pull already"
+        yield InputError("outer", _name(a.outer), "none with members that stay apart", hint)
+
+
+def _amplified(a: Algorithm) -> Refusals:
+    if isinstance(a.outer, BlockMomentum) and a.outer.momentum is None and a.lr_scaling == "linear":
+        hint = "the default block momentum multiplies steps by the number of workers already: set outer.momentum"
+        yield InputError("lr_scaling", a.lr_scaling, "none or sqrt with block momentum's default", hint)
+
+
+def _keeps_apart(a: Algorithm) -> bool:
+    return a.averaging.coupling(1) is not None
+
+
+def _name(choice: Any) -> str:
+    return type(choice).__name__
+
+
+def check_workers(algorithm: Algorithm, most: int) -> None:
+    """Raises `InputError` where the coupling of up to `most` workers would swing itself up."""
+    for workers in range(1, most + 1):
+        coupling = algorithm.averaging.coupling(workers)
+        if coupling is not None and not 0 < coupling.pull + coupling.push < 2:
+            hint = f"{workers} workers make pull + push = {coupling.pull + coupling.push:.3g}: alpha < 2/(workers + 1)"
+            raise InputError("algorithm.averaging", _name(algorithm.averaging), "a coupling that is stable", hint)

@@ -1,0 +1,35 @@
+"""Max change: the mean step of a round has a largest length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raysgd_local.algorithms import checks
+from raysgd_local.algorithms.outer.base import OuterStep
+
+
+@dataclass(frozen=True)
+class MaxChange:
+    """Shorten the mean step g to a norm of at most `limit`:
+
+        anchor ← anchor − g·min(1, limit/‖g‖)
+
+    So one bad round can't undo the training. `limit` is a length in parameter space, over all parameters; there is no
+    published default for a round.
+
+    Povey, Zhang, Khudanpur, "Parallel Training of DNNs with Natural Gradient and Parameter Averaging", ICLR 2015
+    workshop [S], where a largest change keeps the natural gradient stable.
+
+    Raises InputError unless limit > 0.
+
+    >>> MaxChange(2.0).step(workers=4, lr=0.1).max_norm
+    2.0
+    """
+
+    limit: float
+
+    def __post_init__(self) -> None:
+        checks.number("limit", self.limit, above=0)
+
+    def step(self, workers: int, lr: float) -> OuterStep:  # noqa: ARG002
+        return OuterStep("SGD", {"lr": 1.0}, max_norm=self.limit)

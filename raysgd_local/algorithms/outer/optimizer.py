@@ -1,0 +1,56 @@
+"""Any optimizer of torch on the anchor: FedAvgM, FedAdam, DiLoCo's outer step and others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from raysgd_local.algorithms import checks
+from raysgd_local.algorithms.outer.base import Option, OuterStep
+from raysgd_local.errors import InputError
+
+OPTIMIZERS = (
+    "ASGD",
+    "Adadelta",
+    "Adafactor",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "NAdam",
+    "RAdam",
+    "RMSprop",
+    "Rprop",
+    "SGD",
+)
+"""Those of `torch.optim` that take a dense gradient and nothing else."""
+
+
+@dataclass(frozen=True)
+class OuterOptimizer:
+    """The mean step g = anchor − mean is the gradient of a `torch.optim` optimizer on the anchor.
+
+    `name` is its class, `lr` its rate, `options` its other arguments by their torch names; weight
+    decay is 0 unless they say otherwise. SGD with a rate of 1 is plain averaging.
+
+    FedOpt: Reddi et al., "Adaptive Federated Optimization", ICLR 2021 [K]: FedAvgM is SGD with momentum (Hsu, Qi,
+    Brown, 2019), FedAdam Adam with eps 1e-3 (torch corrects the bias, the paper does not). DiLoCo: Douillard et al.,
+    2023 [F]: SGD, rate 0.7, Nesterov momentum 0.9; its first step on a constant g is 1.33 g, the limit 7 g.
+
+    Raises InputError for an unknown name or a rate that is not above 0.
+
+    >>> OuterOptimizer("SGD", lr=0.7, options={"momentum": 0.9, "nesterov": True}).step(workers=4, lr=0.1).options
+    {'lr': 0.7, 'momentum': 0.9, 'nesterov': True}
+    """
+
+    name: str = "SGD"
+    lr: float = 1.0
+    options: dict[str, Option] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        checks.one_of("name", self.name, OPTIMIZERS)
+        checks.number("lr", self.lr, above=0)
+        if "lr" in self.options:
+            raise InputError("options", self.options, "the optimizer's arguments but for lr", "lr has its own key")
+
+    def step(self, workers: int, lr: float) -> OuterStep:  # noqa: ARG002
+        return OuterStep(self.name, {"lr": self.lr, **self.options})

@@ -1,0 +1,15 @@
+"""Named combinations of the choices in `Algorithm`, with the values of their papers. No code of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from raysgd_local.algorithms.recipes.base import Recipe
+from raysgd_local.algorithms.recipes.how import HOW
+from raysgd_local.algorithms.recipes.when import WHEN
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType({recipe.name: recipe for recipe in (*WHEN, *HOW)})
+"""The recipes by name."""
+
+__all__ = ["RECIPES", "Recipe"]

@@ -1,0 +1,21 @@
+"""Which modes a schedule may come to."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from raysgd_local.algorithms.schedules.base import Mode
+
+
+def modes(schedule: Any) -> frozenset[Mode]:
+    """The modes of a schedule's first period and, where it is made of others, of theirs.
+
+    >>> from raysgd_local.algorithms.schedules import Once, Switch
+    >>> sorted(modes(Switch(then=Once())))
+    ['apart', 'gradients']
+    """
+    inner = [getattr(schedule, field.name) for field in dataclasses.fields(schedule)]
+    parts = [modes(part) for part in inner if hasattr(part, "init") and hasattr(part, "next")]
+    own: Mode = schedule.init().period.mode
+    return frozenset({own}).union(*parts)

@@ -1,0 +1,53 @@
+"""What can't be combined is refused with its reason."""
+
+from __future__ import annotations
+
+import pytest
+
+from raysgd_local.algorithms.algorithm import Algorithm
+from raysgd_local.algorithms.averaging import Elastic
+from raysgd_local.algorithms.combinations import check_workers
+from raysgd_local.algorithms.outer import BlockMomentum, OuterOptimizer, SlowMo
+from raysgd_local.algorithms.schedules import EveryStep, FixedPeriod, Once, Switch
+from raysgd_local.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("choices", "field", "reason"),
+    [
+        ({"schedule": EveryStep(), "outer": SlowMo()}, "outer", "tau 1"),
+        ({"schedule": EveryStep(), "averaging": Elastic()}, "averaging", "tau 1"),
+        ({"schedule": Switch(), "averaging": Elastic()}, "averaging", "tau 1"),
+        ({"schedule": EveryStep(), "optimizer_state": "reset"}, "optimizer_state", "tau 1"),
+        ({"schedule": FixedPeriod(), "averaging": Elastic(), "outer": SlowMo()}, "outer", "pull already"),
+        ({"schedule": Once(), "outer": OuterOptimizer()}, "outer", "nothing follows"),
+        ({"outer": BlockMomentum(), "lr_scaling": "linear"}, "lr_scaling", "number of workers already"),
+    ],
+)
+def test_what_makes_no_sense_together_is_refused_with_the_reason(choices, field, reason):
+    with pytest.raises(InputError) as caught:
+        Algorithm(**choices)
+    assert caught.value.field == field
+    assert caught.value.exit_status == 2
+    assert reason in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"schedule": Switch(), "outer": SlowMo()},
+        {"schedule": Switch(), "optimizer_state": "reset"},
+        {"outer": BlockMomentum(momentum=0.5), "lr_scaling": "linear"},
+        {"outer": BlockMomentum(), "lr_scaling": "sqrt"},
+    ],
+)
+def test_their_neighbours_are_not(choices):
+    assert Algorithm(**choices)
+
+
+def test_a_coupling_that_swings_itself_up_with_the_workers_there_may_be_is_refused():
+    algorithm = Algorithm(FixedPeriod(), Elastic(alpha=0.4))
+    check_workers(algorithm, 3)
+    with pytest.raises(InputError, match=r"4 workers make pull \+ push = 2"):
+        check_workers(algorithm, 4)
+    check_workers(Algorithm(FixedPeriod(), Elastic(beta=0.99)), 1000)

@@ -1,0 +1,165 @@
+"""Every method on the real shells against the oracle, over rounds in which members die and join."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+import raysgd_local
+from raysgd_local.algorithms.algorithm import Algorithm
+from raysgd_local.algorithms.averaging import Elastic
+from raysgd_local.algorithms.outer import BlockMomentum, MaxChange, OuterOptimizer, SlowMo
+from raysgd_local.algorithms.schedules import AtEpoch, EveryStep, FixedPeriod, Once, Switch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+import oracle
+
+RATE, CURVATURE = 0.2, torch.tensor([0.3, 0.6, 1.0, 0.1, 0.8, 0.5], dtype=torch.float64)
+
+
+class Quadratics(Dataset):
+    """Sample i asks that x be c_i."""
+
+    def __init__(self, samples: int) -> None:
+        generator = torch.Generator().manual_seed(5)
+        self.targets = torch.randn(samples, 6, generator=generator, dtype=torch.float64)
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+class Point(nn.Module):
+    """x (6,), as two parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.full((2, 2), 3.0, dtype=torch.float64))
+        self.b = nn.Parameter(torch.full((2,), -2.0, dtype=torch.float64))
+
+    def x(self) -> torch.Tensor:
+        return torch.cat([self.a.flatten(), self.b])
+
+
+@dataclass
+class Log:
+    """What every member did: its steps by round, with their samples and rates; and the model after each epoch."""
+
+    steps: dict[int, list[tuple[str, list[int], float]]] = field(default_factory=lambda: defaultdict(list))
+    models: list[tuple[int, torch.Tensor]] = field(default_factory=list)
+    lock: Any = field(default_factory=threading.Lock)
+
+
+def loop_over(
+    data: Quadratics, log: Log, epochs: int, deaths: dict[str, int], kill: Any, rho: float
+) -> Callable[[], None]:
+    def loop() -> None:
+        ctx = raysgd_local.get_context()
+        shell, model = ctx._shell, ctx.prepare_model(Point())
+        optimizer = ctx.prepare_optimizer(torch.optim.SGD(model.parameters(), lr=RATE, momentum=rho))
+        ctx.prepare_scheduler(lambda done: 1 / (1 + done))
+        name = shell.place.worker
+        for _ in ctx.epochs(epochs):
+            for index in ctx.batches(data, batch_size=3):
+                loss = (0.5 * CURVATURE * (model.x() - data.targets[index]) ** 2).sum(1).mean()
+                loss.backward()
+                number = shell.state.round + 1
+                if number >= deaths.get(name, 10**9):
+                    raise kill
+                ctx.step(loss.detach())
+                with log.lock:
+                    log.steps[number].append((name, index.tolist(), optimizer.param_groups[0]["lr"]))
+            if ctx.rank == 0:
+                log.models.append((shell.state.round, shown(ctx)))
+
+    return loop
+
+
+def shown(ctx: Any) -> torch.Tensor:
+    with ctx._shell.replica.shown():
+        return ctx._shell.replica.models[0].x().detach().clone()
+
+
+def replay(log: Log, done: Any, data: Quadratics, method: oracle.Method, rho: float) -> list[torch.Tensor]:
+    """The anchors after each round."""
+    fleet, anchors = oracle.Fleet(Point().x().detach(), method, rho), []
+    views = {order.view.number: order for order in reversed(done.group.orders)}  # the first order of each
+    for row in done.rows():
+        number, order = int(row["round"]), views[int(row["view"])]
+        members = order.view.members
+        donor = None if order.donor is None else members[order.donor]
+        fleet.have(members, donor)
+        steps = [step for step in log.steps[number] if step[0] in members]
+        for name, batch, rate in steps:
+            target = data.targets[batch].mean(0)
+            fleet.local_step(name, lambda x, target=target: CURVATURE * (x - target), rate)
+        weights = [sum(len(batch) for who, batch, _ in steps if who == name) for name in members]
+        # One step from the anchor and then the mean is a step by the mean gradient.
+        fleet.average(weights, float(row["lr"]), oracle.mean if row["tau"] == "1" else None)
+        anchors.append(fleet.memory.anchor)
+    return anchors
+
+
+METHODS = {
+    "mean": (Algorithm(FixedPeriod(3)), oracle.mean),
+    "once": (Algorithm(Once()), oracle.once),
+    "elastic": (Algorithm(FixedPeriod(3), averaging=Elastic(beta=0.8)), oracle.elastic(0.8)),
+    "block momentum": (
+        Algorithm(FixedPeriod(3), outer=BlockMomentum()),
+        oracle.heavy_ball(1.0, lambda m: 1 - 1 / m),
+    ),
+    "nesterov block momentum": (
+        Algorithm(FixedPeriod(3), outer=BlockMomentum(zeta=0.9, momentum=0.5, nesterov=True)),
+        oracle.heavy_ball(0.9, lambda m: 0.5, nesterov=True),
+    ),
+    "slowmo": (
+        Algorithm(FixedPeriod(3), outer=SlowMo(beta=0.4, alpha=0.9)),
+        oracle.heavy_ball(0.9, lambda m: 0.4, unit=lambda rate: rate),
+    ),
+    "diloco": (
+        Algorithm(FixedPeriod(3), outer=OuterOptimizer("SGD", 0.7, {"momentum": 0.9, "nesterov": True})),
+        oracle.heavy_ball(0.7, lambda m: 0.9, nesterov=True),
+    ),
+    "fedadam": (
+        Algorithm(FixedPeriod(3), outer=OuterOptimizer("Adam", 0.05, {"betas": [0.9, 0.99], "eps": 1e-3})),
+        oracle.adam(0.05, 0.9, 0.99, 1e-3),
+    ),
+    "slowmo after the switch": (
+        Algorithm(Switch(EveryStep(), FixedPeriod(3), AtEpoch(2)), outer=SlowMo(beta=0.4)),
+        oracle.heavy_ball(1.0, lambda m: 0.4, unit=lambda rate: rate),
+    ),
+    "max change": (Algorithm(FixedPeriod(3), outer=MaxChange(0.2)), oracle.max_change(0.2)),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_engine_does_what_the_oracle_does_while_members_die_and_join(train_in_threads, killed, name):
+    algorithm, method = METHODS[name]
+    rho = 0.0 if "switch" in name else 0.9  # local momentum is kept, and a joiner has its donor's
+    data, log = Quadratics(40 if name == "once" else 401), Log()
+    epochs = 100 if name == "once" else 9
+    deaths = {"w1": 13, "w3": 13, "w4": 31, "w0": 52}
+    done = train_in_threads(
+        loop_over(data, log, epochs, deaths, killed, rho),
+        workers=4,
+        schedule=algorithm.schedule,
+        spec={"algorithm": algorithm},
+    )
+    assert done.result["status"] == "finished", done.outcome.finish
+    assert done.result["workers_lost"] >= 3
+    assert len(done.rows()) >= 100
+    anchors = replay(log, done, data, method, rho)
+    for number, model in log.models:
+        torch.testing.assert_close(model, anchors[number - 1], rtol=0, atol=1e-6)
