@@ -88,10 +88,10 @@ class ClusterModel:
     """A cluster. Between any two workers there is a link of `latency_ms` and `bandwidth_mbps` each way (none: as
     if it took no time), unless `nodes` says that some are on one machine.
 
-    `speeds` are factors by worker number (repeated where there are more workers; none: all 1). A round costs each
-    worker `round_ms`, and `handling_ms_per_mb` for each megabyte that is averaged, beside the link: packing,
-    checking, installing. A worker that is asked for runs after `startup_s`; of those that a run begins with, the
-    last ones come no sooner than `arrivals_s`, one each.
+    `speeds` are factors by worker number (repeated where there are more workers; none: all 1). A round costs
+    `round_ms` beside steps and link: packing, checking, installing; the run's first steps `warmup_s` more than
+    others. A worker that is asked for runs after `startup_s`; of those that a run begins with, the last ones come no
+    sooner than `arrivals_s`, one each.
 
     >>> ClusterModel(latency_ms=1, bandwidth_mbps=8).reduction_s(500_000, members=4)
     0.756
@@ -103,7 +103,7 @@ class ClusterModel:
     bandwidth_mbps: float | None = None
     nodes: Nodes | None = None
     round_ms: float = 0.0
-    handling_ms_per_mb: float = 0.0
+    warmup_s: float = 0.0
     startup_s: float = 3.0
     arrivals_s: tuple[float, ...] = ()
     failures: Failures = Failures()
@@ -111,7 +111,7 @@ class ClusterModel:
     def __post_init__(self) -> None:
         checks.has_methods("steps", self.steps, ("draw",), "step times, such as Constant(mean_s=0.1)")
         _check_link(self.latency_ms, self.bandwidth_mbps)
-        for name in ("startup_s", "round_ms", "handling_ms_per_mb"):
+        for name in ("startup_s", "round_ms", "warmup_s"):
             _not_negative(name, getattr(self, name))
         for speed in self.speeds:
             checks.number("speeds", speed, above=0)
@@ -125,6 +125,10 @@ class ClusterModel:
     @property
     def latency_s(self) -> float:
         return self.link.latency_s
+
+    @property
+    def round_s(self) -> float:
+        return self.round_ms / 1000
 
     def speed(self, number: int) -> float:
         """How much faster than the model's step times worker `number` is."""
@@ -163,10 +167,6 @@ class ClusterModel:
         inside = self._inside(members)
         between = _depth(math.ceil(members / inside)) * self.link.message_s(size_bytes)
         return between + _depth(inside) * self._inner.message_s(size_bytes)
-
-    def handling_s(self, size_bytes: float) -> float:
-        """What a round costs a worker beside steps and links."""
-        return (self.round_ms + self.handling_ms_per_mb * size_bytes / 1e6) / 1000
 
     def _inside(self, members: int) -> int:
         """How many of them share a machine."""

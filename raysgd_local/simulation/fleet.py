@@ -147,7 +147,7 @@ class Fleet:
             return cluster.latency_s
         if call.source is not None:
             return cluster.broadcast_s(call.size_bytes, members)
-        return cluster.reduction_s(call.size_bytes, members) + cluster.handling_s(call.size_bytes)
+        return cluster.reduction_s(call.size_bytes, members) + cluster.round_s
 
     def io_s(self) -> float:
         return self.random.uniform(0.01, 0.3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
@@ -119,11 +119,12 @@ class Samples:
 class Measured:
     """The times of an earlier run, taken from its `rounds.csv`.
 
-    A row says how long a worker computed on average (`compute_s`) and the slowest of them (`wait_s` more), for the
-    round's steps. So it is known of one worker that its steps took as long on average, and of the others together:
-    that is all of it with two workers, and less than all with more. Steps in a row keep the mean of the round that
-    they were drawn from, for as many steps as that round had. So a run that averaged at every step tells most about
-    how steps differ; from a run with long periods shorter ones look smoother than they are.
+    A row says how long a worker computed on average (`compute_s`), and how much longer the slowest did (`wait_s`), for
+    the round's steps: all there is to know with two workers. With more, the others are taken to lie as exponential
+    times would, between their mean and that. Steps in a row keep the mean of the round that they were drawn from, for
+    as many steps as that round had. So a run that averaged at every step tells most about how steps differ; from a
+    run with long periods shorter ones look smoother than they are. The first round is left out: in it things are
+    loaded and set up.
     """
 
     run: str
@@ -136,18 +137,9 @@ class Measured:
     def _blocks(self) -> Blocks:
         rows = run_directory.load(self.run).rounds
         rows = rows[(rows["steps"] > 0) & (rows["compute_s"] > 0)]
-        workers = rows["workers"].to_numpy(float)
-        compute_s, wait_s = rows["compute_s"].to_numpy(float), rows["wait_s"].to_numpy(float)
-        steps = rows["steps"].to_numpy(float) / workers  # a worker's
-        others = np.maximum(workers - 1, 1)
-        slow_s = compute_s + wait_s
-        rest_s = np.maximum(compute_s - wait_s / others, 0.0)
-        whole = np.maximum(1, np.rint(steps)).astype(np.int64)
-        return Blocks(
-            np.concatenate([slow_s / steps, rest_s / steps]),
-            np.concatenate([whole, whole]),
-            np.concatenate([np.ones_like(workers), workers - 1]),
-        )
+        rows = rows.iloc[1:] if len(rows) > 1 else rows
+        columns = (rows[name].to_numpy(float) for name in ("workers", "steps", "compute_s", "wait_s"))
+        return Blocks.of([_workers_of(*row) for row in zip(*columns, strict=True)])
 
     @property
     def mean_s(self) -> float:
@@ -157,29 +149,39 @@ class Measured:
         return self._blocks.draw(random, shape)
 
 
+def _workers_of(workers: float, steps: float, compute_s: float, wait_s: float) -> tuple[Floats, float]:
+    """A row's workers (their seconds a step, shortest first), and how many steps each took."""
+    own = steps / workers
+    order = np.cumsum(1.0 / np.arange(workers, 0, -1))  # the means of exponential times of mean 1, in order
+    spread = (order - 1) / (order[-1] - 1) if workers > 1 else np.zeros(1)
+    return np.maximum(compute_s + wait_s * spread, 0.0) / own, own
+
+
 @dataclass(frozen=True)
 class Blocks:
-    """Runs of `steps` steps that took `step_s` each; `weights` say how often each occurs. All (n,)."""
+    """Runs of `steps` steps that took `step_s` each, one as likely to come next as another. Both (n,)."""
 
     step_s: Floats
     steps: npt.NDArray[np.int64]
-    weights: Floats
 
-    @cached_property
-    def _by_steps(self) -> Floats:
-        share = self.weights * self.steps
-        return np.asarray(share / share.sum())
+    @staticmethod
+    def of(rounds: Sequence[tuple[Floats, float]]) -> Blocks:
+        """Of each round its workers' seconds a step, and how many steps each of them took."""
+        if not rounds:
+            return Blocks(np.empty(0), np.empty(0, dtype=np.int64))
+        lengths = [np.full(len(times), max(1, round(steps)), dtype=np.int64) for times, steps in rounds]
+        return Blocks(np.concatenate([times for times, _ in rounds]), np.concatenate(lengths))
 
     @property
     def mean_s(self) -> float:
-        return float(self._by_steps @ self.step_s)
+        return float(self.steps @ self.step_s / self.steps.sum())
 
     def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
         """Each line of the last axis is blocks end to end, beginning anywhere inside the first."""
         *lines, steps = shape or (1,)
-        count, most = int(np.prod(lines)), max(1, -(-steps // int(self.steps.min())) + 1)
-        chosen = random.choice(len(self.steps), (count, most), p=self.weights / self.weights.sum())
-        chosen[:, 0] = random.choice(len(self.steps), count, p=self._by_steps)
+        count, most = int(np.prod(lines)), -(-steps // int(self.steps.min())) + 1
+        chosen = random.integers(len(self.steps), size=(count, most))
+        chosen[:, 0] = random.choice(len(self.steps), count, p=self.steps / self.steps.sum())
         lengths = self.steps[chosen]  # (count, most)
         lengths[:, 0] = random.integers(1, lengths[:, 0] + 1)
         ends = np.minimum(lengths.cumsum(axis=1), steps) + steps * np.arange(count)[:, None]

@@ -130,6 +130,7 @@ class _Lockstep:
             if isinstance(ask, m.EpochWanted) and not self._started:
                 self._started = True
                 self._told[:] = self.now  # training time begins with the first batch
+                self.now += self._plan.cluster.warmup_s
             self.post(ask)
             self._pump()
         if self._finish is None:
@@ -174,7 +175,7 @@ class _Lockstep:
             case m.Exchange():
                 self._exchange(command)
             case m.Commit():
-                self.now += cluster.handling_s(self._plan.state_bytes)
+                self.now += cluster.round_s
             case m.Connect(view):
                 self.now += cluster.latency_s
                 self._events.append(m.Done(view))

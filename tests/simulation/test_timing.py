@@ -66,9 +66,16 @@ def test_every_step_costs_a_reduction_each():
     assert step_s(EveryStep(), cluster, 50, workers=4, state_bytes=1000) == pytest.approx(expected)
 
 
-def test_handling_costs_every_round_what_the_cluster_says():
-    cluster = ClusterModel(steps=Constant(0.01), latency_ms=0, round_ms=2, handling_ms_per_mb=3)
-    assert step_s(FixedPeriod(4), cluster, 64, state_bytes=2_000_000) == pytest.approx(0.01 + 0.008 / 4)
+def test_a_round_costs_what_the_cluster_says_beside_its_link():
+    cluster = ClusterModel(steps=Constant(0.01), latency_ms=0, round_ms=8)
+    assert step_s(FixedPeriod(4), cluster, 64) == pytest.approx(0.01 + 0.008 / 4)
+
+
+def test_the_first_steps_take_longer_by_the_warm_up():
+    cluster = ClusterModel(steps=Constant(0.01), latency_ms=0, warmup_s=0.5)
+    rows = timed(FixedPeriod(4), cluster=cluster, loop=own_steps(8))
+    assert [row.elapsed_s for row in rows[:2]] == pytest.approx([0.54, 0.58])
+    assert rows[0].compute_s == pytest.approx(0.04)
 
 
 def test_a_slow_worker_sets_the_pace_and_the_others_wait():
