@@ -121,6 +121,7 @@ class ours:  # noqa: N801
 
     def __init__(self, model, options: argparse.Namespace, store, address: str, shared_memory: bool) -> None:
         from raysgd_local.algorithms.state import ReplicaState
+        from raysgd_local.control.exchange import SLOT
         from raysgd_local.training.reduction import Reduction
         from raysgd_local.transport.process_group import ProcessGroupNetwork
 
@@ -128,7 +129,7 @@ class ours:  # noqa: N801
         self.rank = options.rank
         self.reduction = Reduction(ReplicaState(model), network.allocate, options.world_size)
         self.reduction.seat(options.world_size)
-        self.numel = self.reduction.state.numel + 15 * options.world_size
+        self.numel = self.reduction.state.numel + SLOT * options.world_size
         self.transport = network.connect(1, options.rank, options.world_size)
 
     def __call__(self) -> dict[str, float]:

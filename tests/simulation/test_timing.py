@@ -8,6 +8,7 @@ import pytest
 
 from raysgd_local.algorithms.learning_rate import LearningRate
 from raysgd_local.algorithms.schedules import AdaComm, AtFirstDecay, EveryStep, FixedPeriod, Switch
+from raysgd_local.control.exchange import SLOT
 from raysgd_local.control.program import Program
 from raysgd_local.errors import InputError
 from raysgd_local.simulation.cluster_model import ClusterModel, Failures
@@ -61,7 +62,7 @@ def test_local_steps_average_stragglers_out(tau, expected):
 
 def test_every_step_costs_a_reduction_each():
     cluster = ClusterModel(steps=Constant(0.01), latency_ms=1, bandwidth_mbps=8)
-    slots_bytes = 4 * 15 * 4
+    slots_bytes = 4 * SLOT * 4
     expected = 0.01 + 2 * 3 * ((1000 + slots_bytes) / 4 / 1e6 + 0.001)
     assert step_s(EveryStep(), cluster, 50, workers=4, state_bytes=1000) == pytest.approx(expected)
 
@@ -88,7 +89,7 @@ def test_a_slow_worker_sets_the_pace_and_the_others_wait():
 
 def test_what_was_sent_is_a_rings_share_of_the_vector():
     rows = timed(FixedPeriod(4), 4, state_bytes=1000, loop=own_steps(8))
-    assert [row.wire_bytes for row in rows] == [4 * 2 * (1000 + 4 * 15 * 4) * 3 // 4] * 3
+    assert [row.wire_bytes for row in rows] == [4 * 2 * (1000 + 4 * SLOT * 4) * 3 // 4] * 3
 
 
 def test_adacomm_shortens_its_period_as_the_loss_falls():
