@@ -146,6 +146,33 @@ def simulate(
 
 
 @app.command()
+def plan(
+    config: Annotated[Path | None, typer.Argument(help="A YAML file; without one, digits with 4 workers.")] = None,
+    method: Annotated[str | None, typer.Option(help="A recipe in place of the file's algorithm.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: task.epochs=5")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="How many workers: workers.max.")] = None,
+    cluster: Annotated[Path | None, typer.Option(help="A YAML file that describes the cluster.")] = None,
+    bandwidth_mbps: Annotated[
+        float | None, typer.Option(help="In its place: each worker's link, each way.")
+    ] = None,
+    latency_ms: Annotated[float | None, typer.Option(help="In its place: a message's time.")] = None,
+) -> None:
+    """Measure a step here, and say how long each schedule would take on a cluster with such links."""
+    from raysgd_local import config as configuration
+    from raysgd_local.config.cluster import load_cluster
+
+    conditions = load_cluster(cluster, {"bandwidth_mbps": bandwidth_mbps, "latency_ms": latency_ms})
+    asked = configuration.load(config, method=method, settings=settings or ())
+    asked = asked if workers is None else asked.with_workers(workers)
+    asked.check()
+    from raysgd_local.planning.text import print_plan
+
+    print_plan(asked, conditions)
+
+
+@app.command()
 def report(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run directories.")],
     output: Annotated[Path | None, typer.Option(help="The page's file.")] = None,

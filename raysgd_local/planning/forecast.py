@@ -1,0 +1,180 @@
+"""What each schedule would take on a cluster: timing-only runs of the configured task."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from raysgd_local.algorithms.schedules import (
+    AdaComm,
+    AtEpoch,
+    AtFirstDecay,
+    EveryStep,
+    FixedPeriod,
+    Schedule,
+    Switch,
+)
+from raysgd_local.config import Config
+from raysgd_local.control.deal import batch_bounds
+from raysgd_local.control.exchange import SLOT
+from raysgd_local.planning.workload import Workload
+from raysgd_local.request import program
+from raysgd_local.simulation.cluster_model import ClusterModel, Failures
+from raysgd_local.simulation.loop import LoopPlan
+from raysgd_local.simulation.loss_curve import HalvingLoss, LossCurve
+from raysgd_local.simulation.step_times import Samples
+from raysgd_local.simulation.timing import TimingPlan, loop_over, simulate_timing
+
+PERIODS = (1, 4, 16, 64)
+SHARES = (0.5, 0.2, 0.1, 0.05)
+HALVINGS = 4  # of the loss over the whole run, where nothing is known of it
+
+_PART_STEPS, _WHOLE_STEPS = 5_000, 100_000  # a worker's
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """One schedule's run: `rounds` in `elapsed_s` seconds; the shares are of the workers' time, and sum to 1."""
+
+    name: str
+    rounds: int
+    elapsed_s: float
+    compute_share: float
+    wait_share: float
+
+    @property
+    def communication_share(self) -> float:
+        """What a round costs beside steps and waiting for the slowest."""
+        return 1.0 - self.compute_share - self.wait_share
+
+    @property
+    def round_s(self) -> float:
+        return self.elapsed_s / self.rounds
+
+
+def on_this_machine(cluster: ClusterModel, workload: Workload) -> ClusterModel:
+    """The cluster with what was measured here in place of what was not said of it; nobody fails or comes late."""
+    said_steps = cluster.steps != ClusterModel().steps
+    return replace(
+        cluster,
+        steps=cluster.steps if said_steps else Samples(workload.step_s),
+        round_ms=cluster.round_ms or 1000 * workload.round_s,
+        warmup_s=cluster.warmup_s or workload.warmup_s,
+        failures=Failures(),
+        arrivals_s=(),
+    )
+
+
+def timing_plan(
+    config: Config, cluster: ClusterModel, workload: Workload, loss: LossCurve | None = None
+) -> TimingPlan:
+    """The configured run, timing only. Without a `loss` curve it is assumed to fall to a sixteenth over the run.
+
+    `stop.target` has no effect where nothing is learned.
+    """
+    task = config.task
+    step_samples = task.batch_size * task.accumulate
+    return TimingPlan(
+        program=program(config.algorithm, config.stop),
+        workers=config.workers.max,
+        cluster=cluster,
+        loop=loop_over(workload.samples, task.epochs, step_samples, config.workers.max),
+        state_bytes=workload.state_bytes,
+        loss=loss or HalvingLoss(workload.samples * task.epochs / HALVINGS),
+        learning_rate=task.learning_rate,
+        lr=task.optimizer.lr,
+        seed=config.seed,
+    )
+
+
+def forecasts(plan: TimingPlan) -> Iterator[Forecast]:
+    """Every step, fixed periods, AdaComm, post-local SGD, and the plan's own schedule where it is none of these.
+
+    Of a long run with a steady schedule the first part is simulated; one that changes is left out.
+    """
+    steady: dict[str, Schedule] = {"every step": EveryStep()}
+    steady |= {f"fixed, tau {tau}": FixedPeriod(tau) for tau in PERIODS}
+    found = {name: _steady(name, _with(plan, schedule)) for name, schedule in steady.items()}
+    yield from found.values()
+    own = plan.program.schedule
+    changing = dict(_changing(plan, found["fixed, tau 16"].elapsed_s))
+    known = [*steady.values(), *changing.values()]
+    if own not in known:
+        changing["as configured"] = own
+    for name, schedule in changing.items():
+        if _steps(plan) <= _WHOLE_STEPS:
+            yield _whole(name, _with(plan, schedule))
+
+
+def _changing(plan: TimingPlan, usual_s: float) -> Iterator[tuple[str, Schedule]]:
+    own = plan.program.schedule
+    adacomm = own if isinstance(own, AdaComm) else AdaComm(16, interval_s=float(f"{usual_s / 10:.2g}"))
+    yield f"adacomm, tau0 {adacomm.tau0}, every {adacomm.interval_s:g} s", adacomm
+    if plan.learning_rate.kind == "multistep":
+        yield "post-local, 16 from the first decay", Switch(EveryStep(), FixedPeriod(16), AtFirstDecay())
+    elif plan.loop.epochs > 1:
+        middle = plan.loop.epochs // 2
+        yield f"post-local, 16 from epoch {middle}", Switch(EveryStep(), FixedPeriod(16), AtEpoch(middle))
+
+
+def candidates(plan: TimingPlan, shares: Sequence[float] = SHARES) -> dict[float, int]:
+    """For each share the smallest τ at which communication takes at most that much of the time, D/(D + τ·y).
+
+    D is what an averaging costs, y a step's mean time.
+    """
+    steps = communication_s(plan) / plan.cluster.steps.mean_s
+    return {share: max(1, math.ceil(steps * (1 - share) / share - 1e-9)) for share in shares}
+
+
+def communication_s(plan: TimingPlan) -> float:
+    """What an averaging costs on links and beside."""
+    size_bytes = plan.state_bytes + 4 * SLOT * plan.workers
+    return plan.cluster.reduction_s(size_bytes, plan.workers) + plan.cluster.round_s
+
+
+def _with(plan: TimingPlan, schedule: Schedule) -> TimingPlan:
+    """All epochs, or as many steps as are asked for, on another schedule."""
+    return replace(plan, program=replace(plan.program, schedule=schedule, max_s=None, target=None))
+
+
+def _epoch_steps(plan: TimingPlan) -> int:
+    """A worker's."""
+    loop = plan.loop
+    if not loop.samples:
+        return loop.own_steps
+    return len(batch_bounds(-(-loop.samples // plan.workers), 0, loop.batch_size))
+
+
+def _steps(plan: TimingPlan) -> int:
+    """A worker's, over the whole run."""
+    steps, limit = plan.loop.epochs * _epoch_steps(plan), plan.program.max_steps
+    return steps if limit is None else min(steps, -(-limit // plan.workers))
+
+
+def _steady(name: str, plan: TimingPlan) -> Forecast:
+    """Of a long run some epochs, or a part of one, are simulated; the rest goes on like that."""
+    steps, epoch_steps = _steps(plan), _epoch_steps(plan)
+    if steps <= _PART_STEPS:
+        return _whole(name, plan)
+    if epoch_steps > _PART_STEPS:
+        loop = LoopPlan(1, 0, plan.loop.batch_size, evaluates=False, own_steps=_PART_STEPS)
+    else:
+        loop = replace(plan.loop, epochs=_PART_STEPS // epoch_steps)
+    part = replace(plan, loop=loop, program=replace(plan.program, max_steps=None))
+    found, times = _whole(name, part), steps / _steps(part)
+    warmup_s = plan.cluster.warmup_s
+    elapsed_s = warmup_s + (found.elapsed_s - warmup_s) * times
+    return replace(found, rounds=round(found.rounds * times), elapsed_s=elapsed_s)
+
+
+def _whole(name: str, plan: TimingPlan) -> Forecast:
+    rows = simulate_timing(plan).rows
+    elapsed_s = rows[-1].elapsed_s
+    return Forecast(
+        name=name,
+        rounds=len(rows),
+        elapsed_s=elapsed_s,
+        compute_share=sum(row.compute_s for row in rows) / elapsed_s,
+        wait_share=sum(row.wait_s for row in rows) / elapsed_s,
+    )

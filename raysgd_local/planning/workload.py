@@ -1,0 +1,111 @@
+"""What a task costs on this machine: measured by running it, alone, for some seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from raysgd_local.algorithms.schedules import FixedPeriod
+from raysgd_local.control.program import Program
+from raysgd_local.control.protocol import Order, Report
+from raysgd_local.control.settings import CheckpointPolicy, Settings
+from raysgd_local.errors import InputError, UserCodeError
+from raysgd_local.records import RoundRow
+from raysgd_local.tasks import task_name
+from raysgd_local.tasks.base import Task
+from raysgd_local.training.alone import DirectLink
+from raysgd_local.training.context import TrainContext, present, run_loop
+from raysgd_local.training.link import Released
+from raysgd_local.training.shell import Place, Shell
+from raysgd_local.training.user_code import own_traceback
+from raysgd_local.transport.inprocess import InProcessNetwork
+
+_WARM_UP = 3  # steps; caches fill, and what is loaded lazily is loaded
+
+
+@dataclass(frozen=True)
+class Workload:
+    """`samples` of training data; `state_bytes` that an averaging reduces, buffers included; the times of optimizer
+    steps, loading included, once warm; what a round costs beside (packing, checking, installing); what the first step
+    takes more.
+    """
+
+    samples: int
+    state_bytes: int
+    step_s: tuple[float, ...]
+    round_s: float
+    warmup_s: float
+
+
+def measure(task: Task, threads: int = 1, seconds: float = 5.0, steps: int = 300, seed: int = 0) -> Workload:
+    """Train `task` with one worker in this process until `seconds` are over or `steps` are taken.
+
+    The task's own loop, model, loader and batch; an averaging after every step, with nobody. Raises `InputError` for a
+    task whose loop takes no data from `ctx.batches` or no step, `UserCodeError` for what the task raises.
+    """
+    program = Program(FixedPeriod(1), segment_s=1e9, max_steps=steps, max_s=seconds)
+    link = _Link(Settings(program, 1, 1, seed=seed, checkpoints=CheckpointPolicy(every_epochs=None)))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    shell = Shell(Place("w0", seed, device=device), InProcessNetwork(), link)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        _train(task, _Context(shell))
+    finally:
+        torch.set_num_threads(before)
+    return _workload(task, shell, [*link.rounds, *shell.member.rounds])
+
+
+def _train(task: Task, ctx: TrainContext) -> None:
+    try:
+        with present(ctx):
+            run_loop(task, None, ctx)
+    except Released:
+        pass
+    except InputError:
+        raise
+    except Exception as error:
+        raise UserCodeError(own_traceback(error), (0,)) from error
+
+
+def _workload(task: Task, shell: Shell, rounds: list[RoundRow]) -> Workload:
+    rows = [row for row in rounds if row.steps]
+    samples = shell.stepper.epoch_samples
+    if not rows or samples == 1:  # which is what the stepper takes an epoch for until it knows better
+        raise InputError("task.name", task_name(task), "a task that takes steps on batches of ctx.batches")
+    compute_s = np.array([row.compute_s for row in rows])
+    elapsed_s = np.array([row.elapsed_s for row in rows])
+    warm = compute_s[_WARM_UP:] if len(rows) > 2 * _WARM_UP else compute_s[-1:]
+    beside_s = np.diff(elapsed_s) - compute_s[1:]
+    state = shell.replica.averaged()
+    return Workload(
+        samples=samples,
+        state_bytes=state.numel * state.dtype.itemsize,
+        step_s=tuple(warm.tolist()),
+        round_s=max(0.0, float(np.median(beside_s))) if len(beside_s) else 0.0,
+        warmup_s=max(0.0, float(elapsed_s[0] - warm.mean())),
+    )
+
+
+class _Link(DirectLink):
+    """Keeps what is reported."""
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self.rounds: list[RoundRow] = []
+
+    def arrive(self, report: Report) -> Order:
+        self.rounds += report.rounds
+        return super().arrive(report)
+
+
+class _Context(TrainContext):
+    """Ends the loop instead of evaluating what was only measured."""
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        if self.stopping:
+            raise Released("measured")
+        return super().evaluate(*args, **kwargs)
