@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from raysgd_local.algorithms.algorithm import Algorithm
     from raysgd_local.algorithms.averaging import Elastic, Mean
+    from raysgd_local.algorithms.compression import Half, Int8, RandomK, Sign, TopK
     from raysgd_local.algorithms.learning_rate import LearningRate
     from raysgd_local.algorithms.outer import BlockMomentum, MaxChange, OuterOptimizer, SlowMo
     from raysgd_local.algorithms.placement import DisjointChunks, RedundantChunks
@@ -61,7 +62,9 @@ __all__ = [
     "Elastic",
     "EveryStep",
     "FixedPeriod",
+    "Half",
     "InputError",
+    "Int8",
     "LearningRate",
     "LocalSGDTrainer",
     "LupaLinear",
@@ -70,14 +73,17 @@ __all__ = [
     "Mean",
     "Once",
     "OuterOptimizer",
+    "RandomK",
     "RaySGDError",
     "RedundantChunks",
     "RunLostError",
+    "Sign",
     "SlowMo",
     "Stop",
     "Switch",
     "Target",
     "Task",
+    "TopK",
     "TrainContext",
     "TransportError",
     "UsageError",
@@ -89,6 +95,7 @@ __all__ = [
 _HOMES = {
     "algorithms.algorithm": ("Algorithm",),
     "algorithms.averaging": ("Elastic", "Mean"),
+    "algorithms.compression": ("Half", "Int8", "RandomK", "Sign", "TopK"),
     "algorithms.learning_rate": ("LearningRate",),
     "algorithms.outer": ("BlockMomentum", "MaxChange", "OuterOptimizer", "SlowMo"),
     "algorithms.placement": ("DisjointChunks", "RedundantChunks"),

@@ -16,11 +16,11 @@ Rows = Tensor  # (m, d)
 
 @dataclass
 class Memory:
-    """What a method remembers: the anchor (d,), what is the same everywhere, and a row for each member."""
+    """What a method remembers: the anchor (d,), what is the same everywhere, and a row for each member, (m, d)."""
 
     anchor: Tensor
     shared: dict[str, Tensor] = field(default_factory=dict)
-    rows: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    local: Tensor = field(default_factory=lambda: torch.empty(0))
 
 
 Method = Callable[[Rows, Tensor, Memory, float], Rows]
@@ -90,6 +90,81 @@ def max_change(limit: float) -> Method:
     return method
 
 
+Carry = Callable[[Tensor], Tensor]
+"""What arrives of a vector."""
+
+
+def compressed(carry: Carry) -> Method:
+    """x̄ ← anchor − Σ_i carried(p_i(anchor − x_i) + e_i), where e_i is what was left out before."""
+
+    def method(rows: Rows, p: Tensor, memory: Memory, rate: float) -> Rows:
+        to_send = p.unsqueeze(1) * (memory.anchor - rows) + memory.local
+        sent = torch.stack([carry(row) for row in to_send])
+        memory.local = to_send - sent
+        memory.anchor = memory.anchor - sent.sum(0)
+        return memory.anchor.expand_as(rows)
+
+    return method
+
+
+def compressed_by_shards(carry: Carry) -> Method:
+    """The same, where member r adds up shard r of what arrives, and its sum is carried once more."""
+
+    def method(rows: Rows, p: Tensor, memory: Memory, rate: float) -> Rows:
+        m, d = rows.shape
+        to_send = p.unsqueeze(1) * (memory.anchor - rows) + memory.local
+        n = -(-d // m)
+        padded = torch.nn.functional.pad(to_send, (0, m * n - d)).view(m, m, n)  # (from, to, n)
+        sent = torch.stack([torch.stack([carry(part) for part in row]) for row in padded])
+        sums = sent.sum(0)  # (to, n)
+        again = torch.stack([carry(part) for part in sums])
+        for r in range(m):
+            sent[r, r] += again[r] - sums[r]
+        memory.local = to_send - sent.view(m, -1)[:, :d]
+        memory.anchor = memory.anchor - again.flatten()[:d]
+        return memory.anchor.expand_as(rows)
+
+    return method
+
+
+def gathered_up_to(most: int, small: Method, large: Method) -> Method:
+    """One method for up to `most` members, another for more."""
+    return lambda rows, p, memory, rate: (small if len(rows) <= most else large)(rows, p, memory, rate)
+
+
+def elastic_compressed(beta: float, carry: Carry) -> Method:
+    """EASGD where both ends know the spring's length as it was carried; nothing is remembered."""
+
+    def method(rows: Rows, p: Tensor, memory: Memory, rate: float) -> Rows:
+        m, z = len(rows), memory.anchor
+        sent = torch.stack([carry(row) for row in p.unsqueeze(1) * (z - rows)])
+        memory.anchor = z - beta * sent.sum(0)
+        moves = [s / w if w > 0 else z - x for s, w, x in zip(sent, p, rows, strict=True)]
+        return rows + beta / m * torch.stack(moves)
+
+    return method
+
+
+def by_steps(vector: Tensor, steps: int = 127) -> Tensor:
+    """Rounded to as many steps as there are between 0 and the largest magnitude."""
+    unit = vector.abs().max() / steps
+    return vector if unit == 0 else (vector / unit).round() * unit
+
+
+def largest(k: int) -> Carry:
+    def carry(vector: Tensor) -> Tensor:
+        chosen = vector.abs().topk(k).indices
+        return torch.zeros_like(vector).index_copy(0, chosen, vector[chosen])
+
+    return carry
+
+
+def signs(sizes: Sequence[int]) -> Carry:
+    return lambda vector: torch.cat(
+        [torch.where(part >= 0, 1.0, -1.0) * part.abs().mean() for part in vector.split(list(sizes))]
+    )
+
+
 class Fleet:
     """Members by name, each a row; they come and go. Local steps are SGD's, with momentum `rho`."""
 
@@ -97,7 +172,7 @@ class Fleet:
         self.names: list[str] = []
         self.rows = start.new_empty(0, len(start))
         self.buffers = torch.empty_like(self.rows)
-        self.memory = Memory(start.clone())
+        self.memory = Memory(start.clone(), local=torch.empty_like(self.rows))
         self.method, self.rho = method, rho
 
     def have(self, names: Sequence[str], donor: str | None = None) -> None:
@@ -105,6 +180,9 @@ class Fleet:
         rows = [self.rows[self.names.index(n)] if n in self.names else self.memory.anchor for n in names]
         given = self.buffers[self.names.index(donor)] if donor in self.names else torch.zeros_like(rows[0])
         buffers = [self.buffers[self.names.index(n)] if n in self.names else given for n in names]
+        nothing = torch.zeros_like(rows[0])
+        local = [self.memory.local[self.names.index(n)] if n in self.names else nothing for n in names]
+        self.memory.local = torch.stack(local)
         self.names, self.rows, self.buffers = list(names), torch.stack(rows), torch.stack(buffers)
 
     def local_step(self, name: str, gradient: Callable[[Tensor], Tensor], rate: float) -> None:

@@ -12,15 +12,11 @@ import raysgd_local
 import raysgd_local.tasks
 
 PUBLIC = [name for name in raysgd_local.__all__ if name != "__version__"]
-OF_A_PROTOCOL = (
-    "init",
-    "next",
-    "restore",
-    "reached",
-    "coupling",
-    "step",
-)  # `Schedule` and `Trigger` say what they do
-SAY_ALL = ("copies", "device", "world_size")
+OF_A_PROTOCOL = (  # the protocols say what they do
+    *("init", "next", "restore", "reached"),
+    *("coupling", "step", "encode", "decode"),
+)
+SAY_ALL = ("copies", "device", "world_size", "fine")
 
 
 @pytest.mark.parametrize("name", PUBLIC)

@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from raysgd_local.algorithms import checks, combinations
 from raysgd_local.algorithms.averaging import Averaging, Mean
+from raysgd_local.algorithms.compression import Compression
 from raysgd_local.algorithms.learning_rate import Scaling
 from raysgd_local.algorithms.outer import Outer
 from raysgd_local.algorithms.placement import ChunkPlacement, DisjointChunks
@@ -24,9 +25,10 @@ class Algorithm:
     The choices are independent, after the Cooperative SGD framework (Wang & Joshi, JMLR 2021).
 
     schedule: when to average; averaging: how far members go to each other; outer: what becomes of the mean step
-    (None: nothing); placement: who holds which part of the training set; optimizer_state: what happens
-    to momentum when parameters are averaged: `keep` each worker's own, `reset` it, or `average` it too;
-    lr_scaling: how the learning rate follows the number of workers, see `learning_rate.scale`.
+    (None: nothing); compression: in what form members' steps travel (None: as they are); placement: who holds which
+    part of the training set; optimizer_state: what happens to momentum when parameters are averaged: `keep` each
+    worker's own, `reset` it, or `average` it too; lr_scaling: how the learning rate follows the number of workers,
+    see `learning_rate.scale`.
 
     Raises InputError for anything else, and for what can't be combined (`combinations`), with the reason.
 
@@ -37,6 +39,7 @@ class Algorithm:
     schedule: Schedule = field(default_factory=AdaComm)
     averaging: Averaging = field(default_factory=Mean)
     outer: Outer | None = None
+    compression: Compression | None = None
     placement: ChunkPlacement = field(default_factory=DisjointChunks)
     optimizer_state: OptimizerState = "keep"
     lr_scaling: Scaling = "none"
@@ -51,10 +54,13 @@ class Algorithm:
             raise InputError("placement", placement, "DisjointChunks() or RedundantChunks(copies)")
         checks.one_of("optimizer_state", self.optimizer_state, get_args(OptimizerState))
         checks.one_of("lr_scaling", self.lr_scaling, get_args(Scaling))
+        if self.compression is not None:
+            checks.has_methods("compression", self.compression, ("encode", "decode"), "such as Int8(), or None")
         combinations.check(self)
 
     @property
     def keeps_anchor(self) -> bool:
         """Whether members need the committed parameters beside their own: plain averaging does not."""
-        coupled = self.averaging.coupling(1) is not None
-        return coupled or self.outer is not None or "apart" in modes(self.schedule)
+        coupled, met = self.averaging.coupling(1) is not None, modes(self.schedule)
+        compressed = self.compression is not None and met != {"gradients"}
+        return coupled or compressed or self.outer is not None or "apart" in met

@@ -64,15 +64,25 @@ class Anchor:
         self._behind, self._optimizer, self.apart = True, None, False
 
     @torch.no_grad()
-    def commit(self, mean: Tensor, workers: int, lr: float, *, stay: bool = False, healthy: bool = True) -> None:
+    def commit(
+        self,
+        mean: Tensor,
+        workers: int,
+        lr: float,
+        *,
+        stay: bool = False,
+        healthy: bool = True,
+        sent: Tensor | None = None,
+    ) -> None:
         """After a round of `workers` members whose weighted mean was `mean` (d,), and their rate `lr` at its start.
 
         With `stay` the anchor becomes the mean and members stay where they are. A member that is not `healthy` has
-        nothing worth keeping, and goes to the anchor.
+        nothing worth keeping, and goes to the anchor. `sent` is anchor − x as it entered the mean, where that was
+        not exact: a coupling pulls both ends by the same.
         """
         coupling = None if stay else self._averaging.coupling(workers)
         if coupling is not None:
-            self._pull(coupling.pull)
+            self._pull(coupling.pull, sent)
             self._parameter.lerp_(mean, coupling.push)
         elif stay:
             self._parameter.copy_(mean)
@@ -82,7 +92,11 @@ class Anchor:
         if not (self.apart and healthy):
             self.show()
 
-    def _pull(self, share: float) -> None:
+    def _pull(self, share: float, sent: Tensor | None) -> None:
+        if sent is not None:
+            for tensor, way in zip(self._own(), self._layout.views(sent), strict=True):
+                tensor.copy_(tensor.to(way) + share * way)
+            return
         for tensor, anchor in zip(self._own(), self._layout.views(self.flat), strict=True):
             tensor.copy_(torch.lerp(tensor.to(anchor), anchor, share))
 

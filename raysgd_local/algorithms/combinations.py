@@ -40,15 +40,25 @@ def _gradient_mode(a: Algorithm) -> Refusals:
 
 def _apart(a: Algorithm) -> Refusals:
     """Members that average once can't make up for what that one step got wrong."""
-    if "apart" in modes(a.schedule) and a.outer is not None:
+    if "apart" not in modes(a.schedule):
+        return
+    if a.outer is not None:
         hint = "it would be one step of an optimizer, after which nothing follows"
         yield InputError("outer", _name(a.outer), "none with the schedule once", hint)
+    if a.compression is not None:
+        hint = "what the one averaging leaves out would be lost: no later one makes up for it"
+        yield InputError("compression", _name(a.compression), "none with the schedule once", hint)
 
 
 def _elastic(a: Algorithm) -> Refusals:
-    if _keeps_apart(a) and a.outer is not None:
+    if not _keeps_apart(a):
+        return
+    if a.outer is not None:
         hint = "the centre is moved by the members' pull already"
         yield InputError("outer", _name(a.outer), "none with members that stay apart", hint)
+    if a.compression is not None and not a.compression.fine:
+        hint = "both ends of a spring have to know its length nearly, and nothing can be remembered of it"
+        yield InputError("compression", _name(a.compression), "half or int8 with members that stay apart", hint)
 
 
 def _amplified(a: Algorithm) -> Refusals:

@@ -129,6 +129,11 @@ class ReplicaState:
         unpack(self._layout.views(flat[: self._layout.numel]), _real(self._parameters), total_weight)
         self.install_rest(flat, total_weight)
 
+    @property
+    def parameter_sizes(self) -> list[int]:
+        """How many elements each of the leading tensors has."""
+        return self._layout.sizes
+
     def parameters(self) -> list[Tensor]:
         """The parameters that lead the vector, as real tensors that share their memory."""
         return _real(self._parameters)

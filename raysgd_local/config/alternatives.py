@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.algorithms.averaging import AVERAGINGS, Averaging
+from raysgd_local.algorithms.compression import COMPRESSIONS, Compression
 from raysgd_local.algorithms.outer import OUTERS, Outer
 from raysgd_local.algorithms.placement import ChunkPlacement, DisjointChunks, RedundantChunks
 from raysgd_local.algorithms.recipes import RECIPES, Recipe
@@ -22,6 +23,7 @@ BUILDER = Builder(
         Trigger: table(TRIGGERS),
         Averaging: table(AVERAGINGS),
         Outer: table(OUTERS),
+        Compression: table(COMPRESSIONS),
         ChunkPlacement: table({"disjoint": DisjointChunks, "redundant": RedundantChunks}),
         StepTimes: table(STEP_TIMES),
     }

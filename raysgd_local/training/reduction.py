@@ -9,6 +9,7 @@ import torch
 
 from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.algorithms.anchor import Anchor
+from raysgd_local.algorithms.messages import Residual
 from raysgd_local.algorithms.schedules.base import Mode
 from raysgd_local.algorithms.state import ReplicaState, checksum
 from raysgd_local.control.exchange import SLOT, Contribution, Control, Flags, decode, digits, encode, from_digits
@@ -43,6 +44,13 @@ class Reduction:
         self._healthy = True
         self._parts: Iterator[int] = iter(())
         self.anchor = self._make_anchor(algorithm) if algorithm.keeps_anchor else None
+        self.residual: Residual | None = None
+
+    @property
+    def _anchor(self) -> Anchor:
+        if self.anchor is None:
+            raise RuntimeError("this method has no anchor")  # a bug: `keeps_anchor` says whether it has
+        return self.anchor
 
     def _make_anchor(self, algorithm: Algorithm) -> Anchor:
         device = self._scratch.device
@@ -85,11 +93,15 @@ class Reduction:
         content = [*encode(said), *digits(self.state.integers())]
         slots[rank] = torch.tensor(content, dtype=flat.dtype)
 
-    def reduce(self, transport: Transport) -> Control:
+    def reduce(self, transport: Transport, mode: Mode, round: int) -> Control:  # noqa: ARG002
         """Sum over all members; every one has the same result."""
         flat, self._tried = self._scratch[: self._used], self._used
         transport.all_reduce(flat, self._parts)
-        return _control(flat, self.state.numel, self._slot)
+        return self._control(flat)
+
+    def _control(self, flat: torch.Tensor) -> Control:
+        slots = flat[self.state.numel :].view(-1, self._slot)[:, :SLOT]
+        return Control(tuple(decode(row) for row in slots.tolist()))
 
     def finite(self) -> bool:
         """Whether the reduced state is. Every addend was bounded so that their sum can't overflow (`is_bounded`);
@@ -126,8 +138,13 @@ class Reduction:
     def _install_at_anchor(self, anchor: Anchor, flat: torch.Tensor, how: Installing, control: Control) -> None:
         mean = flat[: anchor.numel] / control.weight
         stay = how.mode == how.then == "apart"
-        anchor.commit(mean, len(control.members), control.members[0].lr, stay=stay, healthy=self._healthy)
+        workers, lr = len(control.members), control.members[0].lr
+        anchor.commit(mean, workers, lr, stay=stay, healthy=self._healthy, sent=self._sent())
         self.state.install_rest(flat, control.weight)
+
+    def _sent(self) -> torch.Tensor | None:
+        """This member's way to the anchor as the others know it, where that is not exactly so."""
+        return None
 
     def _leave_anchor(self, anchor: Anchor, how: Installing) -> None:
         """Members are equal, and move together: the anchor is needed again when they part."""
@@ -150,9 +167,5 @@ class Reduction:
         flat = self._scratch[: self._tried] if behind else self._kept[: self._kept_used]
         transport.broadcast(flat, source)
         if behind:
-            self.commit(how, _control(flat, self.state.numel, self._slot))
+            self.commit(how, self._control(flat))
             self._checksum = 0
-
-
-def _control(flat: torch.Tensor, numel: int, slot: int) -> Control:
-    return Control(tuple(decode(row) for row in flat[numel:].view(-1, slot)[:, :SLOT].tolist()))

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from raysgd_local.algorithms.anchor import Anchor
+from raysgd_local.algorithms.messages import Residual
 from raysgd_local.algorithms.snapshot import on_cpu
 from raysgd_local.algorithms.state import ReplicaState
 from raysgd_local.errors import InputError, UsageError
@@ -51,6 +52,7 @@ class Replica:
     buffer_rules: dict[str, str] = field(default_factory=dict)
     optimizer_state: Literal["keep", "reset", "average"] = "keep"
     anchor: Anchor | None = None
+    residual: Residual | None = None
 
     def averaged(self) -> ReplicaState:
         """What of it travels. Raises `UsageError` without a model or an optimizer."""
@@ -74,8 +76,12 @@ class Replica:
         return state if self.anchor is None else {**state, "anchor": self.anchor.state()}
 
     def load_shared_state(self, state: dict[str, Any]) -> None:
-        """Take over another's, or a checkpoint's; one's own parameters are then the model's."""
+        """Take over another's, or a checkpoint's; one's own parameters are then the model's, and nothing was left out
+        of a message.
+        """
         self.load_model_state(state["model"])
+        if self.residual is not None:
+            self.residual.clear()
         if self.anchor is not None and "anchor" in state:
             self.anchor.load(state["anchor"])
         elif self.anchor is not None:  # a checkpoint of a run without one
@@ -94,14 +100,20 @@ class Replica:
         for model, own in zip(self.models, states, strict=True):
             model.load_state_dict(own)
 
-    def own_parameters(self) -> list[torch.Tensor] | None:
-        """This worker's own, where the method keeps workers apart: for its part of a checkpoint."""
-        own = None if self.anchor is None else self.anchor.own_state()
-        return None if own is None else list(on_cpu(own))
+    def own_state(self) -> dict[str, Any]:
+        """What the method keeps of this worker alone, for its part of a checkpoint: parameters where workers stay
+        apart, and what compression left out.
+        """
+        parameters = None if self.anchor is None else self.anchor.own_state()
+        residual = None if self.residual is None else self.residual.before
+        state: dict[str, Any] = on_cpu({"parameters": parameters, "residual": residual})
+        return state
 
-    def load_own_parameters(self, own: list[torch.Tensor] | None) -> None:
-        if self.anchor is not None and own is not None:
-            self.anchor.load_own(own)
+    def load_own_state(self, state: dict[str, Any]) -> None:
+        if self.anchor is not None and state["parameters"] is not None:
+            self.anchor.load_own(state["parameters"])
+        if self.residual is not None and state["residual"] is not None:
+            self.residual.load(state["residual"])
 
     def local_state(self) -> dict[str, Any]:
         """What this worker alone has: optimizers, the loss scale, what the user registered."""

@@ -26,6 +26,7 @@ from raysgd_local.errors import TransportError
 from raysgd_local.files.storage import Storage
 from raysgd_local.records import RoundRow
 from raysgd_local.training import snapshots, transfer
+from raysgd_local.training.compressed_reduction import make_reduction
 from raysgd_local.training.evaluation import Evaluation
 from raysgd_local.training.interference import Interference
 from raysgd_local.training.link import Link, Released, Status
@@ -97,8 +98,8 @@ class Shell:
         """Everything is prepared: ask for state."""
         self.replica.check_registered()
         state = self.replica.averaged()
-        self._reduction = Reduction(state, self._network.allocate, self.place.members, self.place.algorithm)
-        self.replica.anchor = self._reduction.anchor
+        self._reduction = make_reduction(state, self._network.allocate, self.place.members, self.place.algorithm)
+        self.replica.anchor, self.replica.residual = self._reduction.anchor, self._reduction.residual
         self.drive(m.LoopStarted())
         if not self.order.restore:
             self._seed()
@@ -206,7 +207,7 @@ class Shell:
         self._reducing.fill(mode, self._measured(command.said), transport.rank)
         began_s, sent = self.watch.now(), transport.wire_bytes()
         with self.watch.waiting():
-            control = self._reducing.reduce(transport)
+            control = self._reducing.reduce(transport, mode, command.round)
         self._sent_bytes = transport.wire_bytes() - sent
         return m.Exchanged(command.view, control, self.watch.now() - began_s, self._reducing.finite())
 

@@ -29,7 +29,7 @@ class ShardWriter:
         if rank > 0 and not save.everyone:
             return
         shard: dict[str, Any] = {"local": replica.local_state(), "generators": generators()}
-        shard["own"] = replica.own_parameters()
+        shard["own"] = replica.own_state()
         if rank == 0:
             shard.update(replica.shared_state())
         self._thread.submit(self._write, save, shard, rank)
@@ -66,7 +66,7 @@ def load(storage: Storage, name: str, replica: Replica, rank: int, world_size: i
     replica.load_shared_state(first)
     replica.load_local_state(mine["local"], joining=own != rank)
     if own == rank:
-        replica.load_own_parameters(mine.get("own"))
+        replica.load_own_state(mine["own"])
         set_generators(mine["generators"])
 
 

@@ -5,10 +5,12 @@ import pytest
 
 from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.algorithms.averaging import Elastic, Mean
+from raysgd_local.algorithms.compression import Sign, TopK
 from raysgd_local.algorithms.outer import BlockMomentum, MaxChange, OuterOptimizer, SlowMo
 from raysgd_local.algorithms.placement import DisjointChunks, RedundantChunks
 from raysgd_local.algorithms.recipes import RECIPES
 from raysgd_local.algorithms.recipes.how import HOW
+from raysgd_local.algorithms.recipes.what import WHAT
 from raysgd_local.algorithms.recipes.when import WHEN
 from raysgd_local.algorithms.schedules import (
     QSR,
@@ -143,6 +145,11 @@ def test_the_recipes_are_the_methods_people_know():
         "fedadam": (Mean(), OuterOptimizer("Adam", 0.01, {"betas": [0.9, 0.99], "eps": 1e-3})),
         "povey-max-change": (Mean(), MaxChange(2.0)),
     }
+    assert {recipe.name: recipe.algorithm.compression for recipe in WHAT} == {
+        "topk-local-sgd": TopK(0.01),
+        "ef-sign-local-sgd": Sign(),
+        "ri-sgd": None,
+    }
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda recipe: recipe.name)
@@ -155,7 +162,7 @@ def test_every_recipe_says_what_it_is_in_one_line_and_names_its_source(recipe):
 
 
 def test_an_algorithm_is_adacomm_on_disjoint_chunks_unless_told():
-    assert Algorithm() == Algorithm(AdaComm(), Mean(), None, DisjointChunks(), "keep", "none")
+    assert Algorithm() == Algorithm(AdaComm(), Mean(), None, None, DisjointChunks(), "keep", "none")
     assert Algorithm(placement=RedundantChunks(3)).placement.copies == 3
 
 
@@ -168,6 +175,7 @@ def test_an_algorithm_is_adacomm_on_disjoint_chunks_unless_told():
         ({"averaging": Elastic}, "averaging"),
         ({"averaging": "mean"}, "averaging"),
         ({"outer": "slowmo"}, "outer"),
+        ({"compression": "int8"}, "compression"),
         ({"optimizer_state": "kept"}, "optimizer_state"),
         ({"lr_scaling": "root"}, "lr_scaling"),
     ],

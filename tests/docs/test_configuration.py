@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.algorithms.averaging import AVERAGINGS, Averaging
+from raysgd_local.algorithms.compression import COMPRESSIONS, Compression
 from raysgd_local.algorithms.learning_rate import LearningRate
 from raysgd_local.algorithms.outer import OUTERS, Outer
 from raysgd_local.algorithms.placement import DisjointChunks, RedundantChunks
@@ -35,6 +36,7 @@ CHOICES: Mapping[Any, tuple[str, Mapping[str, type]]] = {
     Trigger: ("kind", TRIGGERS),
     Averaging: ("kind", AVERAGINGS),
     Outer | None: ("kind", OUTERS),
+    Compression | None: ("kind", COMPRESSIONS),
     DisjointChunks | RedundantChunks: ("kind", PLACEMENTS),
     StepTimes: ("kind", STEP_TIMES),
 }
@@ -43,6 +45,7 @@ KINDS: Mapping[str, Mapping[str, type]] = {
     "when": TRIGGERS,
     "averaging": AVERAGINGS,
     "outer": OUTERS,
+    "compression": COMPRESSIONS,
     "placement": PLACEMENTS,
 }
 Row = tuple[str, str, str]  # key, default, what is allowed

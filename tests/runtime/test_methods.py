@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 import raysgd_local
 from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.algorithms.averaging import Elastic
+from raysgd_local.algorithms.compression import Int8, Sign, TopK
 from raysgd_local.algorithms.outer import BlockMomentum, MaxChange, OuterOptimizer, SlowMo
 from raysgd_local.algorithms.schedules import AtEpoch, EveryStep, FixedPeriod, Once, Switch
 
@@ -139,6 +140,22 @@ METHODS = {
     "slowmo after the switch": (
         Algorithm(Switch(EveryStep(), FixedPeriod(3), AtEpoch(2)), outer=SlowMo(beta=0.4)),
         oracle.heavy_ball(1.0, lambda m: 0.4, unit=lambda rate: rate),
+    ),
+    "int8": (
+        Algorithm(FixedPeriod(3), compression=Int8(block=6)),
+        oracle.gathered_up_to(2, oracle.compressed(oracle.by_steps), oracle.compressed_by_shards(oracle.by_steps)),
+    ),
+    "top-k": (
+        Algorithm(FixedPeriod(3), compression=TopK(0.17)),
+        oracle.compressed(oracle.largest(1)),
+    ),
+    "sign": (
+        Algorithm(FixedPeriod(3), compression=Sign()),
+        oracle.compressed(oracle.signs([4, 2])),
+    ),
+    "elastic int8": (
+        Algorithm(FixedPeriod(3), averaging=Elastic(0.8), compression=Int8(block=6)),
+        oracle.elastic_compressed(0.8, oracle.by_steps),
     ),
     "max change": (Algorithm(FixedPeriod(3), outer=MaxChange(0.2)), oracle.max_change(0.2)),
 }

@@ -16,6 +16,7 @@ from torch.utils.data import TensorDataset
 import raysgd_local
 from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.algorithms.averaging import Elastic
+from raysgd_local.algorithms.compression import Half, Int8, RandomK, TopK
 from raysgd_local.algorithms.outer import BlockMomentum, OuterOptimizer, SlowMo
 from raysgd_local.algorithms.schedules import AtEpoch, EveryStep, FixedPeriod, Once, Switch
 from raysgd_local.control.settings import CheckpointPolicy
@@ -70,6 +71,10 @@ ALGORITHMS = [
     Algorithm(FixedPeriod(3), outer=SlowMo(0.5)),
     Algorithm(FixedPeriod(3), outer=OuterOptimizer("Adam", 0.01)),
     Algorithm(Switch(EveryStep(), FixedPeriod(3), AtEpoch(1)), outer=BlockMomentum()),
+    Algorithm(FixedPeriod(3), compression=TopK(0.1), outer=SlowMo(0.5)),
+    Algorithm(EveryStep(), compression=Int8()),
+    Algorithm(FixedPeriod(3), compression=RandomK(0.2)),
+    Algorithm(FixedPeriod(3), averaging=Elastic(), compression=Half()),
 ]
 
 

@@ -1,0 +1,42 @@
+"""Eight bits an element, scaled by the block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from raysgd_local.algorithms import checks
+from raysgd_local.algorithms.compression.base import blocks, largest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Int8:
+    """Each element as one of 255 steps between minus and plus the largest element of its `block`: a quarter of the
+    bytes, 2 digits of the block's largest. The rest is remembered (`memory`), or forgotten.
+
+    Linear quantisation as in QSGD (Alistarh et al., NeurIPS 2017) [K], with rounding to the nearest instead of at
+    random, which error feedback makes up for.
+
+    Raises InputError unless block ≥ 1.
+    """
+
+    block: int = 256
+    memory: bool = True
+
+    fine = True
+
+    def __post_init__(self) -> None:
+        checks.whole_number("block", self.block, at_least=1)
+
+    def encode(self, vector: Tensor, sizes: Sequence[int], seed: int) -> tuple[Tensor, ...]:  # noqa: ARG002
+        rows = blocks(vector, self.block)
+        scales = largest(rows) / 127
+        return scales, (rows / scales).round().clamp(-127, 127).char()
+
+    def decode(self, parts: Sequence[Tensor], sizes: Sequence[int], seed: int) -> Tensor:  # noqa: ARG002
+        scales, rows = parts
+        return (rows.to(scales.dtype) * scales).flatten()[: sum(sizes)]
