@@ -58,7 +58,8 @@ class LocalSGDTrainer:
 
     Give a `task`, or a `train_loop_per_worker` that uses `raysgd_local.get_context()` (called with
     `train_loop_config` if it takes an argument). `scaling_config.num_workers` may be `(min, max)`: the run begins
-    with those that it gets, and goes on while at least `min` live. `chaos` rehearses faults on the real processes,
+    with those that it gets, and goes on while at least `min` live. `balance` lets workers of unequal speed
+    take unequal numbers of steps. `chaos` rehearses faults on the real processes,
     as in `"kill:1@round=20; stop:2@30s"`; `docs/faults.md` has the words.
 
     Raises `InputError` for what can't be used.
@@ -74,6 +75,7 @@ class LocalSGDTrainer:
         scaling_config: ScalingConfig | None = None,
         run_config: RunConfig | None = None,
         stop: Stop | None = None,
+        balance: bool = True,
         seed: int = 0,
         chaos: str = "",
     ) -> None:
@@ -95,7 +97,7 @@ class LocalSGDTrainer:
             loop_config=train_loop_config,
             algorithm=algorithm,
             settings=Settings(
-                program(algorithm, stop or Stop()),
+                program(algorithm, stop or Stop(), balance),
                 workers_min=fewest,
                 workers_max=most,
                 seed=seed,
