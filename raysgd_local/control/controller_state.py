@@ -102,10 +102,10 @@ class Controller:
         return tuple(w for w in present if w in self.workers)
 
 
-def begin(settings: Settings, resume: Snapshot | None = None) -> Controller:
-    """The controller of a run that starts anew, or from a checkpoint."""
+def begin(settings: Settings, resume: Snapshot | None = None, incarnation: int = 1) -> Controller:
+    """The controller of a run that starts anew (in that `incarnation`), or from a checkpoint."""
     if resume is None:
-        return Controller(settings)
+        return Controller(settings, incarnation=incarnation)
     saves = Saves(count=int(resume.name), published=(resume,), epoch=resume.replicated.epoch)
     return Controller(settings, resume=resume, saves=saves, incarnation=resume.incarnation + 1)
 

@@ -230,3 +230,52 @@ def test_workers_on_a_draining_node_leave_without_a_broken_round(start, cluster,
     (left,) = run.wait(lambda: run.events("worker_left"), "its leaving")
     assert left["worker"] == away
     assert_nothing_broke(run, run.finish())
+
+
+def driver_of(run: Running) -> psutil.Process:
+    """The process of this run's driver: Ray names actors' processes, and other clusters may run beside ours."""
+    named = psutil.process_iter(["cmdline", "create_time"])
+    drivers = [p for p in named if "ray::Driver" in " ".join(p.info["cmdline"] or ())]
+    ours = [p for p in drivers if set(run.pids().values()) & peers(p)]
+    return max(ours, key=lambda p: p.info["create_time"])
+
+
+def peers(process: psutil.Process) -> set[int]:
+    """Processes of the same Ray node."""
+    parent = process.parent()
+    return {child.pid for child in parent.children()} if parent is not None else set()
+
+
+def test_a_killed_driver_is_started_again_from_the_newest_checkpoint(start):
+    run = start(workers=2)
+    run.steady(2)
+    run.wait(lambda: run.events("checkpoint_written"), "a checkpoint")
+    workers = run.pids()
+    driver_of(run).kill()
+    began_s = time.time()
+    (again,) = run.wait(lambda: run.events("driver_restarted"), "another driver")
+    assert again["checkpoint"]
+    formed = run.wait(lambda: [e for e in run.events("view_formed") if e["time_s"] > began_s], "training again")
+    print(f"driver killed: training again after {formed[0]['time_s'] - began_s:.1f} s")
+    assert all(gone(pid) for pid in workers.values())
+    result = run.finish()
+    assert_exact(run, result)
+    assert result["driver_restarts"] == 1
+    assert {row["incarnation"] for row in run.rounds()} == {"1", "2"}
+
+
+def test_a_run_outlives_its_vanished_directory_and_its_tables_are_whole_in_the_end(start):
+    run = start(workers=2)
+    run.steady(2)
+    away = run.path.with_name("away")
+    run.path.rename(away)
+    run.path.touch()  # nothing can be written here
+    time_s = time.monotonic()
+    run.wait(lambda: time.monotonic() > time_s + 1.5, "some rounds without a disk")
+    run.path.unlink()
+    away.rename(run.path)
+    run.wait(lambda: run.events("storage_recovered"), "the recovery")
+    result = run.finish()
+    assert_exact(run, result)
+    assert result["storage_failures"] >= 1
+    assert result["rounds"] == len(run.rounds())
