@@ -42,7 +42,8 @@ class Workers(Section):
     """How many workers, what each needs, and what the run bears.
 
     The run waits `start_timeout_s` for the first `min` workers, and `pause_limit_s` while fewer live. `max_failures`
-    counts exceptions in user code (-1: no limit), `max_losses` processes and nodes (null: no limit).
+    counts exceptions in user code (-1: no limit), `max_losses` processes and nodes (null: no limit). `balance` gives
+    clearly slower workers fewer steps of a round, and fewer samples.
     """
 
     min: Count = 4
@@ -53,6 +54,7 @@ class Workers(Section):
     pause_limit_s: Seconds = 3600.0
     max_failures: Annotated[int, Ge(-1)] = 0
     max_losses: Annotated[int, Ge(0)] | None = None
+    balance: bool = True
 
     @model_validator(mode="after")
     def _min_is_not_above_max(self) -> Workers:

@@ -130,9 +130,9 @@ def _dealt(
     """The books with the open epoch dealt to the view's members, if it deals any data at all."""
     settings, state = turn.state.settings, books.replicated
     if state.open and books.ledger.epoch == state.epoch:
-        left = dict(zip(before.members, state.left, strict=False)) if before else {}
+        shares = boundary.deal_shares(state, before, view.members)
         books = replace(boundary.closed(books), placement=_placed(turn, books, view))
-        books = boundary.deal_for(books, view.members, pending, settings.seed, settings.restricted, left)
+        books = boundary.deal_for(books, view.members, pending, settings.seed, settings.restricted, shares)
     return replace(books, replicated=boundary.seated(state, before, view.members, books.deal))
 
 
