@@ -24,10 +24,10 @@ from raysgd_local.control.saves import Snapshot, snapshot_of
 from raysgd_local.control.settings import Settings
 from raysgd_local.errors import InputError
 from raysgd_local.faults import Fault
+from raysgd_local.files import journal
 from raysgd_local.files.result import Names, result
 from raysgd_local.files.run_files import RESULT, RunFiles
 from raysgd_local.files.storage import MANIFEST, Storage
-from raysgd_local.records import to_plain
 from raysgd_local.runtime import nodes
 from raysgd_local.runtime.injector import Injector
 from raysgd_local.runtime.spec import WorkerSpec
@@ -172,6 +172,7 @@ class Driver:
         return self._close()
 
     def _loop(self) -> None:
+        self._files.journal(journal.begun(self._plan.settings, self._plan.resume))
         self._events.put(c.RunStarted())
         while self._finish is None and self._refused is None:
             event = self._next_event()
@@ -208,6 +209,7 @@ class Driver:
             self._files.journal({"now": now, "kind": type(event).__name__, "event": to_plain(event)})
         for command in commands:
             self._run_command(command, now)
+        self._files.journal(journal.entry(event, now, commands))
         if self._injector is not None:
             self._injector.see(event, commands)
 
