@@ -10,19 +10,21 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 import ray
 import yaml
 from ray.train import Checkpoint, Result, RunConfig, ScalingConfig
 
+from raysgd_local.algorithms import checks
 from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.algorithms.anchor import check_outer
 from raysgd_local.algorithms.combinations import check_workers
 from raysgd_local.claim import check_new, claim, give_back
-from raysgd_local.config import Config, Stop, Workers, method_name
+from raysgd_local.config import Config, Data, Stop, Workers, method_name
 from raysgd_local.config.alternatives import BUILDER
+from raysgd_local.config.model import Access
 from raysgd_local.control.settings import Settings, Timeouts
 from raysgd_local.errors import CheckpointError, InputError, RunLostError, UserCodeError
 from raysgd_local.faults import parse_real
@@ -58,8 +60,9 @@ class LocalSGDTrainer:
 
     Give a `task`, or a `train_loop_per_worker` that uses `raysgd_local.get_context()` (called with
     `train_loop_config` if it takes an argument). `scaling_config.num_workers` may be `(min, max)`: the run begins
-    with those that it gets, and goes on while at least `min` live. `chaos` rehearses faults on the real processes,
-    as in `"kill:1@round=20; stop:2@30s"`; `docs/faults.md` has the words.
+    with those that it gets, and goes on while at least `min` live. With `data_access="local"` a worker has the data of
+    its own chunks alone, see `docs/data.md`. `chaos` rehearses faults on the real processes, as in
+    `"kill:1@round=20; stop:2@30s"`; `docs/faults.md` has the words.
 
     Raises `InputError` for what can't be used.
     """
@@ -75,10 +78,12 @@ class LocalSGDTrainer:
         run_config: RunConfig | None = None,
         stop: Stop | None = None,
         seed: int = 0,
+        data_access: Access = "shared",
         chaos: str = "",
     ) -> None:
         if (task is None) == (train_loop_per_worker is None):
             raise InputError("task", task, "a Task, or a train_loop_per_worker: exactly one of them")
+        checks.one_of("data_access", data_access, get_args(Access))
         algorithm = algorithm or Algorithm()
         scaling, run = scaling_config or ScalingConfig(num_workers=1), run_config or RunConfig()
         fewest, most = workers_range(scaling)
@@ -100,6 +105,7 @@ class LocalSGDTrainer:
                 workers_max=most,
                 seed=seed,
                 placement=algorithm.placement,
+                restricted=data_access == "local",
                 max_failures=max_failures(run.failure_config),
                 timeouts=Timeouts(beat_s=beat_s(most)),
                 checkpoints=checkpoint_policy(run.checkpoint_config),
@@ -112,7 +118,7 @@ class LocalSGDTrainer:
             name=name,
             method=method,
             task=what,
-            config_yaml=_describe(task, algorithm, fewest, most, seed),
+            config_yaml=_describe(task, algorithm, Workers(min=fewest, max=most), Data(access=data_access), seed),
             chaos=parse_real(chaos, most),
         )
 
@@ -154,13 +160,12 @@ class LocalSGDTrainer:
         return _result(json.loads((path / RESULT).read_text()), Storage.at(str(path)))
 
 
-def _describe(task: Task | None, algorithm: Algorithm, fewest: int, most: int, seed: int) -> str:
+def _describe(task: Task | None, algorithm: Algorithm, workers: Workers, data: Data, seed: int) -> str:
     """The run as `config.yaml`: of a task the whole configuration; a loop's own code can't be written down."""
-    workers = Workers(min=fewest, max=most)
     if task is not None:
-        return Config(task=task, algorithm=algorithm, workers=workers, seed=seed).to_yaml()
-    plain = {"algorithm": BUILDER.plain(algorithm, Algorithm), "workers": workers.model_dump(), "seed": seed}
-    return yaml.safe_dump(plain, sort_keys=False)
+        return Config(task=task, algorithm=algorithm, workers=workers, data=data, seed=seed).to_yaml()
+    plain = {"algorithm": BUILDER.plain(algorithm, Algorithm), "workers": workers.model_dump()}
+    return yaml.safe_dump({**plain, "data": data.model_dump(), "seed": seed}, sort_keys=False)
 
 
 def _manifest(storage: Storage, resume: str | None) -> dict[str, Any] | None:
@@ -234,6 +239,7 @@ def _plan(request: Request, storage: Storage, manifest: dict[str, Any] | None, o
         formation_timeout_s=request.formation_s,
         collective_timeout_s=request.collective_s,
         beat_s=settings.timeouts.beat_s,
+        restricted=settings.restricted,
         chaos=bool(request.chaos),
     )
     custom = {key: amount for key, amount in request.resources.items() if key != "GPU"}

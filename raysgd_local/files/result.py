@@ -47,5 +47,6 @@ def result(files: RunFiles, books: Books | None, finish: Finish, names: Names) -
         "samples_lost": ledger.samples_lost if ledger else 0,
         "samples_repeated": ledger.samples_repeated if ledger else 0,
         "chunks_uncovered_max": max((e["chunks"] for e in events if e["event"] == "chunks_uncovered"), default=0),
+        "moved_bytes": sum(e["bytes"] for e in events if e["event"] == "chunks_moved"),
         "checkpoints_failed": sum(e["event"] == "checkpoint_failed" for e in events),
     }

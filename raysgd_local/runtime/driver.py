@@ -205,11 +205,10 @@ class Driver:
         """Signs of life are written down only where something came of them: they leave no trace in the state."""
         now = time.monotonic()
         self._controller, commands = controller.advance(self._controller, event, now)
-        if commands or not isinstance(event, c.Heartbeat):
-            self._files.journal({"now": now, "kind": type(event).__name__, "event": to_plain(event)})
         for command in commands:
             self._run_command(command, now)
-        self._files.journal(journal.entry(event, now, commands))
+        if commands or not isinstance(event, c.Heartbeat):
+            self._files.journal(journal.entry(event, now, commands))
         if self._injector is not None:
             self._injector.see(event, commands)
 

@@ -209,7 +209,7 @@ def test_default_chunks_are_eight_a_worker_and_none_is_empty(max_workers, sample
 
 
 def test_copies_must_be_a_positive_integer():
-    assert (DisjointChunks().copies, RedundantChunks().copies) == (1, 2)
+    assert (DisjointChunks().copies_among(4), RedundantChunks().copies_among(4)) == (1, 2)
     for copies in (0, -1, 1.5, True, math.nan):
         with pytest.raises(InputError, match=r"^copies: "):
             RedundantChunks(copies=copies)
