@@ -143,7 +143,8 @@ def _placed(turn: Turn, books: Books, view: View) -> Placement:
     settings = turn.state.settings
     placement = books.placement
     if placement is None:
-        placement = Placement.empty(default_chunks(settings.workers_max, books.ledger.samples))
+        samples, chunks = books.ledger.samples, settings.placement.chunks
+        placement = Placement.empty(min(chunks or default_chunks(settings.workers_max, samples), samples))
     live = _holders(turn, view)
     copies = settings.placement.copies_among(len(live))
     have = _sources(turn, view, placement.chunks)
