@@ -80,6 +80,7 @@ def from_config(config: Config, chaos: str = "") -> Request:
         workers_max=workers.max,
         seed=config.seed,
         placement=config.algorithm.placement,
+        restricted=config.data.access == "local",
         max_failures=workers.max_failures,
         max_losses=workers.max_losses,
         timeouts=replace(

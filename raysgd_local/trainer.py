@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 import ray
@@ -21,12 +21,14 @@ import yaml
 from ray.exceptions import RayActorError
 from ray.train import Checkpoint, Result, RunConfig, ScalingConfig
 
+from raysgd_local.algorithms import checks
 from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.algorithms.anchor import check_outer
 from raysgd_local.algorithms.combinations import check_workers
 from raysgd_local.claim import check_new, claim, give_back
-from raysgd_local.config import Config, Stop, Workers, method_name
+from raysgd_local.config import Config, Data, Stop, Workers, method_name
 from raysgd_local.config.alternatives import BUILDER
+from raysgd_local.config.model import Access
 from raysgd_local.control.settings import Settings, Timeouts
 from raysgd_local.errors import CheckpointError, InputError, RunLostError, UserCodeError
 from raysgd_local.faults import parse_real
@@ -64,8 +66,9 @@ class LocalSGDTrainer:
     Give a `task`, or a `train_loop_per_worker` that uses `raysgd_local.get_context()` (called with
     `train_loop_config` if it takes an argument). `scaling_config.num_workers` may be `(min, max)`: the run begins
     with those that it gets, and goes on while at least `min` live. `balance` lets workers of unequal speed
-    take unequal numbers of steps. `chaos` rehearses faults on the real processes,
-    as in `"kill:1@round=20; stop:2@30s"`; `docs/faults.md` has the words.
+    take unequal numbers of steps. With `data_access="local"` a worker has the data of its own chunks alone, see
+    `docs/data.md`. `chaos` rehearses faults on the real processes, as in `"kill:1@round=20; stop:2@30s"`;
+    `docs/faults.md` has the words.
 
     Raises `InputError` for what can't be used.
     """
@@ -82,10 +85,12 @@ class LocalSGDTrainer:
         stop: Stop | None = None,
         balance: bool = True,
         seed: int = 0,
+        data_access: Access = "shared",
         chaos: str = "",
     ) -> None:
         if (task is None) == (train_loop_per_worker is None):
             raise InputError("task", task, "a Task, or a train_loop_per_worker: exactly one of them")
+        checks.one_of("data_access", data_access, get_args(Access))
         algorithm = algorithm or Algorithm()
         scaling, run = scaling_config or ScalingConfig(num_workers=1), run_config or RunConfig()
         fewest, most = workers_range(scaling)
@@ -97,6 +102,7 @@ class LocalSGDTrainer:
         resources = (
             dict(scaling.resources_per_worker or {}) if isinstance(scaling.resources_per_worker, dict) else {}
         )
+        workers = Workers(min=fewest, max=most, balance=balance)
         self._request = Request(
             loop=loop,
             loop_config=train_loop_config,
@@ -107,6 +113,7 @@ class LocalSGDTrainer:
                 workers_max=most,
                 seed=seed,
                 placement=algorithm.placement,
+                restricted=data_access == "local",
                 max_failures=max_failures(run.failure_config),
                 timeouts=Timeouts(beat_s=beat_s(most)),
                 checkpoints=checkpoint_policy(run.checkpoint_config),
@@ -119,7 +126,9 @@ class LocalSGDTrainer:
             name=name,
             method=method,
             task=what,
-            config_yaml=_describe(task, algorithm, fewest, most, seed),
+            config_yaml=_describe(
+                task, algorithm, Workers(min=fewest, max=most, balance=balance), Data(access=data_access), seed
+            ),
             chaos=parse_real(chaos, most),
         )
 
@@ -161,13 +170,12 @@ class LocalSGDTrainer:
         return _result(json.loads((path / RESULT).read_text()), Storage.at(str(path)))
 
 
-def _describe(task: Task | None, algorithm: Algorithm, fewest: int, most: int, seed: int) -> str:
+def _describe(task: Task | None, algorithm: Algorithm, workers: Workers, data: Data, seed: int) -> str:
     """The run as `config.yaml`: of a task the whole configuration; a loop's own code can't be written down."""
-    workers = Workers(min=fewest, max=most)
     if task is not None:
-        return Config(task=task, algorithm=algorithm, workers=workers, seed=seed).to_yaml()
-    plain = {"algorithm": BUILDER.plain(algorithm, Algorithm), "workers": workers.model_dump(), "seed": seed}
-    return yaml.safe_dump(plain, sort_keys=False)
+        return Config(task=task, algorithm=algorithm, workers=workers, data=data, seed=seed).to_yaml()
+    plain = {"algorithm": BUILDER.plain(algorithm, Algorithm), "workers": workers.model_dump()}
+    return yaml.safe_dump({**plain, "data": data.model_dump(), "seed": seed}, sort_keys=False)
 
 
 def _manifest(storage: Storage, resume: str | None) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
@@ -241,6 +249,7 @@ def _plan(request: Request, storage: Storage, manifest: dict[str, Any] | None, o
         formation_timeout_s=request.formation_s,
         collective_timeout_s=request.collective_s,
         beat_s=settings.timeouts.beat_s,
+        restricted=settings.restricted,
         chaos=bool(request.chaos),
     )
     custom = {key: amount for key, amount in request.resources.items() if key != "GPU"}

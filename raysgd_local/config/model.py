@@ -36,6 +36,7 @@ class Section(BaseModel):
 
 Count = Annotated[int, Ge(1)]
 Seconds = Annotated[float, Gt(0)]
+Access = Literal["shared", "local"]
 
 
 class Workers(Section):
@@ -86,6 +87,12 @@ class Checkpoints(Section):
     keep: Count | None = 2
     score: str | None = None
     local_state: Literal["all", "donor"] = "all"
+
+
+class Data(Section):
+    """Who can read what: with `shared` access every worker all data, with `local` its own chunks alone."""
+
+    access: Access = "shared"
 
 
 class Timeouts(Section):
@@ -139,6 +146,7 @@ class Config(Section):
     task: Annotated[Task, PlainValidator(_task), PlainSerializer(_plain_task)]
     algorithm: Annotated[Algorithm, PlainValidator(_algorithm), PlainSerializer(_plain_algorithm)] = Algorithm()
     workers: Workers = Workers()
+    data: Data = Data()
     stop: Stop = Stop()
     checkpoints: Checkpoints = Checkpoints()
     timeouts: Timeouts = Timeouts()

@@ -35,7 +35,9 @@ def _silent(turn: Turn, heartbeat: Heartbeat) -> Iterator[tuple[str, str]]:
     and building may hold everything else up, and without a comparison nobody is to blame.
     """
     limit = turn.state.settings.timeouts.heartbeat
-    steady = {sign.worker: sign for sign in heartbeat.signs if sign.round_s and sign.worker in turn.state.members}
+    settled = turn.state.formed  # all members are in the round that one of them committed
+    members = turn.state.members
+    steady = {s.worker: s for s in heartbeat.signs if s.worker in members and (s.round_s or settled)}
     gap_s = max((sign.gap_s for sign in steady.values()), default=0.0)
     least_s = max(_GAPS * gap_s, _BEATS * turn.state.settings.timeouts.beat_s)
     derived_s = limit.seconds(round_s(heartbeat), least_s)

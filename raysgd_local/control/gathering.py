@@ -30,6 +30,8 @@ def _gather(turn: Turn, report: Report) -> None:
     if not turn.state.arrivals and turn.state.phase is Phase.RUNNING:
         turn.set(arriving_since=turn.now)
     turn.set(arrivals={**turn.state.arrivals, report.worker: report})
+    if report.moved_bytes:
+        turn.record("chunks_moved", worker=report.worker, bytes=report.moved_bytes)
     if report.leaving and turn.state.workers[report.worker].standing is Standing.MEMBER:
         membership.leaving(turn, report.worker, "SIGTERM")
     if report.broken:

@@ -24,10 +24,10 @@ from raysgd_local.control.saves import Snapshot, snapshot_of
 from raysgd_local.control.settings import Settings
 from raysgd_local.errors import InputError
 from raysgd_local.faults import Fault
+from raysgd_local.files import journal
 from raysgd_local.files.result import Names, result
 from raysgd_local.files.run_files import RESULT, RunFiles
 from raysgd_local.files.storage import MANIFEST, Storage
-from raysgd_local.records import to_plain
 from raysgd_local.runtime import nodes
 from raysgd_local.runtime.injector import Injector
 from raysgd_local.runtime.spec import WorkerSpec
@@ -197,6 +197,7 @@ class Driver:
 
     def _loop(self) -> None:
         self._tell_the_past()
+        self._files.journal(journal.begun(self._plan.settings, self._plan.resume))
         self._events.put(c.RunStarted())
         while self._finish is None and self._refused is None:
             event = self._next_event()
@@ -230,10 +231,10 @@ class Driver:
         """Signs of life are written down only where something came of them: they leave no trace in the state."""
         now = time.monotonic()
         self._controller, commands = controller.advance(self._controller, event, now)
-        if commands or not isinstance(event, c.Heartbeat):
-            self._files.journal({"now": now, "kind": type(event).__name__, "event": to_plain(event)})
         for command in commands:
             self._run_command(command, now)
+        if commands or not isinstance(event, c.Heartbeat):
+            self._files.journal(journal.entry(event, now, commands))
         if self._injector is not None:
             self._injector.see(event, commands)
 

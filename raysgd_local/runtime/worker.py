@@ -70,7 +70,7 @@ class Worker:
         self._link = RayLink(name, driver)
         device = torch.device("cuda:0" if spec.use_gpu else "cpu")
         self._shell = Shell(
-            Place(name, spec.seed, spec.storage, device, spec.algorithm, members),
+            Place(name, spec.seed, spec.storage, device, spec.algorithm, members, spec.restricted),
             self._network(store, device),
             self._link,
         )

@@ -19,6 +19,7 @@ from raysgd_local.control.controller_events import (
     WorkerUp,
 )
 from raysgd_local.control.exchange import Contribution, Control, Flags
+from raysgd_local.control.holdings import Held, gifts
 from raysgd_local.control.protocol import Order
 from raysgd_local.control.pulse import Beat
 from raysgd_local.simulation.connection import Connection
@@ -43,6 +44,7 @@ class Worker:
         self.replica = fresh(name)
         self.spoiled = self.unwritten = self.hung = self._stands = False
         self.steps = 0
+        self.held = Held()
         self.heard = (0, 0)  # the newest view and segment that it was asked to yield in
         self._loop: Asks = training_loop(scenario.loop, self)
         self._events: deque[m.Event] = deque()
@@ -167,7 +169,7 @@ class Worker:
             case m.Arrive(report):
                 if report.broken:
                     self.connection.leave()
-                report = replace(report, wire_bytes=self._take_sent())
+                report = replace(report, wire_bytes=self._take_sent(), chunks=self.held.chunks)
                 self._world.tell(self.name, Arrived(report))
                 self._await_order()
             case m.CopyState(save):
@@ -195,6 +197,11 @@ class Worker:
                 self._begin(command, "align", lambda _: None, self.replica.momentum, source)
             case m.Restore(name):
                 self._restore(name)
+            case m.Fetch() if given := gifts(self.member.in_force):
+                self._watch.hands_over(self, given)
+                self._begin(command, "fetch", lambda _: None)
+            case m.Fetch():
+                self._events.append(self._fetched())
             case _:
                 raise TypeError(f"not a member's command: {command!r}")
 
@@ -233,7 +240,14 @@ class Worker:
                 self.replica.load(result)
             case m.Align(_, receive) if receive:
                 self.replica.momentum = result
+            case m.Fetch():
+                return self._fetched()
         return m.Done(call.view)
+
+    def _fetched(self) -> m.Event:
+        order = self.member.in_force
+        self.held = self.held.after(order, self.member.rank)
+        return m.Done(order.view.number)
 
     def _exchange(self, command: m.Exchange) -> None:
         if command.kind == "evaluation":
