@@ -102,7 +102,6 @@ class LocalSGDTrainer:
         resources = (
             dict(scaling.resources_per_worker or {}) if isinstance(scaling.resources_per_worker, dict) else {}
         )
-        workers = Workers(min=fewest, max=most, balance=balance)
         self._request = Request(
             loop=loop,
             loop_config=train_loop_config,
