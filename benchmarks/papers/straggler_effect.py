@@ -1,11 +1,17 @@
 """Local steps average stragglers out: Wang & Joshi, "Adaptive Communication Strategies to Achieve the Best
 Error-Runtime Trade-off in Local-Update SGD", MLSys 2019, section 3.
 
-    python benchmarks/papers/straggler_effect.py      # two minutes; writes straggler_effect.svg beside this file
+    python benchmarks/papers/straggler_effect.py      # a minute; writes straggler_effect.svg beside this file
 
 Step times are exponential of mean 1, an averaging takes as long as a step. The line is the theory: a step takes
 E[max over m workers of the mean of τ times] + D/τ; the dots are the simulator's, which runs the real controller and
 member over drawn times. Grey, for comparison, steps of the same mean that all take equally long.
+
+What agrees: with 2, 8 and 64 workers and τ from 1 to 64 the simulator is within 0.5 % of the theory, and the paper's
+claim holds that local steps save waiting as well as communication (8 workers without delay: 2.72 at τ = 1, 1.38 at 16).
+What the paper leaves out: the gain hangs on the tail; going from τ = 1 to 16 leaves 23 % of the waiting where times are
+exponential, but 35 % where they are Pareto with shape 2. And it hangs on independence: a worker that is always slower
+is waited for as long at any τ.
 """
 
 from __future__ import annotations
