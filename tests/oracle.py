@@ -161,7 +161,7 @@ def largest(k: int) -> Carry:
 
 def signs(sizes: Sequence[int]) -> Carry:
     return lambda vector: torch.cat(
-        [torch.where(part >= 0, 1.0, -1.0) * part.abs().mean() for part in vector.split(list(sizes))]
+        [(2 * (part >= 0).to(part) - 1) * part.abs().mean() for part in vector.split(list(sizes))]
     )
 
 
