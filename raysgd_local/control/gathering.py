@@ -128,7 +128,9 @@ def _tell_shares(turn: Turn, before: Replicated, after: Replicated) -> None:
     members = turn.state.view.members if turn.state.view else ()
     shares = dict(zip(members, after.pacing.shares, strict=False))
     if after.pacing.shares != (before.pacing.shares or tuple(1.0 for _ in after.pacing.shares)):
-        turn.record("steps_shared", shares={worker: round(share, 3) for worker, share in shares.items()})
+        turn.record(
+            "steps_shared", round=after.round, shares={worker: round(share, 3) for worker, share in shares.items()}
+        )
     for worker, pace in zip(members, after.pacing.paces, strict=False):
         if pace.hopeless:
             membership.let_go(turn, worker, "too slow: its steps take many times as long as the others'")

@@ -54,7 +54,7 @@ class Worker:
         self._announced = 0
         self._checksum = 0
         self._sent_bytes = 0
-        self._told_at = self._working_since = self._call_began = 0.0
+        self._told_at = self._working_since = self._worked_s = self._call_began = 0.0
         self._command: m.Command = m.Proceed()
         self.connection = Connection(
             name, world.network, self._later, scenario.collective_timeout_s, self._settled
@@ -118,6 +118,7 @@ class Worker:
             self._drive(ask)
 
     def _computed(self, batch: Batch) -> None:
+        self._worked_s += self._world.now - self._working_since
         self.replica.compute(batch.epoch, batch.positions)
         if self.spoiled:  # what comes of it is not finite: the gradient that is sent, or the model after a step
             self.spoiled, self.replica.gradient = False, math.nan
@@ -274,8 +275,8 @@ class Worker:
 
     def _measured(self, said: Contribution) -> Contribution:
         now = self._world.now
-        compute_s, clock_s = now - self._working_since, now - self._told_at
-        self._told_at = now
+        compute_s, clock_s = self._worked_s, now - self._told_at
+        self._told_at, self._worked_s = now, 0.0
         return replace(
             said,
             loss_sum=self.replica.loss() * said.samples,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import statistics
 import threading
 import time
 from collections.abc import Callable
@@ -26,15 +27,13 @@ from raysgd_local.control.settings import Limit
 
 pytestmark = pytest.mark.ray
 
-SAMPLES = 480
-
 
 def patient_loop(config):
     """Trains until the file `enough` is there; steps take a while, as they do in earnest."""
     ctx = raysgd_local.get_context()
     model = ctx.prepare_model(nn.Linear(2, 1))
     ctx.prepare_optimizer(torch.optim.SGD(model.parameters(), lr=0.01))
-    data = TensorDataset(torch.randn(SAMPLES, 2), torch.randn(SAMPLES, 1))
+    data = TensorDataset(torch.randn(config["samples"], 2), torch.randn(config["samples"], 1))
     for _ in ctx.epochs(10_000):
         for x, y in ctx.batches(data, batch_size=8):
             loss = F.mse_loss(model(x), y)
@@ -51,14 +50,24 @@ def patient_loop(config):
 class Running:
     """A run in a thread, seen through its files."""
 
-    def __init__(self, folder: Path, workers: int = 3, cpus: int = 1, timeouts: Any = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        workers: int = 3,
+        cpus: int = 1,
+        timeouts: Any = None,
+        chaos: str = "",
+        period: int = 4,
+        samples: int = 480,
+    ) -> None:
         self.folder, self.path = folder, folder / "run"
         self._trainer = LocalSGDTrainer(
             train_loop_per_worker=patient_loop,
-            train_loop_config={"folder": str(folder), "step_s": 0.01},
-            algorithm=Algorithm(schedule=FixedPeriod(4)),
+            train_loop_config={"folder": str(folder), "step_s": 0.01, "samples": samples},
+            algorithm=Algorithm(schedule=FixedPeriod(period)),
             scaling_config=ScalingConfig(num_workers=(1, workers), resources_per_worker={"CPU": cpus}),
             run_config=RunConfig(name="run", storage_path=str(folder)),
+            chaos=chaos,
         )
         if timeouts:
             settings = self._trainer._request.settings
@@ -279,3 +288,24 @@ def test_a_run_outlives_its_vanished_directory_and_its_tables_are_whole_in_the_e
     assert_exact(run, result)
     assert result["storage_failures"] >= 1
     assert result["rounds"] == len(run.rounds())
+
+
+def seconds(rows: list[dict[str, str]]) -> float:
+    """The typical round's."""
+    return statistics.median(sum(float(row[name]) for name in ("compute_s", "wait_s", "sync_s")) for row in rows)
+
+
+def test_a_worker_at_half_speed_takes_fewer_steps_and_rounds_take_no_longer(start):
+    run = start(chaos="slow:2x2@round=40", period=16, samples=6144)
+    shared = run.wait(lambda: run.events("steps_shared"), "unequal steps")[-1]
+    run.wait(lambda: len(run.rounds()) > shared["round"] + 25, "rounds with them")
+    result = run.finish()
+    rows = [row for row in run.rounds() if int(row["samples"])]
+    before = [row for row in rows if int(row["round"]) <= 39]
+    slow = [row for row in rows if 45 <= int(row["round"]) < shared["round"]]
+    after = [row for row in rows if int(row["round"]) > shared["round"] + 2]
+    print(f"rounds: {seconds(before):.3f} s, slow {seconds(slow):.3f} s, shared {seconds(after):.3f} s, {shared}")
+    assert min(shared["shares"].values()) < 0.75
+    assert seconds(after) < 1.35 * seconds(before)  # 1.2 on a machine that is not shared
+    assert seconds(after) < seconds(slow)
+    assert_exact(run, result)
