@@ -61,13 +61,17 @@ def trainer(workers: int, copies: int, seed: int, epochs: int, tau: int, storage
     )
 
 
+def simulated(copies: int, seed: int, storage: str) -> Run:
+    """A run that is there already is not run again."""
+    there = Path(storage) / f"copies-{copies}-seed-{seed}"
+    if not (there / run_directory.RESULT).exists():
+        trainer(10, copies, seed, 60, 18, storage).simulate()
+    return run_directory.load(there)
+
+
 def rounds(storage: str, seeds: int) -> None:
     """For each number of copies the rounds to plain local SGD's last loss, and the losses at the end."""
-    runs = {
-        (copies, seed): run_directory.load(trainer(10, copies, seed, 60, 18, storage).simulate().path)
-        for copies in (1, 2, 3)
-        for seed in range(seeds)
-    }
+    runs = {(copies, seed): simulated(copies, seed, storage) for copies in (1, 2, 3) for seed in range(seeds)}
     for copies in (1, 2, 3):
         needed, ends = [], []
         for seed in range(seeds):
