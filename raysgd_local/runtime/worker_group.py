@@ -90,9 +90,7 @@ class WorkerGroup:
             refs = list(self._running)
             ended, _ = ray.wait(refs, num_returns=1, timeout=_WATCH_EVERY_S) if refs else ([], [])
             for ref in ended:
-                worker = self._running.pop(ref)
-                self._post(Died(worker, _cause(ref)))
-                self.kill(worker)  # one whose loop ended still has its resources, which its replacement waits for
+                self._post(Died(self._running.pop(ref), _cause(ref)))
 
     def close(self) -> None:
         self._closed.set()
