@@ -14,7 +14,6 @@ from raysgd_local.config.cluster import load_cluster
 from raysgd_local.config.model import (
     Checkpoints,
     Config,
-    Data,
     Stop,
     Target,
     Timeouts,
@@ -26,7 +25,6 @@ from raysgd_local.config.model import (
 __all__ = [
     "Checkpoints",
     "Config",
-    "Data",
     "Stop",
     "Target",
     "Timeouts",

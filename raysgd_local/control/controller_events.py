@@ -83,17 +83,10 @@ class Died:
 
 @dataclass(frozen=True)
 class DrainNotice:
-    """A worker was told that it will be ended soon."""
+    """A worker's node will go away soon."""
 
     worker: str
     reason: str
-
-
-@dataclass(frozen=True)
-class NodesDraining:
-    """These nodes will go away soon, and no others; told whenever that changes."""
-
-    nodes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -153,7 +146,6 @@ Event = (
     | Heartbeat
     | Died
     | DrainNotice
-    | NodesDraining
     | UserError
     | ShardWritten
     | CheckpointPublished

@@ -11,7 +11,6 @@ from raysgd_local.control.member_events import (
     Connect,
     CopyState,
     Exit,
-    Fetch,
     Heal,
     Restore,
     Transfer,
@@ -55,8 +54,6 @@ def _entering(member: Member, order: Order) -> tuple[Command | Adopt, ...]:
         todo.append(Adopt())
     if order.align:
         todo.extend(rounds.aligning(order.replicated, rank))
-    if order.deal is not None and order.deal.restricted and not order.finish:
-        todo.append(Fetch())
     if order.save is not None:
         todo.append(CopyState(order.save, order.replicated))
     if order.finish:
@@ -82,7 +79,7 @@ def _adopt(member: Member) -> Member:
     )
 
 
-_AWAITED = (Connect, Heal, Transfer, Align, Restore, Fetch)
+_AWAITED = (Connect, Heal, Transfer, Align, Restore)
 """Commands that may fail; the shell answers them with `Done` or `Failed`."""
 
 

@@ -65,9 +65,8 @@ def resume(member: Member) -> Result:
 
 
 def _due(member: Member) -> bool:
-    state = member.known
-    enough = state.period.mode == "gradients" or member.steps >= state.local_steps(member.rank)
-    return member.steps > 0 and enough
+    period = member.known.period
+    return member.steps > 0 and (period.mode == "gradients" or member.steps >= period.tau)
 
 
 def _exchange(member: Member) -> Result:
