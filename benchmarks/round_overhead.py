@@ -120,14 +120,19 @@ class ours:  # noqa: N801
     """The engine's own round: the code path of a worker."""
 
     def __init__(self, model, options: argparse.Namespace, store, address: str, shared_memory: bool) -> None:
+        from raysgd_local.algorithms.algorithm import Algorithm
+        from raysgd_local.algorithms.schedules import FixedPeriod
         from raysgd_local.algorithms.state import ReplicaState
         from raysgd_local.control.exchange import SLOT
-        from raysgd_local.training.reduction import Reduction
+        from raysgd_local.training.reduction import Installing, Reduction
         from raysgd_local.transport.process_group import ProcessGroupNetwork
 
         network = ProcessGroupNetwork(store, address, f"bench/{shared_memory}", shared_memory=shared_memory)
         self.rank = options.rank
-        self.reduction = Reduction(ReplicaState(model), network.allocate, options.world_size)
+        algorithm = Algorithm(schedule=FixedPeriod(1))
+        self.reduction = Reduction(ReplicaState(model), network.allocate, options.world_size, algorithm)
+        self.how = Installing("parameters", "parameters", lambda _: None)
+        self.round = 0
         self.reduction.seat(options.world_size)
         self.numel = self.reduction.state.numel + SLOT * options.world_size
         self.transport = network.connect(1, options.rank, options.world_size)
@@ -139,12 +144,13 @@ class ours:  # noqa: N801
         said = Contribution(weight=32.0, checksum=self.reduction.checksum)
         self.reduction.fill("parameters", said, self.rank)
         marks.append(time.perf_counter())
-        control = self.reduction.reduce(self.transport)
+        self.round += 1
+        control = self.reduction.reduce(self.transport, "parameters", self.round)
         marks.append(time.perf_counter())
         assert self.reduction.finite()
         marks.append(time.perf_counter())
         assert control.agreed
-        self.reduction.commit("parameters", control, lambda _: None)
+        self.reduction.commit(self.how, control)
         marks.append(time.perf_counter())
         return {phase: b - a for phase, a, b in zip(PHASES, marks, marks[1:], strict=False)}
 
@@ -193,7 +199,11 @@ def summarise(count: int, link_mbit: int | None, ranks: list[dict[str, list[floa
     limit = LIMITS.get(("round", count)) if link_mbit is None else LINK_LIMIT
     ratios = {name: round(ms / bare, 3) for name, ms in medians_ms.items() if "." not in name}
     against_averager = round(medians_ms["round"] / averager, 3)
-    within = (limit is None or ratios["round"] <= limit) and against_averager <= AVERAGER_LIMIT
+    # Over a link the averager moves the same bytes at the link's rate: nothing that does can be much faster.
+    averager_limit = AVERAGER_LIMIT if link_mbit is None else None
+    within = (limit is None or ratios["round"] <= limit) and (
+        averager_limit is None or against_averager <= averager_limit
+    )
     return {
         "workers": count,
         "link_mbit": link_mbit,
@@ -203,6 +213,7 @@ def summarise(count: int, link_mbit: int | None, ranks: list[dict[str, list[floa
         "ratio_to_bare": ratios,
         "limit": limit,
         "ratio_to_averager": against_averager,
+        "averager_limit": averager_limit,
         "within_limits": within,
     }
 
@@ -219,7 +230,8 @@ def describe(result: dict[str, object]) -> str:
         spread = f"{medians[name]:8.1f} ms (least {minima[name]:.1f})"
         lines.append(f"  {name:10} {spread}  {ratio:5.2f} x bare  {', '.join(phases)}")
     lines.append(
-        f"  round: limit {result['limit']} x bare; {result['ratio_to_averager']} x averager (limit {AVERAGER_LIMIT})"
+        f"  round: limit {result['limit']} x bare; "
+        f"{result['ratio_to_averager']} x averager (limit {result['averager_limit']})"
     )
     return "\n".join([*lines, f"  {'within' if result['within_limits'] else 'NOT WITHIN'} limits"])
 
