@@ -1,6 +1,6 @@
 """What an averaging round costs beyond moving the bytes.
 
-A round with no local work (pack, finiteness, all-reduce, checks, commit, checksum) of a ResNet-18 is set against a
+A round with no local work (pack, finiteness, checksum, all-reduce, checks, commit) of a ResNet-18 is set against a
 bare flat gloo all-reduce of the same bytes, and against torch's `PeriodicModelAverager`, between the same processes,
 one thread each, interleaved; the slowest rank counts. Medians of several repeats.
 
@@ -29,7 +29,7 @@ from datetime import timedelta
 LIMITS = {("round", 2): 1.3, ("round", 4): 1.6}
 LINK_LIMIT = 1.05
 AVERAGER_LIMIT = 0.8
-PHASES = ("pack", "reduce", "check", "commit")
+PHASES = ("reduce", "check", "commit")
 
 
 def main() -> None:
@@ -125,7 +125,6 @@ class ours:  # noqa: N801
         from raysgd_local.transport.process_group import ProcessGroupNetwork
 
         network = ProcessGroupNetwork(store, address, f"bench/{shared_memory}", shared_memory=shared_memory)
-        self.rank = options.rank
         self.reduction = Reduction(ReplicaState(model), network.allocate, options.world_size)
         self.reduction.seat(options.world_size)
         self.numel = self.reduction.state.numel + 15 * options.world_size
@@ -135,10 +134,7 @@ class ours:  # noqa: N801
         from raysgd_local.control.exchange import Contribution
 
         marks = [time.perf_counter()]
-        said = Contribution(weight=32.0, checksum=self.reduction.checksum)
-        self.reduction.fill("parameters", said, self.rank)
-        marks.append(time.perf_counter())
-        control = self.reduction.reduce(self.transport)
+        control = self.reduction.reduce(self.transport, "parameters", Contribution(weight=32.0))
         marks.append(time.perf_counter())
         assert self.reduction.finite()
         marks.append(time.perf_counter())
@@ -192,7 +188,11 @@ def summarise(count: int, link_mbit: int | None, ranks: list[dict[str, list[floa
     limit = LIMITS.get(("round", count)) if link_mbit is None else LINK_LIMIT
     ratios = {name: round(ms / bare, 3) for name, ms in medians_ms.items() if "." not in name}
     against_averager = round(medians_ms["round"] / averager, 3)
-    within = (limit is None or ratios["round"] <= limit) and against_averager <= AVERAGER_LIMIT
+    # Over a link the averager moves the same bytes at the link's rate: nothing that does can be much faster.
+    averager_limit = AVERAGER_LIMIT if link_mbit is None else None
+    within = (limit is None or ratios["round"] <= limit) and (
+        averager_limit is None or against_averager <= averager_limit
+    )
     return {
         "workers": count,
         "link_mbit": link_mbit,
@@ -202,6 +202,7 @@ def summarise(count: int, link_mbit: int | None, ranks: list[dict[str, list[floa
         "ratio_to_bare": ratios,
         "limit": limit,
         "ratio_to_averager": against_averager,
+        "averager_limit": averager_limit,
         "within_limits": within,
     }
 
@@ -218,7 +219,8 @@ def describe(result: dict[str, object]) -> str:
         spread = f"{medians[name]:8.1f} ms (least {minima[name]:.1f})"
         lines.append(f"  {name:10} {spread}  {ratio:5.2f} x bare  {', '.join(phases)}")
     lines.append(
-        f"  round: limit {result['limit']} x bare; {result['ratio_to_averager']} x averager (limit {AVERAGER_LIMIT})"
+        f"  round: limit {result['limit']} x bare; "
+        f"{result['ratio_to_averager']} x averager (limit {result['averager_limit']})"
     )
     return "\n".join([*lines, f"  {'within' if result['within_limits'] else 'NOT WITHIN'} limits"])
 

@@ -102,20 +102,6 @@ def is_bounded(flat: Tensor) -> bool:
     return bool(torch.isfinite(torch.dot(flat, flat)))
 
 
-def are_bounded(tensors: Sequence[Tensor], weight: float, dtype: torch.dtype) -> bool:
-    """Whether `weight` × `tensors` will be bounded, as `is_bounded` says, once packed into a vector of `dtype`."""
-    squares = sum(float(_square(tensor.to(dtype))) for tensor in tensors)
-    return bool(abs(weight) * math.sqrt(squares) < torch.finfo(dtype).max ** 0.75)
-
-
-def _square(tensor: Tensor) -> Tensor:
-    if not tensor.is_contiguous() and tensor.stride() == _dense_strides(tensor):
-        line = tensor.as_strided((tensor.numel(),), (1,))  # in the order of memory, whatever the dimensions' is
-    else:
-        line = tensor.reshape(-1)
-    return torch.dot(line, line)
-
-
 def checksum(flat: Tensor) -> int:
     """48 bits of the content of `flat` (contiguous, 1-D, any type), the same on any machine.
 

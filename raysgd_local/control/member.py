@@ -6,7 +6,7 @@ plain process) runs the commands in order and feeds back what came of them; it d
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from raysgd_local.control import replicated as shared
 from raysgd_local.control.exchange import Contribution, Control, Flags
@@ -45,7 +45,7 @@ from raysgd_local.control.member_events import (
 )
 from raysgd_local.control.protocol import Order, Report
 from raysgd_local.control.replicated import Replicated
-from raysgd_local.records import EvalRow, PeriodChange, RoundRow
+from raysgd_local.records import EvalRow, PeriodChange, RoundRow, replace
 
 
 @dataclass(frozen=True)

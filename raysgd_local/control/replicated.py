@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from raysgd_local.algorithms.schedules.base import Observation, Period
 from raysgd_local.control.exchange import Control, Flags
 from raysgd_local.control.program import Program
+from raysgd_local.records import replace
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from raysgd_local.control.member_events import Cut, YieldAsked
 from raysgd_local.control.protocol import Order, Report
 from raysgd_local.errors import InputError
 from raysgd_local.runtime.spec import Loop, WorkerSpec
+from raysgd_local.training.allocator import keep_freed_memory
 from raysgd_local.training.context import TrainContext, present, run_loop
 from raysgd_local.training.link import Released
 from raysgd_local.training.shell import Place, Shell
@@ -65,6 +66,7 @@ class Worker:
 
     def __init__(self, name: str, driver: Any, store: tuple[str, int], spec: WorkerSpec, members: int) -> None:
         torch.set_num_threads(spec.threads)
+        keep_freed_memory()
         self._name, self._driver, self._spec = name, driver, spec
         self._link = RayLink(name, driver)
         device = torch.device("cuda:0" if spec.use_gpu else "cpu")

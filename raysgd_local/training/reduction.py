@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import torch
 
 from raysgd_local.algorithms.schedules.base import Mode
 from raysgd_local.algorithms.state import ReplicaState, checksum
 from raysgd_local.control.exchange import SLOT, Contribution, Control, Flags, decode, digits, encode, from_digits
+from raysgd_local.records import replace
 from raysgd_local.transport.base import Transport
 
 Allocate = Callable[[int, torch.dtype], torch.Tensor]
@@ -28,8 +28,7 @@ class Reduction:
         self._scratch = self._kept = torch.empty(0, dtype=state.dtype)
         self._make_room(members)
         self._used = self._tried = self._kept_used = 0
-        self._checksum = 0
-        self._parts: Iterator[int] = iter(())
+        self._checksum: int | None = 0
 
     def _make_room(self, members: int) -> None:
         numel = self.state.numel + members * self._slot
@@ -46,21 +45,35 @@ class Reduction:
         self._used = self.state.numel + world_size * self._slot
         self._checksum = 0
 
-    @property
-    def checksum(self) -> int:
-        """Of what was committed last in this view; 0 before that."""
-        return self._checksum
+    def reduce(self, transport: Transport, mode: Mode, said: Contribution) -> Control:
+        """Sum state and words over all members; every one has the same result.
 
-    def fill(self, mode: Mode, said: Contribution, rank: int) -> Contribution:
-        """Write this member's part, as far as it is not left to `reduce`. Non-finite state counts for nothing."""
-        flat = self._scratch[: self._used]
+        State is looked at while it is on its way. If some of it turns out not to be finite, which all learn from
+        the slots, all sum once more, and who has such state counts for nothing.
+        """
+        sick: tuple[int, ...] = ()
+        while True:
+            if transport.rank in sick:
+                said = replace(said, weight=0.0, flags=said.flags | Flags.NONFINITE)
+            control = self._sum(transport, mode, said)
+            found = control.ranks(Flags.NONFINITE)
+            if found == sick:
+                return control
+            sick = found
+
+    def _sum(self, transport: Transport, mode: Mode, said: Contribution) -> Control:
+        flat, self._tried = self._scratch[: self._used], self._used
+        transport.all_reduce(flat, self._written(flat, mode, said, transport.rank))
+        return _control(flat, self.state.numel, self._slot)
+
+    def _written(self, flat: torch.Tensor, mode: Mode, said: Contribution, rank: int) -> Iterator[int]:
+        """Write this member's part, and say up to where it is ready. The slot comes last: it tells how it went."""
         pack = self.state.packing if mode == "parameters" else self.state.packing_gradients
         packing = pack(flat, said.weight)
-        self._parts = packing.parts
+        yield from packing.parts()
         if not packing.finite:
-            said = replace(said, weight=0.0, flags=said.flags | Flags.NONFINITE)
-        self._write_slot(flat, said, rank)
-        return said
+            said = replace(said, flags=said.flags | Flags.NONFINITE)
+        self._write_slot(flat, replace(said, checksum=self._committed_checksum()), rank)
 
     def _write_slot(self, flat: torch.Tensor, said: Contribution, rank: int) -> None:
         slots = flat[self.state.numel :].view(-1, self._slot)  # (world_size, slot)
@@ -68,11 +81,11 @@ class Reduction:
         content = [*encode(said), *digits(self.state.integers())]
         slots[rank] = torch.tensor(content, dtype=flat.dtype)
 
-    def reduce(self, transport: Transport) -> Control:
-        """Sum over all members; every one has the same result."""
-        flat, self._tried = self._scratch[: self._used], self._used
-        transport.all_reduce(flat, self._parts)
-        return _control(flat, self.state.numel, self._slot)
+    def _committed_checksum(self) -> int:
+        """Of what was committed last in this view; 0 before that. Computed while the parts before are travelling."""
+        if self._checksum is None:
+            self._checksum = checksum(self._kept[: self.state.numel])
+        return self._checksum
 
     def finite(self) -> bool:
         """Whether the reduced state is. Every addend was bounded so that their sum can't overflow (`is_bounded`);
@@ -84,7 +97,7 @@ class Reduction:
         self._scratch, self._kept = self._kept, self._scratch
         self._kept_used = self._tried
         self._install(mode, control, step)
-        self._checksum = checksum(self._kept[: self.state.numel])
+        self._checksum = None
 
     def _install(self, mode: Mode, control: Control, step: Callable[[Control], None]) -> None:
         flat, weight = self._kept[: self._kept_used], control.weight

@@ -9,7 +9,7 @@ import math
 import queue
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 
@@ -24,7 +24,7 @@ from raysgd_local.control.protocol import Order, Report
 from raysgd_local.control.replicated import Replicated
 from raysgd_local.errors import TransportError
 from raysgd_local.files.storage import Storage
-from raysgd_local.records import RoundRow
+from raysgd_local.records import RoundRow, replace
 from raysgd_local.training import snapshots, transfer
 from raysgd_local.training.evaluation import Evaluation
 from raysgd_local.training.link import Link, Released, Status
@@ -188,9 +188,9 @@ class Shell:
         transport, mode = self._connected, self.state.period.mode
         if mode == "gradients" and command.said.steps:
             self.stepper.unscale()
-        self._reducing.fill(mode, self._measured(command.said), transport.rank)
+        said = self._measured(command.said)
         began_s, sent = self.watch.now(), transport.wire_bytes()
-        control = self._reducing.reduce(transport)
+        control = self._reducing.reduce(transport, mode, said)
         self._sent_bytes = transport.wire_bytes() - sent
         return m.Exchanged(command.view, control, self.watch.now() - began_s, self._reducing.finite())
 
@@ -207,7 +207,6 @@ class Shell:
             lr_decay=self.stepper.rates(self.state.samples, len(self.state.left)).decay,
             scale=self.stepper.scale,
             wire_bytes=self._take_sent(),
-            checksum=self._reducing.checksum,
             flags=said.flags | self.stepper.flags,
         )
 

@@ -15,17 +15,15 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store
 
 from raysgd_local.errors import TransportError
+from raysgd_local.transport.board import WORDS
 from raysgd_local.transport.rendezvous import Rendezvous
-from raysgd_local.transport.shared_memory import NOWHERE, PeerMemory, Place, SharedVector, host_identity, offer
+from raysgd_local.transport.shared_memory import NOWHERE, PeerMemory, SharedVector, host_identity, offer
 from raysgd_local.transport.sockets import Address, Wires, with_listener
 from raysgd_local.transport.store_clients import StoreClients
 from raysgd_local.transport.volume import all_reduce_bytes
 from raysgd_local.transport.watch import Watch
 
 _CPU = torch.device("cpu")
-
-# Below this, the extra synchronisation costs more than the copies through the kernel that it saves.
-SHARED_FROM_BYTES = 1 << 20
 
 # Between looks at whether the connections still stand.
 _PATIENCE = timedelta(milliseconds=100)
@@ -55,21 +53,25 @@ def open_gloo(
 
     group = rendezvous.build(make, _forget)
     wires = Wires(own, [address for peer, address in enumerate(addresses) if peer != rendezvous.rank])
-    return GlooTransport(group, wires, timeout_s, Goodbyes(rendezvous.store), _share(rendezvous, shared))
+    memory = _share(rendezvous, shared, timeout_s, wires)
+    return GlooTransport(group, wires, timeout_s, Goodbyes(rendezvous.store), memory)
 
 
 def _forget(group: Any) -> None:
     """Nothing to do: an unreferenced group closes itself."""
 
 
-def _share(rendezvous: Rendezvous, shared: list[SharedVector] | None) -> PeerMemory | None:
+def _share(
+    rendezvous: Rendezvous, shared: list[SharedVector] | None, timeout_s: float, wires: Wires
+) -> PeerMemory | None:
     """The members' shared memory, if all are on one machine and each can read all others' memory."""
     hosts = rendezvous.meet("host", host_identity() if shared else f"rank {rendezvous.rank} alone")
     if shared is None or len(set(hosts)) > 1:
         return None
-    offers = rendezvous.meet("offer", offer(shared))
+    own = [*shared, SharedVector(WORDS, torch.int64)]
+    offers = rendezvous.meet("offer", offer(own))
     try:
-        memory = PeerMemory(rendezvous.rank, [vector.tensor for vector in shared], offers)
+        memory = PeerMemory(rendezvous.rank, own, offers, timeout_s, lambda: not wires.broken)
     except OSError:  # not permitted here
         memory = None
     able = rendezvous.meet("mapped", str(memory is not None))
@@ -132,6 +134,8 @@ class GlooTransport:
         self._release()
 
     def _release(self) -> None:
+        if self._memory is not None:
+            self._memory.leave()
         self._watch.stop()
         self._wires.close()
         self._group = self._memory = None
@@ -149,13 +153,13 @@ class GlooTransport:
 
     def _all_reduce(self, flat: torch.Tensor, ready: Iterable[int]) -> None:
         memory = self._memory
-        if memory is None or flat.nbytes < SHARED_FROM_BYTES:
+        if memory is None:
             return self._sum(flat, ready)
         deque(ready, maxlen=0)
-        places = self._places(memory.find(flat))
+        places = memory.meet(flat)
         if NOWHERE in places:
             return self._sum(flat)
-        memory.all_reduce(flat, places, self._barrier)
+        memory.all_reduce(flat, places)
         self._shared_bytes += all_reduce_bytes(flat.nbytes, self.world_size)
         return None
 
@@ -181,18 +185,6 @@ class GlooTransport:
         for work in works:
             with contextlib.suppress(RuntimeError, TransportError):
                 self._wait(work)
-
-    def _places(self, own: Place) -> list[Place]:
-        """Where all members' vectors are; waits until they are ready."""
-        slots = torch.zeros(self.world_size, 2, dtype=torch.int64)
-        slots[self.rank] = torch.tensor([own.index, own.start])
-        self._sum(slots)
-        return [Place(index, start) for index, start in slots.tolist()]
-
-    def _barrier(self) -> None:
-        options = dist.BarrierOptions()
-        options.timeout = self._timeout
-        self._wait(self._group.barrier(options))
 
     def _wait(self, work: Any) -> None:
         while True:

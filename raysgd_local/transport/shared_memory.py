@@ -6,6 +6,7 @@ The memory has no name: it goes when the last process that maps it does, however
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import warnings
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+
+from raysgd_local.transport.board import Board
 
 # Fits into a core's second-level cache together with what is added to it.
 _BLOCK = 1 << 16
@@ -35,7 +38,8 @@ class SharedVector:
         self.fd = os.memfd_create("raysgd-local", os.MFD_CLOEXEC)
         os.ftruncate(self.fd, nbytes)
         weakref.finalize(self, os.close, self.fd)
-        self.tensor = torch.frombuffer(mmap.mmap(self.fd, nbytes), dtype=dtype)
+        self.memory = _in_large_pages(mmap.mmap(self.fd, nbytes))
+        self.tensor = torch.frombuffer(self.memory, dtype=dtype)
 
 
 @dataclass(frozen=True)
@@ -50,27 +54,46 @@ NOWHERE = Place(-1, -1)
 
 
 class PeerMemory:
-    """The shared vectors of all members of a view. `own` are this member's; `others[rank]` maps a peer's."""
+    """The shared vectors of all members of a view, and the board on which they meet.
 
-    def __init__(self, rank: int, own: Sequence[torch.Tensor], offers: Sequence[str]) -> None:
+    `own` are this member's vectors, the last of them its words on the board; `offers[rank]` maps a peer's.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        own: Sequence[SharedVector],
+        offers: Sequence[str],
+        timeout_s: float,
+        stands: Callable[[], bool],
+    ) -> None:
         self._rank = rank
-        self._vectors = [
-            [tensor.view(torch.uint8) for tensor in own] if peer == rank else _map_offer(offer)
+        maps = [
+            [vector.memory for vector in own] if peer == rank else _map_offer(offer)
             for peer, offer in enumerate(offers)
         ]
+        self._vectors = [[_tensor(memory) for memory in memories[:-1]] for memories in maps]
+        words = [memoryview(memories[-1]).cast("q") for memories in maps]
+        self._board = Board(rank, words, timeout_s, stands)
 
-    def find(self, flat: torch.Tensor) -> Place:
-        """Where `flat` lies in this member's shared vectors, or `NOWHERE`."""
+    def meet(self, flat: torch.Tensor) -> list[Place]:
+        """Wait for all members to come with a vector, and say where each lies (maybe `NOWHERE`)."""
+        place = self._find(flat)
+        self._board.say(place.index, place.start)
+        self._board.meet()
+        return [Place(*said) for said in self._board.said()]
+
+    def _find(self, flat: torch.Tensor) -> Place:
         for index, vector in enumerate(self._vectors[self._rank]):
             start = flat.data_ptr() - vector.data_ptr()
             if start >= 0 and start + flat.nbytes <= vector.nbytes:
                 return Place(index, start)
         return NOWHERE
 
-    def all_reduce(self, flat: torch.Tensor, places: Sequence[Place], barrier: Callable[[], None]) -> None:
+    def all_reduce(self, flat: torch.Tensor, places: Sequence[Place]) -> None:
         """Sum `flat` over the members, whose own lie at `places`. Each sums one part, then takes the others' parts.
 
-        Members must all be here already; `barrier` raises when one of them fails. On failure `flat` is spoilt.
+        Raises `TransportError` when one of them fails; `flat` is spoilt then.
         """
         vectors = [
             self._vectors[rank][place.index][place.start : place.start + flat.nbytes].view(flat.dtype)
@@ -78,11 +101,16 @@ class PeerMemory:
         ]
         parts = [_parts(vector, len(vectors)) for vector in vectors]
         _add_blocks(parts[self._rank][self._rank], [p[self._rank] for r, p in enumerate(parts) if r != self._rank])
-        barrier()
+        self._board.meet()
         for rank, part in enumerate(parts[self._rank]):
             if rank != self._rank:
                 part.copy_(parts[rank][rank])
-        barrier()
+        self._board.check_complete()
+        self._board.meet()
+
+    def leave(self) -> None:
+        """Before this member's vectors are used for anything else."""
+        self._board.leave()
 
 
 def offer(vectors: Sequence[SharedVector]) -> str:
@@ -90,17 +118,27 @@ def offer(vectors: Sequence[SharedVector]) -> str:
     return " ".join([str(os.getpid()), *(f"{v.fd}:{v.tensor.nbytes}" for v in vectors)])
 
 
-def _map_offer(text: str) -> list[torch.Tensor]:
+def _map_offer(text: str) -> list[mmap.mmap]:
     pid, *vectors = text.split()
     return [_map(int(pid), *map(int, vector.split(":"))) for vector in vectors]
 
 
-def _map(pid: int, fd: int, nbytes: int) -> torch.Tensor:
+def _map(pid: int, fd: int, nbytes: int) -> mmap.mmap:
     own_fd = os.open(f"/proc/{pid}/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        memory = mmap.mmap(own_fd, nbytes, prot=mmap.PROT_READ)
+        return _in_large_pages(mmap.mmap(own_fd, nbytes, prot=mmap.PROT_READ))
     finally:
         os.close(own_fd)
+
+
+def _in_large_pages(memory: mmap.mmap) -> mmap.mmap:
+    """Where the system allows it: a large vector is then read and written without walking page tables."""
+    with contextlib.suppress(AttributeError, OSError):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
+
+
+def _tensor(memory: mmap.mmap) -> torch.Tensor:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The given buffer is not writable")
         return torch.frombuffer(memory, dtype=torch.uint8)

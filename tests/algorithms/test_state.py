@@ -208,26 +208,27 @@ def test_weight_zero_contributes_nothing_whatever_the_state_is() -> None:
     assert not flat.any()
 
 
-def test_a_packing_says_at_once_whether_it_is_finite_and_writes_as_it_is_drawn() -> None:
+def test_a_packing_writes_and_looks_at_its_parts_as_they_are_drawn() -> None:
     wide = nn.Sequential(*(nn.Linear(1100, 1100) for _ in range(3)))
     state = ReplicaState(wide)
     whole, flat = torch.empty(state.numel), torch.full((state.numel,), float("nan"))
     state.pack(whole, 3.0)
     packing = state.packing(flat, 3.0)
-    assert packing.finite
     ends = []
-    for end in packing.parts:
+    for end in packing.parts():
         ends.append(end)
         assert torch.equal(flat[:end], whole[:end])
+    assert packing.finite
     assert torch.equal(flat, whole)
     assert ends == [1_210_000, 2_421_100]
     for same in (state.packing(flat, 0.0), state.packing_gradients(flat, 1.0)):
-        assert list(same.parts) == ends, "members must cut alike, whatever they contribute"
+        assert list(same.parts()) == ends, "members must cut alike, whatever they contribute"
     with torch.no_grad():
         wide[1].bias[5] = float("nan")
     packing = state.packing(flat, 3.0)
-    assert (packing.finite, list(packing.parts)) == (False, ends)
-    assert not flat.any()
+    assert (list(packing.parts()), packing.finite) == (ends, False)
+    assert torch.equal(flat[: ends[1]], whole[: ends[1]]), "what may have been sent already stays"
+    assert not flat[ends[1] :].any()
 
 
 def test_lazy_layers_must_have_a_shape() -> None:
