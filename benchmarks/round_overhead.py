@@ -22,9 +22,11 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import timedelta
+
+from hosts import hosts
 
 LIMITS = {("round", 2): 1.3, ("round", 4): 1.6}
 LINK_LIMIT = 1.05
@@ -173,7 +175,8 @@ def run_workers(count: int, options: argparse.Namespace) -> dict[str, object]:
         if options.link_mbit is None:
             addresses, prefixes = ["127.0.0.1"] * count, [[] for _ in range(count)]
         else:
-            addresses, prefixes = stack.enter_context(namespaces(count, options.link_mbit))
+            found = stack.enter_context(hosts(count, options.link_mbit))
+            addresses, prefixes = [host.address for host in found], [host.prefix for host in found]
         port = free_port() if options.link_mbit is None else 29400
         common = ["--world-size", str(count), "--port", str(port), "--repeats", str(options.repeats)]
         common += ["--addresses", *addresses]
@@ -239,41 +242,6 @@ def describe(result: dict[str, object]) -> str:
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
-
-
-# Hosts that are network namespaces
-
-
-@contextmanager
-def namespaces(count: int, mbit: int) -> Iterator[tuple[list[str], list[list[str]]]]:
-    """Addresses of `count` hosts on one switch, and the command prefixes that run something on them."""
-    tag = f"rsl{os.getpid()}"
-    hub, hosts = f"{tag}hub", [f"{tag}h{i}" for i in range(count)]
-    try:
-        call(f"ip netns add {hub}")
-        call(f"ip -n {hub} link add name br0 type bridge")
-        call(f"ip -n {hub} link set br0 up")
-        for i, host in enumerate(hosts):
-            plug_in(hub, host, i, mbit)
-        yield [f"10.77.0.{i + 1}" for i in range(count)], [["ip", "netns", "exec", host] for host in hosts]
-    finally:
-        for name in [*hosts, hub]:
-            subprocess.run(["ip", "netns", "del", name], stderr=subprocess.DEVNULL, check=False)
-
-
-def plug_in(hub: str, host: str, index: int, mbit: int) -> None:
-    call(f"ip netns add {host}")
-    call(f"ip -n {hub} link add p{index} type veth peer name eth0 netns {host}")
-    call(f"ip -n {hub} link set p{index} master br0 up")
-    call(f"ip -n {host} addr add 10.77.0.{index + 1}/24 dev eth0")
-    call(f"ip -n {host} link set eth0 up")
-    call(f"ip -n {host} link set lo up")
-    for namespace, device in ((host, "eth0"), (hub, f"p{index}")):
-        call(f"tc -n {namespace} qdisc add dev {device} root tbf rate {mbit}mbit burst 256kb latency 20ms")
-
-
-def call(command: str) -> None:
-    subprocess.run(command.split(), check=True)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.config import Config, Stop, method_name
+from raysgd_local.control.pacing import Balance
 from raysgd_local.control.program import Program
 from raysgd_local.control.replicated import is_error
 from raysgd_local.control.settings import CheckpointPolicy, Settings, Timeouts
@@ -44,10 +45,16 @@ class Request:
     chaos: tuple[Fault, ...] = ()
 
 
-def program(algorithm: Algorithm, stop: Stop) -> Program:
+def program(algorithm: Algorithm, stop: Stop, balance: bool) -> Program:
     """What members run by themselves."""
     target = (stop.target.metric, stop.target.value) if stop.target is not None else None
-    return Program(algorithm.schedule, max_steps=stop.steps, max_s=stop.seconds, target=target)
+    return Program(
+        algorithm.schedule,
+        max_steps=stop.steps,
+        max_s=stop.seconds,
+        target=target,
+        balance=Balance() if balance else None,
+    )
 
 
 def beat_s(workers: int) -> float:
@@ -68,11 +75,12 @@ def from_config(config: Config, chaos: str = "") -> Request:
     workers, saved, limits = config.workers, config.checkpoints, config.timeouts
     defaults = Timeouts()
     settings = Settings(
-        program(config.algorithm, config.stop),
+        program(config.algorithm, config.stop, workers.balance),
         workers_min=workers.min,
         workers_max=workers.max,
         seed=config.seed,
         placement=config.algorithm.placement,
+        restricted=config.data.access == "local",
         max_failures=workers.max_failures,
         max_losses=workers.max_losses,
         timeouts=replace(

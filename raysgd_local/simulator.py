@@ -64,6 +64,7 @@ def _simulate(request: Request, conditions: Conditions, storage: Storage) -> Sim
             storage,
             algorithm=algorithm,
             members=settings.workers_max,
+            restricted=settings.restricted,
         )
 
     run = Simulation(

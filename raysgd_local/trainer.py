@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pandas as pd
 import ray
 import yaml
+from ray.exceptions import RayActorError
 from ray.train import Checkpoint, Result, RunConfig, ScalingConfig
 
+from raysgd_local.algorithms import checks
 from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.algorithms.anchor import check_outer
 from raysgd_local.algorithms.combinations import check_workers
 from raysgd_local.claim import check_new, claim, give_back
-from raysgd_local.config import Config, Stop, Workers, method_name
+from raysgd_local.config import Config, Data, Stop, Workers, method_name
 from raysgd_local.config.alternatives import BUILDER
+from raysgd_local.config.model import Access
 from raysgd_local.control.settings import Settings, Timeouts
 from raysgd_local.errors import CheckpointError, InputError, RunLostError, UserCodeError
 from raysgd_local.faults import parse_real
@@ -43,6 +49,7 @@ from raysgd_local.request import (
     workers_range,
 )
 from raysgd_local.runtime.driver import Glance, Outcome, Plan, launch
+from raysgd_local.runtime.restarts import Restarts, planned_again
 from raysgd_local.runtime.spec import Loop, WorkerSpec
 from raysgd_local.runtime.worker_group import Resources
 from raysgd_local.simulator import Conditions, simulate_run
@@ -58,8 +65,10 @@ class LocalSGDTrainer:
 
     Give a `task`, or a `train_loop_per_worker` that uses `raysgd_local.get_context()` (called with
     `train_loop_config` if it takes an argument). `scaling_config.num_workers` may be `(min, max)`: the run begins
-    with those that it gets, and goes on while at least `min` live. `chaos` rehearses faults on the real processes,
-    as in `"kill:1@round=20; stop:2@30s"`; `docs/faults.md` has the words.
+    with those that it gets, and goes on while at least `min` live. `balance` lets workers of unequal speed
+    take unequal numbers of steps. With `data_access="local"` a worker has the data of its own chunks alone, see
+    `docs/data.md`. `chaos` rehearses faults on the real processes, as in `"kill:1@round=20; stop:2@30s"`;
+    `docs/faults.md` has the words.
 
     Raises `InputError` for what can't be used.
     """
@@ -74,11 +83,14 @@ class LocalSGDTrainer:
         scaling_config: ScalingConfig | None = None,
         run_config: RunConfig | None = None,
         stop: Stop | None = None,
+        balance: bool = True,
         seed: int = 0,
+        data_access: Access = "shared",
         chaos: str = "",
     ) -> None:
         if (task is None) == (train_loop_per_worker is None):
             raise InputError("task", task, "a Task, or a train_loop_per_worker: exactly one of them")
+        checks.one_of("data_access", data_access, get_args(Access))
         algorithm = algorithm or Algorithm()
         scaling, run = scaling_config or ScalingConfig(num_workers=1), run_config or RunConfig()
         fewest, most = workers_range(scaling)
@@ -95,11 +107,12 @@ class LocalSGDTrainer:
             loop_config=train_loop_config,
             algorithm=algorithm,
             settings=Settings(
-                program(algorithm, stop or Stop()),
+                program(algorithm, stop or Stop(), balance),
                 workers_min=fewest,
                 workers_max=most,
                 seed=seed,
                 placement=algorithm.placement,
+                restricted=data_access == "local",
                 max_failures=max_failures(run.failure_config),
                 timeouts=Timeouts(beat_s=beat_s(most)),
                 checkpoints=checkpoint_policy(run.checkpoint_config),
@@ -112,7 +125,9 @@ class LocalSGDTrainer:
             name=name,
             method=method,
             task=what,
-            config_yaml=_describe(task, algorithm, fewest, most, seed),
+            config_yaml=_describe(
+                task, algorithm, Workers(min=fewest, max=most, balance=balance), Data(access=data_access), seed
+            ),
             chaos=parse_real(chaos, most),
         )
 
@@ -133,12 +148,12 @@ class LocalSGDTrainer:
         request = self._request
         check_outer(request.algorithm.outer)
         storage = Storage.at(request.storage, request.filesystem).under(request.name)
-        manifest = _manifest(storage, resume)
+        manifest, damaged = _manifest(storage, resume)
         if resume is None:
             check_new(storage, request)
         with _cluster(request, address) as own:
             claim(storage, request)
-            plan = _plan(request, storage, manifest, own)
+            plan = replace(_plan(request, storage, manifest, own), damaged=damaged)
             outcome = _follow(plan)
         if storage.local is not None and outcome.result["rounds"]:
             write_report([storage.local])
@@ -154,31 +169,30 @@ class LocalSGDTrainer:
         return _result(json.loads((path / RESULT).read_text()), Storage.at(str(path)))
 
 
-def _describe(task: Task | None, algorithm: Algorithm, fewest: int, most: int, seed: int) -> str:
+def _describe(task: Task | None, algorithm: Algorithm, workers: Workers, data: Data, seed: int) -> str:
     """The run as `config.yaml`: of a task the whole configuration; a loop's own code can't be written down."""
-    workers = Workers(min=fewest, max=most)
     if task is not None:
-        return Config(task=task, algorithm=algorithm, workers=workers, seed=seed).to_yaml()
-    plain = {"algorithm": BUILDER.plain(algorithm, Algorithm), "workers": workers.model_dump(), "seed": seed}
-    return yaml.safe_dump(plain, sort_keys=False)
+        return Config(task=task, algorithm=algorithm, workers=workers, data=data, seed=seed).to_yaml()
+    plain = {"algorithm": BUILDER.plain(algorithm, Algorithm), "workers": workers.model_dump()}
+    return yaml.safe_dump({**plain, "data": data.model_dump(), "seed": seed}, sort_keys=False)
 
 
-def _manifest(storage: Storage, resume: str | None) -> dict[str, Any] | None:
-    """The checkpoint to go on from. A damaged newest one is passed over, and told."""
+def _manifest(storage: Storage, resume: str | None) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """The checkpoint to go on from, and damaged newer ones, which are passed over, and told."""
     if resume is None:
-        return None
+        return None, ()
     asked = Path(resume).name
     if resume != "auto" and asked in snapshots.finished(storage):
-        return snapshots.verified(storage.under("checkpoints"), asked)
+        return snapshots.verified(storage.under("checkpoints"), asked), ()
     found = snapshots.newest_good(storage)
     if found is None:
         if resume == "auto":
-            return None
+            return None, ()
         raise CheckpointError(f"{resume}: no finished, undamaged checkpoint to go on from")
     manifest, damaged = found
     for name in damaged:
         print(f"warning: checkpoint {name} is damaged; going on from the one before", file=sys.stderr)
-    return manifest
+    return manifest, tuple(damaged)
 
 
 @contextmanager
@@ -234,6 +248,7 @@ def _plan(request: Request, storage: Storage, manifest: dict[str, Any] | None, o
         formation_timeout_s=request.formation_s,
         collective_timeout_s=request.collective_s,
         beat_s=settings.timeouts.beat_s,
+        restricted=settings.restricted,
         chaos=bool(request.chaos),
     )
     custom = {key: amount for key, amount in request.resources.items() if key != "GPU"}
@@ -250,26 +265,46 @@ def _plan(request: Request, storage: Storage, manifest: dict[str, Any] | None, o
 
 
 def _follow(plan: Plan) -> Outcome:
-    """Watch the run until it is over. The first Ctrl-C ends it with a checkpoint, the second at once."""
-    driver = launch(plan)
-    running = driver.run.options(concurrency_group="main").remote()
-    asked = False
+    """Watch the run until it is over; a driver that dies is started again."""
+    restarts = Restarts()
     with Display() as display:
         while True:
             try:
-                done, _ = ray.wait([running], timeout=_GLANCE_EVERY_S)
-                if done:
-                    outcome: Outcome = ray.get(running)
-                    return outcome
-                display.update(_snapshot(ray.get(driver.glance.remote())))
-            except KeyboardInterrupt:
-                if asked:
+                return _watch(plan, display)
+            except RayActorError as error:
+                if error.actor_init_failed:
                     raise
-                asked = True
-                driver.stop.remote("interrupted")
-                display.update(
-                    Snapshot(status="stopping", message="stopping at the next boundary, with a checkpoint")
-                )
+                reason = str(error).splitlines()[0]
+                plan, restarts = planned_again(plan, restarts, reason)
+                told = f"the driver died; starting it again in {restarts.wait_s:g} s"
+                display.update(Snapshot(status="restarting", message=told))
+                time.sleep(restarts.wait_s)
+
+
+def _watch(plan: Plan, display: Display) -> Outcome:
+    """One driver's life. The first Ctrl-C ends the run with a checkpoint, the second at once."""
+    driver = launch(plan)
+    running = driver.run.options(concurrency_group="main").remote()
+    asked = False
+    while True:
+        try:
+            done, _ = ray.wait([running], timeout=_GLANCE_EVERY_S)
+            if done:
+                outcome: Outcome = ray.get(running)
+                return outcome
+            display.update(_snapshot(ray.get(driver.glance.remote())))
+        except RayActorError:
+            if asked:
+                raise KeyboardInterrupt from None
+            with contextlib.suppress(Exception):  # it may be alive where we can't reach it
+                ray.kill(driver)
+            raise
+        except KeyboardInterrupt:
+            if asked:
+                raise
+            asked = True
+            driver.stop.remote("interrupted")
+            display.update(Snapshot(status="stopping", message="stopping at the next boundary, with a checkpoint"))
 
 
 def _snapshot(glance: Glance) -> Snapshot:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from raysgd_local.algorithms import checks
 from raysgd_local.algorithms.holders import HolderTable
+from raysgd_local.errors import InputError
 
 CHUNKS_PER_WORKER = 8  # loads differ by at most one chunk: an eighth of a worker's share
 
@@ -16,26 +17,53 @@ CHUNKS_PER_WORKER = 8  # loads differ by at most one chunk: an eighth of a worke
 class DisjointChunks:
     """Every chunk of the training set has one holder. When a holder dies, its chunks get new ones."""
 
-    @property
-    def copies(self) -> int:
+    chunks = None
+    expand_batch = False
+
+    def copies_among(self, workers: int) -> int:  # noqa: ARG002 - as with redundant chunks
+        """How many holders a chunk has."""
         return 1
 
 
 @dataclass(frozen=True)
 class RedundantChunks:
-    """Every chunk has `copies` holders (fewer while fewer workers live), on distinct nodes where there are enough.
+    """Every chunk has several holders (fewer while fewer workers live), on distinct nodes where there are enough.
 
-    Any `copies` − 1 losses leave every chunk held, and workers see more diverse batches. After RI-SGD
-    (Haddadpour et al., "Trading Redundancy for Communication", ICML 2019), where a worker trains on all its
-    copies; here each sample is still dealt once an epoch, so the batch does not grow with the copies.
+    After RI-SGD (Haddadpour et al., "Trading Redundancy for Communication", ICML 2019): say how many `copies`, by
+    default 2, or the published `redundancy` μ: beside its own chunk a worker has μ·p of the other p − 1 workers', so
+    there are 1 + μ·p copies. Any copies − 1 losses leave every chunk held, and workers see more diverse batches. Each
+    sample is dealt once an epoch, to one of its holders. As published the batch grows with the copies, a part for each
+    chunk: `expand_batch` multiplies the batch size by them; otherwise it stays, and so does the number of steps.
+    `chunks` is into how many pieces the training set is cut: as published one a worker, by default more.
 
-    Raises InputError unless `copies` is an integer of at least 1.
+    Raises InputError for both, for `copies` or `chunks` below 1, and for a `redundancy` outside of (0, 1].
+
+    >>> RedundantChunks(redundancy=0.25).copies_among(8), RedundantChunks().copies_among(8)
+    (3, 2)
     """
 
-    copies: int = 2
+    copies: int | None = None
+    redundancy: float | None = None
+    chunks: int | None = None
+    expand_batch: bool = False
 
     def __post_init__(self) -> None:
-        checks.whole_number("copies", self.copies, at_least=1)
+        if self.copies is not None:
+            checks.whole_number("copies", self.copies, at_least=1)
+        if self.chunks is not None:
+            checks.whole_number("chunks", self.chunks, at_least=1)
+        if self.redundancy is not None:
+            checks.number("redundancy", self.redundancy, above=0, at_most=1)
+        if self.copies is not None and self.redundancy is not None:
+            raise InputError("redundancy", self.redundancy, "copies or redundancy, not both")
+        if self.copies is None and self.redundancy is None:
+            object.__setattr__(self, "copies", 2)
+
+    def copies_among(self, workers: int) -> int:
+        """How many holders a chunk has among so many workers."""
+        if self.copies is not None:
+            return min(workers, self.copies)
+        return min(workers, 1 + round((self.redundancy or 0.0) * workers))
 
 
 ChunkPlacement = DisjointChunks | RedundantChunks

@@ -14,6 +14,7 @@ from raysgd_local.config.cluster import load_cluster
 from raysgd_local.config.model import (
     Checkpoints,
     Config,
+    Data,
     Stop,
     Target,
     Timeouts,
@@ -25,6 +26,7 @@ from raysgd_local.config.model import (
 __all__ = [
     "Checkpoints",
     "Config",
+    "Data",
     "Stop",
     "Target",
     "Timeouts",

@@ -36,13 +36,15 @@ class Section(BaseModel):
 
 Count = Annotated[int, Ge(1)]
 Seconds = Annotated[float, Gt(0)]
+Access = Literal["shared", "local"]
 
 
 class Workers(Section):
     """How many workers, what each needs, and what the run bears.
 
     The run waits `start_timeout_s` for the first `min` workers, and `pause_limit_s` while fewer live. `max_failures`
-    counts exceptions in user code (-1: no limit), `max_losses` processes and nodes (null: no limit).
+    counts exceptions in user code (-1: no limit), `max_losses` processes and nodes (null: no limit). `balance` gives
+    clearly slower workers fewer steps of a round, and fewer samples.
     """
 
     min: Count = 4
@@ -53,6 +55,7 @@ class Workers(Section):
     pause_limit_s: Seconds = 3600.0
     max_failures: Annotated[int, Ge(-1)] = 0
     max_losses: Annotated[int, Ge(0)] | None = None
+    balance: bool = True
 
     @model_validator(mode="after")
     def _min_is_not_above_max(self) -> Workers:
@@ -84,6 +87,12 @@ class Checkpoints(Section):
     keep: Count | None = 2
     score: str | None = None
     local_state: Literal["all", "donor"] = "all"
+
+
+class Data(Section):
+    """Who can read what: with `shared` access every worker all data, with `local` its own chunks alone."""
+
+    access: Access = "shared"
 
 
 class Timeouts(Section):
@@ -137,6 +146,7 @@ class Config(Section):
     task: Annotated[Task, PlainValidator(_task), PlainSerializer(_plain_task)]
     algorithm: Annotated[Algorithm, PlainValidator(_algorithm), PlainSerializer(_plain_algorithm)] = Algorithm()
     workers: Workers = Workers()
+    data: Data = Data()
     stop: Stop = Stop()
     checkpoints: Checkpoints = Checkpoints()
     timeouts: Timeouts = Timeouts()

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from raysgd_local.algorithms.placement import Placement
+from raysgd_local.control import pacing
 from raysgd_local.control.deal import Deal, lists
 from raysgd_local.control.ledger import Ledger
 from raysgd_local.control.protocol import Place, Report, View
@@ -129,9 +130,9 @@ def deal_for(
     pending: Mapping[str, tuple[int, ...]],
     seed: int,
     restricted: bool,
-    left: Mapping[str, bool],
+    shares: Mapping[str, float],
 ) -> Books:
-    """A new deal of what is left of the open epoch among `members`; who left the epoch gets nothing new."""
+    """A new deal of what is left of the open epoch among `members`, by their `shares`."""
     if books.placement is None:
         raise RuntimeError("data is placed before it is dealt")
     ledger = books.ledger
@@ -144,11 +145,19 @@ def deal_for(
         chunks=len(books.placement.holders),
         consumed=ledger.consumed,
         holders=tuple(tuple(sorted(rank[w] for w in h if w in rank)) for h in books.placement.holders),
-        shares=tuple(0.0 if left.get(worker) else 1.0 for worker in members),
+        shares=tuple(shares[worker] for worker in members),
         pending=tuple(pending.get(worker, ()) for worker in members),
         restricted=restricted,
     )
     return replace(books, ledger=ledger.dealt(), deal=deal)
+
+
+def deal_shares(state: Replicated, view: View | None, members: Sequence[str]) -> dict[str, float]:
+    """How much of a deal each should get: by its steps in a round; nothing new for one who left the epoch."""
+    before = () if view is None else view.members
+    left = dict(zip(before, state.left, strict=False))
+    paces = dict(zip(before, state.pacing.shares, strict=False)) if state.period.mode == "parameters" else {}
+    return {worker: 0.0 if left.get(worker) else paces.get(worker, 1.0) for worker in members}
 
 
 def seated(state: Replicated, view: View | None, members: Sequence[str], deal: Deal | None) -> Replicated:
@@ -161,4 +170,5 @@ def seated(state: Replicated, view: View | None, members: Sequence[str], deal: D
         lengths=None if deal is None else tuple(len(positions) for positions in lists(deal)),
         left=tuple(state.open and left.get(worker, False) for worker in members),
         sick=tuple(sick.get(worker, any(state.sick)) for worker in members),
+        pacing=pacing.seated(state.pacing, () if view is None else view.members, tuple(members)),
     )

@@ -17,6 +17,7 @@ from raysgd_local.control.controller_events import (
     DrainNotice,
     Event,
     Heartbeat,
+    NodesDraining,
     Progress,
     RunStarted,
     ShardWritten,
@@ -54,6 +55,8 @@ def _handle(turn: Turn, event: Event) -> None:
             membership.lose(turn, worker, reason)
         case DrainNotice(worker, reason):
             membership.drain(turn, worker, reason)
+        case NodesDraining(nodes):
+            membership.nodes_draining(turn, nodes)
         case UserError(worker, traceback):
             stopping.user_error(turn, worker, traceback)
         case ShardWritten():

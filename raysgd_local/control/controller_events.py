@@ -83,10 +83,17 @@ class Died:
 
 @dataclass(frozen=True)
 class DrainNotice:
-    """A worker's node will go away soon."""
+    """A worker was told that it will be ended soon."""
 
     worker: str
     reason: str
+
+
+@dataclass(frozen=True)
+class NodesDraining:
+    """These nodes will go away soon, and no others; told whenever that changes."""
+
+    nodes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -146,6 +153,7 @@ Event = (
     | Heartbeat
     | Died
     | DrainNotice
+    | NodesDraining
     | UserError
     | ShardWritten
     | CheckpointPublished

@@ -55,7 +55,7 @@ class Controller:
     `arrivals` are the reports of the boundary that is being gathered, since `arriving_since` (the first of them, or
     the view's break), `books` the resolved state. `burned` is the
     newest view that broke. `stop` says why the run is asked to end, `outcome` how it will. `broken_s` is when the
-    view broke, `paused_since` when the pause began.
+    view broke, `paused_since` when the pause began. `draining` are the nodes that will go away.
     """
 
     settings: Settings
@@ -82,6 +82,7 @@ class Controller:
     broken_s: float | None = None
     paused_since: float | None = None
     paused_s: float = 0.0
+    draining: tuple[str, ...] = ()
     timers: dict[str, int] = field(default_factory=dict)
     timers_set: int = 0
 
@@ -101,10 +102,10 @@ class Controller:
         return tuple(w for w in present if w in self.workers)
 
 
-def begin(settings: Settings, resume: Snapshot | None = None) -> Controller:
-    """The controller of a run that starts anew, or from a checkpoint."""
+def begin(settings: Settings, resume: Snapshot | None = None, incarnation: int = 1) -> Controller:
+    """The controller of a run that starts anew (in that `incarnation`), or from a checkpoint."""
     if resume is None:
-        return Controller(settings)
+        return Controller(settings, incarnation=incarnation)
     saves = Saves(count=int(resume.name), published=(resume,), epoch=resume.replicated.epoch)
     return Controller(settings, resume=resume, saves=saves, incarnation=resume.incarnation + 1)
 

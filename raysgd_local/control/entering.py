@@ -11,6 +11,7 @@ from raysgd_local.control.member_events import (
     Connect,
     CopyState,
     Exit,
+    Fetch,
     Heal,
     Restore,
     Transfer,
@@ -54,6 +55,8 @@ def _entering(member: Member, order: Order) -> tuple[Command | Adopt, ...]:
         todo.append(Adopt())
     if order.align:
         todo.extend(rounds.aligning(order.replicated, rank))
+    if order.deal is not None and order.deal.restricted and not order.finish:
+        todo.append(Fetch())
     if order.save is not None:
         todo.append(CopyState(order.save, order.replicated))
     if order.finish:
@@ -79,7 +82,7 @@ def _adopt(member: Member) -> Member:
     )
 
 
-_AWAITED = (Connect, Heal, Transfer, Align, Restore)
+_AWAITED = (Connect, Heal, Transfer, Align, Restore, Fetch)
 """Commands that may fail; the shell answers them with `Done` or `Failed`."""
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from raysgd_local.algorithms.placement import Placement, default_chunks, rebalance
 from raysgd_local.algorithms.placement import Worker as Holder
-from raysgd_local.control import boundary, ending, membership
+from raysgd_local.control import boundary, ending, holdings, membership
 from raysgd_local.control.boundary import Books, Resolution
 from raysgd_local.control.controller_events import Form, KillWorker, RewindTables, Status
 from raysgd_local.control.controller_state import Phase, Standing, Turn
@@ -72,7 +72,7 @@ def _members(turn: Turn, reports: Sequence[Report], resolution: Resolution) -> t
     """Those who stay, in their order, then those who wait, where they may enter.
 
     Who wants to leave stays as long as the run would be too small without, or, for a round, to give the newest
-    state where nobody else has it.
+    state, or chunks' data, where nobody else has it.
     """
     settings, level = turn.state.settings, boundary.level(reports)
     members = [w for w in turn.state.members if level or w not in resolution.empty]
@@ -83,6 +83,9 @@ def _members(turn: Turn, reports: Sequence[Report], resolution: Resolution) -> t
         staying = members
     elif not set(staying) & set(resolution.newest):
         staying = [w for w in members if w in staying or w == resolution.newest[0]]
+    if settings.restricted and (staying or joining):
+        givers = holdings.alone(_have(turn, members), [w for w in members if w not in staying])
+        staying = [w for w in members if w in staying or w in givers]
     return (*staying, *joining)
 
 
@@ -113,7 +116,7 @@ def _account(turn: Turn, resolution: Resolution, view: View) -> None:
         books = _opened(boundary.closed(books), opens)
     elif not books.replicated.open:
         books = boundary.closed(books)
-    elif view == before and not books.replicated.needs_deal:
+    elif view == before and not books.replicated.needs_deal and not _hands_over(turn, view):
         return
     pending = boundary.pending_positions(books.deal, before, books.replicated, reports, resolution.behind)
     turn.set(books=_dealt(turn, books, before, view, pending))
@@ -130,9 +133,9 @@ def _dealt(
     """The books with the open epoch dealt to the view's members, if it deals any data at all."""
     settings, state = turn.state.settings, books.replicated
     if state.open and books.ledger.epoch == state.epoch:
-        left = dict(zip(before.members, state.left, strict=False)) if before else {}
+        shares = boundary.deal_shares(state, before, view.members)
         books = replace(boundary.closed(books), placement=_placed(turn, books, view))
-        books = boundary.deal_for(books, view.members, pending, settings.seed, settings.restricted, left)
+        books = boundary.deal_for(books, view.members, pending, settings.seed, settings.restricted, shares)
     return replace(books, replicated=boundary.seated(state, before, view.members, books.deal))
 
 
@@ -140,12 +143,54 @@ def _placed(turn: Turn, books: Books, view: View) -> Placement:
     settings = turn.state.settings
     placement = books.placement
     if placement is None:
-        placement = Placement.empty(default_chunks(settings.workers_max, books.ledger.samples))
-    held = [any(worker in turn.state.workers for worker in chunk) for chunk in placement.holders]
-    if books.placement is not None and not all(held):
+        samples, chunks = books.ledger.samples, settings.placement.chunks
+        placement = Placement.empty(min(chunks or default_chunks(settings.workers_max, samples), samples))
+    live = _holders(turn, view)
+    copies = settings.placement.copies_among(len(live))
+    have = _sources(turn, view, placement.chunks)
+    if have:
+        after = holdings.placed(placement, have, live, copies)
+        held = [bool(workers) for workers in after.holders]
+    else:
+        after = rebalance(placement, live, copies)
+        held = [any(worker in turn.state.workers for worker in chunk) for chunk in placement.holders]
+    known = [bool(chunk) for chunk in placement.holders]  # what was lost before has been told
+    lost = sum(before and not now for before, now in zip(known, held, strict=True))
+    if lost:
         turn.record("chunks_uncovered", chunks=held.count(False))
-    live = [Holder(worker, turn.state.workers[worker].node) for worker in view.members]
-    return rebalance(placement, live, settings.placement.copies)
+    return after
+
+
+def _holders(turn: Turn, view: View) -> list[Holder]:
+    """Who may hold chunks: where a chunk's data has to be moved, nobody who leaves gets or keeps any."""
+    workers = turn.state.workers
+    members = [w for w in view.members if not _leaves(turn, w)] if turn.state.settings.restricted else []
+    return [Holder(worker, workers[worker].node) for worker in members or view.members]
+
+
+def _leaves(turn: Turn, worker: str) -> bool:
+    return turn.state.workers[worker].standing is Standing.LEAVING
+
+
+def _hands_over(turn: Turn, view: View) -> bool:
+    """Whether somebody who leaves is still meant to hold chunks while others could."""
+    books = turn.state.books
+    if not turn.state.settings.restricted or books is None or books.placement is None:
+        return False
+    leaving = {worker for worker in view.members if _leaves(turn, worker)}
+    return len(leaving) < len(view.members) and any(leaving & set(chunk) for chunk in books.placement.holders)
+
+
+def _have(turn: Turn, members: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    arrivals = turn.state.arrivals
+    return {worker: arrivals[worker].chunks for worker in members if worker in arrivals}
+
+
+def _sources(turn: Turn, view: View, chunks: int) -> holdings.Sources:
+    """Who in the view has which chunk's data; nothing where all can read all, or nobody has any yet."""
+    if not turn.state.settings.restricted:
+        return ()
+    return holdings.sources(_have(turn, view.members), chunks)
 
 
 def _order(turn: Turn, view: View, program: Program, resolution: Resolution | None) -> Order:
@@ -161,6 +206,7 @@ def _order(turn: Turn, view: View, program: Program, resolution: Resolution | No
         incarnation=state.incarnation,
         deal=state.books.deal,
         paused_s=state.paused_s,
+        sources=_sources(turn, view, state.books.deal.chunks) if state.books.deal is not None else (),
     )
     if resolution is None:
         return order
@@ -257,7 +303,8 @@ def _begin_from(turn: Turn, view: View, snapshot: Snapshot) -> None:
     books = Books(state, snapshot.ledger, snapshot.deal, _renamed(snapshot, view))
     turn.do(RewindTables(state.round, state.evaluations))
     turn.record("resumed", checkpoint=snapshot.name, round=state.round, epoch=state.epoch)
-    if len(view.members) != len(snapshot.members):
+    lost = books.placement is not None and not all(books.placement.holders)
+    if len(view.members) != len(snapshot.members) or lost:
         books = _dealt(turn, books, None, view, {})
     turn.set(books=books)
     order = _order(turn, view, turn.state.settings.program, None)

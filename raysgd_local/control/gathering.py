@@ -10,6 +10,7 @@ from raysgd_local.control.boundary import Resolution
 from raysgd_local.control.controller_events import RecordRounds
 from raysgd_local.control.controller_state import Phase, Standing, Turn
 from raysgd_local.control.protocol import Place, Report
+from raysgd_local.control.replicated import Replicated
 
 
 def arrive(turn: Turn, report: Report) -> None:
@@ -29,6 +30,8 @@ def _gather(turn: Turn, report: Report) -> None:
     if not turn.state.arrivals and turn.state.phase is Phase.RUNNING:
         turn.set(arriving_since=turn.now)
     turn.set(arrivals={**turn.state.arrivals, report.worker: report})
+    if report.moved_bytes:
+        turn.record("chunks_moved", worker=report.worker, bytes=report.moved_bytes)
     if report.leaving and turn.state.workers[report.worker].standing is Standing.MEMBER:
         membership.leaving(turn, report.worker, "SIGTERM")
     if report.broken:
@@ -114,9 +117,23 @@ def _enter(turn: Turn, resolution: Resolution) -> None:
     turn.set(books=replace(books, replicated=resolution.state))
     if resolution.rounds or resolution.evaluations:
         turn.do(RecordRounds(resolution.rounds, resolution.evaluations))
+    _tell_shares(turn, books.replicated, resolution.state)
     for change in resolution.changes:
         fields = {"round": change.round, "from": change.before, "to": change.after, "why": change.why}
         turn.record("period_changed", **fields)
+
+
+def _tell_shares(turn: Turn, before: Replicated, after: Replicated) -> None:
+    """Workers of unequal speed share steps anew; the hopeless are let go with this boundary."""
+    members = turn.state.view.members if turn.state.view else ()
+    shares = dict(zip(members, after.pacing.shares, strict=False))
+    if after.pacing.shares != (before.pacing.shares or tuple(1.0 for _ in after.pacing.shares)):
+        turn.record(
+            "steps_shared", round=after.round, shares={worker: round(share, 3) for worker, share in shares.items()}
+        )
+    for worker, pace in zip(members, after.pacing.paces, strict=False):
+        if pace.hopeless:
+            membership.let_go(turn, worker, "too slow: its steps take many times as long as the others'")
 
 
 def _too_few(turn: Turn, reports: Sequence[Report]) -> bool:

@@ -202,6 +202,11 @@ class Restore:
 
 
 @dataclass(frozen=True)
+class Fetch:
+    """All take part: chunks' data goes to its new holders, as the order says."""
+
+
+@dataclass(frozen=True)
 class CopyState:
     """Copy the state for checkpoint `save`, and write it while the loop goes on."""
 
@@ -262,6 +267,7 @@ Command = (
     | Transfer
     | Align
     | Restore
+    | Fetch
     | CopyState
     | LocalStep
     | Exchange

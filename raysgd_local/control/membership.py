@@ -15,6 +15,7 @@ from raysgd_local.control.controller_state import Phase, Standing, Turn, Worker
 
 _BACKOFF_S = 0.5
 _BACKOFF_MAX_S = 60.0
+_DRAINED = "its node is being drained"
 
 
 def start(turn: Turn) -> None:
@@ -40,6 +41,8 @@ def up(turn: Turn, event: WorkerUp) -> None:
     known = turn.state.workers.get(event.worker)
     if known is not None and known.standing is Standing.REQUESTED:
         turn.worker(event.worker, standing=Standing.UP, node=event.node, pid=event.pid, up_s=turn.now)
+        if event.node in turn.state.draining:
+            drain(turn, event.worker, _DRAINED)
 
 
 def progress(turn: Turn, event: Progress) -> None:
@@ -62,9 +65,13 @@ def start_expired(turn: Turn) -> None:
 
 
 def lose(turn: Turn, worker: str, reason: str, replace: bool = True) -> None:
-    """A process or node is gone. Survivors are cut loose at once; a replacement is asked for."""
+    """A process or node is gone. Survivors are cut loose at once; a replacement is asked for.
+
+    Of one that had left in good order nothing is wanted any more, and its resources go back.
+    """
     state = turn.state
     if worker not in state.workers:
+        turn.do(KillWorker(worker))
         return
     was = state.workers[worker].standing
     turn.set(
@@ -123,7 +130,7 @@ def break_view(turn: Turn, why: str) -> None:
 
 
 def drain(turn: Turn, worker: str, reason: str) -> None:
-    """A machine will go away: its worker leaves at the next boundary, without a broken round."""
+    """A worker will be ended soon: it leaves at the next boundary, without a broken round."""
     state = turn.state
     if worker not in state.workers or state.workers[worker].standing is Standing.LEAVING:
         return
@@ -136,11 +143,29 @@ def drain(turn: Turn, worker: str, reason: str) -> None:
     ask_yield(turn)
 
 
+def nodes_draining(turn: Turn, nodes: tuple[str, ...]) -> None:
+    """Machines will go away, and all workers on them."""
+    turn.set(draining=nodes)
+    for name, worker in turn.state.workers.items():
+        if worker.node in nodes:
+            drain(turn, name, _DRAINED)
+
+
 def leaving(turn: Turn, worker: str, reason: str) -> None:
     """A member will be gone after the next boundary; its replacement is asked for now."""
     turn.worker(worker, standing=Standing.LEAVING)
     turn.record("drain_notice", worker=worker, reason=reason)
     request(turn)
+
+
+def let_go(turn: Turn, worker: str, reason: str) -> None:
+    """A member that is of no use leaves at this boundary; another is asked for in a while, elsewhere maybe."""
+    known = turn.state.workers.get(worker)
+    if known is None or known.standing is not Standing.MEMBER:
+        return
+    turn.worker(worker, standing=Standing.LEAVING)
+    turn.record("let_go", worker=worker, reason=reason)
+    turn.set_timer(f"respawn:{worker}", _BACKOFF_MAX_S)
 
 
 def ask_yield(turn: Turn) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from raysgd_local.algorithms.schedules.base import Schedule
+from raysgd_local.control.pacing import Balance
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,8 @@ class Program:
 
     A segment ends after `segment_s` seconds of training time or `segment_rounds` rounds. `max_steps` counts
     optimizer steps over all workers, `max_s` is training time; `target` is a metric's name and the value to
-    reach (from above where the name says that it is a loss or an error).
+    reach (from above where the name says that it is a loss or an error). `balance` says how workers of unequal speed
+    share a round's steps; without it all take the same.
     """
 
     schedule: Schedule
@@ -22,3 +24,4 @@ class Program:
     max_steps: int | None = None
     max_s: float | None = None
     target: tuple[str, float] | None = None
+    balance: Balance | None = None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from raysgd_local.control.deal import Deal
+from raysgd_local.control.holdings import Sources
 from raysgd_local.control.program import Program
 from raysgd_local.control.replicated import Replicated
 from raysgd_local.records import EvalRow, PeriodChange, RoundRow
@@ -38,7 +39,8 @@ class Report:
 
     `steps` counts the steps of a round that is not committed, `taken` the positions of the deal in them. `samples` is
     the size of the training set that it wants dealt (with `OPENING`). `rounds`, `evaluations` and `changes`
-    since its last report, `wire_bytes` what it sent in the newest of them; `replicated` is
+    since its last report, `wire_bytes` what it sent in the newest of them; `chunks` is whose data it has and
+    `moved_bytes` what came of it from others, where each has its own alone; `replicated` is
     None for a worker without state. `broken` says what failed, or is
     empty at a clean boundary.
     """
@@ -55,6 +57,8 @@ class Report:
     evaluations: tuple[EvalRow, ...] = ()
     changes: tuple[PeriodChange, ...] = ()
     wire_bytes: int = 0
+    chunks: tuple[int, ...] = ()
+    moved_bytes: int = 0
     leaving: bool = False
     broken: str = ""
 
@@ -76,7 +80,8 @@ class Order:
     reduced vector that rank `heal` kept. Ranks in `receivers` have no state: they get it from rank `donor`; or
     everyone loads checkpoint `restore`. `align`: the view broke, so the newest round's alignment of local state is
     done again. `deal` is the open epoch's (None while none is open); `paused_s` was
-    spent waiting for workers and is not training time. `finish` ends the member, saying why.
+    spent waiting for workers and is not training time. `sources` says who has which chunk's data. `finish` ends
+    the member, saying why.
     """
 
     view: View
@@ -92,6 +97,7 @@ class Order:
     align: bool = False
     save: Save | None = None
     paused_s: float = 0.0
+    sources: Sources = ()
     finish: str = ""
 
     @property

@@ -8,6 +8,7 @@ from typing import Any
 
 from raysgd_local.algorithms.schedules.base import Observation, Period
 from raysgd_local.control.exchange import Control, Flags
+from raysgd_local.control.pacing import EVEN, Pacing, paced
 from raysgd_local.control.program import Program
 
 
@@ -17,9 +18,9 @@ class Replicated:
 
     `epoch` is the open epoch, or the next to be opened. Per rank of the present view: `cursors` into the lists
     of the deal (whose lengths are `lengths`; none where the loop takes no data from us), `left`, whose loop left
-    the open epoch, and `sick`, whose state was not finite in the newest round. `switched` says that this round was
-    the last before gradient mode; after either, local state is aligned. `stopped` says why training is over, or is
-    empty; `diverged` that it failed. Totals count all workers' committed work since the run began.
+    the open epoch, `sick`, whose state was not finite in the newest round, and the `pacing`. `switched` says that
+    this round was the last before gradient mode; after either, local state is aligned. `stopped` says why training is
+    over, or is empty; `diverged` that it failed. Totals count all workers' committed work since the run began.
     """
 
     schedule: Any
@@ -34,6 +35,7 @@ class Replicated:
     lengths: tuple[int, ...] | None = None
     left: tuple[bool, ...] = ()
     sick: tuple[bool, ...] = ()
+    pacing: Pacing = EVEN
     switched: bool = False
     evaluations: int = 0
     metrics: tuple[tuple[str, float], ...] = ()
@@ -66,9 +68,18 @@ class Replicated:
             return None
         return source, rank != source if self.switched else self.sick[rank]
 
+    def local_steps(self, rank: int) -> int:
+        """How many steps rank takes in the open round."""
+        return self.pacing.steps(self.period.tau, rank)
+
     @property
     def needs_deal(self) -> bool:
-        """Whether someone left data behind that others, still in their loops, should get."""
+        """Whether what is left of the open epoch should be dealt anew: to others, or by other shares."""
+        return self.left_behind or (self.pacing.changed and self.open and self.lengths is not None)
+
+    @property
+    def left_behind(self) -> bool:
+        """Whether someone left data that others, still in their loops, should get."""
         if not self.open or self.lengths is None or all(self.left):
             return False
         return any(
@@ -84,6 +95,8 @@ def commit(state: Replicated, control: Control, program: Program, finite: bool =
     if failed:
         return replace(state, diverged=True, stopped=failed)
     before = state.period.mode
+    if program.balance is not None:
+        state = replace(state, pacing=paced(state.pacing, control, program.balance, before))
     state = replace(state, schedule=program.schedule.next(state.schedule, _observe(state, control)))
     state = replace(state, switched=before != "gradients" and state.period.mode == "gradients")
     return replace(state, stopped=state.stopped or _stop(state, control, program))
@@ -141,7 +154,7 @@ def _observe(state: Replicated, control: Control) -> Observation:
 
 def _close_epoch(state: Replicated) -> Replicated:
     """The epoch ends for all at the same round: when all are idle and nothing is left for anyone to take."""
-    if not state.open or not all(state.idle) or state.needs_deal:
+    if not state.open or not all(state.idle) or state.left_behind:
         return state
     return replace(state, open=False, epoch=state.epoch + 1, left=tuple(False for _ in state.left))
 

@@ -65,8 +65,9 @@ def resume(member: Member) -> Result:
 
 
 def _due(member: Member) -> bool:
-    period = member.known.period
-    return member.steps > 0 and (period.mode == "gradients" or member.steps >= period.tau)
+    state = member.known
+    enough = state.period.mode == "gradients" or member.steps >= state.local_steps(member.rank)
+    return member.steps > 0 and enough
 
 
 def _exchange(member: Member) -> Result:

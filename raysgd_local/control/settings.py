@@ -76,7 +76,7 @@ class Settings:
     """Everything that the controller's decisions rest on besides what happens.
 
     `max_failures` counts exceptions in user code (-1: no limit), `max_losses` processes and nodes (None: no limit).
-    `restricted`: only a chunk's holders can read it.
+    `restricted`: a chunk's data is with its holders and nowhere else.
     """
 
     program: Program

@@ -24,6 +24,28 @@ _EVAL_COLUMNS = [f.name for f in fields(EvalRow) if f.name != "metrics"]
 Row = dict[str, Any]
 
 
+class Outage:
+    """For how long the disk has been in trouble, and when to try again: after 0.5 s, later and later up to 30 s."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._next = self._wait_s = 0.0
+
+    def due(self, now: float) -> bool:
+        return now >= self._next
+
+    def goes_on(self, now: float) -> None:
+        self._since = now if self._since is None else self._since
+        self._wait_s = min(30.0, 2 * self._wait_s or 0.5)
+        self._next = now + self._wait_s
+
+    def ends(self, now: float) -> float:
+        """How long it was."""
+        lasted_s = 0.0 if self._since is None else now - self._since
+        self._since, self._next, self._wait_s = None, 0.0, 0.0
+        return lasted_s
+
+
 class RunFiles:
     """Appends to a run's files. On storage that can't append they grow in a local folder and are copied there.
 
@@ -36,7 +58,12 @@ class RunFiles:
         self._folder = storage.local or Path(self._staging.name if self._staging else "")
         self._folder.mkdir(parents=True, exist_ok=True)
         self._dirty: set[str] = set()
+        self._behind: set[str] = set()
+        self._journal: list[str] = []  # what could not be written yet
+        self._outage = Outage()
         self._fetch()
+        for name in (ROUNDS, EVALS, EVENTS, JOURNAL):
+            self._drop_half_line(name)
         self.rounds = [_numbers(row) for row in self._read_table(ROUNDS)]
         self.evaluations = [_numbers(row) for row in self._read_table(EVALS)]
         self.events = [json.loads(line) for line in self._read(EVENTS).splitlines()]
@@ -56,24 +83,97 @@ class RunFiles:
     def _read_table(self, name: str) -> list[Row]:
         return list(csv.DictReader(io.StringIO(self._read(name))))
 
+    def _drop_half_line(self, name: str) -> None:
+        """Whoever wrote it before may have died in the middle of a line."""
+        text = self._read(name)
+        if text and not text.endswith("\n"):
+            (self._folder / name).write_text(text[: text.rfind("\n") + 1])
+
     def _append(self, name: str, text: str) -> None:
-        with (self._folder / name).open("a") as stream:
-            stream.write(text)
+        """Append, or, while the disk is in trouble, leave it to `retry`."""
+        if name not in self._behind:
+            try:
+                with (self._folder / name).open("a") as stream:
+                    stream.write(text)
+            except OSError as error:
+                self._fall_behind(name, error)
+        if name in self._behind and name == JOURNAL:
+            self._journal.append(text)
         self._dirty.add(name)
 
-    def _rewrite(self, name: str, columns: list[str], rows: Iterable[Row]) -> None:
-        draft = self._folder / f"{name}.tmp"
-        draft.write_text(_table(columns, rows, header=True))
-        draft.replace(self._folder / name)
+    def _rewrite(self, name: str) -> None:
+        try:
+            self._replace(name)
+        except OSError as error:
+            self._fall_behind(name, error)
         self._dirty.add(name)
+
+    def _replace(self, name: str) -> None:
+        """The whole file from what is in memory; of the journal, which is not, the missing end."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        before = self._read(name) if name == JOURNAL else ""
+        draft = self._folder / f"{name}.tmp"
+        draft.write_text(before[: before.rfind("\n") + 1] + self._content(name))
+        draft.replace(self._folder / name)
+        if name == JOURNAL:
+            self._journal.clear()
+
+    def _content(self, name: str) -> str:
+        match name:
+            case "rounds.csv":
+                return _table(_ROUND_COLUMNS, self.rounds, header=True)
+            case "evals.csv":
+                return _table(self._evaluation_columns(), self.evaluations, header=True)
+            case "events.jsonl":
+                return "".join(json.dumps(line) + "\n" for line in self.events)
+            case _:
+                return "".join(self._journal)
+
+    def _fall_behind(self, name: str, error: OSError) -> None:
+        """The disk is full or gone: training goes on, what is missing is kept, and it is told."""
+        first = not self._behind
+        self._behind.add(name)
+        if first:
+            self.event("storage_failed", reason=str(error))
+
+    def retry(self, now: float) -> str:
+        """Write what is missing, when that is due again; says what stands in the way, or nothing."""
+        if not self._behind or not self._outage.due(now):
+            return ""
+        try:
+            for name in sorted(self._behind):
+                self._replace(name)
+                self._behind.discard(name)
+        except OSError as error:
+            self._outage.goes_on(now)
+            return str(error)
+        self.event("storage_recovered", after_s=round(self._outage.ends(now), 1))
+        return ""
+
+    def finish(self, name: str, text: str, sleep: Callable[[float], None]) -> str:
+        """Write the last file, and all that is missing, in a few attempts; says what stands in the way, or nothing."""
+        trouble = ""
+        for wait_s in (0.0, 1.0, 2.0, 4.0):
+            sleep(wait_s)
+            try:
+                self._storage.write(name, text.encode())
+                for behind in sorted(self._behind):
+                    self._replace(behind)
+                self._behind.clear()
+                self._copy_out()
+            except OSError as error:
+                trouble = str(error)
+            else:
+                return ""
+        return trouble
 
     def record(self, resolved: RecordRounds) -> None:
         """Append resolved rounds and evaluations."""
         rows = [asdict(row) for row in resolved.rounds]
         header = not self.rounds and not (self._folder / ROUNDS).exists()
         if rows:
-            self._append(ROUNDS, _table(_ROUND_COLUMNS, rows, header=header))
             self.rounds += rows
+            self._append(ROUNDS, _table(_ROUND_COLUMNS, rows, header=header))
         for row in resolved.evaluations:
             self._record_evaluation(row)
 
@@ -85,7 +185,7 @@ class RunFiles:
         if columns == known and (self._folder / EVALS).exists():
             self._append(EVALS, _table(columns, [plain], header=False))
         else:
-            self._rewrite(EVALS, columns, self.evaluations)
+            self._rewrite(EVALS)
 
     def _evaluation_columns(self) -> list[str]:
         metrics = {name for row in self.evaluations for name in row} - set(_EVAL_COLUMNS)
@@ -95,8 +195,8 @@ class RunFiles:
         """What came after a checkpoint that the run goes back to did not happen."""
         self.rounds = [row for row in self.rounds if int(row["round"]) <= round]
         self.evaluations = self.evaluations[:evaluations]
-        self._rewrite(ROUNDS, _ROUND_COLUMNS, self.rounds)
-        self._rewrite(EVALS, self._evaluation_columns(), self.evaluations)
+        self._rewrite(ROUNDS)
+        self._rewrite(EVALS)
 
     def event(self, event: str, **values: Any) -> None:
         line = {"time_s": round(self._time(), 4), "event": event, **values}
@@ -112,7 +212,13 @@ class RunFiles:
         self._storage.write(name, text.encode())
 
     def copy_out(self) -> None:
-        """Bring the storage up to date, where it is not this machine's file system."""
+        """Bring the storage up to date, where it is not this machine's file system; what fails is tried again."""
+        try:
+            self._copy_out()
+        except OSError as error:
+            self.event("storage_failed", reason=str(error))
+
+    def _copy_out(self) -> None:
         if self._staging is None:
             return
         for name in sorted(self._dirty):

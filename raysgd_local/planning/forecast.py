@@ -76,7 +76,7 @@ def timing_plan(
     task = config.task
     step_samples = task.batch_size * task.accumulate
     return TimingPlan(
-        program=program(config.algorithm, config.stop),
+        program=program(config.algorithm, config.stop, config.workers.balance),
         workers=config.workers.max,
         cluster=cluster,
         loop=loop_over(workload.samples, task.epochs, step_samples, config.workers.max),

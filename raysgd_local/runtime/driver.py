@@ -24,10 +24,10 @@ from raysgd_local.control.saves import Snapshot, snapshot_of
 from raysgd_local.control.settings import Settings
 from raysgd_local.errors import InputError
 from raysgd_local.faults import Fault
+from raysgd_local.files import journal
 from raysgd_local.files.result import Names, result
 from raysgd_local.files.run_files import RESULT, RunFiles
 from raysgd_local.files.storage import MANIFEST, Storage
-from raysgd_local.records import to_plain
 from raysgd_local.runtime import nodes
 from raysgd_local.runtime.injector import Injector
 from raysgd_local.runtime.spec import WorkerSpec
@@ -38,10 +38,19 @@ _COPY_OUT_EVERY_S = 10.0
 
 
 @dataclass(frozen=True)
+class Restart:
+    """The driver before died, for this reason; `count` did since the command began."""
+
+    count: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class Plan:
     """A run as its driver needs to know it.
 
-    `resume` is the checkpoint's manifest to go on from, if any; `chaos` are faults to be made to happen.
+    `resume` is the checkpoint's manifest to go on from, if any, `damaged` are newer ones that were passed over;
+    `chaos` are faults to be made to happen.
     """
 
     settings: Settings
@@ -50,6 +59,8 @@ class Plan:
     storage: Storage
     names: Names
     resume: dict[str, Any] | None = None
+    damaged: tuple[str, ...] = ()
+    restart: Restart | None = None
     chaos: tuple[Fault, ...] = ()
 
 
@@ -112,7 +123,8 @@ class Driver:
         self._injector: Injector | None = None
         self._files = RunFiles(plan.storage, time.time)
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="manifest")
-        self._controller = begin(plan.settings, self._resumed())
+        lives = 1 + (plan.restart.count if plan.restart is not None else 0)
+        self._controller = begin(plan.settings, self._resumed(), incarnation=lives)
         self._pulse = Pulse(plan.settings.timeouts.beat_s, time.monotonic())
         self._looked_s = time.monotonic()
         self._copied_out_s = time.monotonic()
@@ -171,13 +183,28 @@ class Driver:
             self._plan.storage.delete_file(self._plan.spec.probe)
         return self._close()
 
+    def _tell_the_past(self) -> None:
+        """What went wrong before this driver; without a checkpoint nothing that was done is left."""
+        restart, resume = self._plan.restart, self._plan.resume
+        for name in self._plan.damaged:
+            self._files.event("checkpoint_damaged", checkpoint=name)
+        if restart is None:
+            return
+        if resume is None:
+            self._files.rewind(0, 0)
+        origin = resume["name"] if resume is not None else None
+        self._files.event("driver_restarted", reason=restart.reason, restarts=restart.count, checkpoint=origin)
+
     def _loop(self) -> None:
+        self._tell_the_past()
+        self._files.journal(journal.begun(self._plan.settings, self._plan.resume))
         self._events.put(c.RunStarted())
         while self._finish is None and self._refused is None:
             event = self._next_event()
             if event is not None:
                 self._advance(event)
             self._look()
+            self._files.retry(time.monotonic())
             self._copy_out()
 
     def _next_event(self) -> c.Event | None:
@@ -204,10 +231,10 @@ class Driver:
         """Signs of life are written down only where something came of them: they leave no trace in the state."""
         now = time.monotonic()
         self._controller, commands = controller.advance(self._controller, event, now)
-        if commands or not isinstance(event, c.Heartbeat):
-            self._files.journal({"now": now, "kind": type(event).__name__, "event": to_plain(event)})
         for command in commands:
             self._run_command(command, now)
+        if commands or not isinstance(event, c.Heartbeat):
+            self._files.journal(journal.entry(event, now, commands))
         if self._injector is not None:
             self._injector.see(event, commands)
 
@@ -263,8 +290,9 @@ class Driver:
         finish = self._finish or c.Finish("unplaced", "a worker refused the input")
         content = result(self._files, self._controller.books, finish, self._plan.names)
         self._files.event("ended", status=finish.status, reason=finish.reason)
-        self._files.write(RESULT, json.dumps(content, indent=1))
-        self._files.copy_out()
+        trouble = self._files.finish(RESULT, json.dumps(content, indent=1), time.sleep)
+        if trouble and finish.status == "finished":
+            finish = c.Finish("lost", f"training is over, but its results can't be written: {trouble}")
         return Outcome(finish, content, self._refused)
 
 

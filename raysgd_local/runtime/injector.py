@@ -85,11 +85,9 @@ class Injector:
     def _strike(self, strike: Strike, asking: str) -> bool:
         """Write it down, then let it happen; whether it is left to the worker that asks."""
         fault, victims = strike.fault, strike.victims
-        if fault.kind == "kill" and fault.among == "nodes":
-            if victims[0].node == self._head:
-                self._unfired(strike.number, fault, "the cluster's head is on that node")
-                return False
-            victims = victims[:1]  # one of them ends the node, and Ray the others
+        if fault.kind == "kill" and fault.among == "nodes" and victims[0].node == self._head:
+            self._unfired(strike.number, fault, "the cluster's head is on that node")
+            return False
         for victim in victims or (Victim("", ray.get_runtime_context().get_node_id(), os.getpid()),):
             told = {"worker": victim.worker, "pid": victim.pid, "node": victim.node}
             self._record("chaos_fired", fault=str(fault), number=strike.number, **told)
@@ -100,6 +98,8 @@ class Injector:
                 self._post(StopRequested("asked to by --chaos"))
             case "drain":
                 self._drain(fault, victims)
+            case "kill" if fault.among == "nodes":  # one of them ends the node, and that the others
+                self._victims.suffer(victims[0].worker, fault)
             case _:  # what happens in the workers' own processes
                 for victim in victims:
                     if victim.worker != asking:

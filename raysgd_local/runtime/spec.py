@@ -31,7 +31,7 @@ class Loop:
 class WorkerSpec:
     """The run as a worker needs to know it. `threads` are torch's, `prefix` names the run in the store.
 
-    `chaos`: faults will be made to happen.
+    `restricted`: each worker has its chunks' data alone. `chaos`: faults will be made to happen.
     """
 
     loop: Loop
@@ -46,4 +46,5 @@ class WorkerSpec:
     formation_timeout_s: float
     collective_timeout_s: float
     beat_s: float = 0.25
+    restricted: bool = False
     chaos: bool = False

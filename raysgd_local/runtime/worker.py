@@ -17,15 +17,17 @@ from raysgd_local.control.chaos import Watch
 from raysgd_local.control.controller_events import (
     Arrived,
     CheckpointFailed,
+    DrainNotice,
     Progress,
     ShardWritten,
     UserError,
     WorkerUp,
 )
-from raysgd_local.control.member_events import Cut, YieldAsked
+from raysgd_local.control.member_events import Cut, LeaveAsked, YieldAsked
 from raysgd_local.control.protocol import Order, Report
 from raysgd_local.errors import InputError
 from raysgd_local.faults import Fault
+from raysgd_local.runtime import preemption
 from raysgd_local.runtime.sabotage import Sabotage
 from raysgd_local.runtime.spec import Loop, WorkerSpec
 from raysgd_local.training.allocator import keep_freed_memory
@@ -70,13 +72,14 @@ class Worker:
         self._link = RayLink(name, driver)
         device = torch.device("cuda:0" if spec.use_gpu else "cpu")
         self._shell = Shell(
-            Place(name, spec.seed, spec.storage, device, spec.algorithm, members),
+            Place(name, spec.seed, spec.storage, device, spec.algorithm, members, spec.restricted),
             self._network(store, device),
             self._link,
         )
         self._sabotage = Sabotage(self._reached, self._cut_off)
         if spec.chaos:
             self._shell.interference = self._sabotage
+        preemption.on_termination(self._leave)
 
     def _network(self, store: tuple[str, int], device: torch.device) -> ProcessGroupNetwork:
         host, port = store
@@ -89,6 +92,11 @@ class Worker:
             backend="nccl" if self._spec.backend == "nccl" else "gloo",
             device=device,
         )
+
+    def _leave(self) -> None:
+        """This process will be ended soon: all members learn it with the next averaging, the driver at once."""
+        self._shell.post(LeaveAsked())
+        self._driver.post.remote(DrainNotice(self._name, "SIGTERM"))
 
     def run(self) -> None:
         """The whole of this worker's life; what ends it is told to the driver."""

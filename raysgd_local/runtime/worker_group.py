@@ -17,6 +17,7 @@ from raysgd_local.control.chaos import Watch
 from raysgd_local.control.controller_events import Died, Event
 from raysgd_local.control.protocol import Order
 from raysgd_local.faults import Fault
+from raysgd_local.runtime.preemption import DrainWatch
 from raysgd_local.runtime.spec import WorkerSpec
 from raysgd_local.runtime.worker import Worker, node_address
 
@@ -47,6 +48,7 @@ class WorkerGroup:
         self._actors: dict[str, Any] = {}
         self._running: dict[Any, str] = {}  # the ref of `run` → worker
         self._closed = threading.Event()
+        self._draining = DrainWatch(post)
         threading.Thread(target=self._watch, daemon=True, name="watch-workers").start()
 
     def request(self, worker: str) -> None:
@@ -92,6 +94,7 @@ class WorkerGroup:
 
     def close(self) -> None:
         self._closed.set()
+        self._draining.stop()
         for worker in list(self._actors):
             self.kill(worker)
 

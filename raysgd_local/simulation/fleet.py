@@ -60,6 +60,7 @@ class Fleet:
         self.finish: c.Finish | None = None
         self.generation = 0
         self.zombies: dict[str, float] = {}
+        self.draining: set[str] = set()
         self._manifests: dict[str, str] = {}
         self._orphans: set[str] = set()
         self.journal: list[Heard] = []
@@ -299,3 +300,4 @@ class Fleet:
         self._pulse = Pulse(self.scenario.settings.timeouts.beat_s, self.now)
         self.observer.restarted()
         self.advance(c.RunStarted())
+        self.hear(c.NodesDraining(tuple(sorted(self.draining))), self.generation)

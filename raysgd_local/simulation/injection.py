@@ -71,9 +71,25 @@ def _zombie(fleet: Fleet, worker: Process, fault: Fault) -> None:
 
 
 def _drain(fleet: Fleet, worker: Process, fault: Fault) -> None:
-    generation = fleet.generation
-    fleet.at(fleet.delay_s(), lambda: fleet.hear(c.DrainNotice(worker.name, "preempted"), generation))
-    fleet.at(fault.amount, lambda: fleet.die(worker))
+    """A node's end is told; then all workers die that still are on it."""
+    generation, node = fleet.generation, worker.node
+    fleet.draining.add(node)
+    nodes = tuple(sorted(fleet.draining))
+    fleet.at(fleet.delay_s(), lambda: fleet.hear(c.NodesDraining(nodes), generation))
+    fleet.at(fault.amount, lambda: _end_node(fleet, node))
+
+
+def _end_node(fleet: Fleet, node: str) -> None:
+    fleet.draining.discard(node)
+    for worker in list(fleet.workers.values()):
+        if worker.node == node:
+            fleet.die(worker)
+    fleet.hear(c.NodesDraining(tuple(sorted(fleet.draining))), fleet.generation)
+
+
+def _sigterm(fleet: Fleet, worker: Process, _fault: Fault) -> None:
+    worker.post(LeaveAsked())
+    fleet.tell(worker.name, c.DrainNotice(worker.name, "SIGTERM"))
 
 
 def _set(name: str, value: Any) -> Callable[[Fleet, Process, Fault], None]:
@@ -93,7 +109,7 @@ _ON_WORKER: dict[str, Callable[[Fleet, Process, Fault], None]] = {
     "zombie": _zombie,
     "slow": lambda _fleet, worker, fault: setattr(worker, "slow", max(1.0, fault.amount)),
     "drain": _drain,
-    "sigterm": lambda _fleet, worker, _: worker.post(LeaveAsked()),
+    "sigterm": _sigterm,
     "nan": _set("spoiled", True),
     "error": lambda _fleet, worker, _: worker.raise_error("an error of --chaos"),
     "cut": lambda _fleet, worker, _: worker.connection.leave(),

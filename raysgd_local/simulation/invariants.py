@@ -30,7 +30,7 @@ def judge(finish: Finish, faults: Sequence[Fault], end: Controller, scenario: Sc
     needs: dict[str, set[str]] = {"failed": {"error", "nan"}, "interrupted": {"interrupt"}, "lost": set(fired)}
     if finish.status in needs and not needs[finish.status] & fired and (calm or finish.status != "lost"):
         violated("9: every run ends for a reason", f"{finish} after {sorted(fired)}")
-    if calm and not fired and end.losses:
+    if calm and fired <= {"sigterm"} and end.losses:  # who leaves in time is no loss
         violated("nobody is given up for nothing", f"{end.losses} workers lost")
     state = end.books.replicated if end.books else None
     over = state is not None and (state.stopped or state.epoch == scenario.loop.epochs)

@@ -8,6 +8,7 @@ from typing import Any
 
 from raysgd_local.algorithms.placement import ChunkPlacement, DisjointChunks, RedundantChunks
 from raysgd_local.algorithms.schedules import AdaComm, AtEpoch, EveryStep, FixedPeriod, Schedule, Switch
+from raysgd_local.control.pacing import Balance
 from raysgd_local.control.program import Program
 from raysgd_local.control.settings import CheckpointPolicy, Limit, Settings, Timeouts
 from raysgd_local.faults import Fault
@@ -148,6 +149,7 @@ def _random_program(random: Random) -> Program:
         max_steps=random.choice((None, None, None, 20)),
         max_s=random.choice((None, None, None, 4.0)),
         target=random.choice((None, None, None, ("accuracy", 0.93))),
+        balance=random.choice((None, Balance(), Balance(window_rounds=2, window_s=0.1, hopeless=3.0))),
     )
 
 

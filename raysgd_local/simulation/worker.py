@@ -19,6 +19,7 @@ from raysgd_local.control.controller_events import (
     WorkerUp,
 )
 from raysgd_local.control.exchange import Contribution, Control, Flags
+from raysgd_local.control.holdings import Held, gifts
 from raysgd_local.control.protocol import Order
 from raysgd_local.control.pulse import Beat
 from raysgd_local.simulation.connection import Connection
@@ -43,6 +44,7 @@ class Worker:
         self.replica = fresh(name)
         self.spoiled = self.unwritten = self.hung = self._stands = False
         self.steps = 0
+        self.held = Held()
         self.heard = (0, 0)  # the newest view and segment that it was asked to yield in
         self._loop: Asks = training_loop(scenario.loop, self)
         self._events: deque[m.Event] = deque()
@@ -52,7 +54,7 @@ class Worker:
         self._announced = 0
         self._checksum = 0
         self._sent_bytes = 0
-        self._told_at = self._working_since = self._call_began = 0.0
+        self._told_at = self._working_since = self._worked_s = self._call_began = 0.0
         self._command: m.Command = m.Proceed()
         self.connection = Connection(
             name, world.network, self._later, scenario.collective_timeout_s, self._settled
@@ -116,6 +118,7 @@ class Worker:
             self._drive(ask)
 
     def _computed(self, batch: Batch) -> None:
+        self._worked_s += self._world.now - self._working_since
         self.replica.compute(batch.epoch, batch.positions)
         if self.spoiled:  # what comes of it is not finite: the gradient that is sent, or the model after a step
             self.spoiled, self.replica.gradient = False, math.nan
@@ -167,7 +170,7 @@ class Worker:
             case m.Arrive(report):
                 if report.broken:
                     self.connection.leave()
-                report = replace(report, wire_bytes=self._take_sent())
+                report = replace(report, wire_bytes=self._take_sent(), chunks=self.held.chunks)
                 self._world.tell(self.name, Arrived(report))
                 self._await_order()
             case m.CopyState(save):
@@ -195,6 +198,11 @@ class Worker:
                 self._begin(command, "align", lambda _: None, self.replica.momentum, source)
             case m.Restore(name):
                 self._restore(name)
+            case m.Fetch() if given := gifts(self.member.in_force):
+                self._watch.hands_over(self, given)
+                self._begin(command, "fetch", lambda _: None)
+            case m.Fetch():
+                self._events.append(self._fetched())
             case _:
                 raise TypeError(f"not a member's command: {command!r}")
 
@@ -233,7 +241,14 @@ class Worker:
                 self.replica.load(result)
             case m.Align(_, receive) if receive:
                 self.replica.momentum = result
+            case m.Fetch():
+                return self._fetched()
         return m.Done(call.view)
+
+    def _fetched(self) -> m.Event:
+        order = self.member.in_force
+        self.held = self.held.after(order, self.member.rank)
+        return m.Done(order.view.number)
 
     def _exchange(self, command: m.Exchange) -> None:
         if command.kind == "evaluation":
@@ -260,8 +275,8 @@ class Worker:
 
     def _measured(self, said: Contribution) -> Contribution:
         now = self._world.now
-        compute_s, clock_s = now - self._working_since, now - self._told_at
-        self._told_at = now
+        compute_s, clock_s = self._worked_s, now - self._told_at
+        self._told_at, self._worked_s = now, 0.0
         return replace(
             said,
             loss_sum=self.replica.loss() * said.samples,

@@ -142,7 +142,12 @@ class TrainContext:
             raise UsageError(
                 "ctx.batches can be used once an epoch: join the data sets (torch.utils.data.ConcatDataset)"
             )
-        source = DealtBatches(dataset, batch_size, self._shell.place.seed, loader_options)
+        place, placement = self._shell.place, self._shell.place.algorithm.placement
+        if place.restricted:
+            dataset = self._shell.chunks.restrict(dataset)
+        if placement.expand_batch:
+            batch_size *= placement.copies_among(self.world_size)
+        source = DealtBatches(dataset, batch_size, place.seed, loader_options)
         self._shell.stepper.epoch_samples = source.samples
         self._shell.watch.start()
         self._shell.drive(m.EpochWanted(source.samples))

@@ -26,6 +26,7 @@ from raysgd_local.errors import TransportError
 from raysgd_local.files.storage import Storage
 from raysgd_local.records import RoundRow
 from raysgd_local.training import snapshots, transfer
+from raysgd_local.training.chunks import ChunkStore
 from raysgd_local.training.compressed_reduction import make_reduction
 from raysgd_local.training.evaluation import Evaluation
 from raysgd_local.training.interference import Interference
@@ -41,7 +42,7 @@ from raysgd_local.transport.base import Network, Transport
 class Place:
     """Where one worker runs: its name, the run's seed, storage (None: nothing is written), device and method.
 
-    `members` is how many the run may have: room for them is made once.
+    `members` is how many the run may have: room for them is made once. `restricted`: it has its chunks' data alone.
     """
 
     worker: str
@@ -50,6 +51,7 @@ class Place:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     algorithm: Algorithm = field(default_factory=Algorithm)
     members: int = 1
+    restricted: bool = False
 
 
 class Shell:
@@ -71,6 +73,7 @@ class Shell:
         self.watch = Stopwatch(clock or SystemClock())
         self.evaluation: Evaluation | None = None
         self.interference = Interference()
+        self.chunks = ChunkStore()
         self._writer = snapshots.ShardWriter(place.worker, place.storage, link, background)
         self._inbox: queue.SimpleQueue[m.Event] = queue.SimpleQueue()
         self._transport: Transport | None = None
@@ -137,7 +140,7 @@ class Shell:
             case m.Commit():
                 self._commit(command)
             case m.Arrive(report):
-                return self._arrive(replace(report, wire_bytes=self._take_sent()))
+                return self._arrive(self._told(report))
             case m.CopyState(save):
                 self._writer.save(save, self.replica, self.member.rank)
             case m.Proceed():
@@ -179,6 +182,8 @@ class Shell:
                 transfer.give_local_state(self._connected, source, receive, self.replica)
             case m.Restore(name):
                 self._restore(name)
+            case m.Fetch():
+                self.chunks.settle(self._connected, self.order, self.member.rank)
             case _:
                 raise TypeError(f"not a member's command: {command!r}")
 
@@ -255,6 +260,11 @@ class Shell:
             metrics = self.evaluation.run(self._connected, self.watch.waiting)
         self.watch.exclude(began_s)
         return m.Evaluated(command.view, metrics)
+
+    def _told(self, report: Report) -> Report:
+        """With what only the shell knows."""
+        chunks, moved_bytes = self.chunks.held.chunks, self.chunks.take_moved_bytes()
+        return replace(report, wire_bytes=self._take_sent(), chunks=chunks, moved_bytes=moved_bytes)
 
     def _arrive(self, report: Report) -> m.Event:
         self.watch.work_ends()

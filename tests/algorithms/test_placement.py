@@ -209,7 +209,19 @@ def test_default_chunks_are_eight_a_worker_and_none_is_empty(max_workers, sample
 
 
 def test_copies_must_be_a_positive_integer():
-    assert (DisjointChunks().copies, RedundantChunks().copies) == (1, 2)
+    assert (DisjointChunks().copies_among(4), RedundantChunks().copies_among(4)) == (1, 2)
     for copies in (0, -1, 1.5, True, math.nan):
         with pytest.raises(InputError, match=r"^copies: "):
             RedundantChunks(copies=copies)
+
+
+def test_redundancy_says_how_many_of_the_others_chunks_a_worker_has():
+    assert RedundantChunks(redundancy=0.25).copies_among(8) == 3
+    assert RedundantChunks(redundancy=1.0).copies_among(4) == 4
+    assert RedundantChunks() == RedundantChunks(copies=2)
+
+
+@pytest.mark.parametrize("options", [{"redundancy": 0.0}, {"redundancy": 1.5}, {"redundancy": 0.5, "copies": 2}])
+def test_a_redundancy_that_means_nothing_is_refused(options):
+    with pytest.raises(InputError, match="redundancy"):
+        RedundantChunks(**options)

@@ -142,3 +142,34 @@ def test_an_error_while_starting_replaces_the_worker_as_long_as_others_are_there
 @pytest.mark.parametrize("schedule", [FixedPeriod(2), Switch(FixedPeriod(2), EveryStep(), AtEpoch(1))])
 def test_a_controller_begins_with_every_schedule(schedule):
     assert begin(Settings(Program(schedule), 1, 1)).phase is Phase.STARTING
+
+
+def test_a_draining_nodes_workers_leave_together_and_newcomers_on_it_are_not_taken():
+    run = started(workers_max=3)
+    commands = run.tell(c.NodesDraining(("node-w1",)))
+    assert [k for k in commands if isinstance(k, c.Yield)]
+    assert c.RequestWorker("w3") in commands
+    for worker in ("w0", "w1", "w2"):
+        run.arrive(worker)
+    assert run.order().view.members == ("w0", "w2")
+    assert run.state.losses == 0
+    commands = run.tell(c.WorkerUp("w3", "node-w1", 1))
+    assert c.KillWorker("w3") in commands
+    assert c.RequestWorker("w4") in commands
+
+
+def test_a_node_that_is_drained_no_more_takes_workers_again():
+    run = Run(workers_max=1)
+    run.tell(c.NodesDraining(("node-w0",)))
+    run.tell(c.NodesDraining(()))
+    run.up("w0")
+    assert run.order().view.members == ("w0",)
+
+
+def test_the_resources_of_one_that_left_go_back_when_its_process_is_done():
+    run = started()
+    run.tell(c.DrainNotice("w1", "SIGTERM"))
+    for worker in ("w0", "w1"):
+        run.arrive(worker)
+    assert run.tell(c.Died("w1", "its loop ended")) == [c.KillWorker("w1")]
+    assert run.state.losses == 0

@@ -19,12 +19,23 @@ from torch.utils.data import TensorDataset
 import raysgd_local
 from raysgd_local import Algorithm, FixedPeriod, LocalSGDTrainer
 from raysgd_local.control.chaos import Watch
-from raysgd_local.control.controller_events import DrainNotice, Form, Progress, WorkerUp
+from raysgd_local.control.controller_events import (
+    Arrived,
+    Died,
+    DrainNotice,
+    Form,
+    Progress,
+    RunStarted,
+    ShardWritten,
+    StopRequested,
+    WorkerUp,
+)
 from raysgd_local.control.program import Program
 from raysgd_local.control.protocol import Order, View
 from raysgd_local.control.replicated import Replicated
 from raysgd_local.errors import InputError
 from raysgd_local.faults import Fault, When, parse_real
+from raysgd_local.files import journal
 from raysgd_local.runtime.injector import Injector
 from raysgd_local.runtime.sabotage import Sabotage
 from raysgd_local.training.replica import Prepared, Replica
@@ -90,6 +101,19 @@ def test_faults_that_a_worker_survives_cost_nobody(cluster, tmp_path):
     assert_exact(result)
     elapsed_s = result.metrics_dataframe.set_index("round")["elapsed_s"]
     assert elapsed_s[21] - elapsed_s[20] > 0.45
+
+
+@pytest.mark.ray
+def test_the_journal_of_a_run_with_faults_gives_the_same_commands_again(cluster, tmp_path):
+    faults = "kill:1@round=20; cut:0@round=60; nan:0@round=80; interrupt@round=100"
+    trainer = rehearse(tmp_path, faults, workers=3)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit()
+    result = trainer.fit(resume="auto")
+    steps = list(journal.replay(journal.read(result.path)))
+    assert {type(step.event) for step in steps} >= {RunStarted, Arrived, Died, StopRequested, ShardWritten}
+    assert [step for step in steps if not step.same] == []
+    assert_exact(result)
 
 
 @pytest.mark.ray

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import statistics
 import threading
 import time
 from collections.abc import Callable
@@ -26,15 +27,13 @@ from raysgd_local.control.settings import Limit
 
 pytestmark = pytest.mark.ray
 
-SAMPLES = 480
-
 
 def patient_loop(config):
     """Trains until the file `enough` is there; steps take a while, as they do in earnest."""
     ctx = raysgd_local.get_context()
     model = ctx.prepare_model(nn.Linear(2, 1))
     ctx.prepare_optimizer(torch.optim.SGD(model.parameters(), lr=0.01))
-    data = TensorDataset(torch.randn(SAMPLES, 2), torch.randn(SAMPLES, 1))
+    data = TensorDataset(torch.randn(config["samples"], 2), torch.randn(config["samples"], 1))
     for _ in ctx.epochs(10_000):
         for x, y in ctx.batches(data, batch_size=8):
             loss = F.mse_loss(model(x), y)
@@ -51,22 +50,32 @@ def patient_loop(config):
 class Running:
     """A run in a thread, seen through its files."""
 
-    def __init__(self, folder: Path, workers: int = 3, timeouts: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        workers: int = 3,
+        cpus: int = 1,
+        timeouts: Any = None,
+        chaos: str = "",
+        period: int = 4,
+        samples: int = 480,
+    ) -> None:
         self.folder, self.path = folder, folder / "run"
         self._trainer = LocalSGDTrainer(
             train_loop_per_worker=patient_loop,
-            train_loop_config={"folder": str(folder), "step_s": 0.01},
-            algorithm=Algorithm(schedule=FixedPeriod(4)),
-            scaling_config=ScalingConfig(num_workers=(1, workers)),
+            train_loop_config={"folder": str(folder), "step_s": 0.01, "samples": samples},
+            algorithm=Algorithm(schedule=FixedPeriod(period)),
+            scaling_config=ScalingConfig(num_workers=(1, workers), resources_per_worker={"CPU": cpus}),
             run_config=RunConfig(name="run", storage_path=str(folder)),
+            chaos=chaos,
         )
         if timeouts:
             settings = self._trainer._request.settings
             changed = replace(settings, timeouts=replace(settings.timeouts, **timeouts))
             self._trainer._request = replace(self._trainer._request, settings=changed)
         self._result: Any = None
-        self._thread = threading.Thread(target=self._fit, daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._fit, daemon=True)
+        self.thread.start()
 
     def _fit(self) -> None:
         try:
@@ -84,7 +93,7 @@ class Running:
         deadline = time.monotonic() + limit_s
         while not (found := condition()):
             assert time.monotonic() < deadline, f"{what} did not happen: {self.events()[-5:]}"
-            assert self._thread.is_alive(), self._result
+            assert self.thread.is_alive(), self._result
             time.sleep(0.01)
         return found
 
@@ -106,9 +115,26 @@ class Running:
     def finish(self) -> dict[str, Any]:
         """The result's metrics, when training was told that it is enough."""
         (self.folder / "enough").touch()
-        self._thread.join(60)
+        self.thread.join(60)
         assert not isinstance(self._result, BaseException), self._result
         return dict(self._result.metrics)
+
+
+@pytest.fixture
+def start(cluster, tmp_path):
+    """Starts the test's run, and ends it whatever becomes of the test."""
+    begun: list[Running] = []
+
+    def begin(**options: Any) -> Running:
+        begun.append(Running(tmp_path, **options))
+        return begun[0]
+
+    yield begin
+    for hang in tmp_path.glob("hang-*"):
+        hang.unlink()
+    for run in begun:
+        (run.folder / "enough").touch()
+        run.thread.join(60)
 
 
 def assert_exact(run: Running, result: dict[str, Any]) -> None:
@@ -123,8 +149,8 @@ def gone(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
-def test_a_stopped_worker_is_left_out_within_two_seconds_and_when_it_continues_it_is_gone(cluster, tmp_path):
-    run = Running(tmp_path)
+def test_a_stopped_worker_is_left_out_within_two_seconds_and_when_it_continues_it_is_gone(start):
+    run = start()
     pids = run.steady(3)
     began_s = time.time()
     os.kill(pids["w1"], signal.SIGSTOP)
@@ -142,13 +168,144 @@ def test_a_stopped_worker_is_left_out_within_two_seconds_and_when_it_continues_i
     assert result["workers_lost"] == 1
 
 
-def test_a_loop_that_hangs_in_a_living_process_is_ended_by_the_stragglers_budget(cluster, tmp_path):
-    run = Running(tmp_path, timeouts={"straggler": Limit(0, 2, 60)})
+def test_a_loop_that_hangs_in_a_living_process_is_ended_by_the_stragglers_budget(start):
+    run = start(timeouts={"straggler": Limit(0, 2, 60)})
     pids = run.steady(3)
-    hang = tmp_path / f"hang-{pids['w2']}"
+    hang = run.folder / f"hang-{pids['w2']}"
     hang.touch()
     (lost,) = run.wait(lambda: run.events("worker_lost"), "its eviction")
     assert lost["worker"] == "w2"
     assert "kept the others waiting" in lost["reason"]
     run.wait(lambda: gone(pids["w2"]), "its end")
     assert_exact(run, run.finish())
+
+
+def assert_nothing_broke(run: Running, result: dict[str, Any]) -> None:
+    assert_exact(run, result)
+    assert result["workers_lost"] == 0
+    assert result["stall_s_max"] == 0.0
+
+
+def test_a_worker_told_to_end_leaves_at_a_boundary_and_is_replaced_without_a_broken_round(start):
+    run = start()
+    pids = run.steady(3)
+    os.kill(pids["w0"], signal.SIGTERM)
+    run.wait(lambda: run.events("worker_left"), "its leaving")
+    run.wait(lambda: gone(pids["w0"]), "its end")
+    run.wait(lambda: len(run.pids()) == 4, "a replacement")
+    assert_nothing_broke(run, run.finish())
+    assert [event["worker"] for event in run.events("drain_notice")] == ["w0"]
+
+
+def test_a_second_termination_ends_the_process_at_once(start):
+    run = start()
+    pids = run.steady(3)
+    (run.folder / f"hang-{pids['w1']}").touch()  # so that it can't leave
+    os.kill(pids["w1"], signal.SIGTERM)
+    run.wait(lambda: run.events("drain_notice"), "the notice")
+    os.kill(pids["w1"], signal.SIGTERM)
+    run.wait(lambda: run.events("worker_lost"), "its death")
+    assert_exact(run, run.finish())
+
+
+@pytest.fixture
+def second_node(cluster):
+    """The id of another node of the shared cluster, half as large as the first; it is gone after the test."""
+    from ray._private.node import Node
+    from ray._private.parameter import RayParams
+
+    ports = {"node_manager_port": 0, "min_worker_port": 0, "max_worker_port": 0}
+    shape = {"num_cpus": 4, "num_gpus": 0, "object_store_memory": 80 * 2**20, "include_log_monitor": False}
+    node = Node(RayParams(gcs_address=cluster, **shape, **ports), head=False, spawn_reaper=False)
+    yield node.node_id
+    node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
+
+
+def drain(cluster: str, node: str) -> None:
+    from ray._raylet import GcsClient
+    from ray.core.generated.autoscaler_pb2 import DrainNodeReason
+
+    deadline_ms = int((time.time() + 60) * 1000)
+    preempted = DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+    accepted, why = GcsClient(address=cluster).drain_node(node, preempted, "a test's", deadline_ms)
+    assert accepted, why
+
+
+def test_workers_on_a_draining_node_leave_without_a_broken_round(start, cluster, second_node):
+    run = start(cpus=4)
+    run.steady(3)
+    (away,) = [e["worker"] for e in run.events("worker_joined") if e["node"] == second_node]
+    drain(cluster, second_node)
+    (left,) = run.wait(lambda: run.events("worker_left"), "its leaving")
+    assert left["worker"] == away
+    assert_nothing_broke(run, run.finish())
+
+
+def driver_of(run: Running) -> psutil.Process:
+    """The process of this run's driver: Ray names actors' processes, and other clusters may run beside ours."""
+    named = psutil.process_iter(["cmdline", "create_time"])
+    drivers = [p for p in named if "ray::Driver" in " ".join(p.info["cmdline"] or ())]
+    ours = [p for p in drivers if set(run.pids().values()) & peers(p)]
+    return max(ours, key=lambda p: p.info["create_time"])
+
+
+def peers(process: psutil.Process) -> set[int]:
+    """Processes of the same Ray node."""
+    parent = process.parent()
+    return {child.pid for child in parent.children()} if parent is not None else set()
+
+
+def test_a_killed_driver_is_started_again_from_the_newest_checkpoint(start):
+    run = start(workers=2)
+    run.steady(2)
+    run.wait(lambda: run.events("checkpoint_written"), "a checkpoint")
+    workers = run.pids()
+    driver_of(run).kill()
+    began_s = time.time()
+    (again,) = run.wait(lambda: run.events("driver_restarted"), "another driver")
+    assert again["checkpoint"]
+    formed = run.wait(lambda: [e for e in run.events("view_formed") if e["time_s"] > began_s], "training again")
+    print(f"driver killed: training again after {formed[0]['time_s'] - began_s:.1f} s")
+    assert all(gone(pid) for pid in workers.values())
+    result = run.finish()
+    assert_exact(run, result)
+    assert result["driver_restarts"] == 1
+    assert {row["incarnation"] for row in run.rounds()} == {"1", "2"}
+
+
+def test_a_run_outlives_its_vanished_directory_and_its_tables_are_whole_in_the_end(start):
+    run = start(workers=2)
+    run.steady(2)
+    away = run.path.with_name("away")
+    run.path.rename(away)
+    run.path.touch()  # nothing can be written here
+    time_s = time.monotonic()
+    run.wait(lambda: time.monotonic() > time_s + 1.5, "some rounds without a disk")
+    run.path.unlink()
+    away.rename(run.path)
+    run.wait(lambda: run.events("storage_recovered"), "the recovery")
+    result = run.finish()
+    assert_exact(run, result)
+    assert result["storage_failures"] >= 1
+    assert result["rounds"] == len(run.rounds())
+
+
+def seconds(rows: list[dict[str, str]]) -> float:
+    """The typical round's."""
+    return statistics.median(sum(float(row[name]) for name in ("compute_s", "wait_s", "sync_s")) for row in rows)
+
+
+def test_a_worker_at_half_speed_takes_fewer_steps_and_rounds_take_no_longer(start):
+    run = start(chaos="slow:2x2@round=40", period=16, samples=6144)
+    shared = run.wait(lambda: run.events("steps_shared"), "unequal steps")[-1]
+    run.wait(lambda: len(run.rounds()) > shared["round"] + 25, "rounds with them")
+    result = run.finish()
+    rows = [row for row in run.rounds() if int(row["samples"])]
+    before = [row for row in rows if int(row["round"]) <= 39]
+    slow = [row for row in rows if 45 <= int(row["round"]) < shared["round"]]
+    after = [row for row in rows if int(row["round"]) > shared["round"] + 2]
+    print(f"rounds: {seconds(before):.3f} s, slow {seconds(slow):.3f} s, shared {seconds(after):.3f} s, {shared}")
+    assert min(shared["shares"].values()) < 0.75
+    assert seconds(after) < 1.35 * seconds(before)  # 1.2 on a machine that is not shared
+    assert seconds(after) < seconds(slow)
+    assert_exact(run, result)

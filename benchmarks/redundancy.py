@@ -1,0 +1,153 @@
+"""What RI-SGD's redundant chunks are good for: python benchmarks/redundancy.py rounds|death
+
+scikit-learn's digits sorted by class and cut into as many chunks as workers, so that each worker has few classes; each
+worker has its own chunks alone (`data.access: local`); the same samples per step whatever the copies.
+
+rounds: 10 workers, 1 to 3 copies, in virtual time: after how many rounds the averaged model's held-out loss is where it
+is at the end with 1 copy. death: 5 real workers, one killed for good after a third of the run, its place in the cluster
+taken: accuracy on the classes that it alone would have held with 1 copy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+from ray.train import RunConfig, ScalingConfig
+
+from raysgd_local import Algorithm, FixedPeriod, LocalSGDTrainer, RedundantChunks, run_directory
+from raysgd_local.run_directory import Run
+from raysgd_local.tasks import Digits, Optimizer
+from raysgd_local.tasks.memory import InMemory
+
+CLASSES = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class SortedDigits(Digits):
+    """The digits with all zeros first, then all ones, and so on; evaluation also tells the share that is right of
+    each class.
+    """
+
+    def datasets(self) -> tuple[InMemory, InMemory]:
+        train, test = super().datasets()
+        order = torch.argsort(train.tensors[1], stable=True)
+        return InMemory(*(tensor[order] for tensor in train.tensors)), test
+
+    def metrics(self, model: Any, batch: Any) -> dict[str, torch.Tensor]:
+        right = model(batch[0]).argmax(1) == batch[1]
+        of_class = {f"right_{c}": (right & (batch[1] == c)).float() for c in range(CLASSES)}
+        return {**super().metrics(model, batch), **of_class}
+
+
+def trainer(workers: int, copies: int, seed: int, epochs: int, tau: int, storage: str, chaos: str = "") -> Any:
+    return LocalSGDTrainer(
+        SortedDigits(model="mlp", epochs=epochs, batch_size=8, optimizer=Optimizer(lr=0.02, momentum=0.0)),
+        algorithm=Algorithm(schedule=FixedPeriod(tau), placement=RedundantChunks(copies, chunks=workers)),
+        scaling_config=ScalingConfig(num_workers=(1, workers)),
+        run_config=RunConfig(name=f"copies-{copies}-seed-{seed}{'-death' if chaos else ''}", storage_path=storage),
+        data_access="local",
+        seed=seed,
+        chaos=chaos,
+    )
+
+
+def simulated(copies: int, seed: int, storage: str) -> Run:
+    """A run that is there already is not run again."""
+    there = Path(storage) / f"copies-{copies}-seed-{seed}"
+    if not (there / run_directory.RESULT).exists():
+        trainer(10, copies, seed, 60, 18, storage).simulate()
+    return run_directory.load(there)
+
+
+def rounds(storage: str, seeds: int) -> None:
+    """For each number of copies the rounds to plain local SGD's last loss, and the losses at the end."""
+    runs = {(copies, seed): simulated(copies, seed, storage) for copies in (1, 2, 3) for seed in range(seeds)}
+    for copies in (1, 2, 3):
+        needed, ends = [], []
+        for seed in range(seeds):
+            evals, goal = runs[copies, seed].evals, float(runs[1, seed].evals["loss"].iloc[-1])
+            reached = evals[evals["loss"] <= goal]
+            needed.append(float(reached["round"].iloc[0]) if len(reached) else float("inf"))
+            ends.append(float(evals["loss"].iloc[-1]))
+        print(json.dumps({"copies": copies, "rounds_to_goal": needed, "last_losses": np.round(ends, 4).tolist()}))
+
+
+def death(storage: str, seeds: int) -> None:
+    """For each number of copies the accuracy on the classes of the chunk that is lost with one copy."""
+    ray.init("local", num_cpus=5, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    lost: dict[int, int] = {}
+    for copies in (1, 2, 3):
+        of_lost, of_others = [], []
+        for seed in range(seeds):
+            run = killed(trainer(5, copies, seed, 60, 12, storage, chaos="kill:1@round=60"))
+            right = class_accuracies(run)
+            lost.setdefault(seed, lost_chunk(run))
+            classes = (2 * lost[seed], 2 * lost[seed] + 1)
+            of_lost.append(float(np.mean([right[c] for c in classes])))
+            of_others.append(float(np.mean([right[c] for c in range(CLASSES) if c not in classes])))
+        told = {"on_its_classes": np.round(of_lost, 3).tolist(), "on_the_others": np.round(of_others, 3).tolist()}
+        print(json.dumps({"copies": copies, **told, "samples_lost": run.result["samples_lost"]}))
+    ray.shutdown()
+
+
+def killed(asked: LocalSGDTrainer) -> Run:
+    """The run, with somebody else waiting for the processor of the worker that dies."""
+    done = threading.Event()
+    waiting: list[Any] = []
+
+    def wait() -> None:
+        while not done.is_set():
+            if not waiting and not ray.available_resources().get("CPU"):
+                waiting.append(ray.remote(num_cpus=1)(_Other).remote())
+            time.sleep(0.05)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    path = asked.fit().path
+    done.set()
+    thread.join()
+    for other in waiting:
+        ray.kill(other)
+    return run_directory.load(path)
+
+
+class _Other:
+    """Another user of the cluster."""
+
+
+def class_accuracies(run: Run) -> list[float]:
+    """At the end, from the shares of all test samples that are right and of a class."""
+    targets = SortedDigits().datasets()[1].tensors[1].numpy()
+    last = run.evals.iloc[-1]
+    return [float(last[f"right_{c}"]) / float(np.mean(targets == c)) for c in range(CLASSES)]
+
+
+def lost_chunk(run: Run) -> int:
+    """The chunk that nobody holds, by the newest checkpoint."""
+    newest = sorted(path for path in (run.path / "checkpoints").iterdir() if (path / "manifest.json").exists())[-1]
+    holders = json.loads((newest / "manifest.json").read_text())["placement"]["holders"]
+    return next(chunk for chunk, workers in enumerate(holders) if not workers)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", choices=("rounds", "death"))
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--keep", type=Path, help="where run directories stay")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="raysgd-redundancy-") as scratch:
+        (rounds if options.study == "rounds" else death)(str(options.keep or scratch), options.seeds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,45 @@
+"""A driver that died is started again, from the newest good checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from raysgd_local.errors import RunLostError
+from raysgd_local.runtime.driver import Plan, Restart
+from raysgd_local.training import snapshots
+
+IN_A_ROW = 3
+FIRST_WAIT_S = 1.0
+
+
+@dataclass(frozen=True)
+class Restarts:
+    """How often it was started again: in all, and in a row without a checkpoint that the one before had not.
+
+    Waits twice as long each time of a row, and gives up after `IN_A_ROW`.
+    """
+
+    count: int = 0
+    in_a_row: int = 0
+
+    @property
+    def wait_s(self) -> float:
+        return FIRST_WAIT_S * 2.0 ** (self.in_a_row - 1)
+
+    def after(self, progressed: bool, reason: str) -> Restarts:
+        """One death more. Raises `RunLostError` where it dies again and again."""
+        in_a_row = 1 if progressed else self.in_a_row + 1
+        if in_a_row > IN_A_ROW:
+            raise RunLostError(f"the driver died {in_a_row} times without a checkpoint between: {reason}")
+        return Restarts(self.count + 1, in_a_row)
+
+
+def planned_again(plan: Plan, restarts: Restarts, reason: str) -> tuple[Plan, Restarts]:
+    """The plan of the next driver, and the count with this death in it. Without a checkpoint training begins anew."""
+    found = snapshots.newest_good(plan.storage)
+    manifest, damaged = found if found is not None else (None, [])
+    before = plan.resume["name"] if plan.resume is not None else ""
+    progressed = manifest is not None and manifest["name"] != before
+    restarts = restarts.after(progressed, reason)
+    restart = Restart(restarts.count, reason)
+    return replace(plan, resume=manifest, damaged=tuple(damaged), restart=restart), restarts

@@ -1,0 +1,51 @@
+"""A worker at half speed, in virtual time under the real machines: nobody waits for it, and nothing is lost."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from raysgd_local.algorithms.schedules import FixedPeriod
+from raysgd_local.control.pacing import Balance
+from raysgd_local.control.program import Program
+from raysgd_local.control.settings import Settings
+from raysgd_local.simulation import search
+from raysgd_local.simulation.cluster_model import ClusterModel, Constant
+from raysgd_local.simulation.loop import LoopPlan
+from raysgd_local.simulation.scenario import QUICK, Scenario
+
+
+def ended(balance, speeds, samples=4000):
+    cluster = ClusterModel(steps=Constant(0.05), speeds=speeds)
+    settings = Settings(Program(FixedPeriod(8), balance=balance), workers_min=4, workers_max=4, timeouts=QUICK)
+    outcome = search.attempt(Scenario(settings, LoopPlan(epochs=2, samples=samples), cluster=cluster))
+    assert not isinstance(outcome, str), outcome
+    assert outcome.controller.books.ledger.samples_lost == 0
+    return outcome
+
+
+def round_s(outcome):
+    """The second epoch's typical round: by then shares are settled."""
+    return median(
+        row.compute_s + row.wait_s + row.sync_s for row in outcome.rounds if row.epoch == 1 and row.steps
+    )
+
+
+def test_rounds_with_a_worker_at_half_speed_are_no_longer_than_without():
+    undisturbed = round_s(ended(Balance(), (1.0,)))
+    assert round_s(ended(None, (1.0, 1.0, 1.0, 0.5))) / undisturbed > 1.9
+    assert round_s(ended(Balance(), (1.0, 1.0, 1.0, 0.5))) / undisturbed < 1.05
+
+
+def test_equal_workers_run_as_if_there_were_no_balance():
+    with_it, without = ended(Balance(), (1.0,)), ended(None, (1.0,))
+    assert with_it.rounds == without.rounds
+
+
+def test_a_worker_that_can_not_keep_up_at_all_is_let_go():
+    outcome = ended(Balance(), (1.0, 1.0, 1.0, 1.0, 0.05), samples=400)
+    assert not any(event.event == "let_go" for _, event in outcome.recorded)
+    cluster = ClusterModel(steps=Constant(0.05), speeds=(1.0, 1.0, 1.0, 0.05))
+    settings = Settings(Program(FixedPeriod(8), balance=Balance()), workers_min=1, workers_max=4, timeouts=QUICK)
+    outcome = search.attempt(Scenario(settings, LoopPlan(epochs=2, samples=4000), cluster=cluster))
+    assert [e.fields["worker"] for _, e in outcome.recorded if e.event == "let_go"][:1] == ["w3"]
+    assert outcome.controller.losses == 0
