@@ -49,7 +49,7 @@ from raysgd_local.request import (
     workers_range,
 )
 from raysgd_local.runtime.driver import Glance, Outcome, Plan, launch
-from raysgd_local.runtime.restarts import Restarts, planned_again
+from raysgd_local.runtime.restarts import DEATHS, Restarts, planned_again
 from raysgd_local.runtime.spec import Loop, WorkerSpec
 from raysgd_local.runtime.worker_group import Resources
 from raysgd_local.simulator import Conditions, simulate_run
@@ -271,8 +271,8 @@ def _follow(plan: Plan) -> Outcome:
         while True:
             try:
                 return _watch(plan, display)
-            except RayActorError as error:
-                if error.actor_init_failed:
+            except DEATHS as error:
+                if isinstance(error, RayActorError) and error.actor_init_failed:
                     raise
                 reason = str(error).splitlines()[0]
                 plan, restarts = planned_again(plan, restarts, reason)
@@ -293,7 +293,7 @@ def _watch(plan: Plan, display: Display) -> Outcome:
                 outcome: Outcome = ray.get(running)
                 return outcome
             display.update(_snapshot(ray.get(driver.glance.remote())))
-        except RayActorError:
+        except DEATHS:
             if asked:
                 raise KeyboardInterrupt from None
             with contextlib.suppress(Exception):  # it may be alive where we can't reach it
