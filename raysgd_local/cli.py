@@ -15,6 +15,19 @@ from raysgd_local.errors import InputError, RaySGDError
 INTERRUPTED = 130
 USAGE_ERROR: Any = typer.BadParameter.__base__  # typer's, or click's under older versions of typer
 
+# What several commands take.
+ConfigFile = Annotated[Path | None, typer.Argument(help="A YAML file; without one, digits with 4 workers.")]
+Method = Annotated[str | None, typer.Option(help="A recipe in place of the file's algorithm.")]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: task.epochs=5")
+]
+StoragePath = Annotated[str | None, typer.Option(help="The directory that run directories go to.")]
+RunName = Annotated[str | None, typer.Option(help="The run directory's name.")]
+WorkersMax = Annotated[int | None, typer.Option(help="How many workers: workers.max.")]
+ClusterFile = Annotated[Path | None, typer.Option(help="A YAML file that describes the cluster.")]
+Bandwidth = Annotated[float | None, typer.Option(help="In its place: each worker's link, each way.")]
+Latency = Annotated[float | None, typer.Option(help="In its place: a message's time.")]
+
 app = typer.Typer(
     help="Elastic distributed training on Ray with local-update SGD.",
     add_completion=False,
@@ -62,13 +75,11 @@ def _program(
 
 @app.command()
 def train(
-    config: Annotated[Path | None, typer.Argument(help="A YAML file; without one, digits with 4 workers.")] = None,
-    method: Annotated[str | None, typer.Option(help="A recipe in place of the file's algorithm.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: task.epochs=5")
-    ] = None,
-    storage: Annotated[str | None, typer.Option(help="The directory that run directories go to.")] = None,
-    name: Annotated[str | None, typer.Option(help="The run directory's name.")] = None,
+    config: ConfigFile = None,
+    method: Method = None,
+    settings: Changes = None,
+    storage: StoragePath = None,
+    name: RunName = None,
     resume: Annotated[
         str | None,
         typer.Option(metavar="auto|PATH", help="Go on from this run; auto: from the one named, if it exists."),
@@ -77,7 +88,7 @@ def train(
     chaos: Annotated[
         str,
         typer.Option(
-            metavar="FAULTS", help="Faults to simulate_run on the real processes: 'kill:1@round=20; stop:2@30s'."
+            metavar="FAULTS", help="Faults to rehearse on the real processes: 'kill:1@round=20; stop:2@30s'."
         ),
     ] = "",
 ) -> None:
@@ -107,20 +118,16 @@ def train(
 
 @app.command()
 def simulate(
-    config: Annotated[Path | None, typer.Argument(help="A YAML file; without one, digits with 4 workers.")] = None,
-    method: Annotated[str | None, typer.Option(help="A recipe in place of the file's algorithm.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: task.epochs=5")
-    ] = None,
-    storage: Annotated[str | None, typer.Option(help="The directory that run directories go to.")] = None,
-    name: Annotated[str | None, typer.Option(help="The run directory's name.")] = None,
-    workers: Annotated[int | None, typer.Option(help="How many workers: workers.max.")] = None,
-    cluster: Annotated[Path | None, typer.Option(help="A YAML file that describes the cluster.")] = None,
+    config: ConfigFile = None,
+    method: Method = None,
+    settings: Changes = None,
+    storage: StoragePath = None,
+    name: RunName = None,
+    workers: WorkersMax = None,
+    cluster: ClusterFile = None,
     step_ms: Annotated[float | None, typer.Option(help="In its place: an optimizer step's compute time.")] = None,
-    bandwidth_mbps: Annotated[
-        float | None, typer.Option(help="In its place: each worker's link, each way.")
-    ] = None,
-    latency_ms: Annotated[float | None, typer.Option(help="In its place: a message's time.")] = None,
+    bandwidth_mbps: Bandwidth = None,
+    latency_ms: Latency = None,
     chaos: Annotated[str, typer.Option(help='What goes wrong, and when: "kill:3@round=20; stop:2@30s"')] = "",
     seed: Annotated[int, typer.Option(help="Of the simulated times; the run's own is the setting seed.")] = 0,
 ) -> None:
@@ -131,7 +138,7 @@ def simulate(
 
     steps = None if step_ms is None else {"kind": "constant", "mean_s": step_ms / 1000}
     overrides = {"steps": steps, "bandwidth_mbps": bandwidth_mbps, "latency_ms": latency_ms}
-    conditions = load_cluster(cluster, overrides)
+    model = load_cluster(cluster, overrides)
     schedule = faults.parse(chaos)
     plan = configuration.load(config, method=method, settings=settings or (), storage=storage, name=name)
     plan = plan if workers is None else plan.with_workers(workers)
@@ -142,34 +149,30 @@ def simulate(
     from raysgd_local.request import from_config
     from raysgd_local.simulator import Conditions, simulate_run
 
-    print(simulate_run(from_config(plan), Conditions(conditions, schedule, seed)), flush=True)
+    print(simulate_run(from_config(plan), Conditions(model, schedule, seed)), flush=True)
 
 
 @app.command()
 def plan(
-    config: Annotated[Path | None, typer.Argument(help="A YAML file; without one, digits with 4 workers.")] = None,
-    method: Annotated[str | None, typer.Option(help="A recipe in place of the file's algorithm.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: task.epochs=5")
-    ] = None,
-    workers: Annotated[int | None, typer.Option(help="How many workers: workers.max.")] = None,
-    cluster: Annotated[Path | None, typer.Option(help="A YAML file that describes the cluster.")] = None,
-    bandwidth_mbps: Annotated[
-        float | None, typer.Option(help="In its place: each worker's link, each way.")
-    ] = None,
-    latency_ms: Annotated[float | None, typer.Option(help="In its place: a message's time.")] = None,
+    config: ConfigFile = None,
+    method: Method = None,
+    settings: Changes = None,
+    workers: WorkersMax = None,
+    cluster: ClusterFile = None,
+    bandwidth_mbps: Bandwidth = None,
+    latency_ms: Latency = None,
 ) -> None:
     """Measure a step here, and say how long each schedule would take on a cluster with such links."""
     from raysgd_local import config as configuration
     from raysgd_local.config.cluster import load_cluster
 
-    conditions = load_cluster(cluster, {"bandwidth_mbps": bandwidth_mbps, "latency_ms": latency_ms})
+    model = load_cluster(cluster, {"bandwidth_mbps": bandwidth_mbps, "latency_ms": latency_ms})
     asked = configuration.load(config, method=method, settings=settings or ())
     asked = asked if workers is None else asked.with_workers(workers)
     asked.check()
     from raysgd_local.planning.text import print_plan
 
-    print_plan(asked, conditions)
+    print_plan(asked, model)
 
 
 @app.command()

@@ -164,10 +164,11 @@ class Config(Section):
         return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
 
     def with_workers(self, most: int) -> Config:
-        """The same run on up to `most` workers. Raises `InputError` unless there is one at least."""
+        """The same run on up to `most` workers, checked as if it had been configured so. Raises `InputError`."""
         checks.whole_number("workers", most, at_least=1)
-        workers = self.workers.model_copy(update={"min": min(self.workers.min, most), "max": most})
-        return self.model_copy(update={"workers": workers})
+        tree = self.model_dump()
+        tree["workers"] |= {"min": min(self.workers.min, most), "max": most}
+        return from_mapping(tree)
 
     def check(self) -> None:
         """Raise `InputError` for what only the machine can tell: the task's data set is missing."""

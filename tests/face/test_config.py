@@ -195,3 +195,13 @@ def test_check_tells_a_missing_data_set(tmp_path: Path, monkeypatch: pytest.Monk
     (tmp_path / "FashionMNIST" / "raw").mkdir(parents=True)
     with pytest.raises(InputError, match=r"lacks train-images-idx3-ubyte, "):
         load("task.name=fashion-mnist", f"task.data_dir={tmp_path}").check()
+
+
+def test_more_workers_by_option_are_checked_as_if_they_were_configured():
+    algorithm = {"averaging": {"kind": "elastic", "alpha": 0.4}}
+    few = config.from_mapping(
+        {"task": {"name": "digits"}, "algorithm": algorithm, "workers": {"min": 2, "max": 2}}
+    )
+    with pytest.raises(InputError, match="alpha < 2"):
+        few.with_workers(16)
+    assert (few.with_workers(1).workers.min, few.with_workers(1).workers.max) == (1, 1)
