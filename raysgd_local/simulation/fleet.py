@@ -17,7 +17,7 @@ from raysgd_local.control import controller_events as c
 from raysgd_local.control.controller_state import begin
 from raysgd_local.control.member_events import Cut, YieldAsked
 from raysgd_local.control.pulse import Beat, Pulse
-from raysgd_local.control.saves import Snapshot, snapshot_of
+from raysgd_local.control.saves import snapshot_of
 from raysgd_local.faults import Fault
 from raysgd_local.simulation.injection import fire
 from raysgd_local.simulation.invariants import violated
@@ -44,14 +44,14 @@ class Fleet:
     `finish` says how it ended, `now` when, `fired` which faults happened.
     """
 
-    def __init__(self, scenario: Scenario, hire: Hire, observer: Observer, resume: Snapshot | None = None) -> None:
+    def __init__(self, scenario: Scenario, hire: Hire, observer: Observer) -> None:
         self.scenario, self._hire, self.observer = scenario, hire, observer
         self.now = 0.0
         self.random = Random(f"fleet {scenario.seed}")
-        self.network = Network(self.random, self._collective_s, scenario.limits.partial)
+        self.network = Network(self.random, self._collective_s)
         self._steps = np.random.default_rng(scenario.seed)
         self.workers: dict[str, Process] = {}
-        self.controller = begin(scenario.settings, resume)
+        self.controller = begin(scenario.settings)
         self._pulse = Pulse(scenario.settings.timeouts.beat_s, 0.0)
         self.fired: list[Fault] = []
         self._queue: list[tuple[float, int, Callable[[], None]]] = []
@@ -296,8 +296,10 @@ class Fleet:
         good = sorted(set(self._manifests) - self._orphans)
         newest = self._manifests[good[-1]] if good else None
         resume = None if newest is None else snapshot_of(json.loads(newest), self._schedule)
-        self.controller = self.journal_began = begin(self.scenario.settings, resume)
+        self.controller = self.journal_began = begin(
+            self.scenario.settings, resume, incarnation=self.generation + 1
+        )
         self._pulse = Pulse(self.scenario.settings.timeouts.beat_s, self.now)
-        self.observer.restarted()
+        self.observer.restarted(resume, self.now)
         self.advance(c.RunStarted())
         self.hear(c.NodesDraining(tuple(sorted(self.draining))), self.generation)

@@ -17,6 +17,7 @@ from greenlet import GreenletExit, getcurrent, greenlet
 from raysgd_local.control import member_events as m
 from raysgd_local.control.controller_events import UserError, WorkerUp
 from raysgd_local.control.protocol import Order
+from raysgd_local.errors import InputError
 from raysgd_local.simulation.connection import Connection
 from raysgd_local.simulation.network import Call
 from raysgd_local.simulation.virtual import VirtualClock, VirtualLink, VirtualNetwork, VirtualWriter
@@ -106,6 +107,8 @@ class Learner:
             pass
         except GreenletExit:
             return
+        except InputError:
+            raise  # what the user gave can't work: that ends the simulation, in the fleet's greenlet
         except Exception as error:
             self._world.tell(self.name, UserError(self.name, own_traceback(error)))
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +28,7 @@ from raysgd_local.simulation.world import World
 from raysgd_local.training.shell import Place
 
 _HORIZON_S = 7 * 24 * 3600.0
-_ENDLESS = Limits(events=10**12, seconds=float("inf"), partial=0.5)
+_ENDLESS = Limits(events=10**12, seconds=float("inf"))
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,7 @@ def simulate(run: Simulation, progress: Progress = lambda _: None) -> Simulated:
         finish = fleet.run()
     finally:
         torch.set_num_threads(threads)
+    recorder.unfired((Counter(run.faults) - Counter(fleet.fired)).elements())
     content = result(recorder.files, fleet.controller.books, finish, run.names)
     recorder.files.event("ended", status=finish.status, reason=finish.reason)
     recorder.files.write(RESULT, json.dumps(content, indent=1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from raysgd_local.control.controller_events import Event, RecordEvent, RecordRounds
@@ -41,6 +41,18 @@ class Recorder(Observer):
     def fired(self, fault: Fault, worker: str, now: float) -> None:
         self.now = now
         self.files.event("chaos_fired", fault=str(fault), **({"worker": worker} if worker else {}))
+
+    def restarted(self, resume: Snapshot | None, now: float) -> None:
+        """As `runtime.driver` tells it; without a checkpoint nothing that was done is left."""
+        self.now = now
+        if resume is None:
+            self.files.rewind(0, 0)
+        self.files.event("driver_restarted", checkpoint=resume.name if resume else None)
+
+    def unfired(self, faults: Iterable[Fault]) -> None:
+        """What did not happen, because the run ended first or there was nobody whom it could happen to."""
+        for fault in faults:
+            self.files.event("chaos_unfired", fault=str(fault))
 
     def log(self, fields: dict[str, Any]) -> None:
         self.files.event("log", **fields)

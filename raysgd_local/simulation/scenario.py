@@ -45,11 +45,10 @@ class Noise:
 
 @dataclass(frozen=True)
 class Limits:
-    """A run has to end by then. `partial`: how likely a collective that breaks is complete for some of its members."""
+    """A run has to end by then."""
 
     events: int = 60_000
     seconds: float = 4_000.0
-    partial: float = 0.5
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ class Watch(Observer):
         self.evaluations = self.evaluations[:evaluations]
         self.resolved = {at: anchor for at, anchor in self.resolved.items() if at <= round}
 
-    def restarted(self) -> None:
+    def restarted(self, resume: Snapshot | None, now: float) -> None:  # noqa: ARG002
         """The driver starts again; if there is no checkpoint, from nothing."""
         self.shards.clear()
         self._generation += 1

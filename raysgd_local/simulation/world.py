@@ -114,5 +114,5 @@ class Observer:
     def fired(self, fault: Fault, worker: str, now: float) -> None:
         """A fault happens."""
 
-    def restarted(self) -> None:
-        """The driver died and starts again."""
+    def restarted(self, resume: Snapshot | None, now: float) -> None:
+        """The driver died and starts again, from a checkpoint if there is one."""

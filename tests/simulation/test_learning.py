@@ -1,6 +1,7 @@
 """Runs that really learn, in virtual time: they are the runs that real workers would do."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -9,11 +10,12 @@ import torch
 from ray.train import RunConfig, ScalingConfig
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 
 import raysgd_local
 from raysgd_local import Algorithm, EveryStep, FixedPeriod, LocalSGDTrainer
-from raysgd_local.errors import UserCodeError
+from raysgd_local.control.settings import CheckpointPolicy
+from raysgd_local.errors import InputError, UserCodeError
 from raysgd_local.faults import parse
 from raysgd_local.simulation.cluster_model import ClusterModel
 from raysgd_local.simulation.step_times import Constant, Exponential
@@ -141,3 +143,43 @@ def test_virtual_time_is_the_clusters(tmp_path):
     full = table[table["steps"] == 4]
     assert full["compute_s"].iloc[1:].to_numpy() == pytest.approx(2.0)
     assert full["sync_s"].median() == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_driver_that_dies_before_any_checkpoint_begins_anew_with_empty_tables(tmp_path):
+    never = trainer(tmp_path, "run", FixedPeriod(1), 3)
+    never._request = replace(
+        never._request,
+        settings=replace(never._request.settings, checkpoints=CheckpointPolicy(every_epochs=None)),
+    )
+    result = never.simulate(Conditions(faults=parse("driver@round=9")))
+    assert len(events(result, "driver_restarted")) == 1
+    assert rounds(result)["round"].tolist() == list(range(1, len(rounds(result)) + 1))
+    assert set(rounds(result)["incarnation"]) == {2}
+    assert result.metrics["samples"] == 3 * 101
+
+
+def test_a_fault_that_did_not_happen_is_told(tmp_path):
+    conditions = Conditions(faults=parse("kill:0@round=2; kill:0@round=999; kill:0@round=999"))
+    result = trainer(tmp_path, "run", FixedPeriod(1), 3).simulate(conditions)
+    assert [event["fault"] for event in events(result, "chaos_unfired")] == ["kill:0@round=999"] * 2
+
+
+class Endless(IterableDataset):
+    def __iter__(self):
+        yield torch.zeros(6), 0
+
+
+def endless(config):
+    """A data set that can't be dealt."""
+    ctx = raysgd_local.get_context()
+    model = ctx.prepare_model(nn.Linear(6, 2))
+    ctx.prepare_optimizer(torch.optim.SGD(model.parameters(), lr=0.1))
+    for _ in ctx.epochs(1):
+        for _ in ctx.batches(Endless(), batch_size=7):
+            pass
+
+
+def test_input_that_only_a_worker_can_refuse_ends_it_and_leaves_no_directory(tmp_path):
+    with pytest.raises(InputError, match="map-style"):
+        trainer(tmp_path, "run", FixedPeriod(1), 3, endless).simulate()
+    assert not (tmp_path / "run").exists()
