@@ -43,6 +43,7 @@ class Watch(Observer):
         self._generation = 0
         self._yielded = (0, 0)
         self._restored_deal = 0
+        self._leaving: dict[tuple[int, int], tuple[str, ...]] = {}  # when the newest deal was made
 
     # Members.
 
@@ -225,7 +226,10 @@ class Watch(Observer):
         nodes = {name: workers[name].node for name in members if name in workers}
         if len(nodes) < len(members):
             return
-        leaving = controller.standing(Standing.LEAVING) if restricted else ()
+        dealt = self._generation, books.deal.number
+        if dealt not in self._leaving:  # who decides to leave later is dealt with at the next deal
+            self._leaving = {dealt: controller.standing(Standing.LEAVING) if restricted else ()}
+        leaving = self._leaving[dealt]
         members = tuple(name for name in members if name not in leaving) or members
         nodes = {name: nodes[name] for name in members}
         copies = controller.settings.placement.copies_among(len(members))
