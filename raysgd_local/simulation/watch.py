@@ -12,7 +12,7 @@ from raysgd_local.algorithms.placement import chunk_bounds
 from raysgd_local.control.boundary import Books
 from raysgd_local.control.controller_events import RecordEvent, RecordRounds
 from raysgd_local.control.controller_state import Controller, Phase, Standing
-from raysgd_local.control.deal import lists, pack, uncovered, unpack
+from raysgd_local.control.deal import Deal, lists, pack, uncovered, unpack
 from raysgd_local.control.exchange import Control, Flags
 from raysgd_local.control.holdings import Gift
 from raysgd_local.control.member_events import Exchange
@@ -43,7 +43,8 @@ class Watch(Observer):
         self._generation = 0
         self._yielded = (0, 0)
         self._restored_deal = 0
-        self._leaving: dict[tuple[int, int], tuple[str, ...]] = {}  # when the newest deal was made
+        self._deal: Deal | None = None
+        self._leaving: tuple[str, ...] = ()  # when that deal was made
 
     # Members.
 
@@ -226,11 +227,9 @@ class Watch(Observer):
         nodes = {name: workers[name].node for name in members if name in workers}
         if len(nodes) < len(members):
             return
-        dealt = self._generation, books.deal.number
-        if dealt not in self._leaving:  # who decides to leave later is dealt with at the next deal
-            self._leaving = {dealt: controller.standing(Standing.LEAVING) if restricted else ()}
-        leaving = self._leaving[dealt]
-        members = tuple(name for name in members if name not in leaving) or members
+        if books.deal != self._deal:  # who decides to leave later is taken account of at the next deal
+            self._deal, self._leaving = books.deal, controller.standing(Standing.LEAVING) if restricted else ()
+        members = tuple(name for name in members if name not in self._leaving) or members
         nodes = {name: nodes[name] for name in members}
         copies = controller.settings.placement.copies_among(len(members))
         wanted, apart = copies, min(copies, len(set(nodes.values())))
