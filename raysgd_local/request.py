@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
+from raysgd_local import config as configured
 from raysgd_local.algorithms.algorithm import Algorithm
-from raysgd_local.config import Config, Stop, method_name
+from raysgd_local.algorithms.combinations import check_workers
+from raysgd_local.config import Config, Data, Stop, Workers, method_name
+from raysgd_local.config.alternatives import BUILDER
 from raysgd_local.control.pacing import Balance
 from raysgd_local.control.program import Program
 from raysgd_local.control.replicated import is_error
@@ -15,6 +21,7 @@ from raysgd_local.control.settings import CheckpointPolicy, Settings, Timeouts
 from raysgd_local.errors import InputError
 from raysgd_local.faults import Fault, parse_real
 from raysgd_local.tasks import task_name
+from raysgd_local.tasks.base import Task
 
 if TYPE_CHECKING:
     from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
@@ -72,36 +79,17 @@ def from_config(config: Config, chaos: str = "") -> Request:
 
     Raises `InputError` for words that are no faults.
     """
-    workers, saved, limits = config.workers, config.checkpoints, config.timeouts
-    defaults = Timeouts()
-    settings = Settings(
-        program(config.algorithm, config.stop, workers.balance),
-        workers_min=workers.min,
-        workers_max=workers.max,
-        seed=config.seed,
-        placement=config.algorithm.placement,
-        restricted=config.data.access == "local",
-        max_failures=workers.max_failures,
-        max_losses=workers.max_losses,
-        timeouts=replace(
-            defaults,
-            start_s=workers.start_timeout_s,
-            pause_s=workers.pause_limit_s,
-            heartbeat=defaults.heartbeat.fixed(limits.heartbeat_s),
-            straggler=defaults.straggler.fixed(limits.straggler_s),
-            arrival=defaults.arrival.fixed(limits.arrival_s),
-            beat_s=beat_s(workers.max),
-        ),
-        checkpoints=CheckpointPolicy(
-            every_epochs=saved.every_epochs,
-            every_s=saved.every_s,
-            keep=saved.keep,
-            score=saved.score,
-            score_order="min" if is_error(saved.score or "") else "max",
-            everyone=saved.local_state == "all",
-        ),
+    saved, workers = config.checkpoints, config.workers
+    policy = CheckpointPolicy(
+        every_epochs=saved.every_epochs,
+        every_s=saved.every_s,
+        keep=saved.keep,
+        score=saved.score,
+        score_order="min" if is_error(saved.score or "") else "max",
+        everyone=saved.local_state == "all",
     )
     method, task = method_name(config.algorithm), task_name(config.task).rpartition(":")[2]
+    settings = _settings(config.algorithm, workers, config.stop, config.data, config.timeouts, config.seed, policy)
     return Request(
         loop=config.task,
         loop_config=None,
@@ -116,10 +104,94 @@ def from_config(config: Config, chaos: str = "") -> Request:
         method=method,
         task=task,
         config_yaml=config.to_yaml(),
-        formation_s=limits.formation_s or 30.0,
+        formation_s=config.timeouts.formation_s or 30.0,
         collective_s=collective_s(settings.timeouts),
         chaos=parse_real(chaos, workers.max),
     )
+
+
+def from_arguments(
+    loop: Task | Callable[..., Any],
+    loop_config: dict[str, Any] | None,
+    algorithm: Algorithm,
+    scaling: ScalingConfig,
+    run: RunConfig,
+    stop: Stop,
+    data: Data,
+    balance: bool,
+    seed: int,
+    chaos: str,
+) -> Request:
+    """The run that a program describes in Ray Train's words: of a task, or of a function that trains.
+
+    Raises `InputError` for what can't be used.
+    """
+    fewest, most = workers_range(scaling)
+    check_workers(algorithm, most)
+    workers = Workers(min=fewest, max=most, balance=balance, max_failures=max_failures(run.failure_config))
+    asked = scaling.resources_per_worker
+    resources = dict(asked) if isinstance(asked, dict) else {}
+    what = task_name(loop).rpartition(":")[2] if isinstance(loop, Task) else getattr(loop, "__name__", "loop")
+    method = method_name(algorithm)
+    storage, name = run_location(run, what, method)
+    policy = checkpoint_policy(run.checkpoint_config)
+    settings = _settings(algorithm, workers, stop, data, configured.Timeouts(), seed, policy)
+    return Request(
+        loop=loop,
+        loop_config=loop_config,
+        algorithm=algorithm,
+        settings=settings,
+        cpus=float(resources.pop("CPU", 1)),
+        use_gpu=bool(scaling.use_gpu),
+        resources=resources,
+        storage=storage,
+        filesystem=run.storage_filesystem,
+        name=name,
+        method=method,
+        task=what,
+        config_yaml=_described(loop, algorithm, workers, data, seed),
+        chaos=parse_real(chaos, most),
+    )
+
+
+def _settings(
+    algorithm: Algorithm,
+    workers: Workers,
+    stop: Stop,
+    data: Data,
+    limits: configured.Timeouts,
+    seed: int,
+    checkpoints: CheckpointPolicy,
+) -> Settings:
+    defaults = Timeouts()
+    return Settings(
+        program(algorithm, stop, workers.balance),
+        workers_min=workers.min,
+        workers_max=workers.max,
+        seed=seed,
+        placement=algorithm.placement,
+        restricted=data.access == "local",
+        max_failures=workers.max_failures,
+        max_losses=workers.max_losses,
+        timeouts=replace(
+            defaults,
+            start_s=workers.start_timeout_s,
+            pause_s=workers.pause_limit_s,
+            heartbeat=defaults.heartbeat.fixed(limits.heartbeat_s),
+            straggler=defaults.straggler.fixed(limits.straggler_s),
+            arrival=defaults.arrival.fixed(limits.arrival_s),
+            beat_s=beat_s(workers.max),
+        ),
+        checkpoints=checkpoints,
+    )
+
+
+def _described(loop: Any, algorithm: Algorithm, workers: Workers, data: Data, seed: int) -> str:
+    """The run as `config.yaml`: of a task the whole configuration; a loop's own code can't be written down."""
+    if isinstance(loop, Task):
+        return Config(task=loop, algorithm=algorithm, workers=workers, data=data, seed=seed).to_yaml()
+    plain = {"algorithm": BUILDER.plain(algorithm, Algorithm), "workers": workers.model_dump()}
+    return yaml.safe_dump({**plain, "data": data.model_dump(), "seed": seed}, sort_keys=False)
 
 
 def threads_per_worker(request: Request, cores: int) -> int:

@@ -15,7 +15,7 @@ import pytest
 import raysgd_local
 
 PROJECT = Path(__file__).parents[1] / "pyproject.toml"
-NEEDS_RAY = ("raysgd_local.runtime", "raysgd_local.trainer")
+NEEDS_RAY = ("raysgd_local.runtime", "raysgd_local.trainer", "raysgd_local.following", "raysgd_local.ray_cluster")
 FACE_WITHOUT_TORCH = (
     "cli",
     "config",

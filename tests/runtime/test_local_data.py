@@ -70,7 +70,7 @@ def test_with_two_copies_a_death_loses_no_data_and_the_copies_are_made_again(clu
 
 @pytest.mark.ray
 def test_with_one_copy_a_death_loses_its_data_and_says_so(cluster, tmp_path):
-    result = train(tmp_path, 1, "kill:1@round=20")
+    result = train(tmp_path, 1, "kill:1@round=20", workers=(1, 2))
     assert events(result.path, "chunks_uncovered") == [{**events(result.path, "chunks_uncovered")[0], "chunks": 8}]
     assert result.metrics["samples_lost"] > 0
     assert result.metrics["samples"] == 10 * SAMPLES - result.metrics["samples_lost"]
@@ -78,7 +78,7 @@ def test_with_one_copy_a_death_loses_its_data_and_says_so(cluster, tmp_path):
 
 @pytest.mark.ray
 def test_who_leaves_gives_its_data_first(cluster, tmp_path):
-    result = train(tmp_path, 1, "drain:1@round=20")
+    result = train(tmp_path, 1, "drain:1@round=20", workers=(1, 2))
     assert len(events(result.path, "worker_left")) == 1
     assert result.metrics["samples_lost"] == result.metrics["samples_repeated"] == 0
     assert result.metrics["chunks_uncovered_max"] == 0

@@ -95,14 +95,25 @@ def failing_loop(config):
             ctx.step(loss)
 
 
-@pytest.mark.parametrize("ranks", [(0, 1, 2), (1,)])
+def ours() -> set[int]:
+    """Processes of this package's actors on this machine."""
+    names = ("ray::Worker", "ray::Driver")
+    return {p.pid for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [""])[0].startswith(names)}
+
+
+@pytest.mark.parametrize("ranks", [(0, 1), (1,)])
 def test_an_error_in_user_code_ends_the_run_with_its_traceback_once_and_its_ranks(cluster, tmp_path, ranks):
+    before = ours()
     with pytest.raises(UserCodeError, match="the user's own mistake") as caught:
-        trainer(failing_loop, tmp_path, workers=3, config={"ranks": ranks}).fit()
+        trainer(failing_loop, tmp_path, workers=2, config={"ranks": ranks}).fit()
     assert caught.value.ranks == ranks
     assert caught.value.traceback.count("Traceback") == 1
     assert "raysgd_local/runtime" not in caught.value.traceback
     assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "failed"
+    left = [psutil.Process(pid) for pid in ours() - before]
+    _, alive = psutil.wait_procs(left, timeout=20)
+    assert alive == []
+    assert ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"]
 
 
 def killed_loop(config):
@@ -136,28 +147,12 @@ def test_a_killed_worker_costs_no_sample_and_no_survivors_process(cluster, tmp_p
     assert len(joined) == len(set(joined)) == 4  # three and a replacement: survivors kept their process
 
 
-def ours() -> set[int]:
-    """Processes of this package's actors on this machine."""
-    names = ("ray::Worker", "ray::Driver")
-    return {p.pid for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [""])[0].startswith(names)}
-
-
-def test_nothing_of_ours_is_left_after_a_run(cluster, tmp_path):
-    before = ours()
-    with pytest.raises(UserCodeError):
-        trainer(failing_loop, tmp_path, workers=2, config={"ranks": (0,)}).fit()
-    left = [psutil.Process(pid) for pid in ours() - before]
-    _, alive = psutil.wait_procs(left, timeout=20)
-    assert alive == []
-    assert ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"]
-
-
 def test_more_workers_than_the_cluster_can_have_is_told_after_the_stated_wait(cluster, tmp_path):
     run = trainer(failing_loop, tmp_path, workers=1000)
     settings = run._request.settings
-    timeouts = replace(settings.timeouts, start_s=5)
+    timeouts = replace(settings.timeouts, start_s=2)
     run._request = replace(run._request, settings=replace(settings, timeouts=timeouts))
-    with pytest.raises(InputError, match=r"workers.min: 1000.*within 5 s \(workers.start_timeout_s\)"):
+    with pytest.raises(InputError, match=r"workers.min: 1000.*within 2 s \(workers.start_timeout_s\)"):
         run.fit()
     assert not (tmp_path / "run").exists()
 
@@ -165,7 +160,7 @@ def test_more_workers_than_the_cluster_can_have_is_told_after_the_stated_wait(cl
 def test_a_worker_that_does_not_share_the_storage_is_told(cluster, tmp_path, monkeypatch):
     """The driver's probe is taken away, as it is for a worker on a machine with another disk."""
     run = trainer(failing_loop, tmp_path)
-    monkeypatch.setattr("raysgd_local.trainer.launch", launch_elsewhere)
+    monkeypatch.setattr("raysgd_local.following.launch", launch_elsewhere)
     with pytest.raises(InputError, match=r"storage: .*a path that the driver and all workers share"):
         run.fit()
     assert not (tmp_path / "run").exists()

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, WorkerCrashedError
 
-from raysgd_local import trainer
+from raysgd_local import following
 from raysgd_local.errors import RunLostError
 from raysgd_local.files.storage import Storage
 from raysgd_local.runtime.driver import Plan
@@ -37,10 +37,10 @@ def test_whatever_ray_calls_the_drivers_death_it_is_started_again(death, tmp_pat
             raise death("the process is gone")
         return "the outcome"
 
-    monkeypatch.setattr(trainer, "_watch", watch)
-    monkeypatch.setattr(trainer.time, "sleep", lambda _: None)
+    monkeypatch.setattr(following, "_watch", watch)
+    monkeypatch.setattr(following.time, "sleep", lambda _: None)
     plan = Plan(
         SimpleNamespace(), SimpleNamespace(), SimpleNamespace(), Storage.at(str(tmp_path)), SimpleNamespace()
     )
-    assert trainer._follow(plan) == "the outcome"
+    assert following.follow(plan) == "the outcome"
     assert [restart and restart.count for restart in lives] == [None, 1]
