@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from raysgd_local.algorithms.compression import Half, Int8, RandomK, Sign, TopK
     from raysgd_local.algorithms.learning_rate import LearningRate
     from raysgd_local.algorithms.outer import BlockMomentum, MaxChange, OuterOptimizer, SlowMo
-    from raysgd_local.algorithms.placement import DisjointChunks, RedundantChunks
+    from raysgd_local.algorithms.placement import DisjointChunks, LabelSkewed, RedundantChunks
     from raysgd_local.algorithms.schedules import (
         QSR,
         AdaComm,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         Once,
         Switch,
     )
+    from raysgd_local.algorithms.weights import FedNova, Samples
     from raysgd_local.config import Stop, Target
     from raysgd_local.errors import (
         CheckpointError,
@@ -61,10 +62,12 @@ __all__ = [
     "DisjointChunks",
     "Elastic",
     "EveryStep",
+    "FedNova",
     "FixedPeriod",
     "Half",
     "InputError",
     "Int8",
+    "LabelSkewed",
     "LearningRate",
     "LocalSGDTrainer",
     "LupaLinear",
@@ -77,6 +80,7 @@ __all__ = [
     "RaySGDError",
     "RedundantChunks",
     "RunLostError",
+    "Samples",
     "Sign",
     "SlowMo",
     "Stop",
@@ -98,7 +102,8 @@ _HOMES = {
     "algorithms.compression": ("Half", "Int8", "RandomK", "Sign", "TopK"),
     "algorithms.learning_rate": ("LearningRate",),
     "algorithms.outer": ("BlockMomentum", "MaxChange", "OuterOptimizer", "SlowMo"),
-    "algorithms.placement": ("DisjointChunks", "RedundantChunks"),
+    "algorithms.placement": ("DisjointChunks", "LabelSkewed", "RedundantChunks"),
+    "algorithms.weights": ("FedNova", "Samples"),
     "algorithms.schedules": (
         "QSR",
         "AdaComm",

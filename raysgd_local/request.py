@@ -61,6 +61,7 @@ def program(algorithm: Algorithm, stop: Stop, balance: bool) -> Program:
         max_s=stop.seconds,
         target=target,
         balance=Balance() if balance else None,
+        averaging=algorithm.averaging,
     )
 
 

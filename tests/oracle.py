@@ -16,11 +16,15 @@ Rows = Tensor  # (m, d)
 
 @dataclass
 class Memory:
-    """What a method remembers: the anchor (d,), what is the same everywhere, and a row for each member, (m, d)."""
+    """What a method remembers: the anchor (d,), what is the same everywhere, and a row for each member, (m, d).
+
+    `steps` are what each took in this round.
+    """
 
     anchor: Tensor
     shared: dict[str, Tensor] = field(default_factory=dict)
     local: Tensor = field(default_factory=lambda: torch.empty(0))
+    steps: list[int] = field(default_factory=list)
 
 
 Method = Callable[[Rows, Tensor, Memory, float], Rows]
@@ -35,6 +39,15 @@ def mean(rows: Rows, p: Tensor, memory: Memory, rate: float) -> Rows:
 def once(rows: Rows, p: Tensor, memory: Memory, rate: float) -> Rows:
     memory.anchor = p @ rows
     return rows
+
+
+def fednova(reach: Callable[[int], float]) -> Method:
+    def method(rows: Rows, p: Tensor, memory: Memory, rate: float) -> Rows:
+        a = torch.tensor([reach(steps) or 1.0 for steps in memory.steps], dtype=rows.dtype)
+        memory.anchor = memory.anchor - (p @ a) * ((p / a) @ (memory.anchor - rows))
+        return memory.anchor.expand_as(rows)
+
+    return method
 
 
 def elastic(beta: float) -> Method:

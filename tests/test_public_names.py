@@ -14,7 +14,7 @@ import raysgd_local.tasks
 PUBLIC = [name for name in raysgd_local.__all__ if name != "__version__"]
 OF_A_PROTOCOL = (  # the protocols say what they do
     *("init", "next", "restore", "reached"),
-    *("coupling", "step", "encode", "decode"),
+    *("coupling", "step", "encode", "decode", "weight", "stretch", "order", "neighbours", "blocks"),
 )
 SAY_ALL = ("copies", "device", "world_size", "fine")
 

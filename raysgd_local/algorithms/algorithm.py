@@ -13,7 +13,7 @@ from raysgd_local.algorithms.outer import Outer
 from raysgd_local.algorithms.placement import ChunkPlacement, DisjointChunks
 from raysgd_local.algorithms.schedules import AdaComm, Schedule
 from raysgd_local.algorithms.schedules.modes import modes
-from raysgd_local.errors import InputError
+from raysgd_local.algorithms.weights import Samples, Weights
 
 OptimizerState = Literal["keep", "reset", "average"]
 
@@ -28,7 +28,7 @@ class Algorithm:
     (None: nothing); compression: in what form members' steps travel (None: as they are); placement: who holds which
     part of the training set; optimizer_state: what happens to momentum when parameters are averaged: `keep` each
     worker's own, `reset` it, or `average` it too; lr_scaling: how the learning rate follows the number of workers,
-    see `learning_rate.scale`.
+    see `learning_rate.scale`; weights: how much each member counts in the mean.
 
     Raises InputError for anything else, and for what can't be combined (`combinations`), with the reason.
 
@@ -43,15 +43,15 @@ class Algorithm:
     placement: ChunkPlacement = field(default_factory=DisjointChunks)
     optimizer_state: OptimizerState = "keep"
     lr_scaling: Scaling = "none"
+    weights: Weights = field(default_factory=Samples)
 
     def __post_init__(self) -> None:
         checks.schedule("schedule", self.schedule)
         checks.has_methods("averaging", self.averaging, ("coupling",), "Mean() or Elastic()")
         if self.outer is not None:
             checks.has_methods("outer", self.outer, ("step",), "an outer step, such as SlowMo(), or None")
-        placement: object = self.placement  # whatever the caller really gave
-        if not isinstance(placement, ChunkPlacement):
-            raise InputError("placement", placement, "DisjointChunks() or RedundantChunks(copies)")
+        checks.has_methods("placement", self.placement, ("copies_among", "order"), "such as DisjointChunks()")
+        checks.has_methods("weights", self.weights, ("weight", "stretch"), "Samples() or FedNova()")
         checks.one_of("optimizer_state", self.optimizer_state, get_args(OptimizerState))
         checks.one_of("lr_scaling", self.lr_scaling, get_args(Scaling))
         if self.compression is not None:
@@ -63,4 +63,5 @@ class Algorithm:
         """Whether members need the committed parameters beside their own: plain averaging does not."""
         coupled, met = self.averaging.coupling(1) is not None, modes(self.schedule)
         compressed = self.compression is not None and met != {"gradients"}
-        return coupled or compressed or self.outer is not None or "apart" in met
+        stretched = not self.weights.plain
+        return coupled or compressed or stretched or self.outer is not None or "apart" in met

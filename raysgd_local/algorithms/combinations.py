@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def check(algorithm: Algorithm) -> None:
     """Raises `InputError`, with the reason as its hint, for choices that make no sense together."""
-    refusals = (_gradient_mode, _apart, _elastic, _amplified)
+    refusals = (_gradient_mode, _apart, _elastic, _amplified, _weighed)
     for found in (refusal for rule in refusals for refusal in rule(algorithm)):
         raise found
 
@@ -34,8 +34,12 @@ def _gradient_mode(a: Algorithm) -> Refusals:
             yield InputError("outer", _name(a.outer), "none with the schedule every-step", hint)
         if a.optimizer_state == "reset":
             yield InputError("optimizer_state", "reset", "keep with the schedule every-step", hint)
+        if a.averaging.fraction < 1:
+            yield InputError("averaging.fraction", a.averaging.fraction, "1 with the schedule every-step", hint)
     if _keeps_apart(a):
         yield InputError("averaging", _name(a.averaging), "mean where gradients are averaged", hint)
+    if not a.weights.plain:
+        yield InputError("weights", _name(a.weights), "samples where gradients are averaged", hint)
 
 
 def _apart(a: Algorithm) -> Refusals:
@@ -48,6 +52,18 @@ def _apart(a: Algorithm) -> Refusals:
     if a.compression is not None:
         hint = "what the one averaging leaves out would be lost: no later one makes up for it"
         yield InputError("compression", _name(a.compression), "none with the schedule once", hint)
+    if a.averaging.fraction < 1:
+        hint = "members that never average again would be left as they were"
+        yield InputError("averaging.fraction", a.averaging.fraction, "1 with the schedule once", hint)
+
+
+def _weighed(a: Algorithm) -> Refusals:
+    """Steps are weighed where they are averaged, and nowhere else."""
+    if a.weights.plain:
+        return
+    if _keeps_apart(a) or "apart" in modes(a.schedule):
+        hint = "they weigh the steps that become the mean step; here members keep theirs"
+        yield InputError("weights", _name(a.weights), "samples with members that stay apart", hint)
 
 
 def _elastic(a: Algorithm) -> Refusals:

@@ -3,30 +3,68 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from raysgd_local.algorithms import checks
 from raysgd_local.algorithms.holders import HolderTable
+from raysgd_local.algorithms.skew import Ints, dirichlet_order
 from raysgd_local.errors import InputError
 
 CHUNKS_PER_WORKER = 8  # loads differ by at most one chunk: an eighth of a worker's share
 
 
-@dataclass(frozen=True)
-class DisjointChunks:
-    """Every chunk of the training set has one holder. When a holder dies, its chunks get new ones."""
+class ChunkPlacement:
+    """Who holds which part of the training set. A frozen dataclass; by default every chunk has one holder.
 
-    chunks = None
-    expand_batch = False
+    `chunks`: into how many pieces the set is cut, None for as many as suits the run. `expand_batch`: the batch size is
+    multiplied by the copies.
+    """
 
-    def copies_among(self, workers: int) -> int:  # noqa: ARG002 - as with redundant chunks
-        """How many holders a chunk has."""
+    chunks: int | None = None
+    expand_batch: bool = False
+
+    def copies_among(self, workers: int) -> int:  # noqa: ARG002
+        """How many holders a chunk has among so many workers."""
         return 1
 
+    def order(self, labels: Ints, bounds: Sequence[int], seed: int) -> Ints | None:  # noqa: ARG002
+        """Which sample lies at which position; None: each at its own. Chunk c has bounds[c] up to bounds[c + 1]."""
+        return None
+
 
 @dataclass(frozen=True)
-class RedundantChunks:
+class DisjointChunks(ChunkPlacement):
+    """Every chunk of the training set has one holder. When a holder dies, its chunks get new ones."""
+
+
+@dataclass(frozen=True)
+class LabelSkewed(ChunkPlacement):
+    """Disjoint chunks whose labels differ, to study what unequal data does to a method.
+
+    Each of `chunks` pieces draws its shares of labels from a Dirichlet distribution with concentration `alpha`: 100 is
+    nearly even, 0.1 leaves a chunk with one or two labels. One chunk a worker makes workers most unlike; more even
+    out. Workers get their own chunks' samples first; what is dealt anew after a death or by speed may be others'.
+
+    Hsu, Qi, Brown, 2019 [K]; see `skew.dirichlet_order`.
+
+    Raises InputError unless alpha > 0 and chunks ≥ 1.
+    """
+
+    alpha: float = 0.5
+    chunks: int = 4
+
+    def __post_init__(self) -> None:
+        checks.number("alpha", self.alpha, above=0)
+        checks.whole_number("chunks", self.chunks, at_least=1)
+
+    def order(self, labels: Ints, bounds: Sequence[int], seed: int) -> Ints:
+        return dirichlet_order(labels, bounds, self.alpha, seed)
+
+
+@dataclass(frozen=True)
+class RedundantChunks(ChunkPlacement):
     """Every chunk has several holders (fewer while fewer workers live), on distinct nodes where there are enough.
 
     After RI-SGD (Haddadpour et al., "Trading Redundancy for Communication", ICML 2019): say how many `copies`, by
@@ -66,7 +104,10 @@ class RedundantChunks:
         return min(workers, 1 + round((self.redundancy or 0.0) * workers))
 
 
-ChunkPlacement = DisjointChunks | RedundantChunks
+PLACEMENTS: Mapping[str, type[ChunkPlacement]] = MappingProxyType(
+    {"disjoint": DisjointChunks, "redundant": RedundantChunks, "label-skewed": LabelSkewed}
+)
+"""From the kind that a configuration names to the class with its options."""
 
 
 @dataclass(frozen=True)

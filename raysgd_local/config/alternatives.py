@@ -6,9 +6,10 @@ from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.algorithms.averaging import AVERAGINGS, Averaging
 from raysgd_local.algorithms.compression import COMPRESSIONS, Compression
 from raysgd_local.algorithms.outer import OUTERS, Outer
-from raysgd_local.algorithms.placement import ChunkPlacement, DisjointChunks, RedundantChunks
+from raysgd_local.algorithms.placement import PLACEMENTS, ChunkPlacement
 from raysgd_local.algorithms.recipes import RECIPES, Recipe
 from raysgd_local.algorithms.schedules import SCHEDULES, TRIGGERS, Schedule, Trigger
+from raysgd_local.algorithms.weights import WEIGHTS, Weights
 from raysgd_local.config.build import Alternative, Builder, table
 from raysgd_local.errors import InputError, nearest
 from raysgd_local.simulation.step_times import STEP_TIMES, StepTimes
@@ -24,7 +25,8 @@ BUILDER = Builder(
         Averaging: table(AVERAGINGS),
         Outer: table(OUTERS),
         Compression: table(COMPRESSIONS),
-        ChunkPlacement: table({"disjoint": DisjointChunks, "redundant": RedundantChunks}),
+        ChunkPlacement: table(PLACEMENTS),
+        Weights: table(WEIGHTS),
         StepTimes: table(STEP_TIMES),
     }
 )

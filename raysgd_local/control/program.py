@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from raysgd_local.algorithms.averaging import Averaging, Mean
 from raysgd_local.algorithms.schedules.base import Schedule
 from raysgd_local.control.pacing import Balance
 
 
 @dataclass(frozen=True)
 class Program:
-    """The same on all members: the schedule, how far to go without asking, and when training is over.
+    """The same on all members: when and with whom they average, how far to go without asking, and when training is
+    over.
 
     A segment ends after `segment_s` seconds of training time or `segment_rounds` rounds. `max_steps` counts
     optimizer steps over all workers, `max_s` is training time; `target` is a metric's name and the value to
@@ -25,3 +27,4 @@ class Program:
     max_s: float | None = None
     target: tuple[str, float] | None = None
     balance: Balance | None = None
+    averaging: Averaging = field(default_factory=Mean)

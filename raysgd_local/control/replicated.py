@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from raysgd_local.algorithms.schedules.base import Observation, Period
 from raysgd_local.control.exchange import Control, Flags
 from raysgd_local.control.pacing import EVEN, Pacing, paced
@@ -60,6 +62,14 @@ class Replicated:
     def idle(self) -> tuple[bool, ...]:
         """Ranks that have nothing more to do in the open epoch."""
         return tuple(left or self.used_up(rank) for rank, left in enumerate(self.left))
+
+    def participants(self, fraction: float) -> frozenset[int]:
+        """Who takes steps in the open round where only a `fraction` of those who have any to take does."""
+        able = [rank for rank, idle in enumerate(self.idle) if not idle]
+        if fraction >= 1 or self.period.mode == "gradients":
+            return frozenset(able)
+        order = np.random.default_rng(self.round).permutation(len(able))
+        return frozenset(able[i] for i in order[: math.ceil(fraction * len(able) - 1e-9)].tolist())
 
     def alignment(self, rank: int) -> tuple[int, bool] | None:
         """From whom local state comes after the newest round, and whether `rank` takes it; None if nobody does."""

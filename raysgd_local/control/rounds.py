@@ -50,6 +50,8 @@ def resume(member: Member) -> Result:
     match member.want:
         case Want.STEP if _due(member):
             return _exchange(member)
+        case Want.STEP | Want.EPOCH if _sits_out(member):
+            return _exchange(replace(member, want=Want.STEP))
         case Want.DATA if state.open and not state.stopped and state.used_up(member.rank, member.taken):
             return _exchange(member)
         case Want.CLOSE if state.open and not state.stopped:
@@ -68,6 +70,14 @@ def _due(member: Member) -> bool:
     state = member.known
     enough = state.period.mode == "gradients" or member.steps >= state.local_steps(member.rank)
     return member.steps > 0 and enough
+
+
+def _sits_out(member: Member) -> bool:
+    """Whether others take this round's steps, though this member has some to take."""
+    state, fraction = member.known, member.in_force.program.averaging.fraction
+    if fraction >= 1 or not state.open or state.stopped or state.idle[member.rank]:
+        return False
+    return member.rank not in state.participants(fraction)
 
 
 def _exchange(member: Member) -> Result:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from raysgd_local.algorithms.placement import DisjointChunks, RedundantChunks
+from raysgd_local.algorithms.placement import ChunkPlacement, DisjointChunks
 from raysgd_local.control.program import Program
 
 
@@ -83,7 +83,7 @@ class Settings:
     workers_min: int
     workers_max: int
     seed: int = 0
-    placement: DisjointChunks | RedundantChunks = field(default_factory=DisjointChunks)
+    placement: ChunkPlacement = field(default_factory=DisjointChunks)
     restricted: bool = False
     max_failures: int = 0
     max_losses: int | None = None

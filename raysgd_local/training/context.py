@@ -147,7 +147,7 @@ class TrainContext:
             dataset = self._shell.chunks.restrict(dataset)
         if placement.expand_batch:
             batch_size *= placement.copies_among(self.world_size)
-        source = DealtBatches(dataset, batch_size, place.seed, loader_options)
+        source = DealtBatches(dataset, batch_size, place.seed, loader_options, placement)
         self._shell.stepper.epoch_samples = source.samples
         self._shell.watch.start()
         self._shell.drive(m.EpochWanted(source.samples))

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset, default_collate
 
+from raysgd_local.algorithms.placement import ChunkPlacement, chunk_bounds
 from raysgd_local.control.deal import Deal, batch_bounds, lists
 from raysgd_local.errors import InputError
 
@@ -81,7 +82,14 @@ class DealtBatches:
     `position` counts what the loop was given of the present list. Each batch comes with its number of positions.
     """
 
-    def __init__(self, dataset: Dataset[Any], batch_size: int, seed: int, options: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        batch_size: int,
+        seed: int,
+        options: dict[str, Any],
+        placement: ChunkPlacement | None = None,
+    ) -> None:
         if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
             raise InputError(
                 "dataset",
@@ -91,6 +99,7 @@ class DealtBatches:
             )
         self.dataset, self.samples = dataset, len(dataset)
         self._batch_size, self._seed, self._options = batch_size, seed, _checked(options)
+        self._order = _Order(dataset, placement or ChunkPlacement(), seed)
         self._deal_number = 0
         self._fetched = self._fetch([], 0)
 
@@ -100,7 +109,7 @@ class DealtBatches:
             return
         self.close()
         self._deal_number = deal.number
-        positions = lists(deal)[rank]
+        positions = self._order.samples(lists(deal)[rank], deal)
         bounds = batch_bounds(len(positions), start, self._batch_size)
         self._fetched = self._fetch([positions[a:b].tolist() for a, b in bounds], deal.epoch)
 
@@ -123,6 +132,37 @@ class DealtBatches:
     def close(self) -> None:
         """Drop what was fetched ahead, and end the loader's processes: left alone they outlive their use."""
         self._fetched.close()
+
+
+class _Order:
+    """Which sample lies at which position of the training set, where a placement says so."""
+
+    def __init__(self, dataset: Dataset[Any], placement: ChunkPlacement, seed: int) -> None:
+        self._dataset, self._placement, self._seed = dataset, placement, seed
+        self._orders = type(placement).order is not ChunkPlacement.order
+        self._labels = _labels(dataset) if self._orders else None
+        self._known: tuple[int, Any] = (0, None)
+
+    def samples(self, positions: Any, deal: Deal) -> Any:
+        if self._labels is None:
+            return positions
+        if self._known[0] != deal.chunks:
+            bounds = chunk_bounds(deal.samples, deal.chunks)
+            self._known = deal.chunks, self._placement.order(self._labels, bounds, self._seed)
+        order = self._known[1]
+        return positions if order is None else order[positions]
+
+
+def _labels(dataset: Dataset[Any]) -> Any:
+    """All samples' labels, (n,). Raises `InputError` for a data set that does not show them."""
+    if isinstance(dataset, Subset):
+        return _labels(dataset.dataset)[np.asarray(dataset.indices)]
+    targets = dataset.tensors[-1] if isinstance(dataset, TensorDataset) else getattr(dataset, "targets", None)
+    labels = None if targets is None else np.asarray(targets)
+    if labels is None or labels.ndim != 1:
+        allowed = "a data set with one label a sample: a TensorDataset, or one with .targets"
+        raise InputError("dataset", type(dataset).__name__, allowed, "algorithm.placement needs the labels")
+    return labels
 
 
 _NOT_OURS = {"batch_sampler", "sampler", "shuffle", "drop_last", "batch_size", "generator"}

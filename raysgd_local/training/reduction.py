@@ -45,6 +45,7 @@ class Reduction:
         self._parts: Iterator[int] = iter(())
         self.anchor = self._make_anchor(algorithm) if algorithm.keeps_anchor else None
         self.residual: Residual | None = None
+        self._weights = algorithm.weights
 
     @property
     def _anchor(self) -> Anchor:
@@ -137,6 +138,9 @@ class Reduction:
 
     def _install_at_anchor(self, anchor: Anchor, flat: torch.Tensor, how: Installing, control: Control) -> None:
         mean = flat[: anchor.numel] / control.weight
+        if not self._weights.plain:
+            samples, weights = zip(*((said.samples, said.weight) for said in control.members), strict=True)
+            mean = torch.lerp(anchor.flat, mean, self._weights.stretch(samples, weights))
         stay = how.mode == how.then == "apart"
         workers, lr = len(control.members), control.members[0].lr
         anchor.commit(mean, workers, lr, stay=stay, healthy=self._healthy, sent=self._sent())

@@ -100,6 +100,8 @@ class Shell:
     def begin(self) -> None:
         """Everything is prepared: ask for state."""
         self.replica.check_registered()
+        if not self.place.algorithm.weights.plain:
+            self.stepper.check_linear()
         state = self.replica.averaged()
         self._reduction = make_reduction(state, self._network.allocate, self.place.members, self.place.algorithm)
         self.replica.anchor, self.replica.residual = self._reduction.anchor, self._reduction.residual
@@ -223,6 +225,7 @@ class Shell:
         samples, workers = self.state.samples, len(self.state.left)
         return replace(
             said,
+            weight=self._weight(said),
             loss_sum=self.loss.value(),
             compute_s=compute_s,
             clock_s=clock_s,
@@ -234,6 +237,10 @@ class Shell:
             checksum=self._reducing.checksum,
             flags=said.flags | self.stepper.flags,
         )
+
+    def _weight(self, said: Contribution) -> float:
+        weights = self.place.algorithm.weights
+        return said.weight if weights.plain else weights.weight(said.samples, self.stepper.reach(said.steps))
 
     def _commit(self, command: m.Commit) -> None:
         control = command.control

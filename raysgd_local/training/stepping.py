@@ -10,7 +10,9 @@ from torch import nn
 
 from raysgd_local.algorithms.learning_rate import LearningRate, Scaling, scale
 from raysgd_local.algorithms.schedules.base import Mode
+from raysgd_local.algorithms.weights.fednova import reach
 from raysgd_local.control.exchange import Control, Flags
+from raysgd_local.errors import InputError
 from raysgd_local.training.replica import Prepared, Replica
 
 Decay = Callable[[float], float]
@@ -119,6 +121,25 @@ class Stepper:
         if self._good_steps >= scaler.get_growth_interval():
             self._good_steps, factor = 0, scaler.get_growth_factor()
         scaler.update(scaler.get_scale() * factor)
+
+    def check_linear(self) -> None:
+        """Raise `InputError` unless the steps of a round are linear in its gradients: their reach is known then."""
+        hint = "weights that ask how far steps go need them to be linear in the gradients"
+        for prepared in self._replica.optimizers:
+            kind = type(prepared.optimizer)
+            if kind is not torch.optim.SGD:
+                raise InputError("weights", kind.__name__, "samples, unless the optimizer is SGD", hint)
+            if prepared.clip_grad_norm is not None:
+                raise InputError("weights", "clip_grad_norm", "samples where gradients are clipped", hint)
+            for group in prepared.optimizer.param_groups:
+                if group["dampening"] or (group["momentum"] and self._replica.optimizer_state != "reset"):
+                    allowed = "samples, unless momentum begins anew each round (optimizer_state reset)"
+                    raise InputError("weights", f"momentum {group['momentum']:g}", allowed, hint)
+
+    def reach(self, steps: int) -> float:
+        """How far this round's steps go with a gradient of 1 at rate 1."""
+        group = self._replica.optimizers[0].optimizer.param_groups[0]
+        return reach(steps, group["momentum"], group["nesterov"])
 
     def committed(self, mode: Mode, control: Control) -> None:
         """After averaging parameters all go on with the smallest loss scale that anyone came to."""

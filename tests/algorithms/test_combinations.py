@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from raysgd_local.algorithms.algorithm import Algorithm
-from raysgd_local.algorithms.averaging import Elastic
+from raysgd_local.algorithms.averaging import Elastic, Mean
 from raysgd_local.algorithms.combinations import check_workers
 from raysgd_local.algorithms.outer import BlockMomentum, OuterOptimizer, SlowMo
 from raysgd_local.algorithms.schedules import EveryStep, FixedPeriod, Once, Switch
+from raysgd_local.algorithms.weights import FedNova
 from raysgd_local.errors import InputError
 
 
@@ -21,6 +22,11 @@ from raysgd_local.errors import InputError
         ({"schedule": EveryStep(), "optimizer_state": "reset"}, "optimizer_state", "tau 1"),
         ({"schedule": FixedPeriod(), "averaging": Elastic(), "outer": SlowMo()}, "outer", "pull already"),
         ({"schedule": Once(), "outer": OuterOptimizer()}, "outer", "nothing follows"),
+        ({"schedule": EveryStep(), "averaging": Mean(0.5)}, "averaging.fraction", "tau 1"),
+        ({"schedule": Switch(), "weights": FedNova()}, "weights", "tau 1"),
+        ({"schedule": Once(), "averaging": Mean(0.5)}, "averaging.fraction", "left as they were"),
+        ({"schedule": Once(), "weights": FedNova()}, "weights", "members keep theirs"),
+        ({"averaging": Elastic(), "weights": FedNova()}, "weights", "members keep theirs"),
         ({"outer": BlockMomentum(), "lr_scaling": "linear"}, "lr_scaling", "number of workers already"),
     ],
 )
@@ -35,6 +41,8 @@ def test_what_makes_no_sense_together_is_refused_with_the_reason(choices, field,
 @pytest.mark.parametrize(
     "choices",
     [
+        {"schedule": Switch(), "averaging": Mean(0.5)},
+        {"weights": FedNova(), "outer": SlowMo()},
         {"schedule": Switch(), "outer": SlowMo()},
         {"schedule": Switch(), "optimizer_state": "reset"},
         {"outer": BlockMomentum(momentum=0.5), "lr_scaling": "linear"},

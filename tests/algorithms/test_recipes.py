@@ -25,6 +25,7 @@ from raysgd_local.algorithms.schedules import (
     Once,
     Switch,
 )
+from raysgd_local.algorithms.weights import FedNova, Samples
 from raysgd_local.errors import InputError
 
 
@@ -149,7 +150,11 @@ def test_the_recipes_are_the_methods_people_know():
         "topk-local-sgd": TopK(0.01),
         "ef-sign-local-sgd": Sign(),
         "ri-sgd": None,
+        "fedavg": None,
+        "fednova": None,
     }
+    assert RECIPES["fedavg"].algorithm.averaging == Mean(fraction=0.5)
+    assert RECIPES["fednova"].algorithm.weights == FedNova()
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=lambda recipe: recipe.name)
@@ -162,7 +167,7 @@ def test_every_recipe_says_what_it_is_in_one_line_and_names_its_source(recipe):
 
 
 def test_an_algorithm_is_adacomm_on_disjoint_chunks_unless_told():
-    assert Algorithm() == Algorithm(AdaComm(), Mean(), None, None, DisjointChunks(), "keep", "none")
+    assert Algorithm() == Algorithm(AdaComm(), Mean(), None, None, DisjointChunks(), "keep", "none", Samples())
     assert Algorithm(placement=RedundantChunks(3)).placement.copies == 3
 
 
@@ -177,6 +182,7 @@ def test_an_algorithm_is_adacomm_on_disjoint_chunks_unless_told():
         ({"outer": "slowmo"}, "outer"),
         ({"compression": "int8"}, "compression"),
         ({"optimizer_state": "kept"}, "optimizer_state"),
+        ({"weights": "fednova"}, "weights"),
         ({"lr_scaling": "root"}, "lr_scaling"),
     ],
 )

@@ -18,8 +18,9 @@ from raysgd_local.algorithms.averaging import AVERAGINGS, Averaging
 from raysgd_local.algorithms.compression import COMPRESSIONS, Compression
 from raysgd_local.algorithms.learning_rate import LearningRate
 from raysgd_local.algorithms.outer import OUTERS, Outer
-from raysgd_local.algorithms.placement import DisjointChunks, RedundantChunks
+from raysgd_local.algorithms.placement import PLACEMENTS, ChunkPlacement
 from raysgd_local.algorithms.schedules import SCHEDULES, TRIGGERS, Schedule, Trigger
+from raysgd_local.algorithms.weights import WEIGHTS, Weights
 from raysgd_local.config import Config
 from raysgd_local.config.describe import describe
 from raysgd_local.simulation.cluster_model import ClusterModel, Failures, Nodes
@@ -30,14 +31,14 @@ PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 ROW = re.compile(
     r"^\| `(?P<key>[\w.]+)` \| (?P<default>[^|]+) \| (?P<allowed>[^|]+) \| (?P<meaning>[^|]*)\|$", re.M
 )
-PLACEMENTS = {"disjoint": DisjointChunks, "redundant": RedundantChunks}
 CHOICES: Mapping[Any, tuple[str, Mapping[str, type]]] = {
     Schedule: ("kind", SCHEDULES),
     Trigger: ("kind", TRIGGERS),
     Averaging: ("kind", AVERAGINGS),
     Outer | None: ("kind", OUTERS),
     Compression | None: ("kind", COMPRESSIONS),
-    DisjointChunks | RedundantChunks: ("kind", PLACEMENTS),
+    ChunkPlacement: ("kind", PLACEMENTS),
+    Weights: ("kind", WEIGHTS),
     StepTimes: ("kind", STEP_TIMES),
 }
 KINDS: Mapping[str, Mapping[str, type]] = {
@@ -47,6 +48,7 @@ KINDS: Mapping[str, Mapping[str, type]] = {
     "outer": OUTERS,
     "compression": COMPRESSIONS,
     "placement": PLACEMENTS,
+    "weights": WEIGHTS,
 }
 Row = tuple[str, str, str]  # key, default, what is allowed
 
@@ -94,9 +96,8 @@ def _of_dataclass(kind: type, path: str) -> Iterator[Row]:
 def _allowed(hint: Any) -> str:
     if hint in CHOICES:
         key, table = CHOICES[hint]
-        own = "" if table is PLACEMENTS else ", or module:Class"
         nothing = " or null" if type(None) in get_args(hint) else ""
-        return f"{key}: one of {', '.join(table)}{own}{nothing}"
+        return f"{key}: one of {', '.join(table)}, or module:Class{nothing}"
     return describe(hint)
 
 

@@ -17,10 +17,11 @@ from torch.utils.data import Dataset
 
 import raysgd_local
 from raysgd_local.algorithms.algorithm import Algorithm
-from raysgd_local.algorithms.averaging import Elastic
+from raysgd_local.algorithms.averaging import Elastic, Mean
 from raysgd_local.algorithms.compression import Int8, Sign, TopK
 from raysgd_local.algorithms.outer import BlockMomentum, MaxChange, OuterOptimizer, SlowMo
 from raysgd_local.algorithms.schedules import AtEpoch, EveryStep, FixedPeriod, Once, Switch
+from raysgd_local.algorithms.weights import FedNova
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import oracle
@@ -93,7 +94,9 @@ def shown(ctx: Any) -> torch.Tensor:
         return ctx._shell.replica.models[0].x().detach().clone()
 
 
-def replay(log: Log, done: Any, data: Quadratics, method: oracle.Method, rho: float) -> list[torch.Tensor]:
+def replay(
+    log: Log, done: Any, data: Quadratics, method: oracle.Method, rho: float, reset: bool = False
+) -> list[torch.Tensor]:
     """The anchors after each round."""
     fleet, anchors = oracle.Fleet(Point().x().detach(), method, rho), []
     views = {order.view.number: order for order in reversed(done.group.orders)}  # the first order of each
@@ -107,9 +110,12 @@ def replay(log: Log, done: Any, data: Quadratics, method: oracle.Method, rho: fl
             target = data.targets[batch].mean(0)
             fleet.local_step(name, lambda x, target=target: CURVATURE * (x - target), rate)
         weights = [sum(len(batch) for who, batch, _ in steps if who == name) for name in members]
+        fleet.memory.steps = [sum(who == name for who, _, _ in steps) for name in members]
         # One step from the anchor and then the mean is a step by the mean gradient.
         fleet.average(weights, float(row["lr"]), oracle.mean if row["tau"] == "1" else None)
         anchors.append(fleet.memory.anchor)
+        if reset:
+            fleet.buffers.zero_()
     return anchors
 
 
@@ -157,6 +163,12 @@ METHODS = {
         Algorithm(FixedPeriod(3), averaging=Elastic(0.8), compression=Int8(block=6)),
         oracle.elastic_compressed(0.8, oracle.by_steps),
     ),
+    "fednova": (Algorithm(FixedPeriod(3), weights=FedNova()), oracle.fednova(lambda steps: steps)),
+    "fednova with momentum": (
+        Algorithm(FixedPeriod(3), weights=FedNova(), optimizer_state="reset"),
+        oracle.fednova(lambda steps: sum((1 - 0.9**k) / 0.1 for k in range(1, steps + 1))),
+    ),
+    "fedavg": (Algorithm(FixedPeriod(3), averaging=Mean(fraction=0.5)), oracle.mean),
     "max change": (Algorithm(FixedPeriod(3), outer=MaxChange(0.2)), oracle.max_change(0.2)),
 }
 
@@ -164,7 +176,9 @@ METHODS = {
 @pytest.mark.parametrize("name", METHODS)
 def test_the_engine_does_what_the_oracle_does_while_members_die_and_join(train_in_threads, killed, name):
     algorithm, method = METHODS[name]
-    rho = 0.0 if "switch" in name else 0.9  # local momentum is kept, and a joiner has its donor's
+    rho = (
+        0.0 if "switch" in name or name == "fednova" else 0.9
+    )  # local momentum is kept, and a joiner has its donor's
     data, log = Quadratics(40 if name == "once" else 401), Log()
     epochs = 100 if name == "once" else 9
     deaths = {"w1": 13, "w3": 13, "w4": 31, "w0": 52}
@@ -173,10 +187,11 @@ def test_the_engine_does_what_the_oracle_does_while_members_die_and_join(train_i
         workers=4,
         schedule=algorithm.schedule,
         spec={"algorithm": algorithm},
+        program={"averaging": algorithm.averaging},
     )
     assert done.result["status"] == "finished", done.outcome.finish
     assert done.result["workers_lost"] >= 3
     assert len(done.rows()) >= 100
-    anchors = replay(log, done, data, method, rho)
+    anchors = replay(log, done, data, method, rho, algorithm.optimizer_state == "reset")
     for number, model in log.models:
         torch.testing.assert_close(model, anchors[number - 1], rtol=0, atol=1e-6)

@@ -11,10 +11,10 @@ from torch.utils.data import TensorDataset
 
 import raysgd_local
 from raysgd_local.algorithms.algorithm import Algorithm
-from raysgd_local.algorithms.averaging import Elastic
+from raysgd_local.algorithms.averaging import Elastic, Mean
 from raysgd_local.algorithms.compression import Half, Int8, RandomK, Sign, TopK
 from raysgd_local.algorithms.outer import BlockMomentum, MaxChange, OuterOptimizer, SlowMo
-from raysgd_local.algorithms.placement import RedundantChunks
+from raysgd_local.algorithms.placement import LabelSkewed, RedundantChunks
 from raysgd_local.algorithms.schedules import (
     QSR,
     AdaComm,
@@ -26,6 +26,7 @@ from raysgd_local.algorithms.schedules import (
     Once,
     Switch,
 )
+from raysgd_local.algorithms.weights import FedNova
 from raysgd_local.errors import InputError
 
 CHOICES = {
@@ -42,11 +43,12 @@ CHOICES = {
         Switch(EveryStep(), Once(), AtEpoch(1)),
         Switch(Once(), FixedPeriod(2), AtEpoch(1)),
     ],
-    "averaging": [Elastic()],
+    "averaging": [Elastic(), Mean(fraction=0.5)],
     "outer": [OuterOptimizer("Adam", 0.01), BlockMomentum(), SlowMo(), MaxChange(1.0)],
     "compression": [Half(), Int8(), TopK(0.1), RandomK(0.2), Sign()],
-    "placement": [RedundantChunks(2)],
+    "placement": [RedundantChunks(2), LabelSkewed(0.3, chunks=2)],
     "optimizer_state": ["reset", "average"],
+    "weights": [FedNova()],
 }
 
 
@@ -56,9 +58,11 @@ def pairs() -> list[Algorithm]:
     for one, other in combinations(CHOICES, 2):
         for a, b in product(CHOICES[one], CHOICES[other]):
             try:
-                found.append(Algorithm(**{"schedule": FixedPeriod(2), one: a, other: b}))
+                algorithm = Algorithm(**{"schedule": FixedPeriod(2), one: a, other: b})
             except InputError:
                 continue
+            if algorithm.weights.plain or algorithm.optimizer_state != "average":  # needs the loop's momentum anew
+                found.append(algorithm)
     return found
 
 
@@ -66,20 +70,27 @@ def loop() -> None:
     ctx = raysgd_local.get_context()
     torch.manual_seed(0)
     x = torch.randn(24, 4)
-    data = TensorDataset(x, x.sum(1, keepdim=True))
+    data = TensorDataset(x, x.sum(1))
     model = ctx.prepare_model(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Linear(3, 1)))
-    ctx.prepare_optimizer(torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9))
+    keeps = ctx._shell.place.algorithm.optimizer_state == "keep"
+    ctx.prepare_optimizer(torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.0 if keeps else 0.9))
     for _ in ctx.epochs(2):
         for inputs, targets in ctx.batches(data, batch_size=3):
-            loss = nn.functional.mse_loss(model(inputs), targets)
+            loss = nn.functional.mse_loss(model(inputs)[:, 0], targets)
             loss.backward()
             ctx.step(loss.detach())
-        ctx.evaluate(lambda model, batch: {"loss": (model(batch[0]) - batch[1]).square().mean()}, data)
+        ctx.evaluate(lambda model, batch: {"loss": (model(batch[0])[:, 0] - batch[1]).square().mean()}, data)
 
 
 @pytest.mark.parametrize("algorithm", pairs(), ids=str)
 def test_every_pair_that_is_not_refused_trains_to_the_end(train_in_threads, algorithm):
-    done = train_in_threads(loop, workers=2, schedule=algorithm.schedule, spec={"algorithm": algorithm})
+    done = train_in_threads(
+        loop,
+        workers=2,
+        schedule=algorithm.schedule,
+        spec={"algorithm": algorithm},
+        program={"averaging": algorithm.averaging},
+    )
     assert done.result["status"] == "finished", done.outcome.finish
     assert done.result["samples"] == 48
     assert done.result["eval"]["loss"] < 100

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 
 @dataclass(frozen=True)
@@ -19,13 +18,16 @@ class Coupling:
     push: float
 
 
-class Averaging(Protocol):
-    """With whom, and how far. A frozen dataclass, the same on all members.
+class Averaging:
+    """With whom, and how far. A frozen dataclass, the same on all members; by default all become the mean.
 
     The anchor is replicated, and is the method's model: it is evaluated, written into checkpoints, and what joiners
     start from. A member's x is local: it is in the member's own part of a checkpoint, and gone when it dies.
     """
 
-    def coupling(self, workers: int) -> Coupling | None:
+    fraction = 1.0
+    """Which share of the members takes part in a round; the others take its result, but no steps."""
+
+    def coupling(self, workers: int) -> Coupling | None:  # noqa: ARG002
         """The coupling of `workers` members; None where all become the mean."""
-        ...
+        return None

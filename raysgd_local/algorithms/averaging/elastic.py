@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from raysgd_local.algorithms import checks
-from raysgd_local.algorithms.averaging.base import Coupling
+from raysgd_local.algorithms.averaging.base import Averaging, Coupling
 
 
 @dataclass(frozen=True)
-class Elastic:
+class Elastic(Averaging):
     """Members and a centre z pull at each other with a spring, and members stay apart. From old values:
 
         x_i ← x_i − α(x_i − z),  z ← z + α·m·Σ_j p_j (x_j − z),  α = beta/m

@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 from raysgd_local.algorithms.algorithm import Algorithm
+from raysgd_local.algorithms.averaging import Mean
 from raysgd_local.algorithms.compression import Sign, TopK
 from raysgd_local.algorithms.placement import RedundantChunks
 from raysgd_local.algorithms.recipes.base import Recipe
 from raysgd_local.algorithms.schedules import FixedPeriod
+from raysgd_local.algorithms.weights import FedNova
 
 WHAT = (
+    Recipe(
+        name="fedavg",
+        summary="Federated averaging: each round half of the workers, drawn anew, train and are averaged by samples.",
+        citation="McMahan, Moore, Ramage, Hampson, Agüera y Arcas. Communication-Efficient Learning of Deep Networks "
+        "from Decentralized Data. AISTATS 2017",
+        formula="S = ⌈C·m⌉ workers; x_i ← x_i − η g_i, τ times, for i in S; x ← Σ_{i in S} n_i x_i / Σ_{i in S} n_i",
+        traps="Workers that are not drawn wait. The paper's data is unequal by nature: see the placement label-skewed.",
+        algorithm=Algorithm(schedule=FixedPeriod(tau=16), averaging=Mean(fraction=0.5)),
+    ),
+    Recipe(
+        name="fednova",
+        summary="Workers may take unequal numbers of steps: each step counts by how far it goes.",
+        citation="Wang, Liu, Liang, Joshi, Poor. Tackling the Objective Inconsistency Problem in Heterogeneous "
+        "Federated Optimization. NeurIPS 2020",
+        formula="x ← anchor − τ_eff·Σ_i p_i (anchor − x_i)/‖a_i‖₁, τ_eff = Σ_i p_i ‖a_i‖₁; ‖a‖₁ = τ for plain SGD",
+        traps="For SGD only, without clipping; momentum begins anew each round, so it is weak where τ is small.",
+        algorithm=Algorithm(schedule=FixedPeriod(tau=16), weights=FedNova(), optimizer_state="reset"),
+    ),
     Recipe(
         name="topk-local-sgd",
         summary="Send the hundredth of each round's step that is largest; the rest goes with later rounds.",
