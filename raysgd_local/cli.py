@@ -130,6 +130,9 @@ def simulate(
     latency_ms: Latency = None,
     chaos: Annotated[str, typer.Option(help='What goes wrong, and when: "kill:3@round=20; stop:2@30s"')] = "",
     seed: Annotated[int, typer.Option(help="Of the simulated times; the run's own is the setting seed.")] = 0,
+    timing_only: Annotated[
+        bool, typer.Option("--timing-only", help="Without the learning: thousands of workers in seconds.")
+    ] = False,
 ) -> None:
     """Train in virtual time, without a cluster: really learning, with simulated times. Prints the run directory."""
     from raysgd_local import config as configuration
@@ -142,14 +145,25 @@ def simulate(
     schedule = faults.parse(chaos)
     plan = configuration.load(config, method=method, settings=settings or (), storage=storage, name=name)
     plan = plan if workers is None else plan.with_workers(workers)
+    if timing_only:
+        from raysgd_local.planning.timed import check_timed
+
+        check_timed(plan, model, chaos)
     plan.check()
     run_directory.check_storage(plan.storage)
     if plan.name is not None:
         run_directory.refuse_existing(plan.storage, plan.name)
+    from raysgd_local import simulator
     from raysgd_local.request import from_config
-    from raysgd_local.simulator import Conditions, simulate_run
 
-    print(simulate_run(from_config(plan), Conditions(model, schedule, seed)), flush=True)
+    request = from_config(plan)
+    if timing_only:
+        from raysgd_local.planning.forecast import timing_of
+
+        print(simulator.time_run(request, timing_of(plan, model, seed)), flush=True)
+    else:
+        conditions = simulator.Conditions(model, schedule, seed)
+        print(simulator.simulate_run(request, conditions), flush=True)
 
 
 @app.command()

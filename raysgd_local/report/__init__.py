@@ -67,10 +67,12 @@ def _charts(runs: Sequence[Run]) -> list[Chart]:
     from raysgd_local.report import charts, timeline
 
     metrics = dict.fromkeys(name for run in runs for name in run.metrics if len(run.evals))
-    found = [
-        Chart("Loss against time", charts.loss_over(runs, "elapsed_s", "training time (s)")),
-        Chart("Loss against samples", charts.loss_over(runs, "total_samples", "samples, all workers")),
-    ]
+    found = []
+    if not all(run.result and run.rounds["loss"].isna().all() for run in runs):  # where only time was simulated
+        found += [
+            Chart("Loss against time", charts.loss_over(runs, "elapsed_s", "training time (s)")),
+            Chart("Loss against samples", charts.loss_over(runs, "total_samples", "samples, all workers")),
+        ]
     found += [
         Chart(f"{name.capitalize()} on held-out data", charts.metric_over_time(runs, name)) for name in metrics
     ]

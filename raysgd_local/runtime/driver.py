@@ -123,8 +123,8 @@ class Driver:
         self._injector: Injector | None = None
         self._files = RunFiles(plan.storage, time.time)
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="manifest")
-        lives = 1 + (plan.restart.count if plan.restart is not None else 0)
-        self._controller = begin(plan.settings, self._resumed(), incarnation=lives)
+        self._lives = 1 + (plan.restart.count if plan.restart is not None else 0)
+        self._controller = begin(plan.settings, self._resumed(), incarnation=self._lives)
         self._pulse = Pulse(plan.settings.timeouts.beat_s, time.monotonic())
         self._looked_s = time.monotonic()
         self._copied_out_s = time.monotonic()
@@ -197,7 +197,7 @@ class Driver:
 
     def _loop(self) -> None:
         self._tell_the_past()
-        self._files.journal(journal.begun(self._plan.settings, self._plan.resume))
+        self._files.journal(journal.begun(self._plan.settings, self._plan.resume, self._lives))
         self._events.put(c.RunStarted())
         while self._finish is None and self._refused is None:
             event = self._next_event()

@@ -68,17 +68,24 @@ class Fleet:
         self.journal_began = self.controller
         self.unpublished = False
         self._due = [fault for fault in scenario.faults if fault.when.seconds is None]
-        self._trains = False
+        self._trains = self._interrupted = False
 
     def run(self) -> c.Finish:
         """The whole run. Raises `Violated` if it does not end, or the observer finds something wrong."""
         self.advance(c.RunStarted())
         self._look()
         while self.finish is None:
+            if self._interrupted:
+                self._interrupted = False
+                self.advance(c.StopRequested("interrupted"))
             self._happen()
         for worker in self.workers.values():
             self.die(worker)
         return self.finish
+
+    def interrupt(self) -> None:
+        """Someone at the terminal wants the run to end, with a checkpoint. A signal's handler may call this."""
+        self._interrupted = True
 
     def _happen(self) -> None:
         if not self._queue:
@@ -188,6 +195,7 @@ class Fleet:
             self.journal.append(Heard(event, self.now, commands))
         for command in commands:
             self._run(command)
+        self.observer.decided(event, commands, self.now)
         self.observer.turned(self.controller)
 
     def _run(self, command: c.Command) -> None:
