@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +13,7 @@ from raysgd_local.algorithms.schedules.base import Mode
 from raysgd_local.algorithms.state import ReplicaState
 from raysgd_local.control.exchange import Contribution, Control, Flags
 from raysgd_local.training.compressing import Compressor
-from raysgd_local.training.reduction import Allocate, Installing, Reduction
+from raysgd_local.training.reduction import Allocate, Installing, Reduction, counting_for_nothing
 from raysgd_local.transport.base import Transport
 
 _LAST_WORDS = Flags.LEAVING | Flags.STOP
@@ -53,25 +52,23 @@ class CompressedReduction(Reduction):
         self.residual: Residual = self.compressor.residual
         self._try = _Tried()
 
-    def fill(self, mode: Mode, said: Contribution, rank: int) -> Contribution:
-        said = super().fill(mode, said, rank)
+    def reduce(self, transport: Transport, mode: Mode, round: int, said: Contribution) -> Control:
+        flat, self._tried = self._scratch[: self._used], self._used
+        self._healthy = self._packing(flat, mode, said.weight).complete()
+        said = said if self._healthy else counting_for_nothing(said)
+        self._write_slot(flat, said, transport.rank)
         self._try = _Tried(weight=said.weight)
         self.residual.begin()
-        return said
-
-    def reduce(self, transport: Transport, mode: Mode, round: int) -> Control:
-        flat, self._tried = self._scratch[: self._used], self._used
-        deque(self._parts, maxlen=0)
         parameters, rest = flat[: self.compressor.numel], flat[self.compressor.numel :]
         transport.all_reduce(rest)
         control = self._control(flat)
         if control.weight > 0:
             self._try.share = self._try.weight / control.weight
             whole = bool(control.flags & _LAST_WORDS)
-            self._sum(transport, parameters, mode, control.weight, round, whole)
+            self._sum_compressed(transport, parameters, mode, control.weight, round, whole)
         return control
 
-    def _sum(
+    def _sum_compressed(
         self, transport: Transport, own: torch.Tensor, mode: Mode, weight: float, round: int, whole: bool
     ) -> None:
         """`own`, weighted parameters or gradients, become the sum over all members."""

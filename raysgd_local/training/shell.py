@@ -211,10 +211,10 @@ class Shell:
         transport, mode = self._connected, self.state.period.mode
         if mode == "gradients" and command.said.steps:
             self.stepper.unscale()
-        self._reducing.fill(mode, self._measured(command.said), transport.rank)
+        said = self._measured(command.said)
         began_s, sent = self.watch.now(), transport.wire_bytes()
         with self.watch.waiting():
-            control = self._reducing.reduce(transport, mode, command.round)
+            control = self._reducing.reduce(transport, mode, command.round, said)
         self._sent_bytes = transport.wire_bytes() - sent
         return m.Exchanged(command.view, control, self.watch.now() - began_s, self._reducing.finite())
 
@@ -234,7 +234,6 @@ class Shell:
             lr_settled=self.stepper.settled_lr(samples, workers),
             scale=self.stepper.scale,
             wire_bytes=self._take_sent(),
-            checksum=self._reducing.checksum,
             flags=said.flags | self.stepper.flags,
         )
 
