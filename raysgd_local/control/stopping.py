@@ -9,7 +9,7 @@ from raysgd_local.control.controller_state import Phase, Standing, Turn
 def stop(turn: Turn, reason: str) -> None:
     """End at the next boundary, with a checkpoint; where there is nothing to save, at once."""
     state = turn.state
-    if state.phase is Phase.FINISHING or state.stop:
+    if state.outcome is not None or state.stop:
         return
     turn.set(stop=reason)
     if state.phase in (Phase.STARTING, Phase.RESTORING):
