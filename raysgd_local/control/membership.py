@@ -66,10 +66,11 @@ def start_expired(turn: Turn) -> None:
     ending.finish(turn, "lost" if turn.state.books else "unplaced", reason)
 
 
-def lose(turn: Turn, worker: str, reason: str, replace: bool = True) -> None:
+def lose(turn: Turn, worker: str, reason: str, replace: bool = True, own_fault: bool = False) -> None:
     """A process or node is gone. Survivors are cut loose at once; a replacement is asked for.
 
-    Of one that had left in good order nothing is wanted any more, and its resources go back.
+    Of one that had left in good order nothing is wanted any more, and its resources go back. One that its user
+    code's `own_fault` ended is not counted among what `max_losses` limits.
     """
     state = turn.state
     if worker not in state.workers:
@@ -86,7 +87,7 @@ def lose(turn: Turn, worker: str, reason: str, replace: bool = True) -> None:
     if state.phase is Phase.FINISHING:
         ending.check_finished(turn)
         return
-    turn.set(losses=state.losses + 1, crashes=state.crashes + 1)
+    turn.set(losses=state.losses + (not own_fault), crashes=state.crashes + 1)
     turn.record("worker_lost", worker=worker, reason=reason)
     if turn.state.outcome is None and _too_many(turn):
         return

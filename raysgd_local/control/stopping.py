@@ -35,7 +35,7 @@ def user_error(turn: Turn, worker: str, traceback: str) -> None:
     turn.record("user_error", worker=worker, rank=rank)
     if "errors" not in state.timers:
         turn.set_timer("errors", state.settings.timeouts.errors_s)
-    membership.lose(turn, worker, "exception in user code", replace=not _failed(turn))
+    membership.lose(turn, worker, "exception in user code", replace=not _failed(turn), own_fault=True)
 
 
 def errors_gathered(turn: Turn) -> None:

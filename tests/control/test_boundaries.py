@@ -173,3 +173,21 @@ def test_the_resources_of_one_that_left_go_back_when_its_process_is_done():
         run.arrive(worker)
     assert run.tell(c.Died("w1", "its loop ended")) == [c.KillWorker("w1")]
     assert run.state.losses == 0
+
+
+def test_an_exception_in_user_code_is_no_loss_of_a_process():
+    run = started(max_failures=1, max_losses=0)
+    run.tell(c.UserError("w1", "ValueError"))
+    commands = run.tell(c.Timer(run.state.timers["errors"]))
+    assert (run.state.failures, run.state.losses) == (1, 0)
+    assert not [command for command in commands if isinstance(command, c.Finish)]
+    assert c.RequestWorker("w2") in run.said
+    finish = [command for command in run.tell(c.Died("w0", "killed")) if isinstance(command, c.Finish)]
+    assert finish[0].reason == "1 workers lost, more than max_losses = 0"
+
+
+def test_an_exception_in_all_workers_ends_the_run_at_once_whatever_the_limit_and_is_told_once():
+    run = started(max_failures=-1)
+    run.tell(c.UserError("w1", "ValueError: bad"), c.UserError("w0", "ValueError: bad"))
+    (finish,) = [k for k in run.tell(c.Timer(run.state.timers["errors"])) if isinstance(k, c.Finish)]
+    assert (finish.status, finish.error, finish.ranks) == ("failed", "ValueError: bad", (0, 1))
