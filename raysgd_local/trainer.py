@@ -120,15 +120,12 @@ def _manifest(storage: Storage, resume: str | None) -> tuple[dict[str, Any] | No
     asked = Path(resume).name
     if resume != "auto" and asked in snapshots.finished(storage):
         return snapshots.verified(storage.under("checkpoints"), asked), ()
-    found = snapshots.newest_good(storage)
-    if found is None:
-        if resume == "auto":
-            return None, ()
+    manifest, damaged = snapshots.newest_good(storage)
+    if manifest is None and (damaged or resume != "auto"):
         raise CheckpointError(f"{resume}: no finished, undamaged checkpoint to go on from")
-    manifest, damaged = found
     for name in damaged:
         print(f"warning: checkpoint {name} is damaged; going on from the one before", file=sys.stderr)
-    return manifest, tuple(damaged)
+    return manifest, damaged
 
 
 def _raise(outcome: Outcome, storage: Storage, request: Request, fresh: bool) -> None:

@@ -31,7 +31,9 @@ def refill(turn: Turn) -> None:
 
 
 def request(turn: Turn) -> None:
-    """Ask for one more worker, under a name that was never used."""
+    """Ask for one more worker, under a name that was never used; for none once training is over."""
+    if turn.state.outcome is not None:
+        return
     name = f"w{turn.state.requested}"
     turn.set(requested=turn.state.requested + 1, workers={**turn.state.workers, name: Worker()})
     turn.do(RequestWorker(name))
@@ -64,28 +66,30 @@ def start_expired(turn: Turn) -> None:
     ending.finish(turn, "lost" if turn.state.books else "unplaced", reason)
 
 
-def lose(turn: Turn, worker: str, reason: str, replace: bool = True) -> None:
+def lose(turn: Turn, worker: str, reason: str, replace: bool = True, own_fault: bool = False) -> None:
     """A process or node is gone. Survivors are cut loose at once; a replacement is asked for.
 
-    Of one that had left in good order nothing is wanted any more, and its resources go back.
+    Of one that had left in good order nothing is wanted any more, and its resources go back. One that its user
+    code's `own_fault` ended is not counted among what `max_losses` limits.
     """
     state = turn.state
     if worker not in state.workers:
         turn.do(KillWorker(worker))
+        ending.parts_missing(turn, worker, "is gone")
         return
     was = state.workers[worker].standing
     turn.set(
         workers={name: w for name, w in state.workers.items() if name != worker},
         arrivals={name: r for name, r in state.arrivals.items() if name != worker},
-        saves=state.saves.without_writer(worker),
     )
     turn.do(KillWorker(worker))
+    ending.parts_missing(turn, worker, "is gone")
     if state.phase is Phase.FINISHING:
         ending.check_finished(turn)
         return
-    turn.set(losses=state.losses + 1, crashes=state.crashes + 1)
+    turn.set(losses=state.losses + (not own_fault), crashes=state.crashes + 1)
     turn.record("worker_lost", worker=worker, reason=reason)
-    if _too_many(turn):
+    if turn.state.outcome is None and _too_many(turn):
         return
     if replace and was is not Standing.LEAVING:
         _replace(turn, worker)

@@ -32,6 +32,7 @@ from raysgd_local.runtime import nodes
 from raysgd_local.runtime.injector import Injector
 from raysgd_local.runtime.spec import WorkerSpec
 from raysgd_local.runtime.worker_group import Resources, WorkerGroup
+from raysgd_local.training import snapshots
 from raysgd_local.training.link import Status
 
 _COPY_OUT_EVERY_S = 10.0
@@ -184,14 +185,18 @@ class Driver:
         return self._close()
 
     def _tell_the_past(self) -> None:
-        """What went wrong before this driver; without a checkpoint nothing that was done is left."""
+        """What went wrong before this driver; without a checkpoint nothing that was done is left, and with an older one
+        nothing that came after it.
+        """
         restart, resume = self._plan.restart, self._plan.resume
         for name in self._plan.damaged:
             self._files.event("checkpoint_damaged", checkpoint=name)
+        if resume is None and self._files.rounds:
+            self._files.rewind(0, 0)
+        if resume is not None:
+            snapshots.delete_after(self._plan.storage, resume["name"], keep=self._plan.damaged)
         if restart is None:
             return
-        if resume is None:
-            self._files.rewind(0, 0)
         origin = resume["name"] if resume is not None else None
         self._files.event("driver_restarted", reason=restart.reason, restarts=restart.count, checkpoint=origin)
 

@@ -64,6 +64,7 @@ class Fleet:
         self.draining: set[str] = set()
         self._manifests: dict[str, str] = {}
         self._orphans: set[str] = set()
+        self.damaged: set[str] = set()
         self.journal: list[Heard] = []
         self.journal_began = self.controller
         self.unpublished = False
@@ -233,6 +234,7 @@ class Fleet:
                 self.at(self.io_s(), lambda: self._publish(name, manifest, generation))
             case c.DeleteCheckpoint(name):
                 self._manifests.pop(name, None)
+                self.damaged.discard(name)
                 self.observer.deleted(name)
             case c.Finish():
                 self.finish = command
@@ -285,6 +287,7 @@ class Fleet:
         if generation != self.generation:
             return
         self._manifests[name] = json.dumps(manifest)
+        self.damaged.discard(name)  # of the name that a driver before used
         if name in self.controller.saves.writing:
             self.observer.checkpoint(snapshot_of(json.loads(self._manifests[name]), self._schedule), manifest)
         else:
@@ -295,8 +298,12 @@ class Fleet:
     def _schedule(self) -> Any:
         return self.scenario.settings.program.schedule
 
+    def damage(self) -> None:
+        """The newest checkpoint is not any more what was written."""
+        self.damaged |= set(sorted(self._manifests)[-1:])
+
     def restart(self) -> None:
-        """The driver is gone, and every worker with it; it starts again from the newest checkpoint."""
+        """The driver is gone, and every worker with it; it starts again from the newest good checkpoint."""
         for worker in self.workers.values():
             self.die(worker, noticed=False)
         self.generation += 1
@@ -304,7 +311,10 @@ class Fleet:
         self.workers.clear()
         self._said.clear()
         self.journal.clear()
-        good = sorted(set(self._manifests) - self._orphans)
+        good = sorted(set(self._manifests) - self._orphans - self.damaged)
+        if self.damaged & set(self._manifests) and not good:
+            self.finish = c.Finish("lost", "every checkpoint is damaged")
+            return
         newest = self._manifests[good[-1]] if good else None
         resume = None if newest is None else snapshot_of(json.loads(newest), self._schedule)
         self.controller = self.journal_began = begin(

@@ -37,6 +37,9 @@ def judge(
     over = state is not None and (state.stopped or state.epoch == scenario.loop.epochs)
     if finish.status == "finished" and not over:
         violated("9: every run ends for a reason", f"{finish} at {state}")
+    newest = end.saves.published[-1].replicated.progress if end.saves.published else None
+    if finish.status == "finished" and state is not None and newest != state.progress:
+        violated("9: what a finished run learnt is in a checkpoint", f"{state.progress}, the newest has {newest}")
 
 
 def _calm(scenario: Scenario, longest_step_s: float) -> bool:

@@ -106,7 +106,7 @@ class _Lockstep:
             plan.workers,
             plan.workers,
             seed=plan.seed,
-            checkpoints=CheckpointPolicy(every_epochs=None),
+            checkpoints=CheckpointPolicy(every_epochs=None, last=False),
         )
         self.controller = begin(settings)
         self.member = machine.Member(self.name)

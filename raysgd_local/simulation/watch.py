@@ -254,7 +254,8 @@ class Watch(Observer):
 
     def turned(self, controller: Controller) -> None:
         """After every event of the controller: whoever may be asked for is asked for."""
-        if controller.phase in (Phase.ENDED, Phase.FINISHING) or controller.stop or controller.errors:
+        ending = controller.phase is Phase.ENDED or controller.outcome is not None
+        if ending or controller.stop or controller.errors:
             return
         waiting = sum(name.startswith("respawn") for name in controller.timers)
         have = controller.staying

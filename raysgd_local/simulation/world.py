@@ -52,10 +52,11 @@ class Process(Protocol):
 
 
 class World(Protocol):
-    """Time, the network, and the way to the controller."""
+    """Time, the network, and the way to the controller. `damaged` are checkpoints that can't be loaded."""
 
     network: Network
     now: float
+    damaged: set[str]
 
     def after(self, delay_s: float, worker: Process, action: Callable[[], None]) -> None:
         """Do it in `delay_s` seconds, or later if the worker stands still then; never if it is dead."""

@@ -22,7 +22,7 @@ from raysgd_local.control.exchange import Contribution, Control
 from raysgd_local.control.protocol import Order, Report
 from raysgd_local.control.pulse import Beat
 from raysgd_local.control.replicated import Replicated
-from raysgd_local.errors import TransportError
+from raysgd_local.errors import CheckpointError, TransportError
 from raysgd_local.files.storage import Storage
 from raysgd_local.records import RoundRow
 from raysgd_local.training import snapshots, transfer
@@ -149,6 +149,8 @@ class Shell:
                 self.watch.work_begins()
             case m.Exit(why):
                 raise Released(why)
+            case m.Restore(name):
+                return self._restored(name)
             case _:
                 return self._awaited(lambda: self._take_part(command))
         return None
@@ -182,8 +184,6 @@ class Shell:
                 self._reducing.state.rebase()
             case m.Align(source, receive):
                 transfer.give_local_state(self._connected, source, receive, self.replica)
-            case m.Restore(name):
-                self._restore(name)
             case m.Fetch():
                 self.chunks.settle(self._connected, self.order, self.member.rank)
             case _:
@@ -198,6 +198,15 @@ class Shell:
         if self._transport is not None:
             self._transport.close()
             self._transport = None
+
+    def _restored(self, name: str) -> m.Event:
+        view = self.order.view.number
+        try:
+            self._restore(name)
+        except CheckpointError as error:
+            self._leave()
+            return m.Failed(view, str(error), damaged=name)
+        return m.Done(view)
 
     def _restore(self, name: str) -> None:
         if self.place.storage is None:

@@ -83,16 +83,27 @@ def finished(storage: Storage) -> list[str]:
     return [name for name in checkpoints.names() if checkpoints.exists(f"{name}/{MANIFEST}")]
 
 
-def newest_good(storage: Storage) -> tuple[dict[str, Any], list[str]] | None:
-    """The manifest of the newest checkpoint whose every part is as written, and the names of damaged newer ones."""
+def newest_good(storage: Storage) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """The manifest of the newest checkpoint whose every part is as written, and the names of damaged newer ones.
+
+    None where there is no such checkpoint.
+    """
     damaged: list[str] = []
     checkpoints = storage.under("checkpoints")
     for name in reversed(finished(storage)):
         try:
-            return verified(checkpoints, name), damaged
+            return verified(checkpoints, name), tuple(damaged)
         except CheckpointError:
             damaged.append(name)
-    return None
+    return None, tuple(damaged)
+
+
+def delete_after(storage: Storage, name: str, keep: tuple[str, ...]) -> None:
+    """The run goes back to checkpoint `name`: those after it, and what was begun of others, did not happen."""
+    checkpoints = storage.under("checkpoints")
+    for later in checkpoints.names():
+        if later > name and later not in keep:
+            checkpoints.delete(later)
 
 
 def verified(checkpoints: Storage, name: str) -> dict[str, Any]:

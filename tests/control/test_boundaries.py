@@ -185,3 +185,21 @@ def test_each_of_several_workers_taken_away_in_a_crash_loop_is_replaced_in_a_whi
     assert not run.state.workers
     run.tell(*(c.Timer(id) for name, id in run.state.timers.items() if name != "start"))
     assert run.state.standing(Standing.REQUESTED) == ("w5", "w6")
+
+
+def test_an_exception_in_user_code_is_no_loss_of_a_process():
+    run = started(max_failures=1, max_losses=0)
+    run.tell(c.UserError("w1", "ValueError"))
+    commands = run.tell(c.Timer(run.state.timers["errors"]))
+    assert (run.state.failures, run.state.losses) == (1, 0)
+    assert not [command for command in commands if isinstance(command, c.Finish)]
+    assert c.RequestWorker("w2") in run.said
+    finish = [command for command in run.tell(c.Died("w0", "killed")) if isinstance(command, c.Finish)]
+    assert finish[0].reason == "1 workers lost, more than max_losses = 0"
+
+
+def test_an_exception_in_all_workers_ends_the_run_at_once_whatever_the_limit_and_is_told_once():
+    run = started(max_failures=-1)
+    run.tell(c.UserError("w1", "ValueError: bad"), c.UserError("w0", "ValueError: bad"))
+    (finish,) = [k for k in run.tell(c.Timer(run.state.timers["errors"])) if isinstance(k, c.Finish)]
+    assert (finish.status, finish.error, finish.ranks) == ("failed", "ValueError: bad", (0, 1))
