@@ -88,7 +88,7 @@ def lose(turn: Turn, worker: str, reason: str, replace: bool = True) -> None:
     if _too_many(turn):
         return
     if replace and was is not Standing.LEAVING:
-        _replace(turn)
+        _replace(turn, worker)
     if was in (Standing.MEMBER, Standing.LEAVING):
         break_view(turn, f"{worker}: {reason}")
 
@@ -101,14 +101,14 @@ def _too_many(turn: Turn) -> bool:
     return True
 
 
-def _replace(turn: Turn) -> None:
-    """Ask for a replacement: the first at once, in a crash loop ever later."""
+def _replace(turn: Turn, worker: str) -> None:
+    """Ask for a replacement of `worker`: the first at once, in a crash loop ever later."""
     crashes = turn.state.crashes
     if crashes <= turn.state.settings.workers_max:
         request(turn)
         return
     delay_s = min(_BACKOFF_MAX_S, _BACKOFF_S * 2.0 ** (crashes - turn.state.settings.workers_max))
-    turn.set_timer(f"respawn:{crashes}", delay_s)
+    turn.set_timer(f"respawn:{worker}", delay_s)
 
 
 def respawn(turn: Turn) -> None:
@@ -137,7 +137,7 @@ def drain(turn: Turn, worker: str, reason: str) -> None:
     if state.workers[worker].standing is not Standing.MEMBER:
         turn.set(workers={name: w for name, w in state.workers.items() if name != worker})
         turn.do(KillWorker(worker))
-        _replace(turn)
+        _replace(turn, worker)
         return
     leaving(turn, worker, reason)
     ask_yield(turn)

@@ -41,7 +41,7 @@ class Fleet:
     """Runs one scenario. Events happen in the order of time, and of their making where times are equal.
 
     `hire` makes a worker of a name, on a node; `observer` follows what the controller hears and says. After `run`,
-    `finish` says how it ended, `now` when, `fired` which faults happened.
+    `finish` says how it ended, `now` when, `fired` which faults happened, `longest_step_s` how slow anybody was.
     """
 
     def __init__(self, scenario: Scenario, hire: Hire, observer: Observer) -> None:
@@ -50,6 +50,7 @@ class Fleet:
         self.random = Random(f"fleet {scenario.seed}")
         self.network = Network(self.random, self._collective_s)
         self._steps = np.random.default_rng(scenario.seed)
+        self.longest_step_s = 0.0
         self.workers: dict[str, Process] = {}
         self.controller = begin(scenario.settings)
         self._pulse = Pulse(scenario.settings.timeouts.beat_s, 0.0)
@@ -140,7 +141,9 @@ class Fleet:
     def step_s(self, worker: Process) -> float:
         cluster = self.scenario.cluster
         drawn_s = float(cluster.steps.draw(self._steps, ()))
-        return drawn_s * worker.slow / cluster.speed(int(worker.name[1:]))
+        step_s = drawn_s * worker.slow / cluster.speed(int(worker.name[1:]))
+        self.longest_step_s = max(self.longest_step_s, step_s)
+        return step_s
 
     def _collective_s(self, call: Call, members: int) -> float:
         cluster = self.scenario.cluster

@@ -22,11 +22,12 @@ def violated(invariant: str, what: str) -> NoReturn:
     raise Violated(f"{invariant}: {what}")
 
 
-def judge(finish: Finish, faults: Sequence[Fault], end: Controller, scenario: Scenario) -> None:
+def judge(
+    finish: Finish, faults: Sequence[Fault], end: Controller, scenario: Scenario, longest_step_s: float
+) -> None:
     """Invariant 9: a run ends for a reason, and where nothing went wrong it finishes and loses nobody."""
     fired: set[str] = {fault.kind for fault in faults}
-    # With words that are late by seconds time-outs pass without a fault.
-    calm = scenario.noise.delay_s * 100 < 2 and scenario.cluster.startup_s < 10
+    calm = _calm(scenario, longest_step_s)
     needs: dict[str, set[str]] = {"failed": {"error", "nan"}, "interrupted": {"interrupt"}, "lost": set(fired)}
     if finish.status in needs and not needs[finish.status] & fired and (calm or finish.status != "lost"):
         violated("9: every run ends for a reason", f"{finish} after {sorted(fired)}")
@@ -36,3 +37,11 @@ def judge(finish: Finish, faults: Sequence[Fault], end: Controller, scenario: Sc
     over = state is not None and (state.stopped or state.epoch == scenario.loop.epochs)
     if finish.status == "finished" and not over:
         violated("9: every run ends for a reason", f"{finish} at {state}")
+
+
+def _calm(scenario: Scenario, longest_step_s: float) -> bool:
+    """Whether no time-out can pass without a fault: no word is late by seconds, no step outlasts a limit of waiting."""
+    limits = scenario.settings.timeouts
+    patience_s = min(limits.arrival.floor_s, limits.straggler.floor_s)
+    prompt = scenario.noise.delay_s * 100 < 2 and scenario.cluster.startup_s < 10
+    return prompt and longest_step_s < patience_s

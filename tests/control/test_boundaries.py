@@ -6,7 +6,7 @@ from controller_run import Run, row, started
 from raysgd_local.algorithms.schedules import EveryStep, FixedPeriod, Switch
 from raysgd_local.algorithms.schedules.switch import AtEpoch
 from raysgd_local.control import controller_events as c
-from raysgd_local.control.controller_state import Phase, begin
+from raysgd_local.control.controller_state import Phase, Standing, begin
 from raysgd_local.control.program import Program
 from raysgd_local.control.protocol import Place, Report
 from raysgd_local.control.settings import CheckpointPolicy, Settings
@@ -173,3 +173,15 @@ def test_the_resources_of_one_that_left_go_back_when_its_process_is_done():
         run.arrive(worker)
     assert run.tell(c.Died("w1", "its loop ended")) == [c.KillWorker("w1")]
     assert run.state.losses == 0
+
+
+def test_each_of_several_workers_taken_away_in_a_crash_loop_is_replaced_in_a_while():
+    run = Run(workers_max=2)
+    for worker in ("w0", "w1", "w2"):
+        run.tell(c.WorkerUp(worker, "node", 1), c.Died(worker, "killed"))
+    run.tell(*(c.Timer(id) for name, id in run.state.timers.items() if name != "start"))
+    assert run.state.standing(Standing.REQUESTED) == ("w3", "w4")
+    run.tell(c.NodesDraining(("node",)), c.WorkerUp("w3", "node", 1), c.WorkerUp("w4", "node", 1))
+    assert not run.state.workers
+    run.tell(*(c.Timer(id) for name, id in run.state.timers.items() if name != "start"))
+    assert run.state.standing(Standing.REQUESTED) == ("w5", "w6")
