@@ -144,6 +144,19 @@ def duration(seconds: float) -> str:
     return f"{whole // 60}m{whole % 60:02}s" if whole < 3600 else f"{whole // 3600}h{whole % 3600 // 60:02}m"
 
 
+def size(count: float) -> str:
+    """A number of bytes as people write it.
+
+    >>> size(1_500_000), size(12)
+    ('1.5 MB', '12 B')
+    """
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 1000 or unit == "TB":
+            break
+        count /= 1000
+    return f"{count:.3g} {unit}"
+
+
 def _share_bar(snapshot: Snapshot) -> Text:
     bar = Text()
     for _, colour, share in _shares(snapshot):

@@ -70,6 +70,8 @@ def _run(request: Request, run: Callable[[Storage, Progress], Simulated]) -> Pat
     except InputError:
         give_back(storage)
         raise
+    for fault in simulated.unfired:
+        print(f"warning: {fault} did not happen: the run has {simulated.result['rounds']} rounds", file=sys.stderr)
     if simulated.result["rounds"]:
         write_report([storage.local])
     _raise(simulated, storage)

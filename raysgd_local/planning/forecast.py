@@ -26,7 +26,7 @@ from raysgd_local.simulation.loss_curve import HalvingLoss, LossCurve
 from raysgd_local.simulation.step_times import Samples
 from raysgd_local.simulation.timing import TimingPlan, loop_over, simulate_timing
 
-PERIODS = (1, 4, 16, 64)
+PERIODS = (4, 16, 64)
 SHARES = (0.5, 0.2, 0.1, 0.05)
 HALVINGS = 4  # of the loss over the whole run, where nothing is known of it
 

@@ -20,11 +20,11 @@ def check_timed(config: Config, cluster: ClusterModel, chaos: str = "") -> None:
         raise InputError("algorithm.compression", algorithm.compression, f"null {_OPTION}")
     if algorithm.placement.expand_batch:
         raise InputError("algorithm.placement.expand_batch", True, f"false {_OPTION}")
-    if config.workers.balance and uneven(config, cluster):
+    if config.workers.balance and uneven(config.workers.max, cluster):
         hint = "the cluster's speeds differ, and all workers take equal numbers of steps"
         raise InputError("workers.balance", True, f"false {_OPTION}", hint)
 
 
-def uneven(config: Config, cluster: ClusterModel) -> bool:
-    """Whether the run's workers differ in speed."""
-    return len({cluster.speed(number) for number in range(config.workers.max)}) > 1
+def uneven(workers: int, cluster: ClusterModel) -> bool:
+    """Whether that many workers differ in speed."""
+    return len({cluster.speed(number) for number in range(workers)}) > 1

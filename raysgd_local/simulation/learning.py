@@ -55,12 +55,13 @@ class Simulation:
 
 @dataclass(frozen=True)
 class Simulated:
-    """How it ended, after how many virtual seconds, and `result.json`'s content."""
+    """How it ended, after how many virtual seconds, `result.json`'s content, and which faults happened or did not."""
 
     finish: Finish
     seconds: float
     result: dict[str, Any]
-    fired: tuple[Fault, ...]
+    fired: tuple[Fault, ...] = ()
+    unfired: tuple[Fault, ...] = ()
 
 
 def simulate(run: Simulation, progress: Progress = lambda _: None) -> Simulated:
@@ -94,9 +95,10 @@ def simulate(run: Simulation, progress: Progress = lambda _: None) -> Simulated:
     fleet = Fleet(scenario, hire, recorder)
     with _threads(run.threads), _own_generators(), interruptible(fleet.interrupt):
         finish = fleet.run()
-    recorder.unfired((Counter(run.faults) - Counter(fleet.fired)).elements())
+    unfired = tuple((Counter(run.faults) - Counter(fleet.fired)).elements())
+    recorder.unfired(unfired)
     content = recorder.end(finish, fleet.controller.books, run.names)
-    return Simulated(finish, fleet.now, content, tuple(fleet.fired))
+    return Simulated(finish, fleet.now, content, tuple(fleet.fired), unfired)
 
 
 @contextmanager

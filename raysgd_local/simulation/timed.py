@@ -27,4 +27,4 @@ def record_timing(plan: TimingPlan, storage: Storage, names: Names, progress: Pr
     recorder.files.event("timing_only", state_bytes=plan.state_bytes, loss=f"assumed: {plan.loss}")
     run = simulate_timing(plan, recorder)
     recorder.now = run.seconds
-    return Simulated(run.finish, run.seconds, recorder.end(run.finish, run.books, names), ())
+    return Simulated(run.finish, run.seconds, recorder.end(run.finish, run.books, names))

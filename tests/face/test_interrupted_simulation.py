@@ -47,8 +47,10 @@ def test_ctrl_c_ends_it_with_a_whole_directory_and_status_130(tmp_path, options)
     assert len(list(run.glob("checkpoints/*/manifest.json"))) == (0 if options else 1)
 
 
-def test_an_interrupt_of_chaos_ends_it_likewise(tmp_path):
-    options = ["--workers", "2", "--storage", str(tmp_path), "--name", "run", "--chaos", "interrupt@round=5"]
+def test_an_interrupt_of_chaos_ends_it_likewise_and_what_did_not_happen_is_told(tmp_path, capsys):
+    faults = "interrupt@round=5; kill:1@round=9999"
+    options = ["--workers", "2", "--storage", str(tmp_path), "--name", "run", "--chaos", faults]
     assert cli.run(["simulate", *options]) == cli.INTERRUPTED
+    assert "warning: kill:1@round=9999 did not happen: the run has " in capsys.readouterr().err
     assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "interrupted"
     assert all(step.same for step in journal.replay(journal.read(tmp_path / "run")))
