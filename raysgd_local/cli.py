@@ -24,6 +24,12 @@ Changes = Annotated[
 StoragePath = Annotated[str | None, typer.Option(help="The directory that run directories go to.")]
 RunName = Annotated[str | None, typer.Option(help="The run directory's name.")]
 WorkersMax = Annotated[int | None, typer.Option(help="How many workers: workers.max.")]
+Chaos = Annotated[
+    str,
+    typer.Option(
+        metavar="FAULTS", help="Faults to rehearse on the real processes: 'kill:1@round=20; stop:2@30s'."
+    ),
+]
 ClusterFile = Annotated[Path | None, typer.Option(help="A YAML file that describes the cluster.")]
 Bandwidth = Annotated[float | None, typer.Option(help="In its place: each worker's link, each way.")]
 Latency = Annotated[float | None, typer.Option(help="In its place: a message's time.")]
@@ -85,12 +91,7 @@ def train(
         typer.Option(metavar="auto|PATH", help="Go on from this run; auto: from the one named, if it exists."),
     ] = None,
     address: Annotated[str | None, typer.Option(help="A Ray cluster; without one, this machine.")] = None,
-    chaos: Annotated[
-        str,
-        typer.Option(
-            metavar="FAULTS", help="Faults to rehearse on the real processes: 'kill:1@round=20; stop:2@30s'."
-        ),
-    ] = "",
+    chaos: Chaos = "",
 ) -> None:
     """Train. The last line printed is the run directory."""
     from raysgd_local import config as configuration
@@ -114,6 +115,32 @@ def train(
 
     result = LocalSGDTrainer.from_config(plan, chaos).fit(resume=resume, address=address)
     print(result.path, flush=True)
+
+
+@app.command()
+def submit(
+    config: ConfigFile = None,
+    method: Method = None,
+    settings: Changes = None,
+    storage: StoragePath = None,
+    name: RunName = None,
+    address: Annotated[str, typer.Option(help="The cluster's job server.")] = "http://127.0.0.1:8265",
+    working_dir: Annotated[Path, typer.Option(help="The files that the job gets.")] = Path("."),
+    chaos: Chaos = "",
+) -> int:
+    """Train on a cluster that is elsewhere, as a Ray job, and show its log. Run again it goes on by itself."""
+    from raysgd_local import config as configuration
+    from raysgd_local.faults import parse_real
+    from raysgd_local.job import as_job
+
+    plan = configuration.load(config, method=method, settings=settings or (), storage=storage, name=name)
+    parse_real(chaos, plan.workers.max)
+    job = as_job(plan, working_dir, config, method, settings or (), chaos)
+    try:
+        from raysgd_local.submission import submit
+    except ModuleNotFoundError as error:
+        raise InputError("ray", None, "Ray with its job client: pip install 'ray[default]'", str(error)) from error
+    return submit(job, address)
 
 
 @app.command()

@@ -15,10 +15,13 @@ import pytest
 import raysgd_local
 
 PROJECT = Path(__file__).parents[1] / "pyproject.toml"
-NEEDS_RAY = ("raysgd_local.runtime", "raysgd_local.trainer", "raysgd_local.following", "raysgd_local.ray_cluster")
+NEEDS_RAY = tuple(
+    f"raysgd_local.{name}" for name in ("runtime", "trainer", "following", "ray_cluster", "submission")
+)
 FACE_WITHOUT_TORCH = (
     "cli",
     "config",
+    "job",
     "methods_text",
     "progress",
     "report",
