@@ -6,11 +6,16 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from raysgd_local.errors import InputError, RaySGDError
+
+if TYPE_CHECKING:
+    from raysgd_local.config import Config
+    from raysgd_local.faults import Fault
+    from raysgd_local.simulation.cluster_model import ClusterModel
 
 INTERRUPTED = 130
 USAGE_ERROR: Any = typer.BadParameter.__base__  # typer's, or click's under older versions of typer
@@ -165,6 +170,7 @@ def simulate(
     from raysgd_local import config as configuration
     from raysgd_local import faults, run_directory
     from raysgd_local.config.cluster import load_cluster
+    from raysgd_local.planning.timed import check_timed
 
     steps = None if step_ms is None else {"kind": "constant", "mean_s": step_ms / 1000}
     overrides = {"steps": steps, "bandwidth_mbps": bandwidth_mbps, "latency_ms": latency_ms}
@@ -173,24 +179,27 @@ def simulate(
     plan = configuration.load(config, method=method, settings=settings or (), storage=storage, name=name)
     plan = plan if workers is None else plan.with_workers(workers)
     if timing_only:
-        from raysgd_local.planning.timed import check_timed
-
         check_timed(plan, model, chaos)
     plan.check()
     run_directory.check_storage(plan.storage)
     if plan.name is not None:
         run_directory.refuse_existing(plan.storage, plan.name)
-    from raysgd_local import simulator
+    print(_time(plan, model, seed) if timing_only else _simulate(plan, model, schedule, seed), flush=True)
+
+
+def _time(plan: Config, cluster: ClusterModel, seed: int) -> Path:
+    from raysgd_local.planning.forecast import timing_of
     from raysgd_local.request import from_config
+    from raysgd_local.simulator import time_run
 
-    request = from_config(plan)
-    if timing_only:
-        from raysgd_local.planning.forecast import timing_of
+    return time_run(from_config(plan), timing_of(plan, cluster, seed))
 
-        print(simulator.time_run(request, timing_of(plan, model, seed)), flush=True)
-    else:
-        conditions = simulator.Conditions(model, schedule, seed)
-        print(simulator.simulate_run(request, conditions), flush=True)
+
+def _simulate(plan: Config, cluster: ClusterModel, faults: tuple[Fault, ...], seed: int) -> Path:
+    from raysgd_local.request import from_config
+    from raysgd_local.simulator import Conditions, simulate_run
+
+    return simulate_run(from_config(plan), Conditions(cluster, faults, seed))
 
 
 @app.command()

@@ -68,7 +68,7 @@ def _charts(runs: Sequence[Run]) -> list[Chart]:
 
     metrics = dict.fromkeys(name for run in runs for name in run.metrics if len(run.evals))
     found = []
-    if not all(run.result and run.rounds["loss"].isna().all() for run in runs):  # where only time was simulated
+    if not all(map(_timing_only, runs)):
         found += [
             Chart("Loss against time", charts.loss_over(runs, "elapsed_s", "training time (s)")),
             Chart("Loss against samples", charts.loss_over(runs, "total_samples", "samples, all workers")),
@@ -78,11 +78,16 @@ def _charts(runs: Sequence[Run]) -> list[Chart]:
     ]
     found.append(Chart("Averaging period τ", charts.tau_over_time(runs)))
     found.append(Chart("Workers", charts.workers_over_time(runs)))
-    for run in runs:
+    for run in (run for run in runs if not _timing_only(run)):  # there nobody comes or goes
         title = "Who was in" if len(runs) == 1 else f"Who was in: {run.name}"
         found.append(Chart(title, timeline.membership(run.events), True, timeline.LEGEND))
     found.append(Chart("Where the time went", charts.where_time_went(runs), True, charts.TIME_COLOURS))
     return [chart for chart in found if chart.svg]
+
+
+def _timing_only(run: Run) -> bool:
+    """Whether nothing was learned."""
+    return any(event.get("event") == "timing_only" for event in run.events)
 
 
 def _yaml(run: Run) -> str:

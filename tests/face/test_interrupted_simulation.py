@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -54,3 +55,13 @@ def test_an_interrupt_of_chaos_ends_it_likewise_and_what_did_not_happen_is_told(
     assert "warning: kill:1@round=9999 did not happen: the run has " in capsys.readouterr().err
     assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "interrupted"
     assert all(step.same for step in journal.replay(journal.read(tmp_path / "run")))
+
+
+def test_in_another_thread_ctrl_c_is_left_alone(tmp_path):
+    options = ["--timing-only", "--set", "task.epochs=1", "--storage", str(tmp_path), "--name", "run"]
+    done: list[int] = []
+    thread = threading.Thread(target=lambda: done.append(cli.run(["simulate", *options])))
+    thread.start()
+    thread.join(120)
+    assert done == [0]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
