@@ -29,7 +29,7 @@ Kind = Literal[
     "driver",
 ]
 KINDS: tuple[str, ...] = get_args(Kind)
-REAL = ("kill", "stop", "slow", "drain", "sigterm", "nan", "error", "cut", "damage", "driver", "interrupt")
+REAL = ("kill", "stop", "hang", "slow", "drain", "sigterm", "nan", "error", "cut", "damage", "driver", "interrupt")
 """Kinds that can be made to happen to real processes; the others are the simulator's."""
 UNTARGETED = ("unpublished", "damage", "interrupt", "driver")
 NUMBERED = ("stop", "hang", "zombie", "slow", "drain")

@@ -30,7 +30,7 @@ def attached(request: Request, address: str | None) -> Iterator[bool]:
         if address:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         else:
-            cpus = max(1, round(settings.workers_max * request.cpus))
+            cpus = max(1, round(settings.wanted * request.cpus))
             ray.init(
                 "local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
             )

@@ -36,10 +36,10 @@ class LocalSGDTrainer:
 
     Give a `task`, or a `train_loop_per_worker` that uses `raysgd_local.get_context()` (called with
     `train_loop_config` if it takes an argument). `scaling_config.num_workers` may be `(min, max)`: the run begins
-    with those that it gets, and goes on while at least `min` live. `balance` lets workers of unequal speed
-    take unequal numbers of steps. With `data_access="local"` a worker has the data of its own chunks alone, see
-    `docs/data.md`. `chaos` rehearses faults on the real processes, as in `"kill:1@round=20; stop:2@30s"`;
-    `docs/faults.md` has the words.
+    with those that it gets, and goes on while at least `min` live. `spares` more are started, and wait to take a lost
+    one's place. `balance` lets workers of unequal speed take unequal numbers of steps. With `data_access="local"` a
+    worker has the data of its own chunks alone, see `docs/data.md`. `chaos` rehearses faults on the real processes, as
+    in `"kill:1@round=20; stop:2@30s"`; `docs/faults.md` has the words.
 
     Raises `InputError` for what can't be used.
     """
@@ -54,6 +54,7 @@ class LocalSGDTrainer:
         scaling_config: ScalingConfig | None = None,
         run_config: RunConfig | None = None,
         stop: Stop | None = None,
+        spares: int = 0,
         balance: bool = True,
         seed: int = 0,
         data_access: Access = "shared",
@@ -71,6 +72,7 @@ class LocalSGDTrainer:
             run_config or RunConfig(),
             stop or Stop(),
             Data(access=data_access),
+            spares,
             balance,
             seed,
             chaos,

@@ -28,11 +28,13 @@ class Workers(Section):
 
     The run waits `start_timeout_s` for the first `min` workers, and `pause_limit_s` while fewer live. `max_failures`
     counts exceptions in user code (-1: no limit), `max_losses` processes and nodes (null: no limit). `balance` gives
-    clearly slower workers fewer steps of a round, and fewer samples.
+    clearly slower workers fewer steps of a round, and fewer samples. `spares` more workers than `max` are started, and
+    wait.
     """
 
     min: Count = 4
     max: Count = 4
+    spares: Annotated[int, Ge(0)] = 0
     cpus: Annotated[float, Gt(0)] = 1.0
     use_gpu: bool = False
     start_timeout_s: Seconds = 300.0

@@ -21,7 +21,8 @@ def arrive(turn: Turn, report: Report) -> None:
     if report.place is Place.START and report.view == 0:
         if state.workers[report.worker].standing is Standing.UP:
             turn.worker(report.worker, standing=Standing.READY)
-            membership.ask_yield(turn)
+            if len(state.standing(Standing.MEMBER)) < state.settings.workers_max:  # else it is a spare
+                membership.ask_yield(turn)
     elif state.view is not None and report.view == state.view.number and report.segment == state.segment:
         _gather(turn, report)
 

@@ -25,8 +25,8 @@ def start(turn: Turn) -> None:
 
 
 def refill(turn: Turn) -> None:
-    """Ask for workers until there are as many as the run may have."""
-    while turn.state.staying < turn.state.settings.workers_max:
+    """Ask for workers until there are as many as the run may have, and the spares."""
+    while turn.state.staying < turn.state.settings.wanted:
         request(turn)
 
 
@@ -116,7 +116,7 @@ def _replace(turn: Turn, worker: str) -> None:
 
 
 def respawn(turn: Turn) -> None:
-    if turn.state.staying < turn.state.settings.workers_max:
+    if turn.state.staying < turn.state.settings.wanted:
         request(turn)
 
 

@@ -80,12 +80,14 @@ class Settings:
     """Everything that the controller's decisions rest on besides what happens.
 
     `max_failures` counts exceptions in user code (-1: no limit), `max_losses` processes and nodes (None: no limit).
-    `restricted`: a chunk's data is with its holders and nowhere else.
+    `spares` workers more than may train are kept ready. `restricted`: a chunk's data is with its holders and nowhere
+    else.
     """
 
     program: Program
     workers_min: int
     workers_max: int
+    spares: int = 0
     seed: int = 0
     placement: ChunkPlacement = field(default_factory=DisjointChunks)
     restricted: bool = False
@@ -93,3 +95,8 @@ class Settings:
     max_losses: int | None = None
     timeouts: Timeouts = field(default_factory=Timeouts)
     checkpoints: CheckpointPolicy = field(default_factory=CheckpointPolicy)
+
+    @property
+    def wanted(self) -> int:
+        """How many workers are asked for."""
+        return self.workers_max + self.spares

@@ -30,6 +30,7 @@ from raysgd_local.files.run_files import RESULT, RunFiles
 from raysgd_local.files.storage import MANIFEST, Storage
 from raysgd_local.runtime import nodes
 from raysgd_local.runtime.injector import Injector
+from raysgd_local.runtime.sabotage import damage_newest
 from raysgd_local.runtime.spec import WorkerSpec
 from raysgd_local.runtime.worker_group import Resources, WorkerGroup
 from raysgd_local.training import snapshots
@@ -172,7 +173,13 @@ class Driver:
         self._group = self._make_group(self._plan, self.post)
         if self._plan.chaos:
             self._injector = Injector(
-                self._plan.chaos, self._group, self.post, self._files.event, self._files.events, nodes.head()
+                self._plan.chaos,
+                self._group,
+                self.post,
+                self._files.event,
+                self._files.events,
+                nodes.head(),
+                lambda: damage_newest(self._plan.storage),
             )
         try:
             self._loop()

@@ -259,7 +259,7 @@ class Watch(Observer):
             return
         waiting = sum(name.startswith("respawn") for name in controller.timers)
         have = controller.staying
-        if not have <= controller.settings.workers_max <= have + waiting:
+        if not have <= controller.settings.wanted <= have + waiting:
             violated("as many workers as the run may have are asked for", f"{have} and {waiting} to come")
 
     def checkpoint(self, snapshot: Snapshot, manifest: dict[str, Any]) -> None:  # noqa: ARG002 - what it says

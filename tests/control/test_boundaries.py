@@ -203,3 +203,18 @@ def test_an_exception_in_all_workers_ends_the_run_at_once_whatever_the_limit_and
     run.tell(c.UserError("w1", "ValueError: bad"), c.UserError("w0", "ValueError: bad"))
     (finish,) = [k for k in run.tell(c.Timer(run.state.timers["errors"])) if isinstance(k, c.Finish)]
     assert (finish.status, finish.error, finish.ranks) == ("failed", "ValueError: bad", (0, 1))
+
+
+def test_a_spare_waits_without_a_boundary_and_enters_at_once_when_somebody_is_gone():
+    run = started(spares=1)
+    asked = [k.worker for k in run.said if isinstance(k, c.RequestWorker)]
+    assert asked == ["w0", "w1", "w2"]
+    run.tell(c.WorkerUp("w2", "n", 1))
+    ready = run.tell(c.Arrived(Report("w2", 0, 0, Place.START)))
+    assert not ready
+    assert run.order().view.members == ("w0", "w1")
+    commands = run.tell(c.Died("w1", "killed"))
+    assert c.RequestWorker("w3") in commands
+    run.arrive("w0", broken="cut")
+    assert run.order().view.members == ("w0", "w2")
+    assert (run.order().donor, run.order().receivers) == (0, (1,))

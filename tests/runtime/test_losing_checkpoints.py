@@ -18,6 +18,7 @@ from raysgd_local.errors import CheckpointError, RunLostError
 from raysgd_local.files.storage import Storage
 from raysgd_local.runtime.driver import Plan
 from raysgd_local.runtime.restarts import Restarts, planned_again
+from raysgd_local.runtime.sabotage import damage_newest
 from raysgd_local.trainer import _manifest
 from raysgd_local.training import snapshots
 
@@ -144,8 +145,8 @@ def newest(directory: Path, at_least: int) -> Path:
 
 
 def damage(checkpoint: Path) -> None:
-    part = checkpoint / "rank-0.pt"
-    part.write_bytes(part.read_bytes()[:-1])
+    """As `--chaos damage` does."""
+    damage_newest(Storage.at(str(checkpoint.parents[1])))
 
 
 def test_if_all_who_have_the_model_die_and_the_newest_checkpoint_is_damaged_the_one_before_is_taken(

@@ -1,5 +1,7 @@
 """Random clusters, methods, loops and faults: the invariants hold after every event."""
 
+from dataclasses import replace
+
 import pytest
 
 from raysgd_local.faults import parse, written
@@ -80,3 +82,10 @@ def test_a_failing_seed_is_shortened_to_what_it_takes(monkeypatch):
     assert sorted(fault.kind for fault in failure.faults) == ["drain", "kill"]
     assert parse(written(failure.faults)) == failure.faults
     assert f"--first {seed}" in str(failure)
+
+
+def test_runs_with_spares_hold_the_invariants():
+    for seed in range(300, 330):
+        scenario = random_scenario(seed)
+        outcome = search.attempt(replace(scenario, settings=replace(scenario.settings, spares=1 + seed % 2)))
+        assert isinstance(outcome, Ended), (seed, outcome)
