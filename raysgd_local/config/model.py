@@ -18,7 +18,6 @@ from raysgd_local.config.sections import Section, validated
 from raysgd_local.errors import InputError
 from raysgd_local.tasks.base import Task
 
-
 Count = Annotated[int, Ge(1)]
 Seconds = Annotated[float, Gt(0)]
 Access = Literal["shared", "local"]
