@@ -71,7 +71,7 @@ def ranking(place: Path) -> tuple[dict[str, Any], bool]:
     cluster = measured(sweep.first)
     place.mkdir(parents=True, exist_ok=True)
     simulated = simulate_all(sweep, place / "simulated", cluster)
-    real = in_order(run_trials(sweep, place / "real"), sweep)
+    real = in_order(run_trials(sweep, place / "real").trials, sweep)
     pairs = [(figure(one), figure(other)) for one, other in zip(real, simulated, strict=True)]
     for directory, trials in (("simulated", simulated), ("real", real)):
         write_results(place / directory, sweep, trials)
@@ -100,7 +100,7 @@ def switch(place: Path) -> tuple[dict[str, Any], bool]:
     """The best time to target of all, and of the paper's rule."""
     sweep = tuning.load(SWITCH)
     place.mkdir(parents=True, exist_ok=True)
-    trials = run_trials(sweep, place / "switch")
+    trials = run_trials(sweep, place / "switch").trials
     write_results(place / "switch", sweep, trials)
     times = [(trial.figures.get("time_to_target_s", math.inf), trial.point) for trial in trials]
     rule = min(time_s for time_s, point in times if point["algorithm.schedule.when"] == {"kind": "first-decay"})

@@ -33,8 +33,10 @@ class Conditions:
     seed: int = 0
 
 
-def simulate_run(request: Request, conditions: Conditions) -> Path:
+def simulate_run(request: Request, conditions: Conditions, report: bool = True) -> Path:
     """Run it in virtual time, without Ray; returns the run directory, with all files that a real run has.
+
+    Without its `report`, if none is wanted: of a short run that takes as long as all the rest.
 
     Raises `InputError`, `UserCodeError` or `RunLostError`, as a real run would.
     """
@@ -48,7 +50,7 @@ def simulate_run(request: Request, conditions: Conditions) -> Path:
     except InputError:
         give_back(storage)
         raise
-    if simulated.result["rounds"]:
+    if report and simulated.result["rounds"]:
         write_report([storage.local])
     _raise(simulated)
     return storage.local

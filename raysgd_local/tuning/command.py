@@ -7,8 +7,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,14 @@ from raysgd_local.tuning.sweep import Sweep
 SIMULATED = "simulated"
 
 
+@dataclass(frozen=True)
+class Tried:
+    """The trials as they ended; `interrupted` where Ctrl-C ended some, or kept some from beginning."""
+
+    trials: list[Trial]
+    interrupted: bool = False
+
+
 def run(sweep: Sweep, directory: Path, address: str | None = None, narrowing: Narrowing | None = None) -> None:
     """Run a sweep to its end in `directory`, or go on with what is there; its results are written there.
 
@@ -35,7 +44,7 @@ def run(sweep: Sweep, directory: Path, address: str | None = None, narrowing: Na
     if narrowing is not None:
         simulated = simulate_all(sweep, directory / SIMULATED, narrowing.cluster)
         if narrowing.top is None:
-            _conclude(sweep, directory, simulated)
+            _conclude(sweep, directory, Tried(simulated))
             return
         write_results(directory / SIMULATED, sweep, simulated)
         points = best_points(sweep, simulated, narrowing.top)
@@ -46,26 +55,36 @@ def run(sweep: Sweep, directory: Path, address: str | None = None, narrowing: Na
 
 def run_trials(
     sweep: Sweep, directory: Path, address: str | None = None, points: Sequence[Point] | None = None
-) -> list[Trial]:
+) -> Tried:
     """Run the trials on Ray: on the cluster at `address`, or on this machine for as long as they take."""
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")  # Tune's books are small, and a trial is dear
-    logging.getLogger("tensorboardX").setLevel(logging.ERROR)  # a target that was not reached is no number
     from raysgd_local.ray_cluster import attached
     from raysgd_local.tuning.search import can_resume, make_tuner, resumed
 
+    _quieten()
     with attached(max(os.cpu_count() or 1, _cpus_at_most(sweep)), address):
         tuner = resumed(sweep, directory) if can_resume(directory) else make_tuner(sweep, directory, points)
-        with _signals_kept(), redirect_stdout(StringIO()):  # Tune's own words, which `terminal` stands in for
-            found: Any = tuner.fit()
-        return [_trial(sweep, directory, trial) for trial in found._experiment_analysis.trials]
+        found, interrupted = _fit(tuner)
+    return Tried([_trial(sweep, directory, trial, interrupted) for trial in found], interrupted)
 
 
-@contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Tune takes Ctrl-C to save its books first, and does not give it back."""
+def _quieten() -> None:
+    """Failures are told by `terminal`, and in full in the trials' directories."""
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    logging.getLogger("tensorboardX").setLevel(logging.ERROR)  # a target that was not reached is no number
+
+
+def _fit(tuner: Any) -> tuple[list[Any], bool]:
+    """Tune's trials, and whether Ctrl-C ended them.
+
+    Tune takes that signal to save its books, gives it back when it came, and keeps it where it did not.
+    """
     before = signal.getsignal(signal.SIGINT)
     try:
-        yield
+        with redirect_stdout(StringIO()):  # Tune's own words, which `terminal` stands in for
+            results = tuner.fit()
+        mine = threading.current_thread() is threading.main_thread()
+        return list(results._experiment_analysis.trials), mine and signal.getsignal(signal.SIGINT) is before
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGINT, before)
@@ -77,10 +96,12 @@ def _cpus_at_most(sweep: Sweep) -> int:
     return max(from_config(sweep.config(point)).cpus_at_most for point in points)
 
 
-def _trial(sweep: Sweep, directory: Path, trial: Any) -> Trial:
+def _trial(sweep: Sweep, directory: Path, trial: Any, interrupted: bool) -> Trial:
     from raysgd_local.tuning.trial import unlabel
 
-    status = {"ERROR": "failed", "TERMINATED": "stopped early"}.get(trial.status, "unfinished")
+    status = "failed" if trial.status == "ERROR" else "stopped early"
+    if interrupted and status != "failed" and not (trial.last_result or {}).get("done"):
+        status = "unfinished"
     error = trial.get_error()
     cause = getattr(error, "cause", None) or error
     told = "" if error is None else str(cause).strip().splitlines()[-1]
@@ -88,20 +109,20 @@ def _trial(sweep: Sweep, directory: Path, trial: Any) -> Trial:
     return read_trial(home, unlabel(sweep, trial.config), sweep.objective, status, told)
 
 
-def _conclude(sweep: Sweep, directory: Path, trials: Sequence[Trial]) -> None:
+def _conclude(sweep: Sweep, directory: Path, tried: Tried) -> None:
     """Write the results, and say what came of it."""
-    best = write_results(directory, sweep, trials)
+    best = write_results(directory, sweep, tried.trials)
     if best is not None:
         value = best.figures[sweep.metric]
         told = (
             f"best: {best.name}, {sweep.metric} {value:.4g}; train it with: raysgd-local train {directory / BEST}"
         )
         print(told, file=sys.stderr)
-    if any(trial.status == "unfinished" for trial in trials):
+    if tried.interrupted:
         print(f"interrupted; go on with: raysgd-local tune --resume {directory}", file=sys.stderr)
         raise KeyboardInterrupt
-    if all(trial.status == "failed" for trial in trials):
-        raise RunLostError(f"every trial failed; the first: {_first_error(trials)}")
+    if all(trial.status == "failed" for trial in tried.trials):
+        raise RunLostError(f"every trial failed; the first: {_first_error(tried.trials)}")
     if best is None:
         print(
             f"no trial has a figure for {sweep.metric}; {directory / 'trials.csv'} has the rest", file=sys.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,7 +33,6 @@ def render(name: str, sweep: Sweep, trials: Sequence[Trial]) -> str:
         "sweep.html.j2",
         title=name,
         subtitle=_subtitle(sweep, trials),
-        best=best,
         headline=_headline(best),
         charts=_charts(sweep, trials),
         columns=[str(column).removeprefix("algorithm.") for column in rows.columns],
@@ -72,6 +72,6 @@ def _charts(sweep: Sweep, trials: Sequence[Trial]) -> list[Chart]:
 
 
 def _cell(value: object) -> str:
-    if value is None or value is pd.NA or (isinstance(value, float) and value != value):
+    if value is None or value is pd.NA or (isinstance(value, float) and not math.isfinite(value)):
         return "–"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -25,22 +25,29 @@ def simulate_all(sweep: Sweep, directory: Path, cluster: ClusterModel, jobs: int
 
     None is stopped early. Where a searcher would choose the points, they are drawn at random.
     """
-    points = (
-        sweep.points if sweep.points is not None else drawn(sweep.space, sweep.budget.trials, sweep.searcher.seed)
-    )
+    points = sweep.points
+    if points is None:
+        points = drawn(sweep.space, sweep.budget.trials, sweep.searcher.seed)
     homes = [trial_directory(directory, f"{number:05}") for number in range(len(points))]
-    study = Study.of(sweep, directory)
-    processes = min(jobs or os.cpu_count() or 1, len(points))
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, initializer=_silence) as pool:
+    pairs = list(zip(homes, points, strict=True))
+    to_do = [(home, point) for home, point in pairs if not is_finished(home / RUN)]
+    errors = _simulated(Study.of(sweep, directory), to_do, cluster, jobs) if to_do else {}
+    return [read_trial(home, point, sweep.objective, "failed", errors.get(home, "")) for home, point in pairs]
+
+
+def _simulated(
+    study: Study, to_do: Sequence[tuple[Path, Point]], cluster: ClusterModel, jobs: int | None
+) -> dict[Path, str]:
+    """What went wrong in each of these trials, or nothing."""
+    processes = min(jobs or os.cpu_count() or 1, len(to_do))
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=_silence) as pool:
         try:
-            arguments = zip(homes, points, strict=True)
-            futures = [pool.submit(_simulate, study, home, point, cluster) for home, point in arguments]
+            futures = [pool.submit(_simulate, study, home, point, cluster) for home, point in to_do]
             _tell(futures)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return _trials(sweep, homes, points, [future.result() for future in futures])
+    return {home: future.result() for (home, _), future in zip(to_do, futures, strict=True)}
 
 
 def _silence() -> None:
@@ -53,12 +60,10 @@ def _simulate(study: Study, home: Path, point: Point, cluster: ClusterModel) -> 
     from raysgd_local.request import from_config
     from raysgd_local.simulator import Conditions, simulate_run
 
-    if is_finished(home / RUN):
-        return ""
     shutil.rmtree(home, ignore_errors=True)
     config = study.open().config(point, storage=str(home), name=RUN)
     try:
-        simulate_run(from_config(config), Conditions(cluster))
+        simulate_run(from_config(config), Conditions(cluster), report=False)
     except RaySGDError as error:
         return str(error)
     return ""
@@ -68,11 +73,6 @@ def _tell(futures: Sequence[Future[str]]) -> None:
     for count, _ in enumerate(as_completed(futures), start=1):
         if count % _TELL_EVERY == 0 or count == len(futures):
             print(f"{count} of {len(futures)} trials simulated", file=sys.stderr, flush=True)
-
-
-def _trials(sweep: Sweep, homes: Sequence[Path], points: Sequence[Point], errors: Sequence[str]) -> list[Trial]:
-    pairs = zip(homes, points, errors, strict=True)
-    return [read_trial(home, point, sweep.objective, "failed", error) for home, point, error in pairs]
 
 
 def best_points(sweep: Sweep, trials: Sequence[Trial], count: int) -> list[Point]:

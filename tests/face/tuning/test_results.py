@@ -16,7 +16,8 @@ from raysgd_local.tuning import charts
 from raysgd_local.tuning.domains import Choice, Span, parse, plain
 from raysgd_local.tuning.page import render
 from raysgd_local.tuning.results import Trial, ranked, read_trial, write_results
-from raysgd_local.tuning.search import from_tune, to_tune
+from raysgd_local.tuning.search import from_tune, make_tuner, to_tune
+from raysgd_local.tuning.trial import placement
 
 SPACE = {
     "algorithm.schedule.tau0": {"choice": [4, 8, 16]},
@@ -124,3 +125,32 @@ def test_a_result_that_is_cut_off_is_no_finished_run(sweep, run_writer, tmp_path
     with pytest.raises(json.JSONDecodeError):
         json.loads((run / "result.json").read_text())
     assert read_trial(tmp_path / "trial_0", sweep.points[0], sweep.objective, "unfinished").status == "unfinished"
+
+
+def test_a_trials_placement_group_has_a_bundle_a_worker_and_nothing_for_who_watches(sweep):
+    point = sweep.points[0]
+    settings = {**sweep.settings, "workers.min": 1, "workers.max": 3, "workers.cpus": 2.0}
+    factory = placement(sweep.model_copy(update={"settings": settings}).config(point))
+    assert factory.head_bundle_is_empty
+    assert factory.bundles == [{"CPU": 2.0}] * 3
+
+
+def test_tune_gets_our_points_or_optuna_and_compares_by_training_time(sweep, tmp_path):
+    pytest.importorskip("optuna")
+    asha = {"kind": "asha", "reduction_factor": 2.0}
+    chosen = tuning.from_mapping({**sweep.model_dump(), "scheduler": asha, "searcher": {"kind": "optuna"}})
+    found = make_tuner(chosen, tmp_path / "sweep")._local_tuner._tune_config
+    assert type(found.search_alg).__name__ == "OptunaSearch"
+    assert (found.scheduler._time_attr, found.scheduler.metric) == ("elapsed_s", "accuracy")
+    drawn = make_tuner(sweep, tmp_path / "sweep")._local_tuner._tune_config
+    assert drawn.num_samples == len(sweep.points) == 4
+
+
+def test_from_python_tunes_own_domains_are_a_space_and_errors_come_before_anything_starts(tmp_path):
+    space = {"algorithm.schedule.tau0": tune.randint(2, 9)}
+    options = {"metric": "loss", "storage": tmp_path, "name": "sweep"}
+    assert isinstance(tuning.tuner(None, space, **options), tune.Tuner)
+    with pytest.raises(InputError, match="did you mean 'tau0'"):
+        tuning.tuner(None, {"algorithm.schedule.tau": tune.randint(2, 9)}, **options)
+    with pytest.raises(InputError, match="that other processes can import"):
+        tuning.tuner({"task": {"name": "__main__:Mine"}}, space, **options)
