@@ -22,6 +22,7 @@ Array = np.ndarray[Any, Any]
 
 BEST, MIDDLE, WORST = "#f97316", "#3b82f6", "#94a3b8"
 LEGEND = {"best trial": BEST, "middle": MIDDLE, "worst, stopped early or failed": WORST}
+FRONTIER_LEGEND = {"the best that any trial had by then": "currentColor", **LEGEND}
 SHADES = LinearSegmentedColormap.from_list("ranks", [BEST, MIDDLE, WORST])
 MOST_LINES = 80  # more can't be told apart
 

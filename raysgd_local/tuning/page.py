@@ -63,9 +63,7 @@ def _headline(best: Trial | None) -> list[tuple[str, str]]:
 def _charts(sweep: Sweep, trials: Sequence[Trial]) -> list[Chart]:
     objective = sweep.objective
     return [
-        Chart(
-            "Error against runtime, and the best of all", charts.frontier(trials, objective), legend=charts.LEGEND
-        ),
+        Chart("Error against runtime", charts.frontier(trials, objective), legend=charts.FRONTIER_LEGEND),
         Chart("Averaging period τ", charts.taus(trials, objective), legend=charts.LEGEND),
         Chart("Where trials lie", charts.parallel(trials, objective, sweep.space), True, charts.LEGEND),
     ]

@@ -12,8 +12,10 @@ from ray import tune
 
 from raysgd_local import run_directory
 from raysgd_local.config import Config
+from raysgd_local.files.storage import Storage
 from raysgd_local.progress import Snapshot
 from raysgd_local.trainer import LocalSGDTrainer
+from raysgd_local.training import snapshots
 from raysgd_local.tuning.domains import unlabelled
 from raysgd_local.tuning.objective import LOSS_AT_BUDGET, TIME_TO_TARGET, TRAIN_LOSS, Objective
 from raysgd_local.tuning.points import Point
@@ -35,7 +37,8 @@ def trainable(sweep: Sweep, directory: Path) -> Any:
         _run(study, labelled)
 
     def resources(labelled: dict[str, Any]) -> tune.PlacementGroupFactory:
-        return placement(sweep.config(unlabel(sweep, labelled)))
+        opened = study.open()  # what is pickled has plain values only
+        return placement(opened.config(unlabel(opened, labelled)))
 
     return tune.with_resources(local_sgd, resources)
 
@@ -56,7 +59,7 @@ def _run(study: Study, labelled: dict[str, Any]) -> None:
     sweep = study.open()
     home = trial_directory(Path(study.directory), tune.get_context().get_trial_id())
     if not is_finished(home / RUN):
-        if not (home / RUN / "checkpoints").is_dir():
+        if not snapshots.finished(Storage.at(str(home / RUN))):  # what it did is lost, and did not happen
             shutil.rmtree(home / RUN, ignore_errors=True)
         config = sweep.config(unlabel(sweep, labelled), storage=str(home), name=RUN)
         LocalSGDTrainer.from_config(config).fit(resume="auto", observe=Reporter(sweep.objective))

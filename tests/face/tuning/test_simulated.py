@@ -6,6 +6,9 @@ import pandas as pd
 import yaml
 
 from raysgd_local import cli, config, run_directory
+from raysgd_local.tuning import command
+from raysgd_local.tuning.command import Tried
+from raysgd_local.tuning.results import Trial
 
 SWEEP = {
     "base": {"task": {"name": "digits", "epochs": 2}, "workers": {"min": 2, "max": 2}},
@@ -15,7 +18,7 @@ SWEEP = {
 }
 
 
-def test_every_point_is_simulated_once_and_the_best_can_be_trained(tmp_path, monkeypatch, capsys):
+def test_every_point_is_simulated_once_and_the_best_are_what_is_really_tried(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(SWEEP))
     (tmp_path / "cluster.yaml").write_text("steps: {kind: constant, mean_s: 0.01}\nbandwidth_mbps: 10")
@@ -35,3 +38,15 @@ def test_every_point_is_simulated_once_and_the_best_can_be_trained(tmp_path, mon
     before = [(run / "rounds.csv").stat().st_mtime_ns for run in runs]
     assert cli.run(words) == 0
     assert [(run / "rounds.csv").stat().st_mtime_ns for run in runs] == before
+
+    tried = []
+
+    def run_trials(sweep, directory, address, points):
+        tried.extend(points)
+        return Tried([Trial("trial_0", points[0], "failed", error="no Ray here")])
+
+    monkeypatch.setattr(command, "run_trials", run_trials)
+    assert cli.run([*words, "--top", "1"]) == 3
+    assert "no Ray here" in capsys.readouterr().err
+    assert [point["algorithm.schedule.tau0"] for point in tried] == [best.tau0]
+    assert (directory / "simulated" / "best.yaml").is_file()
