@@ -203,6 +203,43 @@ def _simulate(plan: Config, cluster: ClusterModel, faults: tuple[Fault, ...], se
 
 
 @app.command()
+def tune(
+    sweep: Annotated[Path | None, typer.Argument(help="A YAML file; see docs/tuning.md.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change the sweep (budget.trials=20) or what it trains."),
+    ] = None,
+    storage: StoragePath = None,
+    name: Annotated[str | None, typer.Option(help="The sweep directory's name.")] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="auto|PATH", help="Go on with this sweep; auto: with the one named, if it exists."),
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="A Ray cluster; without one, this machine.")] = None,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="Try all points in virtual time, without Ray.")
+    ] = False,
+    cluster: ClusterFile = None,
+    top: Annotated[int | None, typer.Option(help="With --simulate: then really try so many of the best.")] = None,
+) -> None:
+    """Search: many runs that differ in some settings, compared by training time. Prints the sweep's directory."""
+    from raysgd_local.config.cluster import load_cluster
+    from raysgd_local.errors import InputError
+    from raysgd_local.tuning import start
+
+    if not simulate and (cluster is not None or top is not None):
+        raise InputError("--simulate", None, "given, where --cluster or --top is")
+    if top is not None and top < 1:
+        raise InputError("--top", top, "an integer of at least 1")
+    asked = start.asked(sweep, settings or (), storage, name, resume)
+    narrowing = start.Narrowing(load_cluster(cluster), top) if simulate else None
+    from raysgd_local.tuning import command
+
+    command.run(asked.sweep, asked.directory, address, narrowing)
+    print(asked.directory, flush=True)
+
+
+@app.command()
 def plan(
     config: ConfigFile = None,
     method: Method = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -42,6 +42,10 @@ class Snapshot:
     elapsed_s: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
     message: str = ""
+
+
+Observer = Callable[[Snapshot], None]
+"""Is called with every new snapshot of a run, several times a second."""
 
 
 class Display:

@@ -52,6 +52,11 @@ class Request:
     collective_s: float = 1200.0
     chaos: tuple[Fault, ...] = ()
 
+    @property
+    def cpus_at_most(self) -> int:
+        """Ray's logical CPUs of all workers together."""
+        return max(1, round(self.settings.wanted * self.cpus))
+
 
 def program(algorithm: Algorithm, stop: Stop, balance: bool) -> Program:
     """What members run by themselves."""

@@ -39,13 +39,15 @@ class Conditions:
     seed: int = 0
 
 
-def simulate_run(request: Request, conditions: Conditions) -> Path:
+def simulate_run(request: Request, conditions: Conditions, report: bool = True) -> Path:
     """Run it in virtual time, without Ray; returns the run directory, with all files that a real run has.
+
+    Without its `report`, if none is wanted: of a short run that takes as long as all the rest.
 
     Raises `InputError`, `UserCodeError` or `RunLostError`, as a real run would; on Ctrl-C the run ends with a
     checkpoint, and `KeyboardInterrupt` is raised after it.
     """
-    return _run(request, lambda storage, told: simulate(_simulation(request, conditions, storage), told))
+    return _run(request, lambda storage, told: simulate(_simulation(request, conditions, storage), told), report)
 
 
 def time_run(request: Request, plan: TimingPlan) -> Path:
@@ -57,7 +59,7 @@ def time_run(request: Request, plan: TimingPlan) -> Path:
     return _run(request, lambda storage, told: record_timing(plan, storage, names, told))
 
 
-def _run(request: Request, run: Callable[[Storage, Progress], Simulated]) -> Path:
+def _run(request: Request, run: Callable[[Storage, Progress], Simulated], report: bool = True) -> Path:
     """The life of a run's directory, with what happens on the way shown."""
     storage = Storage.at(request.storage, request.filesystem).under(request.name)
     if storage.local is None:
@@ -72,7 +74,7 @@ def _run(request: Request, run: Callable[[Storage, Progress], Simulated]) -> Pat
         raise
     for fault in simulated.unfired:
         print(f"warning: {fault} did not happen: the run has {simulated.result['rounds']} rounds", file=sys.stderr)
-    if simulated.result["rounds"]:
+    if report and simulated.result["rounds"]:
         write_report([storage.local])
     _raise(simulated, storage)
     return storage.local

@@ -22,10 +22,11 @@ from raysgd_local.errors import CheckpointError, InputError, RunLostError, UserC
 from raysgd_local.files.run_files import RESULT
 from raysgd_local.files.storage import Storage
 from raysgd_local.following import follow, planned
+from raysgd_local.progress import Display, Observer
 from raysgd_local.ray_cluster import attached
 from raysgd_local.report import write_report
 from raysgd_local.request import Request, from_arguments, from_config
-from raysgd_local.runtime.driver import Outcome
+from raysgd_local.runtime.driver import Outcome, Plan
 from raysgd_local.simulator import Conditions, simulate_run
 from raysgd_local.tasks.base import Task
 from raysgd_local.training import snapshots
@@ -85,8 +86,12 @@ class LocalSGDTrainer:
         trainer._request = from_config(config, chaos)
         return trainer
 
-    def fit(self, resume: str | None = None, address: str | None = None) -> Result:
+    def fit(
+        self, resume: str | None = None, address: str | None = None, observe: Observer | None = None
+    ) -> Result:
         """Run to the end. `resume` is `auto` (from this run's newest checkpoint, if there is one) or a path.
+
+        `observe` is called with every snapshot of the run, in place of the live display and the report.
 
         Attaches to the Ray cluster at `address`, or that is initialised already; otherwise starts Ray on this
         machine for the time of the run. Raises `InputError`, `UserCodeError` or `RunLostError`; on Ctrl-C the run
@@ -98,10 +103,11 @@ class LocalSGDTrainer:
         manifest, damaged = _manifest(storage, resume)
         if resume is None:
             check_new(storage, request)
-        with attached(request, address) as own:
+        with attached(request.cpus_at_most, address) as own:
             claim(storage, request)
-            outcome = follow(replace(planned(request, storage, manifest, own), damaged=damaged))
-        if storage.local is not None and outcome.result["rounds"]:
+            plan = replace(planned(request, storage, manifest, own), damaged=damaged)
+            outcome = follow(plan, observe) if observe is not None else _shown(plan)
+        if observe is None and storage.local is not None and outcome.result["rounds"]:
             write_report([storage.local])
         _raise(outcome, storage, request, fresh=manifest is None)
         return _result(outcome.result, storage)
@@ -113,6 +119,11 @@ class LocalSGDTrainer:
         """
         path = simulate_run(self._request, conditions or Conditions())
         return _result(json.loads((path / RESULT).read_text()), Storage.at(str(path)))
+
+
+def _shown(plan: Plan) -> Outcome:
+    with Display() as display:
+        return follow(plan, display.update)
 
 
 def _manifest(storage: Storage, resume: str | None) -> tuple[dict[str, Any] | None, tuple[str, ...]]:

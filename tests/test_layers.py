@@ -15,8 +15,15 @@ import pytest
 import raysgd_local
 
 PROJECT = Path(__file__).parents[1] / "pyproject.toml"
-NEEDS_RAY = tuple(
-    f"raysgd_local.{name}" for name in ("runtime", "trainer", "following", "ray_cluster", "submission")
+NEEDS_RAY = (
+    "raysgd_local.runtime",
+    "raysgd_local.trainer",
+    "raysgd_local.following",
+    "raysgd_local.ray_cluster",
+    "raysgd_local.submission",
+    "raysgd_local.tuning.search",
+    "raysgd_local.tuning.terminal",
+    "raysgd_local.tuning.trial",
 )
 FACE_WITHOUT_TORCH = (
     "cli",
@@ -28,6 +35,8 @@ FACE_WITHOUT_TORCH = (
     "request",
     "tasks.base",
     "tasks.optimizer",
+    "tuning.start",
+    "tuning.sweep",
 )
 IMPORT_ALL = """
 import importlib, json, sys

@@ -10,7 +10,7 @@ from pathlib import Path
 from raysgd_local.errors import InputError
 from raysgd_local.run_directory import Run, load
 
-__all__ = ["render", "write_report"]
+__all__ = ["Chart", "render", "rendered", "save", "write_report"]
 
 
 @dataclass(frozen=True)
@@ -31,28 +31,26 @@ def write_report(directories: Sequence[str | Path], output: str | Path | None = 
     """
     runs = [load(directory) for directory in directories]
     place = Path(output) if output else (runs[0].path if len(runs) == 1 else Path.cwd()) / "report.html"
+    save(place, render(runs))
+    return place.resolve()
+
+
+def save(place: Path, page: str) -> None:
+    """Write a page whole or not at all. Raises `InputError` where it can't be written."""
     partial = place.with_name(f".{place.name}.{os.getpid()}")
     try:
-        partial.write_text(render(runs), encoding="utf-8")
+        partial.write_text(page, encoding="utf-8")
         partial.replace(place)
     except OSError as error:
         raise InputError("output", str(place), "a file that can be written", str(error)) from error
-    return place.resolve()
 
 
 def render(runs: Sequence[Run]) -> str:
     """The page as HTML text."""
-    import jinja2
-
     from raysgd_local.report import charts, figures
 
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("raysgd_local", "report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html.j2").render(
+    return rendered(
+        "page.html.j2",
         runs=runs,
         colours=[charts.colour(index) for index in range(len(runs))],
         headline=figures.headline(runs),
@@ -61,6 +59,19 @@ def render(runs: Sequence[Run]) -> str:
         events=[figures.events(run) for run in runs],
         configs=[_yaml(run) for run in runs],
     )
+
+
+def rendered(template: str, **values: object) -> str:
+    """One of this package's templates, filled in."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("raysgd_local", "report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**values)
 
 
 def _charts(runs: Sequence[Run]) -> list[Chart]:

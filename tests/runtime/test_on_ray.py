@@ -101,7 +101,9 @@ def ours(cluster: str) -> list[psutil.Process]:
     found = []
     for raylet in psutil.process_iter(["name", "cmdline"]):
         if raylet.info["name"] == "raylet" and any(word.endswith(f":{port}") for word in raylet.info["cmdline"]):
-            found += [child for child in raylet.children() if child.name().startswith(("ray::Worker", "ray::Driver"))]
+            found += [
+                child for child in raylet.children() if child.name().startswith(("ray::Worker", "ray::Driver"))
+            ]
     return found
 
 
