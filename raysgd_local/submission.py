@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import sys
-import time
+from time import monotonic, sleep
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -63,7 +63,7 @@ def submit(job: Job, address: str) -> int:
 
 def _how(number: str, address: str) -> str:
     there = f"{number} --address {address}"
-    return f"follow it with: ray job logs --follow {there}\nend it, with a checkpoint, with: ray job stop {there}"
+    return f"follow it with: ray job logs --follow {there}; end it, with a checkpoint: ray job stop {there}"
 
 
 def _client(address: str) -> JobSubmissionClient:
@@ -86,7 +86,9 @@ def _client(address: str) -> JobSubmissionClient:
 def _knock(address: str) -> None:
     """Raise `OSError` where nobody listens: Ray's client would wait for minutes."""
     parts = urlsplit(address)
-    socket.create_connection((parts.hostname or "", parts.port or 80), timeout=5).close()
+    socket.create_connection(
+        (parts.hostname or "", parts.port or {"https": 443}.get(parts.scheme, 80)), timeout=5
+    ).close()
 
 
 def _refuse_double(client: JobSubmissionClient, job: Job, address: str) -> None:
@@ -99,19 +101,23 @@ def _refuse_double(client: JobSubmissionClient, job: Job, address: str) -> None:
 
 def _followed(client: JobSubmissionClient, number: str) -> int:
     """Show the log until the job is over. The connection may break: what was shown is not shown again."""
-    log, heard_s = _Log(client, number), time.monotonic()
+    log, lost_s = _Log(client, number), None
     while True:
+        began_s = monotonic()
         try:
             asyncio.run(log.show())
             info = client.get_job_info(number)
         except (OSError, RuntimeError, aiohttp.ClientError) as error:
-            if time.monotonic() - heard_s > _SILENCE_LIMIT_S:
+            now = monotonic()
+            if lost_s is None or now - began_s > _SILENCE_LIMIT_S:  # until now it was connected
+                lost_s = now
+            if now - lost_s > _SILENCE_LIMIT_S:
                 raise RunLostError(f"no word from the job server for {_SILENCE_LIMIT_S:g} s: {error}") from error
         else:
-            heard_s = time.monotonic()
+            lost_s = None
             if info.status.is_terminal():
                 return _exit_status(info)
-        time.sleep(_AGAIN_AFTER_S)
+        sleep(_AGAIN_AFTER_S)
 
 
 class _Log:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
@@ -56,7 +57,7 @@ class ShardWriter:
 def load(storage: Storage, name: str, replica: Replica, rank: int, world_size: int) -> None:
     """Load checkpoint `name`: the model, and one's own local state, or rank 0's where the members were others.
 
-    Raises `CheckpointError` where a part is missing or damaged.
+    Raises `CheckpointError` where a part is missing, damaged, or holds code.
     """
     checkpoint = storage.under("checkpoints")
     shards = {s["rank"]: s for s in read_manifest(checkpoint.under(name))["shards"]}
@@ -74,7 +75,12 @@ def _shard(checkpoint: Storage, shards: dict[int, dict[str, Any]], rank: int) ->
     entry = shards.get(rank)
     if entry is None:
         raise CheckpointError(f"{checkpoint.root}: the part of rank {rank} is not in the manifest")
-    return from_bytes(checked(checkpoint, entry["path"], entry["sha256"]))
+    content = checked(checkpoint, entry["path"], entry["sha256"])
+    try:
+        return from_bytes(content)
+    except pickle.UnpicklingError as error:
+        why = f"{checkpoint.root}/{entry['path']} holds something else than tensors and plain values"
+        raise CheckpointError(why) from error
 
 
 def finished(storage: Storage) -> list[str]:

@@ -31,6 +31,7 @@ class JobServer:
         self.breaks: list[int] = []
         self.refuses: Exception | None = None
         self.interrupted = False
+        self.now, self.lasts_s = 0.0, 0.0  # each connection that long
 
     def __call__(self, address: str) -> JobServer:
         if self.refuses is not None:
@@ -48,6 +49,7 @@ class JobServer:
     async def tail_job_logs(self, number: str) -> AsyncIterator[str]:
         if self.interrupted:
             raise KeyboardInterrupt
+        self.now += self.lasts_s
         end = self.breaks.pop(0) if self.breaks else len(self.log)
         for at in range(0, end, 5):
             yield self.log[at : min(end, at + 5)]
@@ -63,7 +65,8 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> JobServer:
     played = JobServer()
     monkeypatch.setattr(submission, "JobSubmissionClient", played)
     monkeypatch.setattr(submission, "_knock", lambda address: None)
-    monkeypatch.setattr(submission.time, "sleep", lambda s: None)
+    monkeypatch.setattr(submission, "sleep", lambda s: None)
+    monkeypatch.setattr(submission, "monotonic", lambda: played.now)
     monkeypatch.chdir(tmp_path)
     return played
 
@@ -115,13 +118,19 @@ def test_ctrl_c_says_how_to_follow_the_job_and_how_to_end_it(
 
 
 def test_it_gives_up_when_nothing_is_heard_for_a_minute(
-    server: JobServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    server: JobServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server.breaks = [0] * 100
-    clock = iter(range(0, 1000, 7))
-    monkeypatch.setattr(submission.time, "monotonic", lambda: float(next(clock)))
+    server.breaks, server.lasts_s = [0] * 100, 7
     assert cli.run(HERE) == 3
     assert "ray job logs --follow raysubmit_1" in capsys.readouterr().err
+
+
+def test_a_connection_that_breaks_after_hours_is_made_again(
+    server: JobServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.breaks, server.lasts_s = [3, 5], 9000
+    assert cli.run(HERE) == 0
+    assert capsys.readouterr().out == server.log
 
 
 def test_a_run_that_a_job_does_already_is_refused(server: JobServer, capsys: pytest.CaptureFixture[str]) -> None:
