@@ -13,6 +13,8 @@ from raysgd_local.algorithms.messages import Residual
 from raysgd_local.algorithms.schedules.base import Mode
 from raysgd_local.algorithms.state import ReplicaState, checksum
 from raysgd_local.control.exchange import SLOT, Contribution, Control, Flags, decode, digits, encode, from_digits
+from raysgd_local.control.extent import Extent
+from raysgd_local.control.member_events import Kind
 from raysgd_local.transport.base import Transport
 
 Allocate = Callable[[int, torch.dtype], torch.Tensor]
@@ -77,10 +79,18 @@ class Reduction:
         """Of what was committed last in this view; 0 before that."""
         return self._checksum
 
-    def fill(self, mode: Mode, said: Contribution, rank: int) -> Contribution:
+    def rebase(self) -> None:
+        """This replica was handed a committed state."""
+        self.state.rebase()
+
+    def strays(self, delta: float) -> bool:  # noqa: ARG002
+        """Whether this member is further from the anchor than the square root of `delta`; told where it matters."""
+        return False
+
+    def fill(self, kind: Kind, said: Contribution, rank: int) -> Contribution:
         """Write this member's part, as far as it is not left to `reduce`. Non-finite state counts for nothing."""
         flat = self._scratch[: self._used]
-        pack = self.state.packing_gradients if mode == "gradients" else self.state.packing
+        pack = self.state.packing_gradients if kind == "gradients" else self.state.packing
         packing = pack(flat, said.weight)
         self._parts, self._healthy = packing.parts, packing.finite
         if not packing.finite:
@@ -94,8 +104,14 @@ class Reduction:
         content = [*encode(said), *digits(self.state.integers())]
         slots[rank] = torch.tensor(content, dtype=flat.dtype)
 
-    def reduce(self, transport: Transport, mode: Mode, round: int) -> Control:  # noqa: ARG002
-        """Sum over all members; every one has the same result."""
+    def reduce(
+        self,
+        transport: Transport,
+        kind: Kind,  # noqa: ARG002
+        round: int,  # noqa: ARG002
+        extent: Callable[[Control], Extent] | None = None,  # noqa: ARG002
+    ) -> Control:
+        """Sum over all members; every one has the same result. `extent` says how far, where that is not so."""
         flat, self._tried = self._scratch[: self._used], self._used
         transport.all_reduce(flat, self._parts)
         return self._control(flat)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from itertools import chain
 from typing import Any
@@ -133,6 +133,14 @@ class GlooTransport:
         options.timeout = self._timeout
         self._run(lambda: self._wait(self._group.alltoall_base(theirs, rows, [], [], options)), "all-to-all")
         return theirs
+
+    def swap(self, parts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        given, sizes = torch.cat(list(parts)), [part.numel() for part in parts]
+        theirs = torch.empty_like(given)
+        options = AllToAllOptions()
+        options.timeout = self._timeout
+        self._run(lambda: self._wait(self._group.alltoall_base(theirs, given, sizes, sizes, options)), "swap")
+        return list(torch.split(theirs, sizes))
 
     def wire_bytes(self) -> int:
         """Measured at the sockets; what others read in shared memory counts as if it had been sent."""
