@@ -40,6 +40,13 @@ def test_a_fine_message_is_close_to_its_vector_element_by_element_at_any_scale(k
     assert float((arrived - vector).abs().max()) <= 1.001 * error * float(vector.abs().max())
 
 
+@pytest.mark.parametrize(("kind", "nbytes"), [(Half(), 2 * 1500 + 2 * 4), (Int8(), 1500 + 6 * 4)])
+def test_what_a_last_block_lacks_is_not_sent(kind, nbytes):
+    vector = torch.randn(1500, generator=torch.Generator().manual_seed(7))
+    assert Messages(kind, [1500], vector).nbytes == nbytes
+    assert len(carried(kind, vector, sizes=[1500])) == 1500
+
+
 def test_top_k_carries_the_largest_exactly_and_nothing_else():
     (vector,) = vectors()
     arrived = carried(TopK(0.2), vector)
