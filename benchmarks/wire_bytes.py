@@ -1,9 +1,9 @@
 """What compression saves on the wire, and what it costs in accuracy.
 
-    python benchmarks/wire_bytes.py [--workers 2 4] [--epochs 3] [--seeds 3] [--json FILE]
+    python benchmarks/wire_bytes.py [--workers 2 4] [--model mlp] [--epochs 6] [--seeds 3] [--json FILE]
 
-Processes on this machine that exchange over TCP, shared memory switched off, train LeNet on Fashion-MNIST, an averaging
-every 8 steps: dense, and with each compression. Bytes are those that the kernel says it sent on the view's sockets,
+Processes on this machine that exchange over TCP, shared memory switched off, train on Fashion-MNIST, an averaging every
+8 steps: dense, and with each compression. Bytes are those that the kernel says it sent on the view's sockets,
 all control parts included; the last averaging sends what compression had left out. Accuracy is the averaged model's.
 """
 
@@ -37,14 +37,14 @@ LIMITS = {
 }
 
 
-def work(rank: int, workers: int, port: int, name: str, epochs: int, seed: int, results: Any) -> None:
+def work(rank: int, workers: int, port: int, what: Any, name: str, epochs: int, seed: int, results: Any) -> None:
     """One process: trains on its share of the samples, and tells what it sent and, as rank 0, the accuracy."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
     store = dist.TCPStore("127.0.0.1", port, is_master=False, wait_for_workers=False)
     network = ProcessGroupNetwork(store, "127.0.0.1", "wire", shared_memory=False)
     train, test = FashionMNIST().datasets()
-    model = FashionMNIST().make_model()
+    model = FashionMNIST(model=what).make_model()
     optimizer = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9)
     algorithm = Algorithm(FixedPeriod(TAU), compression=COMPRESSIONS[name])
     reduction = make_reduction(ReplicaState(model, [optimizer]), network.allocate, workers, algorithm)
@@ -85,13 +85,13 @@ def accuracy(model: torch.nn.Module, test: Any) -> float:
     return right / len(labels)
 
 
-def run(workers: int, name: str, epochs: int, seed: int) -> tuple[float, float]:
+def run(workers: int, model: Any, name: str, epochs: int, seed: int) -> tuple[float, float]:
     """Bytes a worker and round, and the accuracy."""
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     processes = [
-        context.Process(target=work, args=(rank, workers, store.port, name, epochs, seed, results))
+        context.Process(target=work, args=(rank, workers, store.port, model, name, epochs, seed, results))
         for rank in range(workers)
     ]
     for process in processes:
@@ -106,7 +106,8 @@ def run(workers: int, name: str, epochs: int, seed: int) -> tuple[float, float]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, nargs="+", default=[2, 4])
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--model", choices=("lenet", "mlp"), default="mlp", help="62 or 159 thousand parameters")
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -115,7 +116,7 @@ def main() -> int:
     for workers in options.workers:
         dense = 0.0
         for name in COMPRESSIONS:
-            runs = [run(workers, name, options.epochs, seed) for seed in range(options.seeds)]
+            runs = [run(workers, options.model, name, options.epochs, seed) for seed in range(options.seeds)]
             sent, right = statistics.mean(r[0] for r in runs), [r[1] for r in runs]
             dense = dense or sent
             limit = LIMITS.get(workers, {}).get(name)
