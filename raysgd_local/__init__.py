@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from raysgd_local.algorithms.algorithm import Algorithm
-    from raysgd_local.algorithms.averaging import Elastic, Mean
+    from raysgd_local.algorithms.averaging import Blocks, Elastic, Gossip, Mean
     from raysgd_local.algorithms.compression import Half, Int8, RandomK, Sign, TopK
     from raysgd_local.algorithms.learning_rate import LearningRate
     from raysgd_local.algorithms.outer import BlockMomentum, MaxChange, OuterOptimizer, SlowMo
@@ -26,8 +26,10 @@ if TYPE_CHECKING:
         AtEpoch,
         AtFirstDecay,
         AtLoss,
+        Dynamic,
         EveryStep,
         FixedPeriod,
+        Hierarchical,
         LupaLinear,
         LupaLoss,
         Once,
@@ -58,13 +60,17 @@ __all__ = [
     "AtFirstDecay",
     "AtLoss",
     "BlockMomentum",
+    "Blocks",
     "CheckpointError",
     "DisjointChunks",
+    "Dynamic",
     "Elastic",
     "EveryStep",
     "FedNova",
     "FixedPeriod",
+    "Gossip",
     "Half",
+    "Hierarchical",
     "InputError",
     "Int8",
     "LabelSkewed",
@@ -98,7 +104,7 @@ __all__ = [
 
 _HOMES = {
     "algorithms.algorithm": ("Algorithm",),
-    "algorithms.averaging": ("Elastic", "Mean"),
+    "algorithms.averaging": ("Blocks", "Elastic", "Gossip", "Mean"),
     "algorithms.compression": ("Half", "Int8", "RandomK", "Sign", "TopK"),
     "algorithms.learning_rate": ("LearningRate",),
     "algorithms.outer": ("BlockMomentum", "MaxChange", "OuterOptimizer", "SlowMo"),
@@ -110,8 +116,10 @@ _HOMES = {
         "AtEpoch",
         "AtFirstDecay",
         "AtLoss",
+        "Dynamic",
         "EveryStep",
         "FixedPeriod",
+        "Hierarchical",
         "LupaLinear",
         "LupaLoss",
         "Once",

@@ -18,13 +18,18 @@ Rows = Tensor  # (m, d)
 class Memory:
     """What a method remembers: the anchor (d,), what is the same everywhere, and a row for each member, (m, d).
 
-    `steps` are what each took in this round.
+    `steps` are what each took in this round, over so many samples (`weights`); `start` is where each began it, `owed`
+    the samples since all averaged.
     """
 
     anchor: Tensor
     shared: dict[str, Tensor] = field(default_factory=dict)
     local: Tensor = field(default_factory=lambda: torch.empty(0))
     steps: list[int] = field(default_factory=list)
+    start: Tensor = field(default_factory=lambda: torch.empty(0))
+    owed: Tensor = field(default_factory=lambda: torch.empty(0))
+    weights: Tensor = field(default_factory=lambda: torch.empty(0))
+    round: int = 0
 
 
 Method = Callable[[Rows, Tensor, Memory, float], Rows]
@@ -48,6 +53,51 @@ def fednova(reach: Callable[[int], float]) -> Method:
         return memory.anchor.expand_as(rows)
 
     return method
+
+
+def gossip(matrix: Callable[[int, int], Tensor]) -> Method:
+    """X ← W y, where y has the round's steps scaled by m·p; the model is the mean."""
+
+    def method(rows: Rows, p: Tensor, memory: Memory, rate: float) -> Rows:
+        y = memory.start + (len(rows) * p).unsqueeze(1) * (rows - memory.start)
+        memory.anchor = y.mean(0)
+        return matrix(memory.round, len(rows)) @ y
+
+    return method
+
+
+def ring(round: int, m: int) -> Tensor:
+    """Metropolis weights: a third each, or halves for two."""
+    w = torch.eye(m, dtype=torch.float64) if m == 1 else torch.zeros(m, m, dtype=torch.float64)
+    for i in range(m if m > 1 else 0):
+        for j in {(i - 1) % m, i, (i + 1) % m}:
+            w[i, j] = 1 / min(m, 3)
+    return w
+
+
+def in_blocks(blocks: Callable[[int], list[int]]) -> Method:
+    """Block means, by the round's samples."""
+
+    def method(rows: Rows, p: Tensor, memory: Memory, rate: float) -> Rows:
+        after, number = rows.clone(), torch.tensor(blocks(len(rows)))
+        owed = memory.owed + memory.weights
+        for block in set(number.tolist()):
+            mine = number == block
+            if memory.weights[mine].sum() > 0:
+                share = memory.weights[mine] / memory.weights[mine].sum()
+                after[mine] = (share @ rows[mine]).expand_as(rows[mine])
+            owed[mine] = owed[mine].mean()
+        memory.owed = owed
+        return after
+
+    return method
+
+
+def globally(rows: Rows, p: Tensor, memory: Memory, rate: float) -> Rows:
+    """The mean by samples since all averaged."""
+    counts = memory.weights + memory.owed
+    memory.owed = torch.zeros_like(counts)
+    return mean(rows, counts / counts.sum(), memory, rate) if counts.sum() > 0 else rows
 
 
 def elastic(beta: float) -> Method:
@@ -196,6 +246,8 @@ class Fleet:
         nothing = torch.zeros_like(rows[0])
         local = [self.memory.local[self.names.index(n)] if n in self.names else nothing for n in names]
         self.memory.local = torch.stack(local)
+        owed = [self.memory.owed[self.names.index(n)] if n in self.names else torch.zeros(()) for n in names]
+        self.memory.owed = torch.stack([value.to(rows[0]) for value in owed])
         self.names, self.rows, self.buffers = list(names), torch.stack(rows), torch.stack(buffers)
 
     def local_step(self, name: str, gradient: Callable[[Tensor], Tensor], rate: float) -> None:
@@ -203,6 +255,12 @@ class Fleet:
         self.buffers[i] = self.rho * self.buffers[i] + gradient(self.rows[i])
         self.rows[i] = self.rows[i] - rate * self.buffers[i]
 
+    def begin(self) -> None:
+        """A round begins where the members are."""
+        self.memory.start = self.rows.clone()
+
     def average(self, weights: Sequence[float], rate: float, method: Method | None = None) -> None:
-        p = torch.tensor(weights, dtype=self.rows.dtype)
+        p = self.memory.weights = torch.tensor(weights, dtype=self.rows.dtype)
+        p = p if p.sum() > 0 else torch.ones_like(p)
+        self.memory.round += 1
         self.rows = (method or self.method)(self.rows, p / p.sum(), self.memory, rate).clone()

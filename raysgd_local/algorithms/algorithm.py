@@ -64,4 +64,9 @@ class Algorithm:
         coupled, met = self.averaging.coupling(1) is not None, modes(self.schedule)
         compressed = self.compression is not None and met != {"gradients"}
         stretched = not self.weights.plain
-        return coupled or compressed or stretched or self.outer is not None or "apart" in met
+        return self.partial or coupled or compressed or stretched or self.outer is not None or "apart" in met
+
+    @property
+    def partial(self) -> bool:
+        """Whether there are rounds in which members don't average with all others."""
+        return self.averaging.gossips or "partial" in modes(self.schedule)

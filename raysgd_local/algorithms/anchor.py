@@ -59,6 +59,10 @@ class Anchor:
         self._behind, self._optimizer = False, None
         pack(self._layout.views(self._parameter.detach()), self._own(), 1.0)
 
+    def part(self) -> None:
+        """Members went on without it."""
+        self.apart = True
+
     def leave(self) -> None:
         """Members move together without it now (gradient mode): it is where they are, when it is next asked for."""
         self._behind, self._optimizer, self.apart = True, None, False

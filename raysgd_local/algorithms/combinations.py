@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from raysgd_local.algorithms.averaging import Blocks
 from raysgd_local.algorithms.outer import BlockMomentum
+from raysgd_local.algorithms.schedules import Dynamic, Hierarchical
 from raysgd_local.algorithms.schedules.modes import modes
 from raysgd_local.errors import InputError
 
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 
 def check(algorithm: Algorithm) -> None:
     """Raises `InputError`, with the reason as its hint, for choices that make no sense together."""
-    refusals = (_gradient_mode, _apart, _elastic, _amplified, _weighed)
+    refusals = (_gradient_mode, _apart, _elastic, _gossip, _partial, _amplified, _weighed)
     for found in (refusal for rule in refusals for refusal in rule(algorithm)):
         raise found
 
@@ -36,7 +39,7 @@ def _gradient_mode(a: Algorithm) -> Refusals:
             yield InputError("optimizer_state", "reset", "keep with the schedule every-step", hint)
         if a.averaging.fraction < 1:
             yield InputError("averaging.fraction", a.averaging.fraction, "1 with the schedule every-step", hint)
-    if _keeps_apart(a):
+    if _keeps_apart(a) or a.averaging.gossips:
         yield InputError("averaging", _name(a.averaging), "mean where gradients are averaged", hint)
     if not a.weights.plain:
         yield InputError("weights", _name(a.weights), "samples where gradients are averaged", hint)
@@ -57,11 +60,54 @@ def _apart(a: Algorithm) -> Refusals:
         yield InputError("averaging.fraction", a.averaging.fraction, "1 with the schedule once", hint)
 
 
+def _gossip(a: Algorithm) -> Refusals:
+    """Members that average with neighbours only have no common step."""
+    if not a.averaging.gossips:
+        return
+    if a.outer is not None:
+        hint = "there is no mean step: nobody knows the mean between evaluations"
+        yield InputError("outer", _name(a.outer), "none with gossip", hint)
+    if a.compression is not None and not a.compression.fine:
+        hint = "neighbours send each other their parameters, and nothing can be remembered of what was left out"
+        yield InputError("compression", _name(a.compression), "half or int8 with gossip", hint)
+    if modes(a.schedule) != {"parameters"}:
+        hint = "gossip says with whom, at every averaging: the schedule only when"
+        yield InputError("schedule", _name(a.schedule), "fixed, adacomm, lupa or qsr with gossip", hint)
+
+
+def _partial(a: Algorithm) -> Refusals:
+    """Rounds in which members don't average with all others."""
+    blocks, met = isinstance(a.averaging, Blocks), modes(a.schedule)
+    if blocks and not _made_of(a.schedule, Hierarchical):
+        hint = "the schedule hierarchical says when blocks average, and when all do"
+        yield InputError("averaging", _name(a.averaging), "mean, unless the schedule is hierarchical", hint)
+    if _made_of(a.schedule, Hierarchical) and not blocks:
+        hint = "it has to be said who is in a block: averaging: {kind: blocks}, for nodes"
+        yield InputError("averaging", _name(a.averaging), "blocks with the schedule hierarchical", hint)
+    if _made_of(a.schedule, Hierarchical) and _made_of(a.schedule, Dynamic):
+        hint = "how far members are apart is told to all, which blocks are to avoid"
+        yield InputError("schedule", _name(a.schedule), "hierarchical or dynamic, not both", hint)
+    if "partial" in met and a.averaging.fraction < 1:
+        hint = "who sits out has nothing to average with a block, or to be looked at"
+        yield InputError(
+            "averaging.fraction", a.averaging.fraction, "1 with averagings that are not over all", hint
+        )
+    if a.partial and a.optimizer_state == "average":
+        hint = "optimizer state would be averaged over others than the parameters are"
+        yield InputError("optimizer_state", a.optimizer_state, "keep or reset where not all average", hint)
+
+
+def _made_of(schedule: Any, kind: type) -> bool:
+    """Whether a schedule is of `kind`, or has one inside."""
+    parts = [getattr(schedule, field.name) for field in dataclasses.fields(schedule)]
+    return isinstance(schedule, kind) or any(_made_of(part, kind) for part in parts if hasattr(part, "init"))
+
+
 def _weighed(a: Algorithm) -> Refusals:
     """Steps are weighed where they are averaged, and nowhere else."""
     if a.weights.plain:
         return
-    if _keeps_apart(a) or "apart" in modes(a.schedule):
+    if _keeps_apart(a) or a.partial or "apart" in modes(a.schedule):
         hint = "they weigh the steps that become the mean step; here members keep theirs"
         yield InputError("weights", _name(a.weights), "samples with members that stay apart", hint)
 
@@ -72,6 +118,9 @@ def _elastic(a: Algorithm) -> Refusals:
     if a.outer is not None:
         hint = "the centre is moved by the members' pull already"
         yield InputError("outer", _name(a.outer), "none with members that stay apart", hint)
+    if "partial" in modes(a.schedule):
+        hint = "members are never at the centre: there is no distance to look at, and no block has a mean"
+        yield InputError("schedule", _name(a.schedule), "one that averages with all, with elastic averaging", hint)
     if a.compression is not None and not a.compression.fine:
         hint = "both ends of a spring have to know its length nearly, and nothing can be remembered of it"
         yield InputError("compression", _name(a.compression), "half or int8 with members that stay apart", hint)

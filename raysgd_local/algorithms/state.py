@@ -17,7 +17,7 @@ from raysgd_local.algorithms.optimizer_state import AveragedOptimizers
 from raysgd_local.algorithms.packing import Blocks, Packing
 from raysgd_local.algorithms.snapshot import on_cpu
 from raysgd_local.errors import InputError, UsageError, nearest
-from raysgd_local.flat import FlatLayout, checksum, unpack
+from raysgd_local.flat import FlatLayout, checksum, pack, unpack
 
 __all__ = ["OptimizerPolicy", "ReplicaState", "checksum"]
 
@@ -138,6 +138,16 @@ class ReplicaState:
     def parameters(self) -> list[Tensor]:
         """The parameters that lead the vector, as real tensors that share their memory."""
         return _real(self._parameters)
+
+    @torch.no_grad()
+    def pack_parameters(self, flat: Tensor, weight: float) -> None:
+        """Write `weight` × parameters alone into `flat`, as long as they are."""
+        pack(self._layout.views(flat), _real(self._parameters), weight)
+
+    @torch.no_grad()
+    def install_parameters(self, flat: Tensor) -> None:
+        """Put `flat`, as long as the parameters, into them."""
+        unpack(self._layout.views(flat), _real(self._parameters), 1.0)
 
     @torch.no_grad()
     def install_rest(self, flat: Tensor, total_weight: float) -> None:

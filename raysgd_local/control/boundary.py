@@ -13,6 +13,9 @@ from raysgd_local.control.protocol import Place, Report, View
 from raysgd_local.control.replicated import Replicated
 from raysgd_local.records import EvalRow, PeriodChange, RoundRow
 
+_PACED = ("parameters", "partial")
+"""Modes in which members may take unequal numbers of steps."""
+
 
 @dataclass(frozen=True)
 class Books:
@@ -89,8 +92,13 @@ def level(reports: Sequence[Report]) -> bool:
 
 
 def drained(reports: Sequence[Report]) -> bool:
-    """Whether no one has steps pending."""
-    return not any(report.steps for report in reports)
+    """Whether no one has steps pending, and all have the model."""
+    return not any(report.steps for report in reports) and settled(reports)
+
+
+def settled(reports: Sequence[Report]) -> bool:
+    """Whether the newest averaging was over all members: otherwise nobody has the model until the next that is."""
+    return all(report.replicated is None or report.replicated.settled for report in reports)
 
 
 def pending_positions(
@@ -156,12 +164,19 @@ def deal_shares(state: Replicated, view: View | None, members: Sequence[str]) ->
     """How much of a deal each should get: by its steps in a round; nothing new for one who left the epoch."""
     before = () if view is None else view.members
     left = dict(zip(before, state.left, strict=False))
-    paces = dict(zip(before, state.pacing.shares, strict=False)) if state.period.mode == "parameters" else {}
+    paces = dict(zip(before, state.pacing.shares, strict=False)) if state.period.mode in _PACED else {}
     return {worker: 0.0 if left.get(worker) else paces.get(worker, 1.0) for worker in members}
 
 
-def seated(state: Replicated, view: View | None, members: Sequence[str], deal: Deal | None) -> Replicated:
+def seated(
+    state: Replicated,
+    view: View | None,
+    members: Sequence[str],
+    deal: Deal | None,
+    blocks: tuple[int, ...] = (),
+) -> Replicated:
     """The replicated state as it holds for `members` in rank order, at the start of `deal`."""
+    owed = {} if view is None else dict(zip(view.members, state.owed, strict=False))
     left = {} if view is None else dict(zip(view.members, state.left, strict=False))
     sick = {} if view is None else dict(zip(view.members, state.sick, strict=False))
     return replace(
@@ -170,5 +185,8 @@ def seated(state: Replicated, view: View | None, members: Sequence[str], deal: D
         lengths=None if deal is None else tuple(len(positions) for positions in lists(deal)),
         left=tuple(state.open and left.get(worker, False) for worker in members),
         sick=tuple(sick.get(worker, any(state.sick)) for worker in members),
+        owed=tuple(owed.get(worker, 0.0) for worker in members) if state.owed else (),
+        meet=state.meet or (not state.settled and view is not None and view.members != tuple(members)),
+        blocks=blocks,
         pacing=pacing.seated(state.pacing, () if view is None else view.members, tuple(members)),
     )

@@ -26,6 +26,7 @@ class Flags(IntFlag):
     NONFINITE = 4  # its state was not finite: zeroed, weight 0
     OVERFLOW = 8  # its mixed-precision step overflowed and was skipped
     STOP = 16  # user code asked all to stop
+    DIVERGED = 64  # it is further from the anchor than the schedule bears
     LEFT = 32  # its loop left the open epoch; what it did not consume is dealt anew
 
 

@@ -111,10 +111,25 @@ def _view(turn: Turn, members: tuple[str, ...]) -> View:
 
 
 def _limited(turn: Turn, view: View, reports: Sequence[Report]) -> Program:
-    """The next boundary comes after one round where that lets someone enter or leave."""
+    """The next boundary comes after one round, over all members, where that lets someone enter, leave, save or end."""
     program = turn.state.settings.program
     waiting = any(turn.state.workers[w].standing is Standing.LEAVING for w in view.members)
-    return replace(program, segment_rounds=1) if waiting or not boundary.level(reports) else program
+    pending = any(report.steps for report in reports) or not _same_round(reports)
+    wanted = not boundary.settled(reports) and _model_wanted(turn, view)
+    limited = waiting or pending or wanted
+    return replace(program, segment_rounds=1, whole=program.partial) if limited else program
+
+
+def _same_round(reports: Sequence[Report]) -> bool:
+    return len({report.replicated.round for report in reports if report.replicated is not None}) <= 1
+
+
+def _model_wanted(turn: Turn, view: View) -> bool:
+    """Whether somebody waits until all members have the model."""
+    state = turn.state
+    few = len(view.members) < state.settings.workers_min
+    due = state.books is not None and state.saves.due(state.books.replicated, state.settings.checkpoints)
+    return few or due or bool(state.stop) or bool(state.standing(Standing.READY))
 
 
 def _account(turn: Turn, resolution: Resolution, view: View) -> None:
@@ -149,7 +164,14 @@ def _dealt(
         shares = boundary.deal_shares(state, before, view.members)
         books = replace(boundary.closed(books), placement=_placed(turn, books, view))
         books = boundary.deal_for(books, view.members, pending, settings.seed, settings.restricted, shares)
-    return replace(books, replicated=boundary.seated(state, before, view.members, books.deal))
+    seated = boundary.seated(state, before, view.members, books.deal, _blocks(turn, view.members))
+    return replace(books, replicated=seated)
+
+
+def _blocks(turn: Turn, members: Sequence[str]) -> tuple[int, ...]:
+    """By rank the number of its block, where the averaging has any."""
+    program, workers = turn.state.settings.program, turn.state.workers
+    return program.averaging.blocks(tuple(workers[w].node for w in members)) if program.partial else ()
 
 
 def _placed(turn: Turn, books: Books, view: View) -> Placement:
@@ -303,7 +325,9 @@ def first_view(turn: Turn) -> None:
 
 def _begin_fresh(turn: Turn, view: View) -> None:
     initial = Replicated(schedule=turn.state.settings.program.schedule.init())
-    books = Books(boundary.seated(initial, None, view.members, None), Ledger())
+    books = Books(
+        boundary.seated(initial, None, view.members, None, _blocks(turn, members=view.members)), Ledger()
+    )
     turn.set(books=books)
     order = _order(turn, view, turn.state.settings.program, None)
     others = tuple(range(1, len(view.members)))
@@ -312,7 +336,7 @@ def _begin_fresh(turn: Turn, view: View) -> None:
 
 def _begin_from(turn: Turn, view: View, snapshot: Snapshot) -> None:
     """Go back to a checkpoint: with as many members in the same deal, otherwise what is left is dealt anew."""
-    state = snapshot.replicated
+    state = replace(snapshot.replicated, blocks=_blocks(turn, view.members))
     books = Books(state, snapshot.ledger, snapshot.deal, _renamed(snapshot, view))
     turn.do(RewindTables(state.round, state.evaluations))
     turn.record("resumed", checkpoint=snapshot.name, round=state.round, epoch=state.epoch)

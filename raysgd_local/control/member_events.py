@@ -11,7 +11,7 @@ from raysgd_local.control.exchange import Contribution, Control
 from raysgd_local.control.protocol import Order, Place, Report, Save
 from raysgd_local.control.replicated import Replicated
 
-Kind = Literal["parameters", "gradients", "apart", "evaluation"]
+Kind = Literal["parameters", "gradients", "apart", "partial", "evaluation"]
 
 
 class Want(Enum):
@@ -224,7 +224,10 @@ class LocalStep:
 
 @dataclass(frozen=True)
 class Exchange:
-    """Take part in the reduction of round `round`; the shell adds to `said` what it measured."""
+    """Take part in the reduction of round `round`; the shell adds to `said` what it measured.
+
+    Of kind `partial` the control part comes first, and `replicated.extent` of it says how far the averaging reaches.
+    """
 
     view: int
     round: int

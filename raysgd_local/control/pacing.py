@@ -88,7 +88,9 @@ def _judged(pacing: Pacing, balance: Balance, mode: Mode) -> Pacing:
     """The pacing after a window, with the next one begun. Who took no step in it is as fast as its share says."""
     paces, speeds = pacing.paces, _speeds(pacing.paces)
     ratios = [speed / pace.share for speed, pace in zip(speeds, paces, strict=True)]
-    off = [mode == "parameters" and not 1 / balance.apart <= ratio <= balance.apart for ratio in ratios]
+    off = [
+        mode in ("parameters", "partial") and not 1 / balance.apart <= ratio <= balance.apart for ratio in ratios
+    ]
     lost = [speed * balance.hopeless < 1 for speed in speeds]
     act = any(now and pace.off for now, pace in zip(off, paces, strict=True))
     after = tuple(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from raysgd_local.algorithms.averaging import Averaging, Mean
-from raysgd_local.algorithms.schedules.base import Schedule
+from raysgd_local.algorithms.schedules.base import Mode, Schedule
+from raysgd_local.algorithms.schedules.modes import modes
 from raysgd_local.control.pacing import Balance
 
 
@@ -17,7 +19,8 @@ class Program:
     A segment ends after `segment_s` seconds of training time or `segment_rounds` rounds. `max_steps` counts
     optimizer steps over all workers, `max_s` is training time; `target` is a metric's name and the value to
     reach (from above where the name says that it is a loss or an error). `balance` says how workers of unequal speed
-    share a round's steps; without it all take the same.
+    share a round's steps; without it all take the same. `whole`: the next averaging is over all members in any case,
+    since somebody waits for the model.
     """
 
     schedule: Schedule
@@ -28,3 +31,13 @@ class Program:
     target: tuple[str, float] | None = None
     balance: Balance | None = None
     averaging: Averaging = field(default_factory=Mean)
+    whole: bool = False
+
+    @cached_property
+    def partial(self) -> bool:
+        """Whether there are rounds in which members don't average with all others."""
+        return self.averaging.gossips or "partial" in modes(self.schedule)
+
+    def stages(self, mode: Mode) -> bool:
+        """Whether in a round of `mode` members first hear of each other, and how far they average follows from that."""
+        return self.partial and mode in ("parameters", "partial")

@@ -10,6 +10,7 @@ import numpy as np
 
 from raysgd_local.algorithms.schedules.base import Observation, Period
 from raysgd_local.control.exchange import Control, Flags
+from raysgd_local.control.extent import Extent, meets, owed_after, shares
 from raysgd_local.control.pacing import EVEN, Pacing, paced
 from raysgd_local.control.program import Program
 
@@ -23,6 +24,10 @@ class Replicated:
     the open epoch, `sick`, whose state was not finite in the newest round, and the `pacing`. `switched` says that
     this round was the last before gradient mode; after either, local state is aligned. `stopped` says why training is
     over, or is empty; `diverged` that it failed. Totals count all workers' committed work since the run began.
+
+    Where members don't always average with all others: `owed` has by rank the samples that no averaging over all has
+    counted, none after such a one; `blocks` the number of its block; `meet`: the next one is over all; `partial`: the
+    newest was not.
     """
 
     schedule: Any
@@ -43,11 +48,24 @@ class Replicated:
     metrics: tuple[tuple[str, float], ...] = ()
     stopped: str = ""
     diverged: bool = False
+    owed: tuple[float, ...] = ()
+    blocks: tuple[int, ...] = ()
+    meet: bool = False
+    partial: bool = False
 
     @property
     def period(self) -> Period:
         period: Period = self.schedule.period
         return period
+
+    @property
+    def settled(self) -> bool:
+        """Whether the anchor is the model: the newest averaging was over all, or nothing was done since."""
+        return not any(self.owed)
+
+    @property
+    def owed_by_rank(self) -> tuple[float, ...]:
+        return self.owed or (0.0,) * len(self.left)
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -100,14 +118,17 @@ class Replicated:
 
 def commit(state: Replicated, control: Control, program: Program, finite: bool = True) -> Replicated:
     """The state after the round that `control` belongs to; `finite` says whether the reduced vector was."""
+    reach = extent(state, control, program)
+    owed = () if reach.whole else owed_after(control, state.owed_by_rank, reach.blocks)
     state = _close_epoch(_counted(state, control))
+    state = replace(state, owed=owed, meet=state.meet and not reach.whole, partial=not reach.whole)
     failed = _failure(control, finite)
     if failed:
         return replace(state, diverged=True, stopped=failed)
     before = state.period.mode
     if program.balance is not None:
         state = replace(state, pacing=paced(state.pacing, control, program.balance, before))
-    state = replace(state, schedule=program.schedule.next(state.schedule, _observe(state, control)))
+    state = replace(state, schedule=program.schedule.next(state.schedule, _observe(state, control, reach.whole)))
     state = replace(state, switched=before != "gradients" and state.period.mode == "gradients")
     return replace(state, stopped=state.stopped or _stop(state, control, program))
 
@@ -146,7 +167,26 @@ def _stop(state: Replicated, control: Control, program: Program) -> str:
     return ""
 
 
-def _observe(state: Replicated, control: Control) -> Observation:
+def extent(state: Replicated, control: Control, program: Program) -> Extent:
+    """How far the averaging of the round that `control` belongs to reaches, after `state`."""
+    blocks = state.blocks or tuple(range(len(control.members)))
+    if not program.stages(state.period.mode):
+        return Extent(True, (), blocks)
+    asked = not program.averaging.gossips and state.period.mode == "parameters"
+    whole = asked or state.meet or program.whole or meets(control) or _ends(state, control, program)
+    return Extent(whole, shares(control, state.owed_by_rank, program), blocks)
+
+
+def _ends(state: Replicated, control: Control, program: Program) -> bool:
+    """Whether the epoch, training, or averaging parameters ends with this round: the model is needed after it."""
+    after = _close_epoch(_counted(state, control))
+    if (state.open and not after.open) or _stop(after, control, program):
+        return True
+    then = program.schedule.next(state.schedule, _observe(after, control, whole=True)).period.mode
+    return then in ("gradients", "apart")
+
+
+def _observe(state: Replicated, control: Control, whole: bool) -> Observation:
     """What the schedule sees of the round that is counted: the epoch is the one that the next round is in."""
     return Observation(
         round=state.round,
@@ -159,6 +199,7 @@ def _observe(state: Replicated, control: Control) -> Observation:
         lr_decay=control.members[0].lr_decay,
         workers=len(control.members),
         lr=control.members[0].lr_settled,
+        whole=whole,
     )
 
 

@@ -13,6 +13,7 @@ from raysgd_local.control.member_events import (
     Commit,
     Exchange,
     Exchanged,
+    Kind,
     LocalStep,
     Proceed,
     Want,
@@ -27,7 +28,9 @@ _FADING = 0.9
 
 
 def step(member: Member, samples: int, consumed: int) -> Result:
-    """A step of the loop: taken alone at once, or with all others in the exchange."""
+    """A step of the loop: taken alone at once, or with all others in the exchange; not taken once training is over."""
+    if member.known.stopped:
+        return member, (Proceed(),)
     alone = LocalStep(pending=member.samples)
     member = replace(
         member,
@@ -89,7 +92,9 @@ def _exchange(member: Member) -> Result:
         flags=_flags(member),
     )
     state = member.known
-    command = Exchange(member.in_force.view.number, state.round + 1, state.period.mode, said)
+    mode = state.period.mode
+    kind: Kind = "partial" if member.in_force.program.stages(mode) else mode
+    command = Exchange(member.in_force.view.number, state.round + 1, kind, said)
     return member, (command,)
 
 
@@ -113,7 +118,7 @@ def commit(member: Member, done: Exchanged) -> Result:
     """
     before, control = member.known, done.control
     state = shared.commit(before, control, member.in_force.program, done.finite)
-    row = _row(member, before, done)
+    row = _row(member, before, state, done)
     member = replace(
         member,
         replicated=state,
@@ -159,7 +164,7 @@ def _told(rows: tuple[RoundRow, ...], control: Control) -> tuple[RoundRow, ...]:
     return (*rows[:-1], replace(rows[-1], wire_bytes=control.wire_bytes))
 
 
-def _row(member: Member, before: Replicated, done: Exchanged) -> RoundRow:
+def _row(member: Member, before: Replicated, state: Replicated, done: Exchanged) -> RoundRow:
     """The round as it will stand in `rounds.csv`; the wait for the slowest is known from the compute times."""
     control, order = done.control, member.in_force
     own_wait_s = control.slowest_s - control.members[member.rank].compute_s
@@ -170,7 +175,7 @@ def _row(member: Member, before: Replicated, done: Exchanged) -> RoundRow:
         incarnation=order.incarnation,
         workers=len(control.members),
         tau=before.period.tau,
-        scope="global",
+        scope=order.program.averaging.scope if state.partial else "global",
         steps=control.steps,
         samples=control.samples,
         epoch=before.epoch,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from raysgd_local.algorithms.schedules.base import Mode
+from raysgd_local.simulation.methods import Moved
 
 _LR, _MOMENTUM = 0.05, 0.9
 
@@ -17,12 +18,14 @@ Taken = tuple[int, tuple[int, ...]]  # epoch, positions
 class Anchor:
     """The state after a commit. `consumed` says, by epoch, how often each sample is in it (a byte a sample).
 
-    `one` is averaged like a parameter and never trained: it stays 1 if weights sum to 1.
+    `one` is averaged like a parameter and never trained: it stays 1 if weights sum to 1. `velocity` is the outer
+    step's.
     """
 
     round: int = 0
     x: float = 0.0
     one: float = 1.0
+    velocity: float = 0.0
     consumed: tuple[tuple[int, bytes], ...] = ()
 
     def times(self, epoch: int) -> bytes:
@@ -32,13 +35,18 @@ class Anchor:
 
 @dataclass(frozen=True)
 class Reduced:
-    """The sum over all members, and what it is made of."""
+    """What came of a round: the sum over all members, or with parameters what each becomes; and what it is made of."""
 
     mode: Mode
     weight: float
     x_sum: float
     one_sum: float
     taken: tuple[Taken, ...]
+    moved: Moved | None = None
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.x_sum)
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,8 @@ class Part:
     x: float
     one: float
     taken: tuple[Taken, ...]
+    start: float = 0.0
+    residual: float = 0.0
 
     @property
     def finite(self) -> bool:
@@ -73,8 +83,9 @@ def reduce_parts(parts: Sequence[Part], weight: float) -> Reduced:
 
 def commit(anchor: Anchor, reduced: Reduced, x: float) -> Anchor:
     """The anchor after a round; `x` is the number as it is now (averaged already, or stepped together)."""
-    one = reduced.one_sum / reduced.weight if reduced.weight and reduced.mode == "parameters" else anchor.one
-    return Anchor(anchor.round + 1, x, one, _add(anchor.consumed, reduced.taken))
+    one = reduced.one_sum / reduced.weight if reduced.weight and reduced.mode != "gradients" else anchor.one
+    velocity = reduced.moved.velocity if reduced.moved is not None else 0.0
+    return Anchor(anchor.round + 1, x, one, velocity, _add(anchor.consumed, reduced.taken))
 
 
 def _add(consumed: tuple[tuple[int, bytes], ...], taken: Sequence[Taken]) -> tuple[tuple[int, bytes], ...]:
@@ -97,6 +108,8 @@ class Shard:
     anchor: Anchor
     x: float
     momentum: float
+    residual: float = 0.0
+    apart: bool = False
 
 
 @dataclass
@@ -110,6 +123,9 @@ class Replica:
     taken: list[Taken] = field(default_factory=list)
     kept: Reduced | None = None
     tried: Reduced | None = None
+    start: float = 0.0
+    residual: float = 0.0
+    apart: bool = False
 
     def compute(self, epoch: int, positions: Sequence[int]) -> None:
         """A gradient over these samples is ready; they are consumed if it gets into a committed round."""
@@ -122,25 +138,33 @@ class Replica:
         self.x -= _LR * self.momentum
 
     def part(self, mode: Mode, weight: float) -> Part:
-        value = self.x if mode == "parameters" else self.gradient
-        return Part(mode, weight, value, self.anchor.one, tuple(self.taken))
+        value = self.gradient if mode == "gradients" else self.x
+        return Part(mode, weight, value, self.anchor.one, tuple(self.taken), self.start, self.residual)
 
-    def commit(self, reduced: Reduced) -> None:
-        """Install the sum; the member's own steps are in it."""
-        if reduced.weight and reduced.mode == "parameters":
-            self.x = reduced.x_sum / reduced.weight
+    def commit(self, reduced: Reduced, rank: int, then: Mode) -> None:
+        """Install what came of a round in which this was member `rank`; the member's own steps are in it."""
+        moved, place = reduced.moved, self.anchor.x
+        if moved is not None:
+            self.x, place = moved.own[rank], moved.anchor
+            self.residual = moved.residuals[rank]
+            self.apart = self.apart if moved.apart is None else moved.apart
         elif reduced.weight:
             self.x, self.gradient = self.anchor.x, reduced.x_sum / reduced.weight
             self.local_step()
-        self.anchor = commit(self.anchor, reduced, self.x)
-        self.kept, self.taken = reduced, []
+            place, self.apart = self.x, False
+        if (reduced.mode == "gradients") != (then == "gradients"):
+            self.residual = 0.0
+        self.anchor = commit(self.anchor, reduced, place)
+        self.kept, self.taken, self.start = reduced, [], self.x
 
     def shard(self) -> Shard:
-        return Shard(self.anchor, self.x, self.momentum)
+        return Shard(self.anchor, self.x, self.momentum, self.residual, self.apart)
 
-    def load(self, shard: Shard) -> None:
-        self.anchor, self.x, self.momentum = shard.anchor, shard.x, shard.momentum
-        self.taken = []
+    def load(self, shard: Shard, own: bool = False) -> None:
+        """Take over another's state, or one's `own` from a checkpoint."""
+        self.anchor, self.momentum = shard.anchor, shard.momentum
+        self.x, self.residual = (shard.x, shard.residual) if own else (shard.anchor.x, 0.0)
+        self.apart, self.start, self.taken = shard.apart, self.x, []
 
     def loss(self) -> float:
         return (self.anchor.x - 0.3) ** 2 + 0.05
@@ -149,4 +173,4 @@ class Replica:
 def fresh(worker: str) -> Replica:
     """A replica with weights of its own, unlike any other worker's."""
     x = 1.0 + int(worker[1:]) / 64
-    return Replica(replace(Anchor(), x=x), x=x)
+    return Replica(replace(Anchor(), x=x), x=x, start=x)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
+from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.algorithms.placement import ChunkPlacement, DisjointChunks, RedundantChunks
 from raysgd_local.algorithms.schedules import AdaComm, AtEpoch, EveryStep, FixedPeriod, Schedule, Switch
 from raysgd_local.control.pacing import Balance
@@ -15,6 +16,7 @@ from raysgd_local.faults import Fault
 from raysgd_local.simulation.cluster_model import ClusterModel
 from raysgd_local.simulation.faults import random_damage, random_faults
 from raysgd_local.simulation.loop import LoopPlan
+from raysgd_local.simulation.random_methods import random_method
 from raysgd_local.simulation.step_times import Constant, Exponential, Pareto
 
 QUICK = Timeouts(
@@ -53,7 +55,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Scenario:
-    """`workers_a_node` workers share a machine; an averaging moves `state_bytes` (of a model that is a number)."""
+    """`workers_a_node` workers share a machine; an averaging moves `state_bytes` (of a model that is a number).
+
+    `method` says what becomes of the number; its schedule and averaging are the program's.
+    """
 
     settings: Settings
     loop: LoopPlan = field(default_factory=LoopPlan)
@@ -66,18 +71,24 @@ class Scenario:
     noise: Noise = field(default_factory=Noise)
     limits: Limits = field(default_factory=Limits)
     journal: bool = False
+    method: Algorithm = field(default_factory=Algorithm)
 
     def with_faults(self, faults: tuple[Fault, ...]) -> Scenario:
         return replace(self, faults=faults)
 
 
-def random_scenario(seed: int, faults: int = 8) -> Scenario:
-    """The scenario of a seed: a cluster, a method, a loop, and up to `faults` faults."""
+def random_scenario(seed: int, faults: int = 8, methods: bool = True) -> Scenario:
+    """The scenario of a seed: a cluster, a method, a loop, and up to `faults` faults.
+
+    Without `methods` it has a schedule alone, and all else as with them.
+    """
     random = Random(seed)
     most = random.randint(1, 6)
     loop = _random_loop(random)
+    program = _random_program(random)
+    method = random_method(Random(f"method {seed}"), program.schedule) if methods else Algorithm(program.schedule)
     settings = Settings(
-        program=_random_program(random),
+        program=replace(program, schedule=method.schedule, averaging=method.averaging),
         workers_min=random.randint(1, max(1, most - 1)),
         workers_max=most,
         seed=seed,
@@ -98,6 +109,7 @@ def random_scenario(seed: int, faults: int = 8) -> Scenario:
         cluster=_random_cluster(random),
         noise=Noise(random.choice((0.001, 0.01, 0.1)), random.choice((0.0, 0.03)), random.choice((0.0, 0.05))),
         journal=random.random() < 0.1,
+        method=method,
     )
 
 

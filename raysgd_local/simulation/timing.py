@@ -6,7 +6,7 @@ all, under the real controller; what differs between workers, how long they comp
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -22,6 +22,7 @@ from raysgd_local.control.deal import batch_bounds
 from raysgd_local.control.exchange import SLOT, Contribution, Control
 from raysgd_local.control.program import Program
 from raysgd_local.control.protocol import Order, Report
+from raysgd_local.control.replicated import extent
 from raysgd_local.control.settings import CheckpointPolicy, Settings
 from raysgd_local.errors import InputError
 from raysgd_local.records import RoundRow
@@ -54,6 +55,13 @@ class TimingPlan:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.program.averaging.fraction < 1:
+            raise InputError(
+                "algorithm.averaging.fraction",
+                self.program.averaging.fraction,
+                "1 where only time is simulated",
+                "one worker stands for all there, and all take the same steps",
+            )
         failures = self.cluster.failures
         if failures.deaths_per_hour or failures.preemptions_per_hour:
             raise InputError("cluster.failures", failures, "no failures where only time is simulated")
@@ -127,7 +135,7 @@ class _Lockstep:
         self._tell(c.RunStarted())
         self.now += self._plan.cluster.startup_s
         for number in range(self._plan.workers):
-            self._tell(c.WorkerUp(f"w{number}", f"n{number}", number))
+            self._tell(c.WorkerUp(f"w{number}", self._node(number), number))
         for ask in training_loop(self._plan.loop, self):
             if self._finish is not None:
                 return self._finish
@@ -150,6 +158,10 @@ class _Lockstep:
     def interrupt(self) -> None:
         """Someone at the terminal wants it to end. A signal's handler may call this."""
         self._interrupted = True
+
+    def _node(self, number: int) -> str:
+        nodes = self._plan.cluster.nodes
+        return f"n{number // nodes.workers if nodes is not None else number}"
 
     def post(self, event: m.Event) -> None:
         """Something for the member to handle."""
@@ -225,14 +237,34 @@ class _Lockstep:
     def _exchange(self, command: m.Exchange) -> None:
         """All compute, the last to come begins the reduction."""
         plan, steps = self._plan, command.said.steps
-        size_bytes = plan.state_bytes + 4 * SLOT * plan.workers
         compute = plan.cluster.steps.draw(self._random, (plan.workers, steps)).sum(axis=1) / self._speeds
         began = self.now + compute  # (workers,)
-        self.now = float(began.max()) + plan.cluster.reduction_s(size_bytes, plan.workers)
         control = self._control(command.said, compute, began - self._told)
+        exchange_s, self._sent_bytes = self._cost(control, command.kind == "partial")
+        self.now = float(began.max()) + exchange_s
         self._told = began
-        self._sent_bytes = 2 * size_bytes * (plan.workers - 1) // plan.workers
         self._events.append(m.Exchanged(command.view, control, self.now - float(began[0])))
+
+    def _cost(self, control: Control, partial: bool) -> tuple[float, int]:
+        """Seconds that a reduction takes, and the bytes that a member sends."""
+        plan, cluster, workers = self._plan, self._plan.cluster, self._plan.workers
+        slots_bytes = 4 * SLOT * workers
+        reach = extent(self.member.known, control, plan.program)
+        if not partial or reach.whole:
+            size_bytes = plan.state_bytes + slots_bytes
+            hearing_s = cluster.reduction_s(slots_bytes, workers) if partial else 0.0
+            seconds = cluster.reduction_s(size_bytes - slots_bytes * partial, workers) + hearing_s
+            return seconds, 2 * size_bytes * (workers - 1) // workers
+        hearing_s = cluster.reduction_s(slots_bytes, workers) + cluster.reduction_s(
+            4, workers
+        )  # slots, and a vote
+        if plan.program.averaging.gossips:
+            near = plan.program.averaging.neighbours(0, self.member.known.round + 1, workers) or ()
+            return hearing_s + len(near) * cluster.link.message_s(plan.state_bytes), len(near) * plan.state_bytes
+        block = max(Counter(reach.blocks).values())
+        return hearing_s + cluster.reduction_s(plan.state_bytes, block), 2 * plan.state_bytes * (
+            block - 1
+        ) // block
 
     def _control(self, said: Contribution, compute: Floats, clock: Floats) -> Control:
         plan, state = self._plan, self.member.known

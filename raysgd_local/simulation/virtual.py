@@ -16,7 +16,13 @@ from raysgd_local.simulation.connection import Connection
 from raysgd_local.simulation.network import Call
 from raysgd_local.simulation.world import Process, World
 from raysgd_local.transport.base import Transport
-from raysgd_local.transport.volume import all_gather_bytes, all_reduce_bytes, all_to_all_bytes, broadcast_bytes
+from raysgd_local.transport.volume import (
+    all_gather_bytes,
+    all_reduce_bytes,
+    all_to_all_bytes,
+    broadcast_bytes,
+    swap_bytes,
+)
 
 AwaitEnd = Callable[[], tuple[Call, str]]
 
@@ -94,6 +100,15 @@ class VirtualTransport:
         self._sent += all_to_all_bytes(rows.nbytes, self.world_size)
         return every[:, self.rank].clone()
 
+    def swap(self, parts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        sizes = [part.nbytes for part in parts]
+        sent = swap_bytes(sizes, self.rank)
+        rows = self.take_part(
+            "swap", _copied, list(parts), None, sent // 2
+        )  # takes as long as a reduction of half
+        self._sent += sent
+        return [rows[peer][self.rank] for peer in range(self.world_size)]
+
     def wire_bytes(self) -> int:
         return self._sent
 
@@ -109,6 +124,11 @@ def _sum(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     for part in parts[1:]:
         total += part
     return total
+
+
+def _copied(rows: Sequence[list[torch.Tensor]]) -> list[list[torch.Tensor]]:
+    """Who gave them may go on before the others take them."""
+    return [[part.clone() for part in row] for row in rows]
 
 
 def _stack(parts: Sequence[torch.Tensor]) -> torch.Tensor:

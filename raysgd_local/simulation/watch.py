@@ -62,8 +62,10 @@ class Watch(Observer):
                 )
             if state.period.mode == "gradients" and not _same(worker.replica.momentum, first.replica.momentum):
                 violated("1: in gradient mode local state is equal", f"{first.name} and {worker.name}")
-            if evaluating and not _same(worker.replica.x, anchor.x):
+            if evaluating and not worker.replica.apart and not _same(worker.replica.x, anchor.x):
                 violated("what is evaluated is the averaged model", worker.name)
+        if evaluating and not state.settled:
+            violated("what is evaluated is the averaged model", f"{state.owed} are not in it")
         if anchor.round != state.round:
             violated("5: no worker without state gives any", f"round {state.round} with a model of {anchor.round}")
         if self.resolved.get(anchor.round, anchor) != anchor:
@@ -100,7 +102,9 @@ class Watch(Observer):
             return
         if worker.member.replicated is None or worker.replica.anchor.round != worker.member.known.round:
             violated("5: no worker without committed state gives state", worker.name)
-        if not _same(worker.replica.x, worker.replica.anchor.x):
+        if not worker.member.known.settled:
+            violated("5: what is given is what was committed", f"{worker.member.known.owed} are not in it")
+        if not worker.replica.apart and not _same(worker.replica.x, worker.replica.anchor.x):
             violated("5: what is given is what was committed", worker.name)
 
     def wrote(self, name: str, rank: int, shard: Shard) -> None:
@@ -273,7 +277,7 @@ class Watch(Observer):
             violated("a checkpoint has resolved state only", snapshot.name)
         if snapshot.replicated.round > len(self.rounds):
             violated("a checkpoint has resolved state only", f"{snapshot.name}: {snapshot.replicated.round}")
-        if any(not _same(shard.x, shard.anchor.x) for shard in shards.values()):
+        if any(not shard.apart and not _same(shard.x, shard.anchor.x) for shard in shards.values()):
             violated("a checkpoint has resolved state only", f"{snapshot.name} has steps that nobody committed")
         self.published[snapshot.name] = dict(shards)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from raysgd_local.algorithms.schedules.base import Mode
 from raysgd_local.control import member as machine
 from raysgd_local.control import member_events as m
 from raysgd_local.control.controller_events import (
@@ -22,8 +23,10 @@ from raysgd_local.control.exchange import Contribution, Control, Flags
 from raysgd_local.control.holdings import Held, gifts
 from raysgd_local.control.protocol import Order
 from raysgd_local.control.pulse import Beat
+from raysgd_local.control.replicated import commit, extent
 from raysgd_local.simulation.connection import Connection
 from raysgd_local.simulation.loop import Asks, Batch, training_loop
+from raysgd_local.simulation.methods import Standing, move
 from raysgd_local.simulation.model import Part, Reduced, Shard, fresh, reduce_parts
 from raysgd_local.simulation.network import Call
 from raysgd_local.simulation.scenario import Scenario
@@ -56,6 +59,8 @@ class Worker:
         self._sent_bytes = 0
         self._told_at = self._working_since = self._worked_s = self._call_began = 0.0
         self._command: m.Command = m.Proceed()
+        self._method = scenario.method
+        self._tried_rank = 0
         self.connection = Connection(
             name, world.network, self._later, scenario.collective_timeout_s, self._settled
         )
@@ -165,8 +170,8 @@ class Worker:
                 self.replica.local_step()
             case m.Exchange():
                 self._exchange(command)
-            case m.Commit(_, control, _):
-                self._commit(control)
+            case m.Commit(_, control, then):
+                self._commit(control, then)
             case m.Arrive(report):
                 if report.broken:
                     self.connection.leave()
@@ -231,11 +236,9 @@ class Worker:
                 control, reduced = result
                 self.replica.tried = reduced
                 self._sent_bytes = self._state_bytes
-                return m.Exchanged(
-                    call.view, control, self._world.now - self._call_began, math.isfinite(reduced.x_sum)
-                )
-            case m.Heal(_, behind, _, _) if behind:
-                self.replica.commit(result)
+                return m.Exchanged(call.view, control, self._world.now - self._call_began, reduced.finite)
+            case m.Heal(_, behind, _, then) if behind:
+                self.replica.commit(result, self._tried_rank, then)
                 self._watch.committed(self, healed=True)
             case m.Transfer(_, receive) if receive:
                 self.replica.load(result)
@@ -255,7 +258,7 @@ class Worker:
             self._begin(command, f"evaluation {command.round}", self._evaluate, (self, self.replica.loss()))
             return
         self._watch.asking(self, command)
-        said = self._measured(command.said)
+        said, self._tried_rank = self._measured(command.said), self.member.rank
         part = self.replica.part(command.kind, said.weight)
         if said.weight and not part.finite:
             said = replace(said, weight=0.0, flags=said.flags | Flags.NONFINITE)
@@ -269,9 +272,24 @@ class Worker:
     def _reduce(self, given: Sequence[tuple[Worker, Contribution, Part]]) -> tuple[Control, Reduced]:
         self._watch.exchanging([worker for worker, _, _ in given])
         control = Control(tuple(said for _, said, _ in given))
-        return control, reduce_parts(
-            [replace(part, weight=said.weight) for _, said, part in given], control.weight
-        )
+        reduced = reduce_parts([replace(part, weight=said.weight) for _, said, part in given], control.weight)
+        if reduced.mode == "gradients":
+            return control, reduced
+        member, anchor = self.member, self.replica.anchor
+        state, program = member.known, member.in_force.program
+        members = [
+            Standing(part.x, part.start, part.residual, said.weight, said.samples, ill=ill)
+            for (_, said, part), ill in zip(given, control.sick, strict=True)
+        ]
+        reach = extent(state, control, program)
+        stays = self._stays(control)
+        moved = move(self._method, anchor.x, anchor.velocity, members, reach, state.round + 1, stays)
+        return control, replace(reduced, moved=moved)
+
+    def _stays(self, control: Control) -> bool:
+        """Whether members stay apart after this round, of which they only learn the mean."""
+        state, program = self.member.known, self.member.in_force.program
+        return state.period.mode == "apart" == commit(state, control, program).period.mode
 
     def _measured(self, said: Contribution) -> Contribution:
         now = self._world.now
@@ -279,6 +297,8 @@ class Worker:
         self._told_at, self._worked_s = now, 0.0
         return replace(
             said,
+            weight=self._method.weights.weight(said.samples, float(said.steps)),
+            flags=said.flags | self._diverged(),
             loss_sum=self.replica.loss() * said.samples,
             compute_s=compute_s,
             clock_s=clock_s,
@@ -288,16 +308,21 @@ class Worker:
             checksum=self._checksum,
         )
 
+    def _diverged(self) -> Flags:
+        delta = self.member.known.period.delta
+        far = delta is not None and (self.replica.x - self.replica.anchor.x) ** 2 > delta
+        return Flags.DIVERGED if far else Flags.NONE
+
     def _take_sent(self) -> int:
         sent, self._sent_bytes = self._sent_bytes, 0
         return sent
 
-    def _commit(self, control: Control) -> None:
+    def _commit(self, control: Control, then: Mode) -> None:
         if self.replica.tried is None:
             raise RuntimeError("nothing was reduced")
-        self.replica.commit(self.replica.tried)
+        self.replica.commit(self.replica.tried, self._tried_rank, then)
         anchor = self.replica.anchor
-        self._checksum = hash((anchor.round, anchor.x, anchor.one)) & (2**48 - 1)
+        self._checksum = hash((anchor.round, anchor.x, anchor.one, anchor.velocity)) & (2**48 - 1)
         self._watch.committed(self, control=control)
         self._world.committed(anchor.round)
         view = self.member.in_force.view.number
@@ -310,8 +335,8 @@ class Worker:
             self._broken("damaged", checkpoint=name)
             return
         shards = self._watch.published[name]
-        own = self.member.rank if len(shards) == len(self.member.in_force.view.members) else 0
-        self.replica.load(shards[own])
+        own = self.member.rank in shards and len(shards) == len(self.member.in_force.view.members)
+        self.replica.load(shards[self.member.rank if own else 0], own)
         self._events.append(m.Done(self.member.in_force.view.number))
 
     def _save(self, name: str, everyone: bool) -> None:

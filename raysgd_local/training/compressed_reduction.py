@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.algorithms.compression import Compression
-from raysgd_local.algorithms.messages import Residual
-from raysgd_local.algorithms.schedules.base import Mode
 from raysgd_local.algorithms.state import ReplicaState
 from raysgd_local.control.exchange import Contribution, Control, Flags
+from raysgd_local.control.extent import Extent
+from raysgd_local.control.member_events import Kind
 from raysgd_local.training.compressing import Compressor
 from raysgd_local.training.reduction import Allocate, Installing, Reduction, counting_for_nothing
 from raysgd_local.transport.base import Transport
 
-_LAST_WORDS = Flags.LEAVING | Flags.STOP
+LAST_WORDS = Flags.LEAVING | Flags.STOP
+
+Total = Callable[[torch.Tensor], torch.Tensor]
+"""The sum over all members of what each gives, as it arrives."""
 
 
 def make_reduction(state: ReplicaState, allocate: Allocate, members: int, algorithm: Algorithm) -> Reduction:
     """The exchange that a method asks for."""
+    if algorithm.partial:
+        from raysgd_local.training.partial_reduction import PartialReduction
+
+        return PartialReduction(state, allocate, members, algorithm)
     if algorithm.compression is None:
         return Reduction(state, allocate, members, algorithm)
     return CompressedReduction(state, allocate, members, algorithm, algorithm.compression)
@@ -43,49 +51,75 @@ class CompressedReduction(Reduction):
     """
 
     def __init__(
-        self, state: ReplicaState, allocate: Allocate, members: int, algorithm: Algorithm, compression: Compression
+        self,
+        state: ReplicaState,
+        allocate: Allocate,
+        members: int,
+        algorithm: Algorithm,
+        compression: Compression | None,
     ) -> None:
         super().__init__(state, allocate, members, algorithm)
         self._coupled = algorithm.averaging.coupling(1) is not None
-        memory = compression.memory and not self._coupled
-        self.compressor = Compressor(compression, state.parameter_sizes, self._scratch[:0], memory)
-        self.residual: Residual = self.compressor.residual
+        self.compressor: Compressor | None = None
+        if compression is not None:
+            memory = compression.memory and not self._coupled and not algorithm.averaging.gossips
+            self.compressor = Compressor(compression, state.parameter_sizes, self._scratch[:0], memory)
+            self.residual = self.compressor.residual
         self._try = _Tried()
 
-    def reduce(self, transport: Transport, mode: Mode, round: int, said: Contribution) -> Control:
+    def _fill(self, kind: Kind, said: Contribution, rank: int) -> None:
+        """Write all of this member's part. State that is not finite counts for nothing."""
         flat, self._tried = self._scratch[: self._used], self._used
-        self._healthy = self._packing(flat, mode, said.weight).complete()
+        self._healthy = self._packing(flat, kind, said.weight).complete()
         said = said if self._healthy else counting_for_nothing(said)
-        self._write_slot(flat, said, transport.rank)
+        self._write_slot(flat, said, rank)
         self._try = _Tried(weight=said.weight)
-        self.residual.begin()
+        if self.residual is not None:
+            self.residual.begin()
+
+    def reduce(
+        self,
+        transport: Transport,
+        kind: Kind,
+        round: int,
+        said: Contribution,
+        extent: Callable[[Control], Extent] | None = None,
+    ) -> Control:
+        if self.compressor is None:
+            return super().reduce(transport, kind, round, said, extent)
+        self._fill(kind, said, transport.rank)
+        flat = self._scratch[: self._used]
         parameters, rest = flat[: self.compressor.numel], flat[self.compressor.numel :]
         transport.all_reduce(rest)
         control = self._control(flat)
         if control.weight > 0:
             self._try.share = self._try.weight / control.weight
-            whole = bool(control.flags & _LAST_WORDS)
-            self._sum_compressed(transport, parameters, mode, control.weight, round, whole)
+            whole = bool(control.flags & LAST_WORDS)
+
+            def total(vector: torch.Tensor, compressor: Compressor = self.compressor) -> torch.Tensor:
+                return compressor.sum(transport, vector, round, whole=whole)
+
+            self._sum_compressed(parameters, kind, control.weight, total)
         return control
 
-    def _sum_compressed(
-        self, transport: Transport, own: torch.Tensor, mode: Mode, weight: float, round: int, whole: bool
-    ) -> None:
+    def _sum_compressed(self, own: torch.Tensor, kind: Kind, weight: float, total: Total) -> None:
         """`own`, weighted parameters or gradients, become the sum over all members."""
-        if mode == "gradients":
-            own.copy_(self.compressor.sum(transport, own / weight, round, whole=whole)).mul_(weight)
+        if kind == "gradients":
+            own.copy_(total(own / weight)).mul_(weight)
             return
         anchor = self._anchor.flat
         step = anchor * self._try.share - own / weight
-        total = self.compressor.sum(transport, step, round, whole=whole)
-        torch.sub(anchor, total, out=own).mul_(weight)
+        torch.sub(anchor, total(step), out=own).mul_(weight)
 
     def commit(self, how: Installing, control: Control) -> None:
         super().commit(how, control)
+        if self.residual is None:
+            return
         self.residual.commit()
         if (how.mode == "gradients") != (how.then == "gradients"):
             self.residual.clear()
 
     def _sent(self) -> torch.Tensor | None:
-        exact = not self._coupled or self._try.share == 0
-        return None if exact else self.compressor.sent / self._try.share
+        if self.compressor is None or not self._coupled or self._try.share == 0:
+            return None
+        return self.compressor.sent / self._try.share

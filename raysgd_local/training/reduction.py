@@ -14,6 +14,8 @@ from raysgd_local.algorithms.packing import Packing
 from raysgd_local.algorithms.schedules.base import Mode
 from raysgd_local.algorithms.state import ReplicaState, checksum
 from raysgd_local.control.exchange import SLOT, Contribution, Control, Flags, decode, digits, encode, from_digits
+from raysgd_local.control.extent import Extent
+from raysgd_local.control.member_events import Kind
 from raysgd_local.transport.base import Transport
 
 Allocate = Callable[[int, torch.dtype], torch.Tensor]
@@ -81,8 +83,24 @@ class Reduction:
                 self._checksum ^= checksum(self.anchor.flat)
         return self._checksum
 
-    def reduce(self, transport: Transport, mode: Mode, round: int, said: Contribution) -> Control:  # noqa: ARG002
-        """Sum state and words over all members; every one has the same result.
+    def rebase(self) -> None:
+        """This replica was handed a committed state."""
+        self.state.rebase()
+
+    def strays(self, delta: float) -> bool:  # noqa: ARG002
+        """Whether this member is further from the anchor than the square root of `delta`; told where it matters."""
+        return False
+
+    def reduce(
+        self,
+        transport: Transport,
+        kind: Kind,
+        round: int,  # noqa: ARG002
+        said: Contribution,
+        extent: Callable[[Control], Extent] | None = None,  # noqa: ARG002
+    ) -> Control:
+        """Sum state and words over all members; every one has the same result. `extent` says how far, where that is
+        not so.
 
         State is looked at while it travels. If some of it turns out not to be finite, which all learn from the
         slots, all sum once more, and who has such state counts for nothing.
@@ -90,26 +108,26 @@ class Reduction:
         sick: tuple[int, ...] = ()
         while True:
             self._healthy = transport.rank not in sick
-            control = self._sum(transport, mode, said if self._healthy else counting_for_nothing(said))
+            control = self._sum(transport, kind, said if self._healthy else counting_for_nothing(said))
             found = control.ranks(Flags.NONFINITE)
             if found == sick:
                 return control
             sick = found
 
-    def _sum(self, transport: Transport, mode: Mode, said: Contribution) -> Control:
+    def _sum(self, transport: Transport, kind: Kind, said: Contribution) -> Control:
         flat, self._tried = self._scratch[: self._used], self._used
-        transport.all_reduce(flat, self._written(flat, mode, said, transport.rank))
+        transport.all_reduce(flat, self._written(flat, kind, said, transport.rank))
         return self._control(flat)
 
-    def _written(self, flat: torch.Tensor, mode: Mode, said: Contribution, rank: int) -> Iterator[int]:
+    def _written(self, flat: torch.Tensor, kind: Kind, said: Contribution, rank: int) -> Iterator[int]:
         """Write this member's part, and say up to where it is ready. The slot comes last: it tells how it went."""
-        packing = self._packing(flat, mode, said.weight)
+        packing = self._packing(flat, kind, said.weight)
         yield from packing.parts()
         flags = said.flags if packing.finite else said.flags | Flags.NONFINITE
         self._write_slot(flat, replace(said, flags=flags), rank)
 
-    def _packing(self, flat: torch.Tensor, mode: Mode, weight: float) -> Packing:
-        pack = self.state.packing_gradients if mode == "gradients" else self.state.packing
+    def _packing(self, flat: torch.Tensor, kind: Kind, weight: float) -> Packing:
+        pack = self.state.packing_gradients if kind == "gradients" else self.state.packing
         return pack(flat, weight)
 
     def _write_slot(self, flat: torch.Tensor, said: Contribution, rank: int) -> None:

@@ -18,10 +18,11 @@ from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.clock import Clock, SystemClock
 from raysgd_local.control import member as machine
 from raysgd_local.control import member_events as m
-from raysgd_local.control.exchange import Contribution, Control
+from raysgd_local.control.exchange import Contribution, Control, Flags
+from raysgd_local.control.extent import Extent
 from raysgd_local.control.protocol import Order, Report
 from raysgd_local.control.pulse import Beat
-from raysgd_local.control.replicated import Replicated
+from raysgd_local.control.replicated import Replicated, extent
 from raysgd_local.errors import CheckpointError, TransportError
 from raysgd_local.files.storage import Storage
 from raysgd_local.records import RoundRow
@@ -181,7 +182,7 @@ class Shell:
                 self.loss.reset()
             case m.Transfer(source, receive):
                 transfer.give_state(self._connected, source, receive, self.replica)
-                self._reducing.state.rebase()
+                self._reducing.rebase()
             case m.Align(source, receive):
                 transfer.give_local_state(self._connected, source, receive, self.replica)
             case m.Fetch():
@@ -214,18 +215,21 @@ class Shell:
         world_size = len(self.order.view.members)
         self._seed()
         snapshots.load(self.place.storage, name, self.replica, self.member.rank, world_size)
-        self._reducing.state.rebase()
+        self._reducing.rebase()
 
     def _exchange(self, command: m.Exchange) -> m.Event:
-        transport, mode = self._connected, self.state.period.mode
+        transport, mode, kind = self._connected, self.state.period.mode, command.kind
         if mode == "gradients" and command.said.steps:
             self.stepper.unscale()
         said = self._measured(command.said)
         began_s, sent = self.watch.now(), transport.wire_bytes()
         with self.watch.waiting():
-            control = self._reducing.reduce(transport, mode, command.round, said)
+            control = self._reducing.reduce(transport, kind, command.round, said, self._extent)
         self._sent_bytes = transport.wire_bytes() - sent
         return m.Exchanged(command.view, control, self.watch.now() - began_s, self._reducing.finite())
+
+    def _extent(self, control: Control) -> Extent:
+        return extent(self.state, control, self.order.program)
 
     def _measured(self, said: Contribution) -> Contribution:
         if self.place.device.type == "cuda":
@@ -243,8 +247,12 @@ class Shell:
             lr_settled=self.stepper.settled_lr(samples, workers),
             scale=self.stepper.scale,
             wire_bytes=self._take_sent(),
-            flags=said.flags | self.stepper.flags,
+            flags=said.flags | self.stepper.flags | self._diverged(),
         )
+
+    def _diverged(self) -> Flags:
+        delta = self.state.period.delta
+        return Flags.DIVERGED if delta is not None and self._reducing.strays(delta) else Flags.NONE
 
     def _weight(self, said: Contribution) -> float:
         weights = self.place.algorithm.weights

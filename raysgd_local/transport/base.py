@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 import torch
@@ -42,6 +42,13 @@ class Transport(Protocol):
 
     def all_to_all(self, rows: torch.Tensor) -> torch.Tensor:
         """Give row r of `rows` (contiguous, (world_size, n), uint8) to rank r; row s of the result is from rank s."""
+        ...
+
+    def swap(self, parts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Give `parts[r]` (contiguous, 1-D, uint8, maybe empty) to rank r, and get as much from it.
+
+        Two members give each other equally much; who gives each other nothing sends each other (next to) nothing.
+        """
         ...
 
     def wire_bytes(self) -> int:

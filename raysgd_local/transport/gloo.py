@@ -6,7 +6,7 @@ import contextlib
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -137,6 +137,14 @@ class GlooTransport:
         options.timeout = self._timeout
         self._run(lambda: self._wait(self._group.alltoall_base(theirs, rows, [], [], options)), "all-to-all")
         return theirs
+
+    def swap(self, parts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        given, sizes = torch.cat(list(parts)), [part.numel() for part in parts]
+        theirs = torch.empty_like(given)
+        options = AllToAllOptions()
+        options.timeout = self._timeout
+        self._run(lambda: self._wait(self._group.alltoall_base(theirs, given, sizes, sizes, options)), "swap")
+        return list(torch.split(theirs, sizes))
 
     def wire_bytes(self) -> int:
         """Measured at the sockets; what others read in shared memory counts as if it had been sent."""

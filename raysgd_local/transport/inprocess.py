@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 
 from raysgd_local.errors import TransportError
 from raysgd_local.transport.base import Transport
 from raysgd_local.transport.solo import SoloTransport
-from raysgd_local.transport.volume import all_gather_bytes, all_reduce_bytes, all_to_all_bytes, broadcast_bytes
+from raysgd_local.transport.volume import (
+    all_gather_bytes,
+    all_reduce_bytes,
+    all_to_all_bytes,
+    broadcast_bytes,
+    swap_bytes,
+)
 
-Combine = Callable[[list[torch.Tensor]], torch.Tensor]
+Combine = Callable[[list[Any]], Any]
 
 
 class InProcessNetwork:
@@ -75,14 +82,19 @@ class InProcessTransport:
         self._sent += broadcast_bytes(flat.nbytes, self.world_size, self.rank, source)
 
     def all_gather(self, content: torch.Tensor) -> torch.Tensor:
-        rows = self._meeting.exchange(self.rank, content, torch.stack, self._timeout_s, "all-gather")
+        rows: torch.Tensor = self._meeting.exchange(self.rank, content, torch.stack, self._timeout_s, "all-gather")
         self._sent += all_gather_bytes(content.nbytes, self.world_size)
         return rows.clone()
 
     def all_to_all(self, rows: torch.Tensor) -> torch.Tensor:
-        every = self._meeting.exchange(self.rank, rows, torch.stack, self._timeout_s, "all-to-all")
+        every: torch.Tensor = self._meeting.exchange(self.rank, rows, torch.stack, self._timeout_s, "all-to-all")
         self._sent += all_to_all_bytes(rows.nbytes, self.world_size)
         return every[:, self.rank].clone()
+
+    def swap(self, parts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        rows = self._meeting.exchange(self.rank, list(parts), _deliver, self._timeout_s, "swap")
+        self._sent += swap_bytes([part.nbytes for part in parts], self.rank)
+        return [rows[peer][self.rank].clone() for peer in range(self.world_size)]
 
     def wire_bytes(self) -> int:
         return self._sent
@@ -92,6 +104,11 @@ class InProcessTransport:
 
     def close(self) -> None:
         self._meeting.end(f"rank {self.rank} closed the view")
+
+
+def _deliver(rows: list[list[torch.Tensor]]) -> list[list[torch.Tensor]]:
+    """Copies: who gave them may go on before the others take them."""
+    return [[part.clone() for part in row] for row in rows]
 
 
 def _sum(parts: list[torch.Tensor]) -> torch.Tensor:
@@ -107,8 +124,8 @@ class _Meeting:
     def __init__(self, world_size: int) -> None:
         self.world_size = world_size
         self._changed = threading.Condition()
-        self._parts: dict[int, torch.Tensor] = {}
-        self._result = torch.empty(0)
+        self._parts: dict[int, Any] = {}
+        self._result: Any = None
         self._done, self._untaken = 0, 0
         self._ended = ""
 
@@ -118,9 +135,7 @@ class _Meeting:
             self._parts.clear()
             self._changed.notify_all()
 
-    def exchange(
-        self, rank: int, part: torch.Tensor, combine: Combine, timeout_s: float, what: str
-    ) -> torch.Tensor:
+    def exchange(self, rank: int, part: Any, combine: Combine, timeout_s: float, what: str) -> Any:
         with self._changed:
             self._check()
             number = self._done
@@ -134,14 +149,14 @@ class _Meeting:
                 self._check()
             return self._take()
 
-    def _take(self) -> torch.Tensor:
+    def _take(self) -> Any:
         self._untaken -= 1
         result = self._result
         if not self._untaken:  # a view that is over must not hold a model's worth of memory
-            self._result = torch.empty(0)
+            self._result = None
         return result
 
-    def _complete(self, combine: Combine) -> torch.Tensor:
+    def _complete(self, combine: Combine) -> Any:
         try:
             self._result = combine([self._parts[rank] for rank in range(self.world_size)])
         except (RuntimeError, KeyError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +16,13 @@ from torch._C._distributed_c10d import PrefixStore
 from raysgd_local.errors import TransportError
 from raysgd_local.transport.rendezvous import Rendezvous
 from raysgd_local.transport.store_clients import StoreClients
-from raysgd_local.transport.volume import all_gather_bytes, all_reduce_bytes, all_to_all_bytes, broadcast_bytes
+from raysgd_local.transport.volume import (
+    all_gather_bytes,
+    all_reduce_bytes,
+    all_to_all_bytes,
+    broadcast_bytes,
+    swap_bytes,
+)
 
 # NCCL's own watchdog ends the process when it times out; this transport keeps the time itself.
 _NEVER = timedelta(days=365)
@@ -74,6 +80,13 @@ class NcclTransport:
         self._run(lambda group: group.alltoall_base(theirs, rows, [], []), "all-to-all")
         self._sent += all_to_all_bytes(rows.nbytes, self.world_size)
         return theirs
+
+    def swap(self, parts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        given, sizes = torch.cat(list(parts)), [part.numel() for part in parts]
+        theirs = torch.empty_like(given)
+        self._run(lambda group: group.alltoall_base(theirs, given, sizes, sizes), "swap")
+        self._sent += swap_bytes(sizes, self.rank)
+        return list(torch.split(theirs, sizes))
 
     def wire_bytes(self) -> int:
         return self._sent

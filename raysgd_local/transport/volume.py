@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def all_reduce_bytes(nbytes: int, world_size: int) -> int:
     """What one member of a ring sends to sum `nbytes` over `world_size` members (reduce-scatter, all-gather).
@@ -28,6 +30,15 @@ def all_to_all_bytes(nbytes: int, world_size: int) -> int:
     750
     """
     return (world_size - 1) * nbytes // world_size
+
+
+def swap_bytes(sizes: Sequence[int], rank: int) -> int:
+    """What rank `rank` sends that has `sizes[r]` for rank r.
+
+    >>> swap_bytes([10, 7, 5], rank=1)
+    15
+    """
+    return sum(sizes) - sizes[rank]
 
 
 def broadcast_bytes(nbytes: int, world_size: int, rank: int, source: int) -> int:

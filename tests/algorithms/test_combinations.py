@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from raysgd_local.algorithms.algorithm import Algorithm
-from raysgd_local.algorithms.averaging import Elastic, Mean
+from raysgd_local.algorithms.averaging import Blocks, Elastic, Gossip, Mean
 from raysgd_local.algorithms.combinations import check_workers
+from raysgd_local.algorithms.compression import Int8, Sign, TopK
 from raysgd_local.algorithms.outer import BlockMomentum, OuterOptimizer, SlowMo
-from raysgd_local.algorithms.schedules import EveryStep, FixedPeriod, Once, Switch
+from raysgd_local.algorithms.schedules import Dynamic, EveryStep, FixedPeriod, Hierarchical, Once, Switch
 from raysgd_local.algorithms.weights import FedNova
 from raysgd_local.errors import InputError
 
@@ -22,6 +23,25 @@ from raysgd_local.errors import InputError
         ({"schedule": EveryStep(), "optimizer_state": "reset"}, "optimizer_state", "tau 1"),
         ({"schedule": FixedPeriod(), "averaging": Elastic(), "outer": SlowMo()}, "outer", "pull already"),
         ({"schedule": Once(), "outer": OuterOptimizer()}, "outer", "nothing follows"),
+        ({"schedule": Switch(), "averaging": Gossip()}, "averaging", "tau 1"),
+        ({"averaging": Gossip(), "outer": SlowMo()}, "outer", "nobody knows the mean"),
+        ({"averaging": Gossip(), "compression": TopK()}, "compression", "nothing can be remembered"),
+        ({"averaging": Gossip(), "schedule": Dynamic()}, "schedule", "only when"),
+        ({"averaging": Gossip(), "schedule": Once()}, "schedule", "only when"),
+        ({"averaging": Gossip(), "weights": FedNova()}, "weights", "members keep theirs"),
+        ({"averaging": Gossip(), "optimizer_state": "average"}, "optimizer_state", "than the parameters"),
+        ({"averaging": Elastic(), "schedule": Dynamic()}, "schedule", "never at the centre"),
+        ({"averaging": Elastic(), "schedule": Hierarchical()}, "schedule", "never at the centre"),
+        ({"averaging": Blocks()}, "averaging", "hierarchical says when"),
+        ({"schedule": Hierarchical()}, "averaging", "who is in a block"),
+        (
+            {"schedule": Switch(Dynamic(), Hierarchical()), "averaging": Blocks()},
+            "schedule",
+            "told to all",
+        ),
+        ({"schedule": Dynamic(), "averaging": Mean(0.5)}, "averaging.fraction", "looked at"),
+        ({"schedule": Dynamic(), "weights": FedNova()}, "weights", "members keep theirs"),
+        ({"schedule": Dynamic(), "optimizer_state": "average"}, "optimizer_state", "than the parameters"),
         ({"schedule": EveryStep(), "averaging": Mean(0.5)}, "averaging.fraction", "tau 1"),
         ({"schedule": Switch(), "weights": FedNova()}, "weights", "tau 1"),
         ({"schedule": Once(), "averaging": Mean(0.5)}, "averaging.fraction", "left as they were"),
@@ -42,6 +62,10 @@ def test_what_makes_no_sense_together_is_refused_with_the_reason(choices, field,
     "choices",
     [
         {"schedule": Switch(), "averaging": Mean(0.5)},
+        {"averaging": Gossip(), "compression": Int8()},
+        {"schedule": Dynamic(), "outer": SlowMo(), "compression": TopK()},
+        {"schedule": Hierarchical(), "averaging": Blocks(), "outer": SlowMo(), "compression": Sign()},
+        {"schedule": Switch(EveryStep(), Hierarchical()), "averaging": Blocks()},
         {"weights": FedNova(), "outer": SlowMo()},
         {"schedule": Switch(), "outer": SlowMo()},
         {"schedule": Switch(), "optimizer_state": "reset"},

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from raysgd_local.algorithms.algorithm import Algorithm
-from raysgd_local.algorithms.averaging import Elastic, Mean
+from raysgd_local.algorithms.averaging import Elastic, Gossip, Mean
 from raysgd_local.algorithms.compression import Sign, TopK
 from raysgd_local.algorithms.outer import BlockMomentum, MaxChange, OuterOptimizer, SlowMo
 from raysgd_local.algorithms.placement import DisjointChunks, RedundantChunks
@@ -17,8 +17,10 @@ from raysgd_local.algorithms.schedules import (
     AdaComm,
     AtEpoch,
     AtLoss,
+    Dynamic,
     EveryStep,
     FixedPeriod,
+    Hierarchical,
     LupaLinear,
     LupaLoss,
     Observation,
@@ -131,6 +133,8 @@ def test_the_recipes_are_the_methods_people_know():
         "adacomm": AdaComm(16, 60.0, 0.5),
         "post-local-sgd": Switch(EveryStep(), FixedPeriod(16)),
         "lupa-sgd": LupaLoss(),
+        "hierarchical-sgd": Hierarchical(FixedPeriod(8), FixedPeriod(4)),
+        "dynamic-averaging": Dynamic(4, 1.0, 16),
         "qsr": QSR(),
         "one-shot": Once(),
         "swap": Switch(EveryStep(), Once(), AtLoss(0.3)),
@@ -139,6 +143,8 @@ def test_the_recipes_are_the_methods_people_know():
     assert steps == {
         "easgd": (Elastic(0.9), None),
         "eamsgd": (Elastic(0.9), None),
+        "d-psgd": (Gossip("ring"), None),
+        "gossip-sgd": (Gossip("pairs"), None),
         "bmuf": (Mean(), BlockMomentum()),
         "slowmo": (Mean(), SlowMo(0.2)),
         "diloco": (Mean(), OuterOptimizer("SGD", 0.7, {"momentum": 0.9, "nesterov": True})),

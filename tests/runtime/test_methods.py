@@ -17,10 +17,11 @@ from torch.utils.data import Dataset
 
 import raysgd_local
 from raysgd_local.algorithms.algorithm import Algorithm
-from raysgd_local.algorithms.averaging import Elastic, Mean
+from raysgd_local.algorithms.averaging import Blocks, Elastic, Gossip, Mean
 from raysgd_local.algorithms.compression import Int8, Sign, TopK
 from raysgd_local.algorithms.outer import BlockMomentum, MaxChange, OuterOptimizer, SlowMo
-from raysgd_local.algorithms.schedules import AtEpoch, EveryStep, FixedPeriod, Once, Switch
+from raysgd_local.algorithms.schedules import AtEpoch, Dynamic, EveryStep, FixedPeriod, Hierarchical, Once, Switch
+from raysgd_local.algorithms.schedules.modes import modes
 from raysgd_local.algorithms.weights import FedNova
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -95,7 +96,13 @@ def shown(ctx: Any) -> torch.Tensor:
 
 
 def replay(
-    log: Log, done: Any, data: Quadratics, method: oracle.Method, rho: float, reset: bool = False
+    log: Log,
+    done: Any,
+    data: Quadratics,
+    method: oracle.Method,
+    rho: float,
+    reset: bool = False,
+    partial: bool = False,
 ) -> list[torch.Tensor]:
     """The anchors after each round."""
     fleet, anchors = oracle.Fleet(Point().x().detach(), method, rho), []
@@ -105,6 +112,7 @@ def replay(
         members = order.view.members
         donor = None if order.donor is None else members[order.donor]
         fleet.have(members, donor)
+        fleet.begin()
         steps = [step for step in log.steps[number] if step[0] in members]
         for name, batch, rate in steps:
             target = data.targets[batch].mean(0)
@@ -112,7 +120,8 @@ def replay(
         weights = [sum(len(batch) for who, batch, _ in steps if who == name) for name in members]
         fleet.memory.steps = [sum(who == name for who, _, _ in steps) for name in members]
         # One step from the anchor and then the mean is a step by the mean gradient.
-        fleet.average(weights, float(row["lr"]), oracle.mean if row["tau"] == "1" else None)
+        plain = oracle.mean if row["tau"] == "1" else oracle.globally if row["scope"] == "global" else None
+        fleet.average(weights, float(row["lr"]), plain if partial or row["tau"] == "1" else None)
         anchors.append(fleet.memory.anchor)
         if reset:
             fleet.buffers.zero_()
@@ -168,9 +177,31 @@ METHODS = {
         Algorithm(FixedPeriod(3), weights=FedNova(), optimizer_state="reset"),
         oracle.fednova(lambda steps: sum((1 - 0.9**k) / 0.1 for k in range(1, steps + 1))),
     ),
+    "gossip": (Algorithm(FixedPeriod(3), averaging=Gossip("ring")), oracle.gossip(oracle.ring)),
+    "gossip with all": (
+        Algorithm(FixedPeriod(3), averaging=Gossip("complete")),
+        oracle.gossip(lambda round, m: torch.full((m, m), 1 / m, dtype=torch.float64)),
+    ),
+    "hierarchical": (
+        Algorithm(Hierarchical(FixedPeriod(2), FixedPeriod(3)), averaging=Blocks(count=2)),
+        oracle.in_blocks(lambda m: [rank * 2 // m for rank in range(m)]),
+    ),
+    "dynamic": (
+        Algorithm(Dynamic(every=2, delta=0.3, most=4)),
+        oracle.in_blocks(lambda m: list(range(m))),
+    ),
     "fedavg": (Algorithm(FixedPeriod(3), averaging=Mean(fraction=0.5)), oracle.mean),
     "max change": (Algorithm(FixedPeriod(3), outer=MaxChange(0.2)), oracle.max_change(0.2)),
 }
+
+
+SCOPES = {
+    "gossip": ["neighbours"],
+    "gossip with all": ["neighbours"],
+    "hierarchical": ["block"],
+    "dynamic": ["own"],
+}
+"""Of rounds that are not over all members."""
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -192,6 +223,8 @@ def test_the_engine_does_what_the_oracle_does_while_members_die_and_join(train_i
     assert done.result["status"] == "finished", done.outcome.finish
     assert done.result["workers_lost"] >= 3
     assert len(done.rows()) >= 100
-    anchors = replay(log, done, data, method, rho, algorithm.optimizer_state == "reset")
+    partial = "partial" in modes(algorithm.schedule)
+    assert {row["scope"] for row in done.rows()} == {"global", *SCOPES.get(name, ())}
+    anchors = replay(log, done, data, method, rho, algorithm.optimizer_state == "reset", partial)
     for number, model in log.models:
         torch.testing.assert_close(model, anchors[number - 1], rtol=0, atol=1e-6)

@@ -11,7 +11,7 @@ from torch.utils.data import TensorDataset
 
 import raysgd_local
 from raysgd_local.algorithms.algorithm import Algorithm
-from raysgd_local.algorithms.averaging import Elastic, Mean
+from raysgd_local.algorithms.averaging import Blocks, Elastic, Gossip, Mean
 from raysgd_local.algorithms.compression import Half, Int8, RandomK, Sign, TopK
 from raysgd_local.algorithms.outer import BlockMomentum, MaxChange, OuterOptimizer, SlowMo
 from raysgd_local.algorithms.placement import LabelSkewed, RedundantChunks
@@ -19,8 +19,10 @@ from raysgd_local.algorithms.schedules import (
     QSR,
     AdaComm,
     AtEpoch,
+    Dynamic,
     EveryStep,
     FixedPeriod,
+    Hierarchical,
     LupaLinear,
     LupaLoss,
     Once,
@@ -28,6 +30,9 @@ from raysgd_local.algorithms.schedules import (
 )
 from raysgd_local.algorithms.weights import FedNova
 from raysgd_local.errors import InputError
+
+BLOCKS = Blocks(count=2)
+HIERARCHICAL = Hierarchical(FixedPeriod(1), FixedPeriod(2))  # what there are blocks for
 
 CHOICES = {
     "schedule": [
@@ -42,8 +47,10 @@ CHOICES = {
         Switch(FixedPeriod(2), EveryStep(), AtEpoch(1)),
         Switch(EveryStep(), Once(), AtEpoch(1)),
         Switch(Once(), FixedPeriod(2), AtEpoch(1)),
+        Dynamic(1, 1e-4),
+        Switch(EveryStep(), Dynamic(1, 1e-4), AtEpoch(1)),
     ],
-    "averaging": [Elastic(), Mean(fraction=0.5)],
+    "averaging": [Elastic(), Mean(fraction=0.5), Gossip(), BLOCKS],
     "outer": [OuterOptimizer("Adam", 0.01), BlockMomentum(), SlowMo(), MaxChange(1.0)],
     "compression": [Half(), Int8(), TopK(0.1), RandomK(0.2), Sign()],
     "placement": [RedundantChunks(2), LabelSkewed(0.3, chunks=2)],
@@ -58,7 +65,8 @@ def pairs() -> list[Algorithm]:
     for one, other in combinations(CHOICES, 2):
         for a, b in product(CHOICES[one], CHOICES[other]):
             try:
-                algorithm = Algorithm(**{"schedule": FixedPeriod(2), one: a, other: b})
+                usual = HIERARCHICAL if a is BLOCKS or b is BLOCKS else FixedPeriod(2)
+                algorithm = Algorithm(**{"schedule": usual, one: a, other: b})
             except InputError:
                 continue
             if algorithm.weights.plain or algorithm.optimizer_state != "average":  # needs the loop's momentum anew

@@ -13,7 +13,18 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset, IterableDataset
 
 import raysgd_local
-from raysgd_local import Algorithm, EveryStep, FixedPeriod, LocalSGDTrainer
+from raysgd_local import (
+    Algorithm,
+    Blocks,
+    Dynamic,
+    EveryStep,
+    FedNova,
+    FixedPeriod,
+    Gossip,
+    Hierarchical,
+    LocalSGDTrainer,
+    Mean,
+)
 from raysgd_local.control.settings import CheckpointPolicy
 from raysgd_local.errors import InputError, UserCodeError
 from raysgd_local.faults import parse
@@ -55,11 +66,12 @@ def loop(config):
         ctx.evaluate(lambda model, batch: {"loss": F.cross_entropy(model(batch[0]), batch[1])}, Noisy(20))
 
 
-def trainer(place, name, schedule, workers, what=loop):
+def trainer(place, name, method, workers, what=loop):
+    algorithm = method if isinstance(method, Algorithm) else Algorithm(method)
     given = {"task": what} if not callable(what) else {"train_loop_per_worker": what}
     return LocalSGDTrainer(
         **given,
-        algorithm=Algorithm(schedule=schedule),
+        algorithm=algorithm,
         scaling_config=ScalingConfig(num_workers=workers),
         run_config=RunConfig(name=name, storage_path=str(place)),
         seed=5,
@@ -137,6 +149,28 @@ def assert_the_journal_gives_the_same_again(result):
     steps = list(journal.replay(journal.read(result.path)))
     assert sum(bool(step.commands) for step in steps) > 10
     assert [step for step in steps if not step.same] == []
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        Algorithm(FixedPeriod(1), Gossip("ring")),
+        Algorithm(Hierarchical(FixedPeriod(1), FixedPeriod(3)), Blocks(count=2)),
+        Algorithm(Dynamic(1, 0.05, 4)),
+        Algorithm(FixedPeriod(1), Mean(fraction=0.5)),
+        Algorithm(FixedPeriod(1), weights=FedNova(), optimizer_state="reset"),
+    ],
+    ids=["gossip", "hierarchical", "dynamic", "fedavg", "fednova"],
+)
+@pytest.mark.parametrize("seed", range(3))
+def test_so_it_is_where_not_all_average_with_all(tmp_path, method, seed):
+    """Kills, one every few rounds: among them some in the midst of a round, which some members have committed."""
+    chaos = "kill:0@round=3; kill:2@round=5; cut:1@round=8; nan:1@round=9; kill:3@round=11; sigterm:2@round=12"
+    result = trainer(tmp_path, "run", method, 4).simulate(Conditions(faults=parse(chaos), seed=seed))
+    assert result.metrics["status"] == "finished"
+    assert (result.metrics["samples_lost"], result.metrics["samples_repeated"]) == (0, 0)
+    assert result.metrics["samples"] == 3 * 101
+    assert result.metrics["loss"] < 1.5
 
 
 def test_an_error_in_user_code_is_told_with_its_ranks(tmp_path):

@@ -3,11 +3,11 @@
 from dataclasses import replace
 
 from raysgd_local.algorithms.placement import Worker as Holder
-from raysgd_local.control import boundary, forming, gathering, member
+from raysgd_local.control import boundary, forming, gathering, member, replicated
 from raysgd_local.control.exchange import Control
 from raysgd_local.control.ledger import Ledger
 from raysgd_local.control.member_events import YieldAsked
-from raysgd_local.simulation import search
+from raysgd_local.simulation import methods, search
 from raysgd_local.simulation.scenario import random_scenario
 
 SEEDS = 2000
@@ -118,3 +118,15 @@ def test_an_unresolved_round_in_a_checkpoint_is_found(monkeypatch):
 
     monkeypatch.setattr(forming, "_order", wrong)
     assert found("resolved state only")
+
+
+def test_a_model_that_is_given_before_all_averaged_is_found(monkeypatch):
+    monkeypatch.setattr(replicated, "meets", lambda control: False)
+    monkeypatch.setattr(boundary, "settled", lambda reports: True)
+    assert found("not in it", "what is given", "resolved state only")
+
+
+def test_gossip_that_forgets_a_neighbour_s_weight_is_found(monkeypatch):
+    right = methods.mixing
+    monkeypatch.setattr(methods, "mixing", lambda *where: {**right(*where), where[1]: 0.5})
+    assert found("gossip conserves the mean")

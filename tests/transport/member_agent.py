@@ -97,6 +97,9 @@ class MemberAgent:
     def all_to_all(self, view: int, rows: torch.Tensor) -> torch.Tensor:
         return self.transports[view].all_to_all(rows.to(self.device)).cpu()
 
+    def swap(self, view: int, parts: list[torch.Tensor]) -> list[torch.Tensor]:
+        return [part.cpu() for part in self.transports[view].swap([part.to(self.device) for part in parts])]
+
     def wire_bytes(self, view: int) -> int:
         return self.transports[view].wire_bytes()
 

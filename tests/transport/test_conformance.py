@@ -129,11 +129,26 @@ def test_everyone_can_give_everyone_something_else(fleet: Fleet, world_size: int
         assert torch.equal(outcome.value, torch.stack([rows[rank] for rows in given]))
 
 
-@pytest.mark.parametrize("what", ["all_gather", "all_to_all"])
+@pytest.mark.parametrize("world_size", [1, 2, 5])
+def test_neighbours_give_each_other_something_and_others_nothing(fleet: Fleet, world_size: int) -> None:
+    view = fleet.form(world_size)
+    sizes = [[abs(a - b) % 3 * 100_000 for b in range(world_size)] for a in range(world_size)]
+    given = [[letters(9 * a + b, sizes[a][b]) for b in range(world_size)] for a in range(world_size)]
+    before = [fleet.members[rank].do("wire_bytes", view) for rank in range(world_size)]
+    outcomes = fleet.all("swap", [(view, parts) for parts in given])
+    for rank, outcome in enumerate(outcomes):
+        assert all(torch.equal(part, given[peer][rank]) for peer, part in enumerate(outcome.value))
+        sent = fleet.members[rank].do("wire_bytes", view) - before[rank]
+        assert sent == pytest.approx(sum(sizes[rank]), rel=0.02, abs=1000)
+
+
+@pytest.mark.parametrize("what", ["all_gather", "all_to_all", "swap"])
 def test_closing_one_side_ends_gatherings_too(fleet: Fleet, what: str) -> None:
     view = fleet.form(SIZE)
     shape = (1000,) if what == "all_gather" else (SIZE, 200)
-    waiting = [member.order(what, view, letters(0, *shape)) for member in fleet.members[1:]]
+    given = letters(0, *shape)
+    content = list(given) if what == "swap" else given
+    waiting = [member.order(what, view, content) for member in fleet.members[1:]]
     fleet.members[0].do("close", view)
     started = time.monotonic()
     assert all(m.wait(n).failed for m, n in zip(fleet.members[1:], waiting, strict=True))

@@ -31,3 +31,19 @@ class Averaging:
     def coupling(self, workers: int) -> Coupling | None:  # noqa: ARG002
         """The coupling of `workers` members; None where all become the mean."""
         return None
+
+    scope = "own"
+    """What a round that is not over all members is over, for the tables."""
+
+    def neighbours(self, rank: int, round: int, workers: int) -> frozenset[int] | None:  # noqa: ARG002
+        """With whom `rank` averages in a round; None where this is no gossip. Neighbours are so mutually."""
+        return None
+
+    def blocks(self, nodes: tuple[str, ...]) -> tuple[int, ...]:
+        """By rank the number of its block, from the nodes that members are on; by default each is one of its own."""
+        return tuple(range(len(nodes)))
+
+    @property
+    def gossips(self) -> bool:
+        """Whether members average with their neighbours only."""
+        return self.neighbours(0, 0, 1) is not None

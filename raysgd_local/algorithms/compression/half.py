@@ -34,8 +34,8 @@ class Half:
     def encode(self, vector: Tensor, sizes: Sequence[int], seed: int) -> tuple[Tensor, ...]:  # noqa: ARG002
         rows = blocks(vector, self.block)
         scales = largest(rows)
-        return scales, (rows / scales).half()
+        return scales, (rows / scales).half().flatten()[: vector.numel()]
 
     def decode(self, parts: Sequence[Tensor], sizes: Sequence[int], seed: int) -> Tensor:  # noqa: ARG002
-        scales, rows = parts
-        return (rows.to(scales.dtype) * scales).flatten()[: sum(sizes)]
+        scales, elements = parts
+        return (blocks(elements, self.block).to(scales.dtype) * scales).flatten()[: sum(sizes)]

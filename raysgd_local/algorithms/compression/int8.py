@@ -35,8 +35,8 @@ class Int8:
     def encode(self, vector: Tensor, sizes: Sequence[int], seed: int) -> tuple[Tensor, ...]:  # noqa: ARG002
         rows = blocks(vector, self.block)
         scales = largest(rows) / 127
-        return scales, (rows / scales).round().clamp(-127, 127).char()
+        return scales, (rows / scales).round().clamp(-127, 127).char().flatten()[: vector.numel()]
 
     def decode(self, parts: Sequence[Tensor], sizes: Sequence[int], seed: int) -> Tensor:  # noqa: ARG002
-        scales, rows = parts
-        return (rows.to(scales.dtype) * scales).flatten()[: sum(sizes)]
+        scales, elements = parts
+        return (blocks(elements, self.block).to(scales.dtype) * scales).flatten()[: sum(sizes)]

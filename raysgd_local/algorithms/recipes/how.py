@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from raysgd_local.algorithms.algorithm import Algorithm
-from raysgd_local.algorithms.averaging import Elastic
+from raysgd_local.algorithms.averaging import Elastic, Gossip
 from raysgd_local.algorithms.outer import BlockMomentum, MaxChange, OuterOptimizer, SlowMo
 from raysgd_local.algorithms.recipes.base import Recipe
 from raysgd_local.algorithms.schedules import FixedPeriod
@@ -24,6 +24,25 @@ HOW = (
         formula="easgd; and in the task's optimizer momentum 0.99 with nesterov true",
         traps="It is easgd unless the task's optimizer has Nesterov momentum. With 0.99 the rate has to be small.",
         algorithm=Algorithm(schedule=FixedPeriod(tau=10), averaging=Elastic(beta=0.9), optimizer_state="keep"),
+    ),
+    Recipe(
+        name="d-psgd",
+        summary="Workers average with their two neighbours on a ring, after every step; nobody knows the mean.",
+        citation="Lian, Zhang, Zhang, Hsieh, Zhang, Liu. Can Decentralized Algorithms Outperform Centralized "
+        "Algorithms? A Case Study for Decentralized Parallel Stochastic Gradient Descent. NeurIPS 2017",
+        formula="x_i ← Σ_j W_ij x_j, W_ij = ⅓ for i and its neighbours; the model is the mean",
+        traps="Agreement takes about m² rounds on a ring: with many workers take exponential. In "
+        "the paper averaging and gradient start from the same point; here the step comes first, then the averaging.",
+        algorithm=Algorithm(schedule=FixedPeriod(tau=1), averaging=Gossip("ring")),
+    ),
+    Recipe(
+        name="gossip-sgd",
+        summary="Each round workers average in pairs that are drawn anew.",
+        citation="Jin, Yuan, Iandola, Keutzer. How to Scale Distributed Deep Learning? 2016; Jiang, Balu, Hegde, "
+        "Sarkar. Collaborative Deep Learning in Fixed Topology Networks. NeurIPS 2017",
+        formula="x_i, x_j ← (x_i + x_j)/2 for each pair; the model is the mean",
+        traps="With an odd number of workers one idles. The workers' distance, not the mean, is what pairs wear down.",
+        algorithm=Algorithm(schedule=FixedPeriod(tau=4), averaging=Gossip("pairs")),
     ),
     Recipe(
         name="bmuf",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from raysgd_local.algorithms.algorithm import Algorithm
+from raysgd_local.algorithms.averaging import Blocks
 from raysgd_local.algorithms.recipes.base import Recipe
 from raysgd_local.algorithms.schedules import (
     QSR,
     AdaComm,
     AtFirstDecay,
     AtLoss,
+    Dynamic,
     EveryStep,
     FixedPeriod,
+    Hierarchical,
     LupaLoss,
     Once,
     Switch,
@@ -86,6 +89,24 @@ WHEN = (
         formula="τ_i = ⌈(F_0/F_i)^⅓⌉·τ_0, capped; lupa-linear is the form with periods fixed in advance",
         traps="The period doubles after any decrease of the loss, however small: `smooth` follows the root itself.",
         algorithm=Algorithm(schedule=LupaLoss()),
+    ),
+    Recipe(
+        name="hierarchical-sgd",
+        summary="Average often among the workers of a node, and now and then over all nodes.",
+        citation="Lin, Stich, Patel, Jaggi. Don't Use Large Mini-Batches, Use Local SGD. ICLR 2020, section 5",
+        formula="x_i ← mean of i's block after H steps; of all, weighted by samples, at every Hᵇ-th averaging",
+        traps="A block is a node: on one machine say algorithm.averaging.count. What a block did since the last global "
+        "averaging is lost with it if all its workers die.",
+        algorithm=Algorithm(schedule=Hierarchical(FixedPeriod(8), FixedPeriod(4)), averaging=Blocks()),
+    ),
+    Recipe(
+        name="dynamic-averaging",
+        summary="Look every few steps whether a worker is too far from the last mean, and average only then.",
+        citation="Kamp, Adilova, Sicking, Hüger, Schlicht, Wirtz, Wrobel. Efficient Decentralized Deep Learning by "
+        "Dynamic Model Averaging. ECML PKDD 2018",
+        formula="every b steps: if ‖x_i − anchor‖² > δ for any i then x_i ← Σ_j p_j x_j; at the 16th look anyhow",
+        traps="δ is a squared distance over all parameters: it depends on model and rate, and needs a search.",
+        algorithm=Algorithm(schedule=Dynamic(every=4, delta=1.0, most=16)),
     ),
     Recipe(
         name="qsr",

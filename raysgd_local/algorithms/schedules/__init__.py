@@ -7,26 +7,28 @@ from types import MappingProxyType
 
 from raysgd_local.algorithms.schedules.adacomm import AdaComm
 from raysgd_local.algorithms.schedules.base import Mode, Observation, Period, Schedule
+from raysgd_local.algorithms.schedules.dynamic import Dynamic
 from raysgd_local.algorithms.schedules.every_step import EveryStep
 from raysgd_local.algorithms.schedules.fixed import FixedPeriod
+from raysgd_local.algorithms.schedules.hierarchical import Hierarchical
 from raysgd_local.algorithms.schedules.lupa import LupaLinear, LupaLoss
 from raysgd_local.algorithms.schedules.once import Once
 from raysgd_local.algorithms.schedules.qsr import QSR
 from raysgd_local.algorithms.schedules.switch import AtEpoch, AtFirstDecay, AtLoss, Switch, Trigger
 
-SCHEDULES: Mapping[str, type[EveryStep | FixedPeriod | AdaComm | LupaLinear | LupaLoss | QSR | Once | Switch]] = (
-    MappingProxyType(
-        {
-            "every-step": EveryStep,
-            "fixed": FixedPeriod,
-            "adacomm": AdaComm,
-            "lupa-linear": LupaLinear,
-            "lupa-loss": LupaLoss,
-            "qsr": QSR,
-            "once": Once,
-            "switch": Switch,
-        }
-    )
+SCHEDULES: Mapping[str, type[Schedule]] = MappingProxyType(
+    {
+        "every-step": EveryStep,
+        "fixed": FixedPeriod,
+        "adacomm": AdaComm,
+        "lupa-linear": LupaLinear,
+        "lupa-loss": LupaLoss,
+        "qsr": QSR,
+        "once": Once,
+        "hierarchical": Hierarchical,
+        "dynamic": Dynamic,
+        "switch": Switch,
+    }
 )
 """From the kind that a configuration names to the class with its options."""
 
@@ -43,8 +45,10 @@ __all__ = [
     "AtEpoch",
     "AtFirstDecay",
     "AtLoss",
+    "Dynamic",
     "EveryStep",
     "FixedPeriod",
+    "Hierarchical",
     "LupaLinear",
     "LupaLoss",
     "Mode",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-Mode = Literal["parameters", "gradients", "apart"]
+Mode = Literal["parameters", "gradients", "apart", "partial"]
 
 LONGEST = 1_000_000
 """Local steps of a period that has no limit of its own: rounds end with the epoch anyhow."""
@@ -18,12 +18,15 @@ class Period:
     `tau` local optimizer steps, then one exchange of `parameters`; or, with `gradients`, one exchange of
     gradients before every optimizer step (then `tau` is 1). With `apart` members exchange parameters only so that
     all know the mean, which is evaluated and written into checkpoints, and go on from their own; they become the
-    mean with the round after which the mode is another. `why` explains the newest change, for people.
+    mean with the round after which the mode is another. With `partial` members average with some others only, or not
+    at all, as the averaging says; but with all if one is further than `delta` from the anchor, squared. `why`
+    explains the newest change, for people.
     """
 
     tau: int
     mode: Mode = "parameters"
     why: str = ""
+    delta: float | None = None
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class Observation:
     `loss` is the round's mean training loss over its `round_samples` (those of workers whose state is finite);
     `samples` and `steps` are totals over all workers since the run began, `epoch` the one (from 0) that the next
     round is in, `elapsed_s` training time, `lr_decay` the learning-rate schedule's decay factor alone (no warm-up,
-    no scaling with workers; 1 at the start), `lr` the first parameter group's rate as if warm-up were over.
+    no scaling with workers; 1 at the start), `lr` the first parameter group's rate as if warm-up were over. `whole`:
+    all members averaged with all in this round.
     """
 
     round: int
@@ -46,6 +50,7 @@ class Observation:
     lr_decay: float
     workers: int
     lr: float = 1.0
+    whole: bool = True
 
 
 class Schedule(Protocol):

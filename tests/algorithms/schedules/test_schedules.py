@@ -18,8 +18,10 @@ from raysgd_local.algorithms.schedules import (
     AtEpoch,
     AtFirstDecay,
     AtLoss,
+    Dynamic,
     EveryStep,
     FixedPeriod,
+    Hierarchical,
     LupaLinear,
     LupaLoss,
     Observation,
@@ -316,6 +318,7 @@ def test_a_class_instead_of_a_schedule_says_what_to_write():
 
 
 def test_configurations_can_name_every_schedule_and_trigger():
-    assert set(SCHEDULES.values()) == {EveryStep, FixedPeriod, AdaComm, LupaLinear, LupaLoss, QSR, Once, Switch}
+    simple = {EveryStep, FixedPeriod, AdaComm, LupaLinear, LupaLoss, QSR, Once}
+    assert set(SCHEDULES.values()) == {*simple, Hierarchical, Dynamic, Switch}
     assert set(TRIGGERS.values()) == {AtEpoch, AtFirstDecay, AtLoss}
     assert all(kind().init().period.tau >= 1 for kind in SCHEDULES.values())

@@ -1,0 +1,95 @@
+"""Hierarchical local SGD: two periods, one inside blocks and one across them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from raysgd_local.algorithms import checks
+from raysgd_local.algorithms.schedules.base import Observation, Period, Schedule
+from raysgd_local.algorithms.schedules.fixed import FixedPeriod
+from raysgd_local.algorithms.schedules.modes import modes
+from raysgd_local.errors import InputError
+
+
+@dataclass(frozen=True)
+class HierarchicalState:
+    """`inside` and `across` are both schedules' states; `done` block rounds are done since the last global one, with
+    `loss_sum` over their `samples`.
+    """
+
+    period: Period
+    inside: Any
+    across: Any
+    done: int = 0
+    loss_sum: float = 0.0
+    samples: int = 0
+
+
+@dataclass(frozen=True)
+class Hierarchical:
+    """Average in blocks after H local steps, over all blocks at every Hᵇ-th of these averagings.
+
+    `inside` gives H and sees every round; `across` gives Hᵇ as its τ and sees global rounds only, with the mean loss
+    since the one before: AdaComm may drive it. With blocks of one it is local SGD with H·Hᵇ, with one block, or Hᵇ = 1,
+    with H. Who is in which block says the averaging `blocks`. Block averagings are provisional: a block that dies loses
+    what it did since the last global one, and after any death all average together first.
+
+    Lin, Stich, Patel, Jaggi, "Don't Use Large Mini-Batches, Use Local SGD", ICLR 2020, section 5 [S].
+
+    Raises InputError unless both are schedules that average parameters.
+
+    >>> schedule = Hierarchical(FixedPeriod(4), FixedPeriod(2))
+    >>> schedule.init().period
+    Period(tau=4, mode='partial', why='fixed period of 4, every 2nd averaging over all', delta=None)
+    """
+
+    inside: Schedule = field(default_factory=lambda: FixedPeriod(8))
+    across: Schedule = field(default_factory=lambda: FixedPeriod(4))
+    later_modes = ("partial",)
+
+    def __post_init__(self) -> None:
+        for name in ("inside", "across"):
+            schedule = getattr(self, name)
+            checks.schedule(name, schedule)
+            if modes(schedule) != {"parameters"}:
+                allowed = "a schedule that averages parameters of all, such as fixed or adacomm"
+                raise InputError(name, type(schedule).__name__, allowed)
+
+    def init(self) -> HierarchicalState:
+        inside, across = self.inside.init(), self.across.init()
+        return HierarchicalState(_period(inside.period, across.period, 0), inside, across)
+
+    def next(self, state: HierarchicalState, seen: Observation) -> HierarchicalState:
+        inside = self.inside.next(state.inside, seen)
+        across, done = state.across, state.done + 1
+        samples = state.samples + seen.round_samples
+        loss_sum = state.loss_sum + (seen.loss * seen.round_samples if seen.round_samples else 0.0)
+        if seen.whole:
+            loss = loss_sum / samples if samples else seen.loss
+            across, done = self.across.next(across, replace(seen, loss=loss, round_samples=samples)), 0
+            loss_sum, samples = 0.0, 0
+        period = _period(inside.period, across.period, done)
+        return HierarchicalState(period, inside, across, done, loss_sum, samples)
+
+    def restore(self, plain: dict[str, Any]) -> HierarchicalState:
+        return HierarchicalState(
+            period=Period(**plain["period"]),
+            inside=self.inside.restore(plain["inside"]),
+            across=self.across.restore(plain["across"]),
+            done=int(plain["done"]),
+            loss_sum=float(plain["loss_sum"]),
+            samples=int(plain["samples"]),
+        )
+
+
+def _period(inside: Period, across: Period, done: int) -> Period:
+    """The period after `done` block rounds."""
+    why = f"{inside.why}, every {across.tau}{_ending(across.tau)} averaging over all"
+    return Period(inside.tau, "parameters" if done + 1 >= across.tau else "partial", why)
+
+
+def _ending(number: int) -> str:
+    if number % 100 in (11, 12, 13):
+        return "th"
+    return {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
