@@ -9,6 +9,7 @@ less that round's own computing time. Exit status 1 if anything does not hold.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import statistics
@@ -29,11 +30,14 @@ from raysgd_local.tasks import Digits
 FIRST_S, GAP_S = 4.0, 11.0
 """When the first fault comes, and how long after one the next: a replacement takes so long to start here."""
 
+SOON_S = 0.2
+"""A second fault comes at any moment of the time that forming a view takes."""
+
 
 @dataclass(frozen=True)
 class Kind:
-    """`words` are put together with two ranks and a time; `costs` says how many workers one of them loses or sends
-    away; `breaks` whether it ends a view, so that there is a stall to measure.
+    """`words` are put together with two ranks `a` and `b`, a time `t`, and `soon`, a moment later; `costs` says how
+    many workers one of them loses or sends away; `breaks` whether it ends a view, so that there is a stall to measure.
     """
 
     words: str
@@ -44,6 +48,11 @@ class Kind:
 KINDS = {
     "kill": Kind("kill:{a}@{t}s", 1),
     "two": Kind("kill:{a}@{t}s; kill:{b}@{t}s", 2),
+    "all-but-one": Kind("{others}", 3),
+    "forming": Kind("kill:{a}@{t}s; kill:{b}@{soon}s", 2),
+    "joiner": Kind("kill:{a}@{t}s; kill:j0@{soon}s", 2),
+    "driver": Kind("driver@{t}s", 0),
+    "damage": Kind("damage@{t}s; driver@{soon}s", 0),
     "stop": Kind("stop:{a}@{t}s", 1),
     "pause": Kind("stop:{a}x0.5@{t}s", 0, breaks=False),
     "drain": Kind("drain:{a}@{t}s", 1),
@@ -54,23 +63,25 @@ KINDS = {
 }
 
 
-def schedule(kind: Kind, workers: int, count: int, draw: random.Random) -> str:
+def schedule(kind: Kind, workers: int, count: int, gap_s: float, draw: random.Random) -> str:
     words = []
     for index in range(count):
         a, b = draw.sample(range(workers), 2)
-        at_s = FIRST_S + GAP_S * index + draw.random()
-        words.append(kind.words.format(a=a, b=b, t=f"{at_s:.3f}"))
+        at_s = FIRST_S + gap_s * index + draw.random()
+        others = "; ".join(f"kill:{rank}@{at_s:.3f}s" for rank in range(workers) if rank != a)
+        soon_s = at_s + SOON_S * draw.random()
+        words.append(kind.words.format(a=a, b=b, t=f"{at_s:.3f}", soon=f"{soon_s:.3f}", others=others))
     return "; ".join(words)
 
 
-def train(kind: Kind, workers: int, count: int, draw: random.Random, storage: str, name: str) -> Run:
+def train(kind: Kind, workers: int, count: int, gap_s: float, draw: random.Random, storage: str, name: str) -> Run:
     result = LocalSGDTrainer(
         Digits(model="mlp", epochs=100_000),
         algorithm=Algorithm(schedule=FixedPeriod(8), placement=RedundantChunks(2)),
         scaling_config=ScalingConfig(num_workers=(1, workers)),
         run_config=RunConfig(name=name, storage_path=storage, failure_config=FailureConfig(max_failures=-1)),
-        stop=Stop(seconds=FIRST_S + GAP_S * count),
-        chaos=schedule(kind, workers, count, draw),
+        stop=Stop(seconds=FIRST_S + gap_s * count),
+        chaos=schedule(kind, workers, count, gap_s, draw),
     ).fit()
     return run_directory.load(result.path)
 
@@ -89,6 +100,16 @@ def stalls(run: Run) -> list[float]:
     return found
 
 
+def joins(run: Run) -> list[float]:
+    """For each view with more workers than the one before: the training time that its first round does not explain."""
+    rows = run.rounds.to_dict("records")
+    return [
+        row["elapsed_s"] - before["elapsed_s"] - row["compute_s"] - row["wait_s"] - row["sync_s"]
+        for before, row in itertools.pairwise(rows)
+        if row["workers"] > before["workers"] and row["incarnation"] == before["incarnation"]
+    ]
+
+
 def problems(run: Run, kind: Kind, count: int) -> list[str]:
     """What does not hold of the run."""
     events, result = run.events, run.result
@@ -96,7 +117,7 @@ def problems(run: Run, kind: Kind, count: int) -> list[str]:
     gone = [e["worker"] for e in events if e["event"] in ("worker_lost", "worker_left")]
     joined = [e["pid"] for e in events if e["event"] == "worker_joined"]
     said = {
-        f"{len(fired)} faults fired": len(fired) == count * (1 + kind.words.count(";")),
+        f"{len(fired)} faults fired": len(fired) == count * max(kind.costs, 1 + kind.words.count(";")),
         f"{len(gone)} workers gone": len(gone) == count * kind.costs,
         "others than the struck are gone": set(gone) <= {e["worker"] for e in fired},
         "a process joined twice": len(joined) == len(set(joined)),
@@ -124,6 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--per-run", type=int, default=5, help="faults in one run")
+    parser.add_argument("--gap-s", type=float, default=GAP_S, help="seconds from one to the next")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="where run directories stay")
     options = parser.parse_args(arguments)
@@ -132,21 +154,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "local", num_cpus=options.workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
     )
     measured: list[float] = []
+    entered: list[float] = []
     wrong: list[str] = []
     with tempfile.TemporaryDirectory(prefix="raysgd-faults-") as scratch:
         storage, done = str(options.keep or scratch), 0
         while done < options.repeats:
             count = min(options.per_run, options.repeats - done)
-            run = train(kind, options.workers, count, draw, storage, f"{options.fault}-{done}")
+            run = train(kind, options.workers, count, options.gap_s, draw, storage, f"{options.fault}-{done}")
             done += count
             wrong += [f"{run.name}: {what}" for what in problems(run, kind, count)]
             wrong += [f"{run.name}: left behind: {left}"] if (left := left_behind()) else []
             measured += stalls(run) if kind.breaks else []
+            entered += joins(run)
     ray.shutdown()
     summary = {"fault": options.fault, "workers": options.workers, "repeats": done, "wrong": wrong}
     if measured:
         summary |= {"stalls": len(measured), "median_s": round(statistics.median(measured), 3)}
         summary |= {"max_s": round(max(measured), 3)}
+    if entered:
+        summary |= {"joins": len(entered), "join_median_s": round(statistics.median(entered), 3)}
+        summary |= {"join_max_s": round(max(entered), 3)}
     print(json.dumps(summary))
     return 1 if wrong else 0
 

@@ -31,7 +31,7 @@ from hosts import hosts
 LIMITS = {("round", 2): 1.3, ("round", 4): 1.6}
 LINK_LIMIT = 1.05
 AVERAGER_LIMIT = 0.8
-PHASES = ("pack", "reduce", "check", "commit")
+PHASES = ("reduce", "check", "commit")
 
 
 def main() -> None:
@@ -60,7 +60,7 @@ def parse() -> argparse.Namespace:
 
 
 def measure(options: argparse.Namespace) -> dict[str, list[float]]:
-    """Seconds of each repeat of each contender on this rank, `round.pack` and the like included."""
+    """Seconds of each repeat of each contender on this rank, `round.reduce` and the like included."""
     import torch
     import torch.distributed as dist
 
@@ -130,7 +130,6 @@ class ours:  # noqa: N801
         from raysgd_local.transport.process_group import ProcessGroupNetwork
 
         network = ProcessGroupNetwork(store, address, f"bench/{shared_memory}", shared_memory=shared_memory)
-        self.rank = options.rank
         algorithm = Algorithm(schedule=FixedPeriod(1))
         self.reduction = Reduction(ReplicaState(model), network.allocate, options.world_size, algorithm)
         self.how = Installing("parameters", "parameters", lambda _: None)
@@ -143,11 +142,8 @@ class ours:  # noqa: N801
         from raysgd_local.control.exchange import Contribution
 
         marks = [time.perf_counter()]
-        said = Contribution(weight=32.0, checksum=self.reduction.checksum)
-        self.reduction.fill("parameters", said, self.rank)
-        marks.append(time.perf_counter())
         self.round += 1
-        control = self.reduction.reduce(self.transport, "parameters", self.round)
+        control = self.reduction.reduce(self.transport, "parameters", self.round, Contribution(weight=32.0))
         marks.append(time.perf_counter())
         assert self.reduction.finite()
         marks.append(time.perf_counter())

@@ -71,8 +71,8 @@ def work(rank: int, workers: int, port: int, what: Any, name: str, epochs: int, 
 
 def average(reduction: Any, transport: Any, round: int, flags: Flags) -> None:
     samples = TAU * BATCH
-    reduction.fill("parameters", Contribution(weight=float(samples), samples=samples, flags=flags), transport.rank)
-    control = reduction.reduce(transport, "parameters", round)
+    said = Contribution(weight=float(samples), samples=samples, flags=flags)
+    control = reduction.reduce(transport, "parameters", round, said)
     reduction.commit(Installing("parameters", "parameters", lambda _: None), control)
 
 

@@ -6,11 +6,16 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from raysgd_local.errors import InputError, RaySGDError
+
+if TYPE_CHECKING:
+    from raysgd_local.config import Config
+    from raysgd_local.faults import Fault
+    from raysgd_local.simulation.cluster_model import ClusterModel
 
 INTERRUPTED = 130
 USAGE_ERROR: Any = typer.BadParameter.__base__  # typer's, or click's under older versions of typer
@@ -24,6 +29,12 @@ Changes = Annotated[
 StoragePath = Annotated[str | None, typer.Option(help="The directory that run directories go to.")]
 RunName = Annotated[str | None, typer.Option(help="The run directory's name.")]
 WorkersMax = Annotated[int | None, typer.Option(help="How many workers: workers.max.")]
+Chaos = Annotated[
+    str,
+    typer.Option(
+        metavar="FAULTS", help="Faults to rehearse on the real processes: 'kill:1@round=20; stop:2@30s'."
+    ),
+]
 ClusterFile = Annotated[Path | None, typer.Option(help="A YAML file that describes the cluster.")]
 Bandwidth = Annotated[float | None, typer.Option(help="In its place: each worker's link, each way.")]
 Latency = Annotated[float | None, typer.Option(help="In its place: a message's time.")]
@@ -85,12 +96,7 @@ def train(
         typer.Option(metavar="auto|PATH", help="Go on from this run; auto: from the one named, if it exists."),
     ] = None,
     address: Annotated[str | None, typer.Option(help="A Ray cluster; without one, this machine.")] = None,
-    chaos: Annotated[
-        str,
-        typer.Option(
-            metavar="FAULTS", help="Faults to rehearse on the real processes: 'kill:1@round=20; stop:2@30s'."
-        ),
-    ] = "",
+    chaos: Chaos = "",
 ) -> None:
     """Train. The last line printed is the run directory."""
     from raysgd_local import config as configuration
@@ -117,6 +123,32 @@ def train(
 
 
 @app.command()
+def submit(
+    config: ConfigFile = None,
+    method: Method = None,
+    settings: Changes = None,
+    storage: StoragePath = None,
+    name: RunName = None,
+    address: Annotated[str, typer.Option(help="The cluster's job server.")] = "http://127.0.0.1:8265",
+    working_dir: Annotated[Path, typer.Option(help="The files that the job gets.")] = Path("."),
+    chaos: Chaos = "",
+) -> int:
+    """Train on a cluster that is elsewhere, as a Ray job, and show its log. Run again it goes on by itself."""
+    from raysgd_local import config as configuration
+    from raysgd_local.faults import parse_real
+    from raysgd_local.job import as_job
+
+    plan = configuration.load(config, method=method, settings=settings or (), storage=storage, name=name)
+    parse_real(chaos, plan.workers.max)
+    job = as_job(plan, working_dir, config, method, settings or (), chaos)
+    try:
+        from raysgd_local.submission import submit
+    except ModuleNotFoundError as error:
+        raise InputError("ray", None, "Ray with its job client: pip install 'ray[default]'", str(error)) from error
+    return submit(job, address)
+
+
+@app.command()
 def simulate(
     config: ConfigFile = None,
     method: Method = None,
@@ -130,11 +162,15 @@ def simulate(
     latency_ms: Latency = None,
     chaos: Annotated[str, typer.Option(help='What goes wrong, and when: "kill:3@round=20; stop:2@30s"')] = "",
     seed: Annotated[int, typer.Option(help="Of the simulated times; the run's own is the setting seed.")] = 0,
+    timing_only: Annotated[
+        bool, typer.Option("--timing-only", help="Without the learning: thousands of workers in seconds.")
+    ] = False,
 ) -> None:
     """Train in virtual time, without a cluster: really learning, with simulated times. Prints the run directory."""
     from raysgd_local import config as configuration
     from raysgd_local import faults, run_directory
     from raysgd_local.config.cluster import load_cluster
+    from raysgd_local.planning.timed import check_timed
 
     steps = None if step_ms is None else {"kind": "constant", "mean_s": step_ms / 1000}
     overrides = {"steps": steps, "bandwidth_mbps": bandwidth_mbps, "latency_ms": latency_ms}
@@ -142,14 +178,65 @@ def simulate(
     schedule = faults.parse(chaos)
     plan = configuration.load(config, method=method, settings=settings or (), storage=storage, name=name)
     plan = plan if workers is None else plan.with_workers(workers)
+    if timing_only:
+        check_timed(plan, model, chaos)
     plan.check()
     run_directory.check_storage(plan.storage)
     if plan.name is not None:
         run_directory.refuse_existing(plan.storage, plan.name)
+    print(_time(plan, model, seed) if timing_only else _simulate(plan, model, schedule, seed), flush=True)
+
+
+def _time(plan: Config, cluster: ClusterModel, seed: int) -> Path:
+    from raysgd_local.planning.forecast import timing_of
+    from raysgd_local.request import from_config
+    from raysgd_local.simulator import time_run
+
+    return time_run(from_config(plan), timing_of(plan, cluster, seed))
+
+
+def _simulate(plan: Config, cluster: ClusterModel, faults: tuple[Fault, ...], seed: int) -> Path:
     from raysgd_local.request import from_config
     from raysgd_local.simulator import Conditions, simulate_run
 
-    print(simulate_run(from_config(plan), Conditions(model, schedule, seed)), flush=True)
+    return simulate_run(from_config(plan), Conditions(cluster, faults, seed))
+
+
+@app.command()
+def tune(
+    sweep: Annotated[Path | None, typer.Argument(help="A YAML file; see docs/tuning.md.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change the sweep (budget.trials=20) or what it trains."),
+    ] = None,
+    storage: StoragePath = None,
+    name: Annotated[str | None, typer.Option(help="The sweep directory's name.")] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="auto|PATH", help="Go on with this sweep; auto: with the one named, if it exists."),
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="A Ray cluster; without one, this machine.")] = None,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="Try all points in virtual time, without Ray.")
+    ] = False,
+    cluster: ClusterFile = None,
+    top: Annotated[int | None, typer.Option(help="With --simulate: then really try so many of the best.")] = None,
+) -> None:
+    """Search: many runs that differ in some settings, compared by training time. Prints the sweep's directory."""
+    from raysgd_local.config.cluster import load_cluster
+    from raysgd_local.errors import InputError
+    from raysgd_local.tuning import start
+
+    if not simulate and (cluster is not None or top is not None):
+        raise InputError("--simulate", None, "given, where --cluster or --top is")
+    if top is not None and top < 1:
+        raise InputError("--top", top, "an integer of at least 1")
+    asked = start.asked(sweep, settings or (), storage, name, resume)
+    narrowing = start.Narrowing(load_cluster(cluster), top) if simulate else None
+    from raysgd_local.tuning import command
+
+    command.run(asked.sweep, asked.directory, address, narrowing)
+    print(asked.directory, flush=True)
 
 
 @app.command()

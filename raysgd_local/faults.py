@@ -24,13 +24,14 @@ Kind = Literal[
     "cut",
     "unwritten",
     "unpublished",
+    "damage",
     "interrupt",
     "driver",
 ]
 KINDS: tuple[str, ...] = get_args(Kind)
-REAL = ("kill", "stop", "slow", "drain", "sigterm", "nan", "error", "cut", "driver", "interrupt")
+REAL = ("kill", "stop", "hang", "slow", "drain", "sigterm", "nan", "error", "cut", "damage", "driver", "interrupt")
 """Kinds that can be made to happen to real processes; the others are the simulator's."""
-UNTARGETED = ("unpublished", "interrupt", "driver")
+UNTARGETED = ("unpublished", "damage", "interrupt", "driver")
 NUMBERED = ("stop", "hang", "zombie", "slow", "drain")
 """Kinds that take a number: for how many seconds, or how much slower."""
 
@@ -69,8 +70,9 @@ class Fault:
     goes on for `amount` seconds. `slow`: it computes `amount` times slower. `drain`: its node will go in `amount`
     seconds; `sigterm`: it is told itself.
     `nan`: its model is not finite any more. `error`: user code raises. `cut`: its connections break. `unwritten`:
-    its next part of a checkpoint can't be written; `unpublished`: the next manifest can't. `interrupt`: somebody
-    stops the run. `driver`: the driver dies with all workers and starts again.
+    its next part of a checkpoint can't be written; `unpublished`: the next manifest can't. `damage`: the newest
+    checkpoint is not any more what was written. `interrupt`: somebody stops the run. `driver`: the driver dies with all
+    workers and starts again.
 
     `target` is, among the members, the rank when it happens; among the `joiners`, the number among workers that
     are no members; among the `nodes`, the number of a node, and it happens to all on it. Nodes are numbered in the

@@ -85,6 +85,29 @@ def unpack(pieces: Sequence[Tensor], tensors: Sequence[Tensor], total: float) ->
             tensor.copy_(piece / total)
 
 
+def lines(layout: FlatLayout, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Each of the tensors, which `layout` is of, as one dimension in the order of memory that the layout has.
+
+    They share memory with the tensors wherever those have that order themselves. None stays None.
+
+    >>> weight = torch.arange(6.0).view(2, 3).t()
+    >>> lines(FlatLayout.like([weight]), [weight])
+    [tensor([0., 1., 2., 3., 4., 5.])]
+    """
+    found: list[Tensor | None] = []
+    for tensor, shape, stride in zip(tensors, layout.shapes, layout.strides, strict=True):
+        if tensor is not None and not _lies(tensor, shape, stride):
+            tensor = tensor.new_empty_strided(shape, stride).copy_(tensor)
+        found.append(None if tensor is None else tensor.as_strided((math.prod(shape),), (1,)))
+    return found
+
+
+def _lies(tensor: Tensor, shape: Sequence[int], stride: Sequence[int]) -> bool:
+    return all(
+        own == wanted or size == 1 for own, wanted, size in zip(tensor.stride(), stride, shape, strict=True)
+    )
+
+
 def _alike(a: Tensor, b: Tensor) -> bool:
     return a.dtype == b.dtype and a.device == b.device
 
@@ -100,20 +123,6 @@ def is_bounded(flat: Tensor) -> bool:
     (True, False, False)
     """
     return bool(torch.isfinite(torch.dot(flat, flat)))
-
-
-def are_bounded(tensors: Sequence[Tensor], weight: float, dtype: torch.dtype) -> bool:
-    """Whether `weight` × `tensors` will be bounded, as `is_bounded` says, once packed into a vector of `dtype`."""
-    squares = sum(float(_square(tensor.to(dtype))) for tensor in tensors)
-    return bool(abs(weight) * math.sqrt(squares) < torch.finfo(dtype).max ** 0.75)
-
-
-def _square(tensor: Tensor) -> Tensor:
-    if not tensor.is_contiguous() and tensor.stride() == _dense_strides(tensor):
-        line = tensor.as_strided((tensor.numel(),), (1,))  # in the order of memory, whatever the dimensions' is
-    else:
-        line = tensor.reshape(-1)
-    return torch.dot(line, line)
 
 
 def checksum(flat: Tensor) -> int:

@@ -13,7 +13,7 @@ from ray.exceptions import RayActorError
 
 from raysgd_local.files.result import Names
 from raysgd_local.files.storage import Storage
-from raysgd_local.progress import Display, Snapshot
+from raysgd_local.progress import Observer, Snapshot
 from raysgd_local.request import Request, threads_per_worker
 from raysgd_local.runtime.driver import Glance, Outcome, Plan, launch
 from raysgd_local.runtime.restarts import DEATHS, Restarts, planned_again
@@ -57,24 +57,23 @@ def planned(request: Request, storage: Storage, manifest: dict[str, Any] | None,
     )
 
 
-def follow(plan: Plan) -> Outcome:
+def follow(plan: Plan, observe: Observer) -> Outcome:
     """Watch the run until it is over; a driver that dies is started again."""
     restarts = Restarts()
-    with Display() as display:
-        while True:
-            try:
-                return _watch(plan, display)
-            except DEATHS as error:
-                if isinstance(error, RayActorError) and error.actor_init_failed:
-                    raise
-                reason = str(error).splitlines()[0]
-                plan, restarts = planned_again(plan, restarts, reason)
-                told = f"the driver died; starting it again in {restarts.wait_s:g} s"
-                display.update(Snapshot(status="restarting", message=told))
-                time.sleep(restarts.wait_s)
+    while True:
+        try:
+            return _watch(plan, observe)
+        except DEATHS as error:
+            if isinstance(error, RayActorError) and error.actor_init_failed:
+                raise
+            reason = str(error).splitlines()[0]
+            plan, restarts = planned_again(plan, restarts, reason)
+            told = f"the driver died; starting it again in {restarts.wait_s:g} s"
+            observe(Snapshot(status="restarting", message=told))
+            time.sleep(restarts.wait_s)
 
 
-def _watch(plan: Plan, display: Display) -> Outcome:
+def _watch(plan: Plan, observe: Observer) -> Outcome:
     """One driver's life. The first Ctrl-C ends the run with a checkpoint, the second at once."""
     driver = launch(plan)
     running = driver.run.options(concurrency_group="main").remote()
@@ -85,7 +84,7 @@ def _watch(plan: Plan, display: Display) -> Outcome:
             if done:
                 outcome: Outcome = ray.get(running)
                 return outcome
-            display.update(_snapshot(ray.get(driver.glance.remote())))
+            observe(_snapshot(ray.get(driver.glance.remote())))
         except DEATHS:
             if asked:
                 raise KeyboardInterrupt from None
@@ -97,7 +96,7 @@ def _watch(plan: Plan, display: Display) -> Outcome:
                 raise
             asked = True
             driver.stop.remote("interrupted")
-            display.update(Snapshot(status="stopping", message="stopping at the next boundary, with a checkpoint"))
+            observe(Snapshot(status="stopping", message="stopping at the next boundary, with a checkpoint"))
 
 
 def _snapshot(glance: Glance) -> Snapshot:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -42,6 +42,10 @@ class Snapshot:
     elapsed_s: float = 0.0
     metrics: Mapping[str, float] = field(default_factory=dict)
     message: str = ""
+
+
+Observer = Callable[[Snapshot], None]
+"""Is called with every new snapshot of a run, several times a second."""
 
 
 class Display:
@@ -142,6 +146,19 @@ def duration(seconds: float) -> str:
     if whole < 60:
         return f"{whole}s"
     return f"{whole // 60}m{whole % 60:02}s" if whole < 3600 else f"{whole // 3600}h{whole % 3600 // 60:02}m"
+
+
+def size(count: float) -> str:
+    """A number of bytes as people write it.
+
+    >>> size(1_500_000), size(12)
+    ('1.5 MB', '12 B')
+    """
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if count < 1000 or unit == "TB":
+            break
+        count /= 1000
+    return f"{count:.3g} {unit}"
 
 
 def _share_bar(snapshot: Snapshot) -> Text:

@@ -11,12 +11,11 @@ from contextlib import contextmanager
 import ray
 
 from raysgd_local.errors import InputError
-from raysgd_local.request import Request
 
 
 @contextmanager
-def attached(request: Request, address: str | None) -> Iterator[bool]:
-    """A Ray cluster for the run; true if it is our own, on this machine, and ends with the run.
+def attached(cpus: int, address: str | None) -> Iterator[bool]:
+    """A Ray cluster; true if it is our own, with `cpus` logical CPUs on this machine, and ends with what runs in it.
 
     Raises `InputError` where no cluster is at `address`.
     """
@@ -25,12 +24,10 @@ def attached(request: Request, address: str | None) -> Iterator[bool]:
         return
     address = address or os.environ.get("RAY_ADDRESS")
     _check_address(address)
-    settings = request.settings
     try:
         if address:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         else:
-            cpus = max(1, round(settings.workers_max * request.cpus))
             ray.init(
                 "local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR
             )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from raysgd_local import config as configured
+from raysgd_local.algorithms import checks
 from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.algorithms.combinations import check_workers
 from raysgd_local.config import Config, Data, Stop, Workers, method_name
@@ -50,6 +51,11 @@ class Request:
     formation_s: float = 30.0
     collective_s: float = 1200.0
     chaos: tuple[Fault, ...] = ()
+
+    @property
+    def cpus_at_most(self) -> int:
+        """Ray's logical CPUs of all workers together."""
+        return max(1, round(self.settings.wanted * self.cpus))
 
 
 def program(algorithm: Algorithm, stop: Stop, balance: bool) -> Program:
@@ -119,6 +125,7 @@ def from_arguments(
     run: RunConfig,
     stop: Stop,
     data: Data,
+    spares: int,
     balance: bool,
     seed: int,
     chaos: str,
@@ -129,7 +136,9 @@ def from_arguments(
     """
     fewest, most = workers_range(scaling)
     check_workers(algorithm, most)
-    workers = Workers(min=fewest, max=most, balance=balance, max_failures=max_failures(run.failure_config))
+    checks.whole_number("spares", spares, at_least=0)
+    borne = max_failures(run.failure_config)
+    workers = Workers(min=fewest, max=most, spares=spares, balance=balance, max_failures=borne)
     asked = scaling.resources_per_worker
     resources = dict(asked) if isinstance(asked, dict) else {}
     what = task_name(loop).rpartition(":")[2] if isinstance(loop, Task) else getattr(loop, "__name__", "loop")
@@ -169,6 +178,7 @@ def _settings(
         program(algorithm, stop, workers.balance),
         workers_min=workers.min,
         workers_max=workers.max,
+        spares=workers.spares,
         seed=seed,
         placement=algorithm.placement,
         restricted=data.access == "local",

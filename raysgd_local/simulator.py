@@ -1,8 +1,11 @@
-"""A configured run in virtual time: from what was asked to a run directory, without Ray and without a cluster."""
+"""A run in virtual time: from what was asked to a run directory, without Ray and without a cluster."""
 
 from __future__ import annotations
 
+import math
 import os
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,9 @@ from raysgd_local.report import write_report
 from raysgd_local.request import Request, threads_per_worker
 from raysgd_local.simulation.cluster_model import ClusterModel
 from raysgd_local.simulation.learning import Simulated, Simulation, simulate
+from raysgd_local.simulation.recorder import Progress
+from raysgd_local.simulation.timed import record_timing
+from raysgd_local.simulation.timing import TimingPlan
 from raysgd_local.training.shell import Place
 
 
@@ -33,28 +39,48 @@ class Conditions:
     seed: int = 0
 
 
-def simulate_run(request: Request, conditions: Conditions) -> Path:
+def simulate_run(request: Request, conditions: Conditions, report: bool = True) -> Path:
     """Run it in virtual time, without Ray; returns the run directory, with all files that a real run has.
 
-    Raises `InputError`, `UserCodeError` or `RunLostError`, as a real run would.
+    Without its `report`, if none is wanted: of a short run that takes as long as all the rest.
+
+    Raises `InputError`, `UserCodeError` or `RunLostError`, as a real run would; on Ctrl-C the run ends with a
+    checkpoint, and `KeyboardInterrupt` is raised after it.
     """
+    return _run(request, lambda storage, told: simulate(_simulation(request, conditions, storage), told), report)
+
+
+def time_run(request: Request, plan: TimingPlan) -> Path:
+    """Run what is asked as `plan` says, without learning anything; returns the run directory.
+
+    Raises `InputError` or `KeyboardInterrupt`, as `simulate_run` does.
+    """
+    names = Names(request.method, request.task)
+    return _run(request, lambda storage, told: record_timing(plan, storage, names, told))
+
+
+def _run(request: Request, run: Callable[[Storage, Progress], Simulated], report: bool = True) -> Path:
+    """The life of a run's directory, with what happens on the way shown."""
     storage = Storage.at(request.storage, request.filesystem).under(request.name)
     if storage.local is None:
         raise InputError("storage", request.storage, "a path on this machine, for a simulated run")
     check_new(storage, request)
     claim(storage, request)
     try:
-        simulated = _simulate(request, conditions, storage)
+        with Display() as display:
+            simulated = run(storage, _Shown(request, display))
     except InputError:
         give_back(storage)
         raise
-    if simulated.result["rounds"]:
+    for fault in simulated.unfired:
+        print(f"warning: {fault} did not happen: the run has {simulated.result['rounds']} rounds", file=sys.stderr)
+    if report and simulated.result["rounds"]:
         write_report([storage.local])
-    _raise(simulated)
+    _raise(simulated, storage)
     return storage.local
 
 
-def _simulate(request: Request, conditions: Conditions, storage: Storage) -> Simulated:
+def _simulation(request: Request, conditions: Conditions, storage: Storage) -> Simulation:
     settings, algorithm = request.settings, request.algorithm
 
     def place(worker: str) -> Place:
@@ -67,7 +93,7 @@ def _simulate(request: Request, conditions: Conditions, storage: Storage) -> Sim
             restricted=settings.restricted,
         )
 
-    run = Simulation(
+    return Simulation(
         loop=request.loop,
         loop_config=request.loop_config,
         settings=settings,
@@ -80,15 +106,17 @@ def _simulate(request: Request, conditions: Conditions, storage: Storage) -> Sim
         threads=threads_per_worker(request, os.cpu_count() or 1),
         collective_timeout_s=request.collective_s,
     )
-    samples = 0
-    with Display() as display:
 
-        def show(rows: tuple[RoundRow, ...]) -> None:
-            nonlocal samples
-            samples += sum(row.samples for row in rows)
-            display.update(_snapshot(rows[-1], samples, request))
 
-        return simulate(run, show)
+class _Shown:
+    """Shows rounds as they are resolved."""
+
+    def __init__(self, request: Request, display: Display) -> None:
+        self._request, self._display, self._samples = request, display, 0
+
+    def __call__(self, rows: tuple[RoundRow, ...]) -> None:
+        self._samples += sum(row.samples for row in rows)
+        self._display.update(_snapshot(rows[-1], self._samples, self._request))
 
 
 def _snapshot(row: RoundRow, samples: int, request: Request) -> Snapshot:
@@ -102,7 +130,7 @@ def _snapshot(row: RoundRow, samples: int, request: Request) -> Snapshot:
         round=row.round,
         tau=row.tau,
         workers=row.workers,
-        loss=row.loss,
+        loss=None if math.isnan(row.loss) else row.loss,
         compute_share=row.compute_s / spent_s,
         sync_share=row.sync_s / spent_s,
         wait_share=row.wait_s / spent_s,
@@ -110,9 +138,12 @@ def _snapshot(row: RoundRow, samples: int, request: Request) -> Snapshot:
     )
 
 
-def _raise(simulated: Simulated) -> None:
+def _raise(simulated: Simulated, storage: Storage) -> None:
     finish: Any = simulated.finish
     if finish.error:
         raise UserCodeError(finish.error, finish.ranks)
-    if finish.status not in ("finished", "interrupted"):
+    if finish.status == "interrupted":
+        print(f"interrupted; what was done is in {storage.root}", file=sys.stderr)
+        raise KeyboardInterrupt
+    if finish.status != "finished":
         raise RunLostError(finish.reason)

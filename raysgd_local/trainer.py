@@ -22,10 +22,11 @@ from raysgd_local.errors import CheckpointError, InputError, RunLostError, UserC
 from raysgd_local.files.run_files import RESULT
 from raysgd_local.files.storage import Storage
 from raysgd_local.following import follow, planned
+from raysgd_local.progress import Display, Observer
 from raysgd_local.ray_cluster import attached
 from raysgd_local.report import write_report
 from raysgd_local.request import Request, from_arguments, from_config
-from raysgd_local.runtime.driver import Outcome
+from raysgd_local.runtime.driver import Outcome, Plan
 from raysgd_local.simulator import Conditions, simulate_run
 from raysgd_local.tasks.base import Task
 from raysgd_local.training import snapshots
@@ -36,10 +37,10 @@ class LocalSGDTrainer:
 
     Give a `task`, or a `train_loop_per_worker` that uses `raysgd_local.get_context()` (called with
     `train_loop_config` if it takes an argument). `scaling_config.num_workers` may be `(min, max)`: the run begins
-    with those that it gets, and goes on while at least `min` live. `balance` lets workers of unequal speed
-    take unequal numbers of steps. With `data_access="local"` a worker has the data of its own chunks alone, see
-    `docs/data.md`. `chaos` rehearses faults on the real processes, as in `"kill:1@round=20; stop:2@30s"`;
-    `docs/faults.md` has the words.
+    with those that it gets, and goes on while at least `min` live. `spares` more are started, and wait to take a lost
+    one's place. `balance` lets workers of unequal speed take unequal numbers of steps. With `data_access="local"` a
+    worker has the data of its own chunks alone, see `docs/data.md`. `chaos` rehearses faults on the real processes, as
+    in `"kill:1@round=20; stop:2@30s"`; `docs/faults.md` has the words.
 
     Raises `InputError` for what can't be used.
     """
@@ -54,6 +55,7 @@ class LocalSGDTrainer:
         scaling_config: ScalingConfig | None = None,
         run_config: RunConfig | None = None,
         stop: Stop | None = None,
+        spares: int = 0,
         balance: bool = True,
         seed: int = 0,
         data_access: Access = "shared",
@@ -71,6 +73,7 @@ class LocalSGDTrainer:
             run_config or RunConfig(),
             stop or Stop(),
             Data(access=data_access),
+            spares,
             balance,
             seed,
             chaos,
@@ -83,8 +86,12 @@ class LocalSGDTrainer:
         trainer._request = from_config(config, chaos)
         return trainer
 
-    def fit(self, resume: str | None = None, address: str | None = None) -> Result:
+    def fit(
+        self, resume: str | None = None, address: str | None = None, observe: Observer | None = None
+    ) -> Result:
         """Run to the end. `resume` is `auto` (from this run's newest checkpoint, if there is one) or a path.
+
+        `observe` is called with every snapshot of the run, in place of the live display and the report.
 
         Attaches to the Ray cluster at `address`, or that is initialised already; otherwise starts Ray on this
         machine for the time of the run. Raises `InputError`, `UserCodeError` or `RunLostError`; on Ctrl-C the run
@@ -96,10 +103,11 @@ class LocalSGDTrainer:
         manifest, damaged = _manifest(storage, resume)
         if resume is None:
             check_new(storage, request)
-        with attached(request, address) as own:
+        with attached(request.cpus_at_most, address) as own:
             claim(storage, request)
-            outcome = follow(replace(planned(request, storage, manifest, own), damaged=damaged))
-        if storage.local is not None and outcome.result["rounds"]:
+            plan = replace(planned(request, storage, manifest, own), damaged=damaged)
+            outcome = follow(plan, observe) if observe is not None else _shown(plan)
+        if observe is None and storage.local is not None and outcome.result["rounds"]:
             write_report([storage.local])
         _raise(outcome, storage, request, fresh=manifest is None)
         return _result(outcome.result, storage)
@@ -113,6 +121,11 @@ class LocalSGDTrainer:
         return _result(json.loads((path / RESULT).read_text()), Storage.at(str(path)))
 
 
+def _shown(plan: Plan) -> Outcome:
+    with Display() as display:
+        return follow(plan, display.update)
+
+
 def _manifest(storage: Storage, resume: str | None) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
     """The checkpoint to go on from, and damaged newer ones, which are passed over, and told."""
     if resume is None:
@@ -120,15 +133,12 @@ def _manifest(storage: Storage, resume: str | None) -> tuple[dict[str, Any] | No
     asked = Path(resume).name
     if resume != "auto" and asked in snapshots.finished(storage):
         return snapshots.verified(storage.under("checkpoints"), asked), ()
-    found = snapshots.newest_good(storage)
-    if found is None:
-        if resume == "auto":
-            return None, ()
+    manifest, damaged = snapshots.newest_good(storage)
+    if manifest is None and (damaged or resume != "auto"):
         raise CheckpointError(f"{resume}: no finished, undamaged checkpoint to go on from")
-    manifest, damaged = found
     for name in damaged:
         print(f"warning: checkpoint {name} is damaged; going on from the one before", file=sys.stderr)
-    return manifest, tuple(damaged)
+    return manifest, damaged
 
 
 def _raise(outcome: Outcome, storage: Storage, request: Request, fresh: bool) -> None:

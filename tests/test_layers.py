@@ -15,16 +15,28 @@ import pytest
 import raysgd_local
 
 PROJECT = Path(__file__).parents[1] / "pyproject.toml"
-NEEDS_RAY = ("raysgd_local.runtime", "raysgd_local.trainer", "raysgd_local.following", "raysgd_local.ray_cluster")
+NEEDS_RAY = (
+    "raysgd_local.runtime",
+    "raysgd_local.trainer",
+    "raysgd_local.following",
+    "raysgd_local.ray_cluster",
+    "raysgd_local.submission",
+    "raysgd_local.tuning.search",
+    "raysgd_local.tuning.terminal",
+    "raysgd_local.tuning.trial",
+)
 FACE_WITHOUT_TORCH = (
     "cli",
     "config",
+    "job",
     "methods_text",
     "progress",
     "report",
     "request",
     "tasks.base",
     "tasks.optimizer",
+    "tuning.start",
+    "tuning.sweep",
 )
 IMPORT_ALL = """
 import importlib, json, sys

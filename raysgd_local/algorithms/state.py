@@ -14,10 +14,10 @@ from raysgd_local.algorithms.batchnorm import PooledStatistics, statistics_layer
 from raysgd_local.algorithms.buffers import IntegerBuffers, MeanBuffers, buffers_by_rule, explicit_names
 from raysgd_local.algorithms.gradients import Gradients
 from raysgd_local.algorithms.optimizer_state import AveragedOptimizers
-from raysgd_local.algorithms.packing import Packing, Parts
+from raysgd_local.algorithms.packing import Blocks, Packing
 from raysgd_local.algorithms.snapshot import on_cpu
 from raysgd_local.errors import InputError, UsageError, nearest
-from raysgd_local.flat import FlatLayout, are_bounded, checksum, is_bounded, pack, unpack
+from raysgd_local.flat import FlatLayout, checksum, pack, unpack
 
 __all__ = ["OptimizerPolicy", "ReplicaState", "checksum"]
 
@@ -89,9 +89,10 @@ class ReplicaState:
         averaged = self._optimizers if optimizer_state == "average" else []
         self._averaged = AveragedOptimizers(averaged, self.dtype)
         self._gradients = Gradients(self._parameters, self._layout)
-        self._parts = Parts(self._layout)
+        self._blocks = Blocks(self._layout)
         self._tail = self._layout.numel + self._statistics.numel + self._mean.numel
         self.numel = self._tail + max(self._averaged.numel, self._gradients.numel)
+        self._ends = [*self._blocks.ends[:-1], self.numel]  # what follows the leading tensors is in the last block
 
     def _collect_buffers(self, rules: Mapping[str, str]) -> None:
         explicit = explicit_names(self._model, rules)
@@ -109,7 +110,7 @@ class ReplicaState:
         return self.packing(flat, weight).complete()
 
     def packing(self, flat: Tensor, weight: float) -> Packing:
-        """`pack` in parts: whether it is finite is known at once, the parameters are written as parts are drawn."""
+        """`pack` in parts, which are written and looked at as they are drawn."""
         return self._packing(flat, weight, _real(self._parameters), self._averaged)
 
     def pack_gradients(self, flat: Tensor, weight: float) -> bool:
@@ -222,24 +223,28 @@ class ReplicaState:
 
     @torch.no_grad()
     def _packing(self, flat: Tensor, weight: float, leading: Sequence[Tensor | None], tail: _Packed) -> Packing:
-        """Buffers and tail now, for they are few; the leading tensors when asked for."""
         own = flat[: self.numel]
-        if weight and self._pack_rest(own[self._layout.numel :], weight, tail):
-            present = [tensor for tensor in leading if tensor is not None]
-            if are_bounded(present, weight, self.dtype):
-                return Packing(True, self._parts.write(own, leading, weight))
-        own.zero_()
-        return Packing(weight == 0, self._parts.ends())
+        if not weight:
+            own.zero_()
+            return Packing(own, self._ends, lambda _: None)
+        write_leading = self._blocks.writer(own, leading, weight)
 
-    def _pack_rest(self, rest: Tensor, weight: float, tail: _Packed) -> bool:
-        """What follows the leading tensors; False if it is not finite."""
+        @torch.no_grad()
+        def write(number: int) -> None:
+            write_leading(number)
+            if number == len(self._ends) - 1:
+                self._pack_rest(own[self._layout.numel :], weight, tail)
+
+        return Packing(own, self._ends, write)
+
+    def _pack_rest(self, rest: Tensor, weight: float, tail: _Packed) -> None:
+        """What follows the leading tensors."""
         for section, begin in self._buffer_sections():
             start = begin - self._layout.numel
             section.pack(rest[start : start + section.numel], weight)
         start = self._tail - self._layout.numel
         tail.pack(rest[start : start + tail.numel], weight)
         rest[start + tail.numel :].zero_()
-        return is_bounded(rest)
 
     def _buffer_sections(self) -> list[tuple[_Section, int]]:
         begin = self._layout.numel

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,14 @@ __all__ = [
     "Target",
     "Timeouts",
     "Workers",
+    "changed",
     "find_recipe",
     "from_mapping",
     "from_yaml",
     "load",
     "load_cluster",
     "method_name",
+    "plain",
 ]
 
 
@@ -56,13 +58,20 @@ def load(
     >>> load(method="local-sgd", settings=["algorithm.schedule.tau=4"]).algorithm.schedule
     FixedPeriod(tau=4)
     """
-    tree: dict[str, Any] = files.read(path) if path is not None else _shipped()
-    if method is not None:
-        tree["algorithm"] = BUILDER.plain(find_recipe(method).algorithm, Algorithm)
-    tree = files.override(tree, settings)
+    tree = changed(plain(path), method, [files.pair(setting) for setting in settings])
     tree |= {key: value for key, value in (("storage", storage), ("name", name)) if value is not None}
     return from_mapping(tree)
 
 
-def _shipped() -> dict[str, Any]:
+def plain(path: str | Path | None = None) -> dict[str, Any]:
+    """What a YAML file holds (without one, the shipped digits run). Raises `InputError` where it can't be read."""
+    if path is not None:
+        return files.read(path)
     return files.parse((package_files("raysgd_local") / "defaults" / "digits.yaml").read_text(encoding="utf-8"))
+
+
+def changed(tree: dict[str, Any], method: str | None, pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """The tree with a recipe in place of its algorithm, then with each dotted key set."""
+    if method is not None:
+        tree = {**tree, "algorithm": BUILDER.plain(find_recipe(method).algorithm, Algorithm)}
+    return files.changed(tree, pairs)

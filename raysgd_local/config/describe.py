@@ -9,7 +9,14 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import annotated_types
 from pydantic import BaseModel
 
-WORDS = {bool: "true or false", int: "an integer", float: "a number", str: "text", type(None): "null"}
+WORDS = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a number",
+    str: "text",
+    type(None): "null",
+    Any: "anything",
+}
 
 
 def describe(hint: Any) -> str:

@@ -69,14 +69,22 @@ def override(tree: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
     >>> override({"schedule": {"kind": "fixed", "tau": 8}}, ["schedule.tau0=4", "schedule.kind=adacomm"])
     {'schedule': {'kind': 'adacomm', 'tau0': 4}}
     """
+    return changed(tree, [pair(setting) for setting in settings])
+
+
+def changed(tree: dict[str, Any], pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """What `override` does, with the values as they are.
+
+    >>> changed({"schedule": {"kind": "fixed", "tau": 8}}, [("schedule.tau", 4)])
+    {'schedule': {'kind': 'fixed', 'tau': 4}}
+    """
     tree = copy.deepcopy(tree)
-    pairs = [_pair(setting) for setting in settings]
     for key, value in sorted(pairs, key=lambda pair: (not ALTERNATIVES.search(pair[0]), pair[0].count("."))):
         *parents, last = key.split(".")
         inner = _descend(tree, parents)
         if ALTERNATIVES.search(key) and inner.get(last, value) != value:
             inner.clear()
-        inner[last] = value
+        inner[last] = copy.deepcopy(value)
     return tree
 
 
@@ -93,7 +101,8 @@ def _descend(tree: dict[str, Any], parents: list[str]) -> dict[str, Any]:
     return found
 
 
-def _pair(setting: str) -> tuple[str, Any]:
+def pair(setting: str) -> tuple[str, Any]:
+    """The key and the value of `key=value`, read as YAML."""
     key, equals, value = setting.partition("=")
     if not equals or not all(key.split(".")):
         raise InputError("--set", setting, "key=value, such as task.epochs=5")

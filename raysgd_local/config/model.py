@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import yaml
 from annotated_types import Ge, Gt, MinLen
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    PlainSerializer,
-    PlainValidator,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, PlainSerializer, PlainValidator, model_validator
 
 from raysgd_local.algorithms import checks
 from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.algorithms.combinations import check_workers
 from raysgd_local.config import files
 from raysgd_local.config.alternatives import BUILDER
-from raysgd_local.config.build import unknown_key
-from raysgd_local.config.describe import describe
+from raysgd_local.config.sections import Section, validated
 from raysgd_local.errors import InputError
 from raysgd_local.tasks.base import Task
-
-
-class Section(BaseModel):
-    """A part of the configuration. Values are never converted but from an integer to a number."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
 
 Count = Annotated[int, Ge(1)]
 Seconds = Annotated[float, Gt(0)]
@@ -44,11 +28,13 @@ class Workers(Section):
 
     The run waits `start_timeout_s` for the first `min` workers, and `pause_limit_s` while fewer live. `max_failures`
     counts exceptions in user code (-1: no limit), `max_losses` processes and nodes (null: no limit). `balance` gives
-    clearly slower workers fewer steps of a round, and fewer samples.
+    clearly slower workers fewer steps of a round, and fewer samples. `spares` more workers than `max` are started, and
+    wait.
     """
 
     min: Count = 4
     max: Count = 4
+    spares: Annotated[int, Ge(0)] = 0
     cpus: Annotated[float, Gt(0)] = 1.0
     use_gpu: bool = False
     start_timeout_s: Seconds = 300.0
@@ -188,40 +174,4 @@ def from_mapping(tree: Mapping[str, Any]) -> Config:
 
     Raises `InputError` with the dotted path of the first value that can't be used, and what is allowed there.
     """
-    try:
-        return Config.model_validate({"task": None, **tree})
-    except ValidationError as error:
-        found = error.errors()  # a key that nothing reads explains best what else is wrong
-        first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
-        raise _input_error(first) from error
-
-
-def _input_error(found: Any) -> InputError:
-    """One of pydantic's errors as this package's."""
-    own = found.get("ctx", {}).get("error")
-    if isinstance(own, InputError):
-        return own
-    path = [part for part in found["loc"] if isinstance(part, str)]
-    section, hint = _section(path)
-    name = ".".join(path)
-    if found["type"] == "extra_forbidden":
-        return unknown_key(name, path[-1], list(section.model_fields))
-    if found["type"] == "missing":
-        return InputError(name, None, hint, "it has no default")
-    return InputError(name, found["input"], hint)
-
-
-def _section(path: Sequence[str]) -> tuple[type[BaseModel], str]:
-    """The model that the path's last key belongs to, and what is allowed there."""
-    section: type[BaseModel] = Config
-    for part in path[:-1]:
-        hint = section.model_fields[part].annotation
-        section = next(inner for inner in (hint, *get_args(hint)) if _is_model(inner))
-    field = section.model_fields.get(path[-1])
-    if field is None:
-        return section, ""
-    return section, describe(Annotated[(field.annotation, *field.metadata, "")])
-
-
-def _is_model(hint: Any) -> bool:
-    return isinstance(hint, type) and issubclass(hint, BaseModel)
+    return validated(Config, {"task": None, **tree})

@@ -17,8 +17,8 @@ class Phase(Enum):
     """Where the run is.
 
     STARTING: no view yet. RUNNING: members run a segment. RESOLVING: the view is broken, survivors are awaited.
-    RESTORING: nobody has state; a checkpoint will be loaded. PAUSED: too few workers. FINISHING: the last order is
-    given. ENDED: nothing has an effect any more.
+    RESTORING: nobody has state; a checkpoint will be loaded. PAUSED: too few workers. FINISHING: all is written,
+    workers end by themselves. ENDED: nothing has an effect any more.
     """
 
     STARTING = "starting"
@@ -54,7 +54,8 @@ class Controller:
 
     `arrivals` are the reports of the boundary that is being gathered, since `arriving_since` (the first of them, or
     the view's break), `books` the resolved state. `burned` is the
-    newest view that broke. `stop` says why the run is asked to end, `outcome` how it will. `broken_s` is when the
+    newest view that broke. `stop` says why the run is asked to end, `outcome` how it will: training is over, and
+    members stay until the last checkpoint stands. `broken_s` is when the
     view broke, `paused_since` when the pause began. `draining` are the nodes that will go away.
     """
 
@@ -106,7 +107,7 @@ def begin(settings: Settings, resume: Snapshot | None = None, incarnation: int =
     """The controller of a run that starts anew (in that `incarnation`), or from a checkpoint."""
     if resume is None:
         return Controller(settings, incarnation=incarnation)
-    saves = Saves(count=int(resume.name), published=(resume,), epoch=resume.replicated.epoch)
+    saves = Saves(count=int(resume.name), published=(resume,)).abandoned()
     return Controller(settings, resume=resume, saves=saves, incarnation=resume.incarnation + 1)
 
 

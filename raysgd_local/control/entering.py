@@ -22,17 +22,17 @@ from raysgd_local.control.protocol import Order
 
 
 def obey(member: Member, order: Order) -> Result:
-    """An order that is past has no effect; one for a view without this member ends it."""
+    """An order that is past has no effect; one that ends the run, or is for a view without this member, ends it."""
     if member.order is not None and order.number <= member.order.number:
         return member, ()
-    if member.worker not in order.view.members:
+    if order.finish or member.worker not in order.view.members:
         return replace(member, order=order), (Exit(order.finish or "left"),)
     todo = _entering(member, order)
-    return go_on(replace(member, order=order, todo=todo, broken="", over=False))
+    return go_on(replace(member, order=order, todo=todo, broken="", damaged="", over=False))
 
 
 def _entering(member: Member, order: Order) -> tuple[Command | Adopt, ...]:
-    """What entering a view takes: heal, then grow, then copy for a checkpoint, then go on or end.
+    """What entering a view takes: heal, then grow, then copy for a checkpoint.
 
     A member adopts what is resolved when it has the state that belongs to it, and not before: if the view breaks
     meanwhile, it must not claim a round that it missed.
@@ -55,12 +55,10 @@ def _entering(member: Member, order: Order) -> tuple[Command | Adopt, ...]:
         todo.append(Adopt())
     if order.align:
         todo.extend(rounds.aligning(order.replicated, rank))
-    if order.deal is not None and order.deal.restricted and not order.finish:
+    if order.deal is not None and order.deal.restricted and not order.closing:
         todo.append(Fetch())
     if order.save is not None:
         todo.append(CopyState(order.save, order.replicated))
-    if order.finish:
-        todo.append(Exit(order.finish))
     return tuple(todo)
 
 
@@ -95,9 +93,10 @@ def go_on(member: Member) -> Result:
             member = _adopt(member)
             continue
         given.append(command)
+        if isinstance(command, CopyState):
+            member = replace(member, copied=command.save.name)
         if isinstance(command, _AWAITED):
             return replace(member, todo=rest), tuple(given)
-        if isinstance(command, Exit):
-            return replace(member, todo=()), tuple(given)
-    member, then = rounds.resume(replace(member, todo=()))
+    member = replace(member, todo=())
+    member, then = rounds.arrive(member) if member.in_force.closing else rounds.resume(member)
     return member, (*given, *then)

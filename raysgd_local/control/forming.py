@@ -44,16 +44,29 @@ def next_order(turn: Turn, resolution: Resolution) -> None:
 
 
 def last_order(turn: Turn, resolution: Resolution, status: Status, reason: str, save: bool) -> None:
-    """The run ends here: members save what they have, if asked, and go."""
-    view = _view(turn, tuple(w for w in turn.state.members))
+    """Training is over: members save what they have, if asked, and stay until that stands."""
+    turn.set(outcome=(status, reason))
+    if not save or not turn.state.settings.checkpoints.last:
+        dismiss(turn)
+        return
+    if "finish" not in turn.state.timers:
+        turn.set_timer("finish", turn.state.settings.timeouts.finish_s)
+    view = _view(turn, turn.state.members)
     _account(turn, resolution, view)
-    order = replace(_order(turn, view, turn.state.settings.program, resolution), finish=status)
-    if save:
-        order = replace(order, save=_begin_save(turn, view, final=True))
-    else:  # nobody needs state any more, and a diverged round was kept by nobody
-        order = replace(order, heal=None, donor=None, receivers=(), align=False)
-    _give(turn, order, (), changed=False)
-    ending.await_end(turn, status, reason)
+    order = _order(turn, view, turn.state.settings.program, resolution)
+    _give(turn, replace(order, closing=True, save=_begin_save(turn, view, final=True)), (), changed=False)
+
+
+def dismiss(turn: Turn) -> None:
+    """Nothing is left to do for the members: they end by themselves, and the run with the last of them."""
+    state = turn.state
+    if state.view is None or state.outcome is None:
+        raise RuntimeError("a run ends with a view and a reason")
+    order = _order(turn, state.view, state.settings.program, None)
+    turn.set(phase=Phase.FINISHING)
+    turn.set_timer("exit", state.settings.timeouts.exit_s)
+    turn.do(Form(replace(order, finish=state.outcome[0]), state.members))
+    ending.check_finished(turn)
 
 
 def _put_off(turn: Turn, reports: Sequence[Report], resolution: Resolution) -> None:
@@ -348,21 +361,25 @@ def begin_again(turn: Turn) -> None:
     """Nobody has the run's state any more: what was committed is in the newest checkpoint, or lost with the run."""
     state = turn.state
     committed = state.books is not None and state.books.replicated.round > 0
-    newest = state.saves.published[-1] if state.saves.published else state.resume
-    if committed and newest is None:
-        ending.finish(turn, "lost", "every worker that had the model died, and there is no checkpoint yet")
+    newest = state.saves.published[-1] if state.saves.published else None
+    if newest is None and (committed or state.resume is not None):
+        lacking = "there is no checkpoint yet" if state.resume is None else "no checkpoint can be loaded"
+        ending.finish(turn, "lost", f"no worker has the model any more, and {lacking}")
         return
     for worker in state.members:
         turn.do(KillWorker(worker))
     gone = set(state.members)
     turn.set(
         phase=Phase.RESTORING,
-        resume=newest if committed else state.resume,
+        resume=newest,
         incarnation=state.incarnation + bool(committed),
+        outcome=None,
         arrivals={},
         arriving_since=None,
         saves=state.saves.abandoned(),
         workers={name: w for name, w in state.workers.items() if name not in gone},
     )
+    for timer in ("finish", "save"):
+        turn.clear_timer(timer)
     turn.set_timer("start", state.settings.timeouts.start_s)
     membership.refill(turn)

@@ -21,7 +21,8 @@ def arrive(turn: Turn, report: Report) -> None:
     if report.place is Place.START and report.view == 0:
         if state.workers[report.worker].standing is Standing.UP:
             turn.worker(report.worker, standing=Standing.READY)
-            membership.ask_yield(turn)
+            if len(state.standing(Standing.MEMBER)) < state.settings.workers_max:  # else it is a spare
+                membership.ask_yield(turn)
     elif state.view is not None and report.view == state.view.number and report.segment == state.segment:
         _gather(turn, report)
 
@@ -35,6 +36,7 @@ def _gather(turn: Turn, report: Report) -> None:
     if report.leaving and turn.state.workers[report.worker].standing is Standing.MEMBER:
         membership.leaving(turn, report.worker, "SIGTERM")
     if report.broken:
+        ending.parts_missing(turn, report.worker, "did not come to copy its part", since=report.copied)
         membership.break_view(turn, f"{report.worker}: {report.broken}")
 
 
@@ -46,12 +48,23 @@ def consider(turn: Turn) -> None:
     match state.phase:
         case Phase.STARTING | Phase.RESTORING:
             _consider_start(turn)
+        case Phase.RUNNING | Phase.RESOLVING if state.outcome is not None:
+            _consider_closing(turn)
         case Phase.RUNNING | Phase.RESOLVING if _all_here(turn):
             _settle(turn)
         case Phase.PAUSED:
             _consider_resuming(turn)
         case _:
             pass
+
+
+def _consider_closing(turn: Turn) -> None:
+    """The run ends when its last checkpoint stands; one that can't be had is tried again."""
+    state = turn.state
+    if state.saves.over:
+        forming.dismiss(turn)
+    elif not state.saves.ending and "save" not in state.timers and _all_here(turn):
+        _settle(turn)
 
 
 def _all_here(turn: Turn) -> bool:
@@ -83,11 +96,17 @@ def _settle(turn: Turn) -> None:
     """All are here: what they did is resolved, then the run ends, pauses or goes on."""
     state = turn.state
     reports = tuple(state.arrivals[w] for w in state.members)
+    for report in reports:
+        if report.damaged:
+            ending.damaged(turn, report.damaged, report.broken)
     resolution = _resolution(turn, reports)
-    if resolution is None:
+    if resolution is None or any(report.damaged for report in reports):
         forming.begin_again(turn)
         return
     _enter(turn, resolution)
+    if turn.state.outcome is not None:
+        forming.last_order(turn, resolution, *turn.state.outcome, save=True)
+        return
     ends = ending.reason_to_end(turn, reports)
     if ends is not None:
         forming.last_order(turn, resolution, *ends)

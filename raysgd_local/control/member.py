@@ -45,8 +45,8 @@ def advance(member: Member, event: Event, now: float) -> Result:
             return entering.obey(member, order)
         case Cut(view, why):
             return _cut(member, view, why), ()
-        case Failed(view, why):
-            member = _cut(member, view, why)
+        case Failed(view, why, damaged):
+            member = replace(_cut(member, view, why), damaged=damaged)
             return rounds.arrive(member) if member.broken else (member, ())
         case Done(view) | Exchanged(view) | Evaluated(view) if member.in_force.view.number != view:
             return member, ()

@@ -90,10 +90,11 @@ class Done:
 
 @dataclass(frozen=True)
 class Failed:
-    """The command on the network that was given last did not complete."""
+    """The command that was given last did not complete; `damaged` is the checkpoint that can't be loaded."""
 
     view: int
     why: str
+    damaged: str = ""
 
 
 @dataclass(frozen=True)

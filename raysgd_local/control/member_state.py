@@ -22,7 +22,8 @@ class Member:
     `steps`, `samples`, `taken` belong to the open round and are not committed: optimizer steps, samples, positions
     of the deal. `todo` is what remains of entering a view or of closing a round. `segment_round`, `segment_s`
     are where the segment began, `round_s` is how long the longest of the newest rounds took. `yield_asked` is the
-    newest view and segment in which a boundary is asked for: the word may come before the order.
+    newest view and segment in which a boundary is asked for: the word may come before the order. `copied` is the
+    newest checkpoint that its part was copied for, `damaged` the one that it was to load and could not.
     """
 
     worker: str
@@ -38,6 +39,8 @@ class Member:
     broken: str = ""
     stop_asked: bool = False
     leaving: bool = False
+    copied: str = ""
+    damaged: str = ""
     yield_asked: tuple[int, int] = (0, 0)
     segment_round: int = 0
     segment_s: float = 0.0

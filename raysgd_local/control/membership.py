@@ -25,13 +25,15 @@ def start(turn: Turn) -> None:
 
 
 def refill(turn: Turn) -> None:
-    """Ask for workers until there are as many as the run may have."""
-    while turn.state.staying < turn.state.settings.workers_max:
+    """Ask for workers until there are as many as the run may have, and the spares."""
+    while turn.state.staying < turn.state.settings.wanted:
         request(turn)
 
 
 def request(turn: Turn) -> None:
-    """Ask for one more worker, under a name that was never used."""
+    """Ask for one more worker, under a name that was never used; for none once training is over."""
+    if turn.state.outcome is not None:
+        return
     name = f"w{turn.state.requested}"
     turn.set(requested=turn.state.requested + 1, workers={**turn.state.workers, name: Worker()})
     turn.do(RequestWorker(name))
@@ -64,31 +66,33 @@ def start_expired(turn: Turn) -> None:
     ending.finish(turn, "lost" if turn.state.books else "unplaced", reason)
 
 
-def lose(turn: Turn, worker: str, reason: str, replace: bool = True) -> None:
+def lose(turn: Turn, worker: str, reason: str, replace: bool = True, own_fault: bool = False) -> None:
     """A process or node is gone. Survivors are cut loose at once; a replacement is asked for.
 
-    Of one that had left in good order nothing is wanted any more, and its resources go back.
+    Of one that had left in good order nothing is wanted any more, and its resources go back. One that its user
+    code's `own_fault` ended is not counted among what `max_losses` limits.
     """
     state = turn.state
     if worker not in state.workers:
         turn.do(KillWorker(worker))
+        ending.parts_missing(turn, worker, "is gone")
         return
     was = state.workers[worker].standing
     turn.set(
         workers={name: w for name, w in state.workers.items() if name != worker},
         arrivals={name: r for name, r in state.arrivals.items() if name != worker},
-        saves=state.saves.without_writer(worker),
     )
     turn.do(KillWorker(worker))
+    ending.parts_missing(turn, worker, "is gone")
     if state.phase is Phase.FINISHING:
         ending.check_finished(turn)
         return
-    turn.set(losses=state.losses + 1, crashes=state.crashes + 1)
+    turn.set(losses=state.losses + (not own_fault), crashes=state.crashes + 1)
     turn.record("worker_lost", worker=worker, reason=reason)
-    if _too_many(turn):
+    if turn.state.outcome is None and _too_many(turn):
         return
     if replace and was is not Standing.LEAVING:
-        _replace(turn)
+        _replace(turn, worker)
     if was in (Standing.MEMBER, Standing.LEAVING):
         break_view(turn, f"{worker}: {reason}")
 
@@ -101,18 +105,18 @@ def _too_many(turn: Turn) -> bool:
     return True
 
 
-def _replace(turn: Turn) -> None:
-    """Ask for a replacement: the first at once, in a crash loop ever later."""
+def _replace(turn: Turn, worker: str) -> None:
+    """Ask for a replacement of `worker`: the first at once, in a crash loop ever later."""
     crashes = turn.state.crashes
     if crashes <= turn.state.settings.workers_max:
         request(turn)
         return
     delay_s = min(_BACKOFF_MAX_S, _BACKOFF_S * 2.0 ** (crashes - turn.state.settings.workers_max))
-    turn.set_timer(f"respawn:{crashes}", delay_s)
+    turn.set_timer(f"respawn:{worker}", delay_s)
 
 
 def respawn(turn: Turn) -> None:
-    if turn.state.staying < turn.state.settings.workers_max:
+    if turn.state.staying < turn.state.settings.wanted:
         request(turn)
 
 
@@ -137,7 +141,7 @@ def drain(turn: Turn, worker: str, reason: str) -> None:
     if state.workers[worker].standing is not Standing.MEMBER:
         turn.set(workers={name: w for name, w in state.workers.items() if name != worker})
         turn.do(KillWorker(worker))
-        _replace(turn)
+        _replace(turn, worker)
         return
     leaving(turn, worker, reason)
     ask_yield(turn)

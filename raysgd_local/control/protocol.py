@@ -40,9 +40,9 @@ class Report:
     `steps` counts the steps of a round that is not committed, `taken` the positions of the deal in them. `samples` is
     the size of the training set that it wants dealt (with `OPENING`). `rounds`, `evaluations` and `changes`
     since its last report, `wire_bytes` what it sent in the newest of them; `chunks` is whose data it has and
-    `moved_bytes` what came of it from others, where each has its own alone; `replicated` is
-    None for a worker without state. `broken` says what failed, or is
-    empty at a clean boundary.
+    `moved_bytes` what came of it from others, where each has its own alone; `copied` is the newest checkpoint that it
+    copied its part for, `damaged` the one that it could not load; `replicated` is None for a worker without state.
+    `broken` says what failed, or is empty at a clean boundary.
     """
 
     worker: str
@@ -59,6 +59,8 @@ class Report:
     wire_bytes: int = 0
     chunks: tuple[int, ...] = ()
     moved_bytes: int = 0
+    copied: str = ""
+    damaged: str = ""
     leaving: bool = False
     broken: str = ""
 
@@ -79,9 +81,9 @@ class Order:
     `replicated` is the resolved state of the run; a member whose own is one round behind is healed with the
     reduced vector that rank `heal` kept. Ranks in `receivers` have no state: they get it from rank `donor`; or
     everyone loads checkpoint `restore`. `align`: the view broke, so the newest round's alignment of local state is
-    done again. `deal` is the open epoch's (None while none is open); `paused_s` was
-    spent waiting for workers and is not training time. `sources` says who has which chunk's data. `finish` ends
-    the member, saying why.
+    done again. `closing`: training is over; copy what is to be saved, and come back. `deal` is the open epoch's (None
+    while none is open); `paused_s` was spent waiting for workers and is not training time. `sources` says who has
+    which chunk's data. `finish` ends the member, saying why.
     """
 
     view: View
@@ -96,6 +98,7 @@ class Order:
     restore: str = ""
     align: bool = False
     save: Save | None = None
+    closing: bool = False
     paused_s: float = 0.0
     sources: Sources = ()
     finish: str = ""

@@ -211,6 +211,8 @@ def arrive(member: Member) -> Result:
         rounds=member.rounds,
         evaluations=member.evaluations,
         changes=member.changes,
+        copied=member.copied,
+        damaged=member.damaged,
         broken=member.broken,
     )
     return replace(member, rounds=(), evaluations=(), changes=()), (Arrive(report),)

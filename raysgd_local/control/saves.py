@@ -18,6 +18,7 @@ from raysgd_local.records import from_plain, to_plain
 SCHEMA = 1
 URGENT_EVERY_S = 5.0
 """How much training is lost at most when all who have the state leave at an announced time."""
+_RETRY_S, _RETRY_MAX_S = 0.5, 60.0
 
 
 @dataclass(frozen=True)
@@ -77,12 +78,21 @@ class Writing:
 
     @property
     def complete(self) -> bool:
-        return {s.worker for s in self.shards} >= set(self.snapshot.writers)
+        return not self.missing
+
+    @property
+    def missing(self) -> set[str]:
+        """Who did not write its part yet."""
+        return set(self.snapshot.writers) - {s.worker for s in self.shards}
 
 
 @dataclass(frozen=True)
 class Saves:
-    """Checkpoints that are being written and those that stand, oldest first."""
+    """Checkpoints that are being written and those that stand, oldest first.
+
+    `epoch`, `round`, `elapsed_s` are where the newest one was begun. `failures` in a row could not be written; where
+    one is owed because of that, it is due at `retry_s` of training. `over`: the run's last one stands.
+    """
 
     count: int = 0
     writing: dict[str, Writing] = field(default_factory=dict)
@@ -90,6 +100,9 @@ class Saves:
     epoch: int = 0
     round: int = 0
     elapsed_s: float = 0.0
+    failures: int = 0
+    retry_s: float | None = None
+    over: bool = False
 
     def due(self, state: Replicated, policy: CheckpointPolicy, urgent: bool = False) -> bool:
         """Whether the policy asks for a checkpoint now (one at a time), or those who have the state will leave."""
@@ -97,9 +110,16 @@ class Saves:
             return False
         if urgent and state.round > self.round and state.elapsed_s - self.elapsed_s >= URGENT_EVERY_S:
             return True
+        if self.retry_s is not None and state.elapsed_s >= self.retry_s:
+            return True
         by_epoch = policy.every_epochs is not None and state.epoch - self.epoch >= policy.every_epochs
         by_time = policy.every_s is not None and state.elapsed_s - self.elapsed_s >= policy.every_s
         return by_epoch or by_time
+
+    @property
+    def ending(self) -> bool:
+        """Whether the run's last one is being written."""
+        return any(entry.final for entry in self.writing.values())
 
     def begin(self, snapshot: Snapshot, final: bool) -> Saves:
         return replace(
@@ -109,6 +129,7 @@ class Saves:
             epoch=snapshot.replicated.epoch,
             round=snapshot.replicated.round,
             elapsed_s=snapshot.replicated.elapsed_s,
+            retry_s=None,
         )
 
     def wrote(self, shard: ShardWritten) -> Saves:
@@ -121,23 +142,48 @@ class Saves:
     def publish(self, name: str) -> Saves:
         if name not in self.writing:
             return self
-        return replace(self.drop(name), published=(*self.published, self.writing[name].snapshot))
+        entry = self.writing[name]
+        published = tuple(sorted((*self.published, entry.snapshot), key=lambda snapshot: snapshot.name))
+        over = self.over or entry.final
+        return replace(self._without(name), published=published, failures=0, retry_s=None, over=over)
 
-    def drop(self, name: str) -> Saves:
+    @property
+    def wait_s(self) -> float:
+        """How long to wait until the next attempt after as many failures."""
+        return min(_RETRY_MAX_S, _RETRY_S * 2.0**self.failures)
+
+    def failed(self, name: str) -> Saves:
+        """It can't be written: another is due some time later, each time later still."""
+        begun_s = self.writing[name].snapshot.replicated.elapsed_s
+        retry_s = begun_s + self.wait_s
+        return replace(self._without(name), failures=self.failures + 1, retry_s=retry_s)
+
+    def incomplete(self, name: str) -> Saves:
+        """Somebody's part will never come: another is due at once."""
+        return replace(self._without(name), retry_s=0.0)
+
+    def _without(self, name: str) -> Saves:
         return replace(self, writing={n: w for n, w in self.writing.items() if n != name})
 
     def abandoned(self) -> Saves:
         """The run goes back to a checkpoint that stands: what is being written belongs to what did not happen."""
-        return replace(self, writing={})
+        newest = self.published[-1].replicated if self.published else None
+        return replace(
+            self,
+            writing={},
+            retry_s=None,
+            epoch=newest.epoch if newest else 0,
+            round=newest.round if newest else 0,
+            elapsed_s=newest.elapsed_s if newest else 0.0,
+        )
 
-    def without_writer(self, worker: str) -> Saves:
-        """A writer is gone: what it had not written yet will never be complete."""
-        lost = [
-            name
-            for name, w in self.writing.items()
-            if worker in w.snapshot.writers and worker not in {s.worker for s in w.shards}
-        ]
-        return replace(self, writing={n: w for n, w in self.writing.items() if n not in lost})
+    def without(self, name: str) -> Saves:
+        """A checkpoint turned out to be damaged: those before it are what there is."""
+        return replace(self, published=tuple(s for s in self.published if s.name != name))
+
+    def awaiting(self, worker: str, since: str = "") -> tuple[str, ...]:
+        """The checkpoints newer than `since` that lack this worker's part."""
+        return tuple(name for name, w in self.writing.items() if worker in w.missing and name > since)
 
     def pruned(self, policy: CheckpointPolicy) -> tuple[Saves, tuple[str, ...]]:
         """The books without what `keep` gives up, and its names. The newest stays: it is what one resumes."""

@@ -41,7 +41,8 @@ class Timeouts:
     `heartbeat`: a worker silent for longer is given up. `straggler`: so is one for which others wait longer in a
     collective. `arrival`: from the first member's arrival at a boundary until the last's. `pause_s`: how long to
     wait below the fewest workers. `errors_s`: after an exception in user code, how long to wait for the same one
-    from others. `finish_s`: how long the last checkpoint may take. `beat_s`: how often a worker shows that it lives.
+    from others. `finish_s`: how long the last checkpoint may take, attempts that fail included. `exit_s`: how long
+    workers may take to end by themselves. `beat_s`: how often a worker shows that it lives.
     """
 
     start_s: float = 300.0
@@ -53,6 +54,7 @@ class Timeouts:
     pause_s: float = 3600.0
     errors_s: float = 1.0
     finish_s: float = 120.0
+    exit_s: float = 5.0
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class CheckpointPolicy:
     """When to write checkpoints and which to keep (`ray.train.CheckpointConfig`'s words).
 
     `everyone`: each worker's local state (optimizer, generators) is written, so that a resume with as many workers
-    is exact; otherwise rank 0's alone. `keep` of None keeps all; `score` names a metric of the evaluation.
+    is exact; otherwise rank 0's alone. `keep` of None keeps all; `score` names a metric of the evaluation. `last`:
+    one is written at the end, and the model.
     """
 
     every_epochs: int | None = 1
@@ -69,6 +72,7 @@ class CheckpointPolicy:
     score: str | None = None
     score_order: str = "max"
     everyone: bool = True
+    last: bool = True
 
 
 @dataclass(frozen=True)
@@ -76,12 +80,14 @@ class Settings:
     """Everything that the controller's decisions rest on besides what happens.
 
     `max_failures` counts exceptions in user code (-1: no limit), `max_losses` processes and nodes (None: no limit).
-    `restricted`: a chunk's data is with its holders and nowhere else.
+    `spares` workers more than may train are kept ready. `restricted`: a chunk's data is with its holders and nowhere
+    else.
     """
 
     program: Program
     workers_min: int
     workers_max: int
+    spares: int = 0
     seed: int = 0
     placement: ChunkPlacement = field(default_factory=DisjointChunks)
     restricted: bool = False
@@ -89,3 +95,8 @@ class Settings:
     max_losses: int | None = None
     timeouts: Timeouts = field(default_factory=Timeouts)
     checkpoints: CheckpointPolicy = field(default_factory=CheckpointPolicy)
+
+    @property
+    def wanted(self) -> int:
+        """How many workers are asked for."""
+        return self.workers_max + self.spares

@@ -9,7 +9,7 @@ from raysgd_local.control.controller_state import Phase, Standing, Turn
 def stop(turn: Turn, reason: str) -> None:
     """End at the next boundary, with a checkpoint; where there is nothing to save, at once."""
     state = turn.state
-    if state.phase is Phase.FINISHING or state.stop:
+    if state.outcome is not None or state.stop:
         return
     turn.set(stop=reason)
     if state.phase in (Phase.STARTING, Phase.RESTORING):
@@ -35,7 +35,7 @@ def user_error(turn: Turn, worker: str, traceback: str) -> None:
     turn.record("user_error", worker=worker, rank=rank)
     if "errors" not in state.timers:
         turn.set_timer("errors", state.settings.timeouts.errors_s)
-    membership.lose(turn, worker, "exception in user code", replace=not _failed(turn))
+    membership.lose(turn, worker, "exception in user code", replace=not _failed(turn), own_fault=True)
 
 
 def errors_gathered(turn: Turn) -> None:

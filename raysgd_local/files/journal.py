@@ -31,9 +31,12 @@ _EVENTS: dict[str, type] = {kind.__name__: kind for kind in get_args(Event)}
 Line = dict[str, Any]
 
 
-def begun(settings: Settings, resume: Line | None) -> Line:
-    """The first line of a driver's life: all that the controller knows before anything happens."""
-    return {"kind": _BEGUN, "settings": _tagged(settings), "resume": resume}
+def begun(settings: Settings, resume: Line | None, incarnation: int = 1) -> Line:
+    """The first line of a driver's life: all that the controller knows before anything happens.
+
+    `resume` is the manifest that it goes on from; without one, this is the run's `incarnation`.
+    """
+    return {"kind": _BEGUN, "settings": _tagged(settings), "resume": resume, "incarnation": incarnation}
 
 
 def entry(event: Event, now: float, commands: Sequence[Command]) -> Line:
@@ -69,8 +72,8 @@ def replay(lines: Iterable[Line]) -> Iterator[Replayed]:
     for number, line in enumerate(lines, start=1):
         if line.get("kind") == _BEGUN:
             settings: Settings = _untagged(line["settings"])
-            resume = line["resume"]
-            state = begin(settings, resume and snapshot_of(resume, settings.program.schedule))
+            resume = line["resume"] and snapshot_of(line["resume"], settings.program.schedule)
+            state = begin(settings, resume, line["incarnation"])
             continue
         if state is None:
             raise InputError("journal", line.get("kind"), f"a journal that begins with a line {_BEGUN!r}")

@@ -51,4 +51,5 @@ def result(files: RunFiles, books: Books | None, finish: Finish, names: Names) -
         "storage_failures": sum(e["event"] == "storage_failed" for e in events),
         "moved_bytes": sum(e["bytes"] for e in events if e["event"] == "chunks_moved"),
         "checkpoints_failed": sum(e["event"] == "checkpoint_failed" for e in events),
+        "checkpoints_damaged": sum(e["event"] == "checkpoint_damaged" for e in events),
     }

@@ -18,7 +18,7 @@ from raysgd_local.algorithms.schedules import (
 from raysgd_local.config import Config
 from raysgd_local.control.deal import batch_bounds
 from raysgd_local.control.exchange import SLOT
-from raysgd_local.planning.workload import Workload
+from raysgd_local.planning.workload import Workload, measure
 from raysgd_local.request import program
 from raysgd_local.simulation.cluster_model import ClusterModel, Failures
 from raysgd_local.simulation.loop import LoopPlan
@@ -26,7 +26,7 @@ from raysgd_local.simulation.loss_curve import HalvingLoss, LossCurve
 from raysgd_local.simulation.step_times import Samples
 from raysgd_local.simulation.timing import TimingPlan, loop_over, simulate_timing
 
-PERIODS = (1, 4, 16, 64)
+PERIODS = (4, 16, 64)
 SHARES = (0.5, 0.2, 0.1, 0.05)
 HALVINGS = 4  # of the loss over the whole run, where nothing is known of it
 
@@ -71,12 +71,13 @@ def timing_plan(
 ) -> TimingPlan:
     """The configured run, timing only. Without a `loss` curve it is assumed to fall to a sixteenth over the run.
 
-    `stop.target` has no effect where nothing is learned.
+    `stop.target` has no effect where nothing is learned. Nor has `workers.balance`: here one member stands for all,
+    which take equal numbers of steps.
     """
     task = config.task
     step_samples = task.batch_size * task.accumulate
     return TimingPlan(
-        program=program(config.algorithm, config.stop, config.workers.balance),
+        program=program(config.algorithm, config.stop, balance=False),
         workers=config.workers.max,
         cluster=cluster,
         loop=loop_over(workload.samples, task.epochs, step_samples, config.workers.max),
@@ -86,6 +87,11 @@ def timing_plan(
         lr=task.optimizer.lr,
         seed=config.seed,
     )
+
+
+def timing_of(config: Config, cluster: ClusterModel, seed: int) -> TimingPlan:
+    """The configured run, timing only, on exactly this cluster; of the task two steps are run, to know its sizes."""
+    return replace(timing_plan(config, cluster, measure(config.task, steps=2, seed=config.seed)), seed=seed)
 
 
 def forecasts(plan: TimingPlan) -> Iterator[Forecast]:

@@ -13,7 +13,6 @@ from rich.text import Text
 from raysgd_local.config import Config
 from raysgd_local.planning.forecast import (
     HALVINGS,
-    SHARES,
     Forecast,
     candidates,
     communication_s,
@@ -21,8 +20,9 @@ from raysgd_local.planning.forecast import (
     on_this_machine,
     timing_plan,
 )
+from raysgd_local.planning.timed import uneven
 from raysgd_local.planning.workload import Workload, measure
-from raysgd_local.progress import duration
+from raysgd_local.progress import duration, size
 from raysgd_local.simulation.cluster_model import ClusterModel
 from raysgd_local.simulation.timing import TimingPlan
 from raysgd_local.tasks import task_name
@@ -49,28 +49,31 @@ def plan_text(task: str, plan: TimingPlan, workload: Workload, found: Sequence[F
         Text(_asked(task, plan)),
         _table(found),
         Text(_periods(plan)),
-        Text(_assumed(found)),
+        Text(_assumed(plan, found)),
     )
 
 
 def _measured(workload: Workload) -> str:
     mean_s, median_s = statistics.fmean(workload.step_s), statistics.median(workload.step_s)
     return (
-        f"Measured here, one worker alone: {len(workload.step_s)} steps of {_ms(mean_s)} (median {_ms(median_s)}); "
-        f"an averaging is of {workload.state_bytes / 1e6:.3g} MB and costs {_ms(workload.round_s)} beside its link."
+        f"Measured here, one worker alone: a step takes {_ms(mean_s)} (of {len(workload.step_s)} the mean; median "
+        f"{_ms(median_s)}), an averaging moves {size(workload.state_bytes)} and takes {_ms(workload.round_s)} beside "
+        "its link.\n"
     )
 
 
 def _asked(task: str, plan: TimingPlan) -> str:
+    epochs = f"{plan.loop.epochs} epoch{'' if plan.loop.epochs == 1 else 's'}"
     return (
-        f"Asked: {task}, {plan.loop.epochs} epochs on {plan.workers} workers, {_links(plan.cluster)}; "
-        f"steps of {_ms(plan.cluster.steps.mean_s)}, averagings of {_ms(communication_s(plan))}.\n"
+        f"Asked: {task}, {epochs} on {plan.workers} workers, {_links(plan.cluster)}: a step takes "
+        f"{_ms(plan.cluster.steps.mean_s)}, an averaging {_ms(communication_s(plan))}.\n"
     )
 
 
 def _links(cluster: ClusterModel) -> str:
-    rate = "any bandwidth" if cluster.bandwidth_mbps is None else f"{cluster.bandwidth_mbps:g} Mbit/s"
-    return f"links of {rate} and {cluster.latency_ms:g} ms"
+    rate = "unlimited bandwidth" if cluster.bandwidth_mbps is None else f"{cluster.bandwidth_mbps:g} Mbit/s"
+    nodes = "" if cluster.nodes is None else f", {cluster.nodes.workers} workers a machine"
+    return f"links of {rate} and {cluster.latency_ms:g} ms{nodes}"
 
 
 def _table(found: Sequence[Forecast]) -> Table:
@@ -92,20 +95,26 @@ def _table(found: Sequence[Forecast]) -> Table:
 
 
 def _periods(plan: TimingPlan) -> str:
-    taus = candidates(plan)
-    tried = ", ".join(map(str, sorted(set(taus.values()))))
-    shares = ", ".join(f"{share:.0%}: {taus[share]}" for share in SHARES)
+    shares: dict[int, float] = {}
+    for share, tau in candidates(plan).items():
+        shares[tau] = min(share, shares.get(tau, share))
+    tried = ", ".join(f"{tau} ({share:.0%})" for tau, share in shares.items())
     return (
-        f"tau0 to try in a sweep: {tried}. From there on communication takes at most so much of the time: {shares}.\n"
-        "The rule: the smallest tau with D / (D + tau y) at most the share; D an averaging, y a step."
+        f"tau, or tau0, to try in a sweep: {tried}: the smallest with which communication takes at most so much of the "
+        "time, D / (D + tau y), D an averaging, y a step.\n"
     )
 
 
-def _assumed(found: Sequence[Forecast]) -> str:
+def _assumed(plan: TimingPlan, found: Sequence[Forecast]) -> str:
     parts = [
-        f"Assumed: the loss falls evenly to a {2**HALVINGS}th over the run (adacomm follows it); nobody fails; "
-        "evaluations and checkpoints are not in it."
+        "Not in it: what a longer period costs in loss (all take the same samples; simulate learns), failures, "
+        "evaluations, checkpoints, compression.",
+        f"Assumed: the loss, which adacomm follows, falls evenly to a {2**HALVINGS}th over the run.",
     ]
+    if uneven(plan.workers, plan.cluster):
+        parts.append(
+            "Workers of unequal speed wait for the slowest here; workers.balance would have them wait less."
+        )
     if not any(one.name.startswith("adacomm") for one in found):
         parts.append("Schedules that change are left out: the run is too long to be simulated whole.")
     return "\n".join(parts)

@@ -10,7 +10,7 @@ from pathlib import Path
 from raysgd_local.errors import InputError
 from raysgd_local.run_directory import Run, load
 
-__all__ = ["render", "write_report"]
+__all__ = ["Chart", "render", "rendered", "save", "write_report"]
 
 
 @dataclass(frozen=True)
@@ -31,28 +31,26 @@ def write_report(directories: Sequence[str | Path], output: str | Path | None = 
     """
     runs = [load(directory) for directory in directories]
     place = Path(output) if output else (runs[0].path if len(runs) == 1 else Path.cwd()) / "report.html"
+    save(place, render(runs))
+    return place.resolve()
+
+
+def save(place: Path, page: str) -> None:
+    """Write a page whole or not at all. Raises `InputError` where it can't be written."""
     partial = place.with_name(f".{place.name}.{os.getpid()}")
     try:
-        partial.write_text(render(runs), encoding="utf-8")
+        partial.write_text(page, encoding="utf-8")
         partial.replace(place)
     except OSError as error:
         raise InputError("output", str(place), "a file that can be written", str(error)) from error
-    return place.resolve()
 
 
 def render(runs: Sequence[Run]) -> str:
     """The page as HTML text."""
-    import jinja2
-
     from raysgd_local.report import charts, figures
 
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("raysgd_local", "report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("page.html.j2").render(
+    return rendered(
+        "page.html.j2",
         runs=runs,
         colours=[charts.colour(index) for index in range(len(runs))],
         headline=figures.headline(runs),
@@ -63,24 +61,44 @@ def render(runs: Sequence[Run]) -> str:
     )
 
 
+def rendered(template: str, **values: object) -> str:
+    """One of this package's templates, filled in."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("raysgd_local", "report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(template).render(**values)
+
+
 def _charts(runs: Sequence[Run]) -> list[Chart]:
     from raysgd_local.report import charts, timeline
 
     metrics = dict.fromkeys(name for run in runs for name in run.metrics if len(run.evals))
-    found = [
-        Chart("Loss against time", charts.loss_over(runs, "elapsed_s", "training time (s)")),
-        Chart("Loss against samples", charts.loss_over(runs, "total_samples", "samples, all workers")),
-    ]
+    found = []
+    if not all(map(_timing_only, runs)):
+        found += [
+            Chart("Loss against time", charts.loss_over(runs, "elapsed_s", "training time (s)")),
+            Chart("Loss against samples", charts.loss_over(runs, "total_samples", "samples, all workers")),
+        ]
     found += [
         Chart(f"{name.capitalize()} on held-out data", charts.metric_over_time(runs, name)) for name in metrics
     ]
     found.append(Chart("Averaging period τ", charts.tau_over_time(runs)))
     found.append(Chart("Workers", charts.workers_over_time(runs)))
-    for run in runs:
+    for run in (run for run in runs if not _timing_only(run)):  # there nobody comes or goes
         title = "Who was in" if len(runs) == 1 else f"Who was in: {run.name}"
         found.append(Chart(title, timeline.membership(run.events), True, timeline.LEGEND))
     found.append(Chart("Where the time went", charts.where_time_went(runs), True, charts.TIME_COLOURS))
     return [chart for chart in found if chart.svg]
+
+
+def _timing_only(run: Run) -> bool:
+    """Whether nothing was learned."""
+    return any(event.get("event") == "timing_only" for event in run.events)
 
 
 def _yaml(run: Run) -> str:

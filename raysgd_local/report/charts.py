@@ -86,7 +86,7 @@ def tau_over_time(runs: Sequence[Run]) -> str:
 
     def draw(axes: Axes) -> None:
         for index, run in enumerate(runs):
-            _steps(axes, thin(run.rounds), "tau", colour(index))
+            steps(axes, thin(run.rounds), "tau", colour(index))
         axes.set_yscale("log", base=2)
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         axes.set_ylim(bottom=0.9)
@@ -100,7 +100,7 @@ def workers_over_time(runs: Sequence[Run]) -> str:
 
     def draw(axes: Axes) -> None:
         for index, run in enumerate(runs):
-            _steps(axes, thin(run.rounds), "workers", colour(index))
+            steps(axes, thin(run.rounds), "workers", colour(index))
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set_ylim(bottom=0)
         axes.set(xlabel="training time (s)", ylabel="workers")
@@ -163,13 +163,14 @@ def thin(rounds: pd.DataFrame) -> pd.DataFrame:
     return totals.iloc[np.linspace(0, len(totals) - 1, MAX_POINTS).astype(int)]
 
 
-def svg(draw: Callable[[Axes], None], width: float = 6.2, height: float = 3.3) -> str:
+def svg(draw: Callable[[Axes], None], width: float = 6.2, height: float = 3.3, from_zero: bool = True) -> str:
     """What `draw` draws, as an `<svg>` element for use inside a page."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.add_subplot()
         draw(axes)
-        axes.set_xlim(left=0)
+        if from_zero:
+            axes.set_xlim(left=0)
         if not any(np.isfinite(line.get_ydata()).any() for line in axes.lines) and not axes.patches:
             axes.text(0.5, 0.5, "nothing to show yet", transform=axes.transAxes, ha="center")
         out = io.StringIO()
@@ -194,11 +195,11 @@ def _log_if_wide(axes: Axes, series: Sequence[Any]) -> None:
         axes.grid(visible=True, which="minor", axis="y", alpha=0.3)
 
 
-def _steps(axes: Axes, rounds: pd.DataFrame, column: str, shade: str) -> None:
+def steps(axes: Axes, rounds: pd.DataFrame, column: str, shade: Any, **style: Any) -> None:
     """A round's value from the end of the one before it (the first's from 0) to its own end."""
     if len(rounds):
         values = [rounds[column].iloc[0], *rounds[column]]
-        axes.step([0.0, *rounds["elapsed_s"]], values, where="pre", color=shade)
+        axes.step([0.0, *rounds["elapsed_s"]], values, where="pre", color=shade, **style)
 
 
 def _marker(rounds: pd.DataFrame) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raysgd_local.progress import duration
+from raysgd_local.progress import duration, size
 from raysgd_local.report.charts import time_parts
 from raysgd_local.run_directory import Run
 
@@ -135,19 +135,6 @@ def number(value: Any) -> str:
     if isinstance(value, int) or float(value).is_integer():
         return f"{int(value):,}"
     return f"{float(value):.4g}" if math.isfinite(value) else "not finite"
-
-
-def size(count: float) -> str:
-    """A number of bytes as people write it.
-
-    >>> size(1_500_000), size(12)
-    ('1.5 MB', '12 B')
-    """
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if count < 1000 or unit == "TB":
-            break
-        count /= 1000
-    return f"{count:.3g} {unit}"
 
 
 def _words(value: Any) -> str:

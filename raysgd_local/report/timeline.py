@@ -157,7 +157,8 @@ def _draw(axes: Axes, line: Timeline, lanes: int) -> None:
     axes.set_ylim(lanes - 0.4, -0.9)
     axes.set_yticks([])
     axes.grid(visible=False, axis="y")
-    axes.set(xlabel="seconds of wall clock" + (", without the time between two lives" if line.cuts else ""))
+    label = "seconds by the clock" + (", without the time between two lives" if line.cuts else "")
+    axes.set(xlabel=label + (f"; {lanes} of {line.lanes} workers" if lanes < line.lanes else ""))
 
 
 def _draw_span(axes: Axes, span: Span, end_s: float, named: bool) -> None:

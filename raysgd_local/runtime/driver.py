@@ -30,8 +30,10 @@ from raysgd_local.files.run_files import RESULT, RunFiles
 from raysgd_local.files.storage import MANIFEST, Storage
 from raysgd_local.runtime import nodes
 from raysgd_local.runtime.injector import Injector
+from raysgd_local.runtime.sabotage import damage_newest
 from raysgd_local.runtime.spec import WorkerSpec
 from raysgd_local.runtime.worker_group import Resources, WorkerGroup
+from raysgd_local.training import snapshots
 from raysgd_local.training.link import Status
 
 _COPY_OUT_EVERY_S = 10.0
@@ -123,8 +125,8 @@ class Driver:
         self._injector: Injector | None = None
         self._files = RunFiles(plan.storage, time.time)
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="manifest")
-        lives = 1 + (plan.restart.count if plan.restart is not None else 0)
-        self._controller = begin(plan.settings, self._resumed(), incarnation=lives)
+        self._lives = 1 + (plan.restart.count if plan.restart is not None else 0)
+        self._controller = begin(plan.settings, self._resumed(), incarnation=self._lives)
         self._pulse = Pulse(plan.settings.timeouts.beat_s, time.monotonic())
         self._looked_s = time.monotonic()
         self._copied_out_s = time.monotonic()
@@ -171,7 +173,13 @@ class Driver:
         self._group = self._make_group(self._plan, self.post)
         if self._plan.chaos:
             self._injector = Injector(
-                self._plan.chaos, self._group, self.post, self._files.event, self._files.events, nodes.head()
+                self._plan.chaos,
+                self._group,
+                self.post,
+                self._files.event,
+                self._files.events,
+                nodes.head(),
+                lambda: damage_newest(self._plan.storage),
             )
         try:
             self._loop()
@@ -184,20 +192,24 @@ class Driver:
         return self._close()
 
     def _tell_the_past(self) -> None:
-        """What went wrong before this driver; without a checkpoint nothing that was done is left."""
+        """What went wrong before this driver; without a checkpoint nothing that was done is left, and with an older one
+        nothing that came after it.
+        """
         restart, resume = self._plan.restart, self._plan.resume
         for name in self._plan.damaged:
             self._files.event("checkpoint_damaged", checkpoint=name)
+        if resume is None and self._files.rounds:
+            self._files.rewind(0, 0)
+        if resume is not None:
+            snapshots.delete_after(self._plan.storage, resume["name"], keep=self._plan.damaged)
         if restart is None:
             return
-        if resume is None:
-            self._files.rewind(0, 0)
         origin = resume["name"] if resume is not None else None
         self._files.event("driver_restarted", reason=restart.reason, restarts=restart.count, checkpoint=origin)
 
     def _loop(self) -> None:
         self._tell_the_past()
-        self._files.journal(journal.begun(self._plan.settings, self._plan.resume))
+        self._files.journal(journal.begun(self._plan.settings, self._plan.resume, self._lives))
         self._events.put(c.RunStarted())
         while self._finish is None and self._refused is None:
             event = self._next_event()

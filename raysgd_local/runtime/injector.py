@@ -31,6 +31,7 @@ class Injector:
     """Lets the faults of a schedule happen. `post` is the controller's inbox, `record` writes to `events.jsonl`.
 
     Those that `events` of an earlier life of the run tell of don't happen again. `head` is the cluster's head node.
+    `damage` spoils the newest checkpoint, if there is one.
     """
 
     def __init__(
@@ -41,10 +42,11 @@ class Injector:
         record: Callable[..., None],
         events: Iterable[dict[str, Any]] = (),
         head: str = "",
+        damage: Callable[[], bool] = lambda: False,
     ) -> None:
         told = frozenset((e["number"], e["fault"]) for e in events if e["event"] == "chaos_fired")
         self._chaos, self._head = begin(schedule, head, told), head
-        self._victims, self._post, self._record = victims, post, record
+        self._victims, self._post, self._record, self._damage = victims, post, record, damage
         self._changed = threading.Condition(threading.RLock())
         self._closed = False
         threading.Thread(target=self._keep_time, daemon=True, name="chaos").start()
@@ -88,12 +90,17 @@ class Injector:
         if fault.kind == "kill" and fault.among == "nodes" and victims[0].node == self._head:
             self._unfired(strike.number, fault, "the cluster's head is on that node")
             return False
+        if fault.kind == "damage" and not self._damage():
+            self._unfired(strike.number, fault, "there is no checkpoint to damage")
+            return False
         for victim in victims or (Victim("", ray.get_runtime_context().get_node_id(), os.getpid()),):
             told = {"worker": victim.worker, "pid": victim.pid, "node": victim.node}
             self._record("chaos_fired", fault=str(fault), number=strike.number, **told)
         match fault.kind:
             case "driver":
                 os.kill(os.getpid(), signal.SIGKILL)
+            case "damage":
+                pass  # it was done before it was told: there may be nothing to damage
             case "interrupt":
                 self._post(StopRequested("asked to by --chaos"))
             case "drain":

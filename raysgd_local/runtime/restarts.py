@@ -40,11 +40,14 @@ class Restarts:
 
 
 def planned_again(plan: Plan, restarts: Restarts, reason: str) -> tuple[Plan, Restarts]:
-    """The plan of the next driver, and the count with this death in it. Without a checkpoint training begins anew."""
-    found = snapshots.newest_good(plan.storage)
-    manifest, damaged = found if found is not None else (None, [])
+    """The plan of the next driver, and the count with this death in it. Before the first checkpoint training begins
+    anew; where there are some and none is good, that is not done unasked: raises `RunLostError`.
+    """
+    manifest, damaged = snapshots.newest_good(plan.storage)
+    if manifest is None and damaged:
+        raise RunLostError(f"the driver died ({reason}), and every checkpoint is damaged: {', '.join(damaged)}")
     before = plan.resume["name"] if plan.resume is not None else ""
     progressed = manifest is not None and manifest["name"] != before
     restarts = restarts.after(progressed, reason)
     restart = Restart(restarts.count, reason)
-    return replace(plan, resume=manifest, damaged=tuple(damaged), restart=restart), restarts
+    return replace(plan, resume=manifest, damaged=damaged, restart=restart), restarts

@@ -6,13 +6,17 @@ import math
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 
 import torch
 
 from raysgd_local.control.chaos import Watch
+from raysgd_local.errors import CheckpointError
 from raysgd_local.faults import Fault
+from raysgd_local.files.storage import Storage, read_manifest
+from raysgd_local.training import snapshots
 from raysgd_local.training.interference import Interference
 from raysgd_local.training.replica import Replica
 
@@ -34,7 +38,7 @@ class Sabotage(Interference):
     def __init__(self, reached: Callable[[int], Fault | None], cut: Callable[[], None]) -> None:
         self._reached, self._cut = reached, cut
         self._watches: tuple[Watch, ...] = ()
-        self._slow, self._stepped_at = 1.0, 0.0
+        self._slow, self._stepped_at, self._hangs_s = 1.0, 0.0, 0.0
         self._spoil = self._raise = False
 
     def watch(self, watches: tuple[Watch, ...]) -> None:
@@ -50,6 +54,8 @@ class Sabotage(Interference):
                 _later(fault.amount, "KILL", [os.getppid()])
             case "sigterm":
                 os.kill(os.getpid(), signal.SIGTERM)
+            case "hang":
+                self._hangs_s = fault.amount
             case "slow":
                 self._slow = fault.amount
             case "nan":
@@ -70,6 +76,9 @@ class Sabotage(Interference):
     def before_step(self, replica: Replica) -> None:
         if self._slow > 1.0 and self._stepped_at:
             time.sleep((self._slow - 1.0) * (time.monotonic() - self._stepped_at))
+        if self._hangs_s:
+            seconds, self._hangs_s = self._hangs_s, 0.0
+            threading.Event().wait(seconds if math.isfinite(seconds) else None)
         if self._raise:
             self._raise = False
             raise InjectedError("an exception in user code, asked for by --chaos")
@@ -82,6 +91,18 @@ class Sabotage(Interference):
 
     def after_step(self) -> None:
         self._stepped_at = time.monotonic()
+
+
+def damage_newest(storage: Storage) -> bool:
+    """The newest checkpoint's first part loses its last byte, as when a disk went bad; false where there is none."""
+    checkpoints = storage.under("checkpoints")
+    try:
+        newest = snapshots.finished(storage)[-1]
+        part = read_manifest(checkpoints.under(newest))["shards"][0]["path"]
+        checkpoints.write(part, checkpoints.read(part)[:-1])
+    except (IndexError, OSError, CheckpointError):
+        return False
+    return True
 
 
 def _stop(pids: list[int], seconds: float) -> None:

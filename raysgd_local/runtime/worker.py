@@ -56,7 +56,8 @@ class RayLink:
         self._driver.post.remote(Progress(self._worker, view, round, steps))
 
     def tell(self, event: ShardWritten | CheckpointFailed) -> None:
-        self._driver.post.remote(event)
+        """Returns when the driver has it: nobody is to hear of this process's end before."""
+        ray.get(self._driver.post.remote(event))
 
     def log(self, fields: dict[str, Any]) -> None:
         self._driver.log.remote(fields)

@@ -20,6 +20,7 @@ from raysgd_local.faults import Fault
 from raysgd_local.runtime.preemption import DrainWatch
 from raysgd_local.runtime.spec import WorkerSpec
 from raysgd_local.runtime.worker import Worker, node_address
+from raysgd_local.transport.store_clients import forget_views_before
 
 # Calls beside the training loop must not wait for it.
 _CONTROL = "control"
@@ -44,6 +45,7 @@ class WorkerGroup:
         self._make = _remote(resources)
         self._store = _store(node_address())
         self._arguments = (driver, (self._store.host, self._store.port), spec, members)
+        self._prefix, self._newest_view = spec.prefix, 0
         self._post = post
         self._actors: dict[str, Any] = {}
         self._running: dict[Any, str] = {}  # the ref of `run` → worker
@@ -66,6 +68,9 @@ class WorkerGroup:
     def order(self, to: tuple[str, ...], order: Order) -> None:
         shared = ray.put(order)
         self._each(to, lambda actor: _beside(actor.order).remote(shared))
+        if order.view.number > self._newest_view:  # members still say goodbye to the view before
+            self._newest_view = order.view.number
+            forget_views_before(self._store, self._prefix, order.view.number - 1)
 
     def yield_(self, to: tuple[str, ...], view: int, segment: int) -> None:
         self._each(to, lambda actor: _beside(actor.yield_).remote(view, segment))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from raysgd_local.faults import KINDS, NUMBERED, UNTARGETED, Among, Fault, When
+from raysgd_local.faults import NUMBERED, UNTARGETED, Among, Fault, When
 
 _ODDS: dict[str, float] = {
     "kill": 6,
@@ -40,8 +40,17 @@ def random_faults(random: Random, most: int, events: int) -> tuple[Fault, ...]:
     return tuple(faults)
 
 
+def random_damage(random: Random, events: int) -> tuple[Fault, ...]:
+    """Now and then the newest checkpoint is damaged, and all who have the model die soon after."""
+    if random.random() > 0.04:
+        return ()
+    at = random.randint(1, events)
+    kills = tuple(Fault("kill", When(event=at + random.randint(0, 9))) for _ in range(random.choice((0, 6))))
+    return (Fault("damage", When(event=at)), *kills)
+
+
 def _random_fault(random: Random, when: When) -> Fault:
-    kind = random.choices(KINDS, [_ODDS[kind] for kind in KINDS])[0]
+    kind = random.choices(tuple(_ODDS), tuple(_ODDS.values()))[0]
     among: Among = "joiners" if kind not in UNTARGETED and random.random() < 0.15 else "members"
     target = 0 if kind in UNTARGETED else random.randrange(8)
     amount = 0.0

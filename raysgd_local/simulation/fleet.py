@@ -41,7 +41,7 @@ class Fleet:
     """Runs one scenario. Events happen in the order of time, and of their making where times are equal.
 
     `hire` makes a worker of a name, on a node; `observer` follows what the controller hears and says. After `run`,
-    `finish` says how it ended, `now` when, `fired` which faults happened.
+    `finish` says how it ended, `now` when, `fired` which faults happened, `longest_step_s` how slow anybody was.
     """
 
     def __init__(self, scenario: Scenario, hire: Hire, observer: Observer) -> None:
@@ -50,6 +50,7 @@ class Fleet:
         self.random = Random(f"fleet {scenario.seed}")
         self.network = Network(self.random, self._collective_s)
         self._steps = np.random.default_rng(scenario.seed)
+        self.longest_step_s = 0.0
         self.workers: dict[str, Process] = {}
         self.controller = begin(scenario.settings)
         self._pulse = Pulse(scenario.settings.timeouts.beat_s, 0.0)
@@ -63,21 +64,29 @@ class Fleet:
         self.draining: set[str] = set()
         self._manifests: dict[str, str] = {}
         self._orphans: set[str] = set()
+        self.damaged: set[str] = set()
         self.journal: list[Heard] = []
         self.journal_began = self.controller
         self.unpublished = False
         self._due = [fault for fault in scenario.faults if fault.when.seconds is None]
-        self._trains = False
+        self._trains = self._interrupted = False
 
     def run(self) -> c.Finish:
         """The whole run. Raises `Violated` if it does not end, or the observer finds something wrong."""
         self.advance(c.RunStarted())
         self._look()
         while self.finish is None:
+            if self._interrupted:
+                self._interrupted = False
+                self.advance(c.StopRequested("interrupted"))
             self._happen()
         for worker in self.workers.values():
             self.die(worker)
         return self.finish
+
+    def interrupt(self) -> None:
+        """Someone at the terminal wants the run to end, with a checkpoint. A signal's handler may call this."""
+        self._interrupted = True
 
     def _happen(self) -> None:
         if not self._queue:
@@ -140,7 +149,9 @@ class Fleet:
     def step_s(self, worker: Process) -> float:
         cluster = self.scenario.cluster
         drawn_s = float(cluster.steps.draw(self._steps, ()))
-        return drawn_s * worker.slow / cluster.speed(int(worker.name[1:]))
+        step_s = drawn_s * worker.slow / cluster.speed(int(worker.name[1:]))
+        self.longest_step_s = max(self.longest_step_s, step_s)
+        return step_s
 
     def _collective_s(self, call: Call, members: int) -> float:
         cluster = self.scenario.cluster
@@ -185,6 +196,7 @@ class Fleet:
             self.journal.append(Heard(event, self.now, commands))
         for command in commands:
             self._run(command)
+        self.observer.decided(event, commands, self.now)
         self.observer.turned(self.controller)
 
     def _run(self, command: c.Command) -> None:
@@ -222,6 +234,7 @@ class Fleet:
                 self.at(self.io_s(), lambda: self._publish(name, manifest, generation))
             case c.DeleteCheckpoint(name):
                 self._manifests.pop(name, None)
+                self.damaged.discard(name)
                 self.observer.deleted(name)
             case c.Finish():
                 self.finish = command
@@ -274,6 +287,7 @@ class Fleet:
         if generation != self.generation:
             return
         self._manifests[name] = json.dumps(manifest)
+        self.damaged.discard(name)  # of the name that a driver before used
         if name in self.controller.saves.writing:
             self.observer.checkpoint(snapshot_of(json.loads(self._manifests[name]), self._schedule), manifest)
         else:
@@ -284,8 +298,12 @@ class Fleet:
     def _schedule(self) -> Any:
         return self.scenario.settings.program.schedule
 
+    def damage(self) -> None:
+        """The newest checkpoint is not any more what was written."""
+        self.damaged |= set(sorted(self._manifests)[-1:])
+
     def restart(self) -> None:
-        """The driver is gone, and every worker with it; it starts again from the newest checkpoint."""
+        """The driver is gone, and every worker with it; it starts again from the newest good checkpoint."""
         for worker in self.workers.values():
             self.die(worker, noticed=False)
         self.generation += 1
@@ -293,7 +311,10 @@ class Fleet:
         self.workers.clear()
         self._said.clear()
         self.journal.clear()
-        good = sorted(set(self._manifests) - self._orphans)
+        good = sorted(set(self._manifests) - self._orphans - self.damaged)
+        if self.damaged & set(self._manifests) and not good:
+            self.finish = c.Finish("lost", "every checkpoint is damaged")
+            return
         newest = self._manifests[good[-1]] if good else None
         resume = None if newest is None else snapshot_of(json.loads(newest), self._schedule)
         self.controller = self.journal_began = begin(

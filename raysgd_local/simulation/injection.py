@@ -99,6 +99,7 @@ def _set(name: str, value: Any) -> Callable[[Fleet, Process, Fault], None]:
 _ANYWHERE: dict[str, Callable[[Fleet], None]] = {
     "interrupt": lambda fleet: fleet.advance(c.StopRequested("asked to")),
     "unpublished": lambda fleet: setattr(fleet, "unpublished", True),
+    "damage": lambda fleet: fleet.damage(),
     "driver": lambda fleet: fleet.restart(),
 }
 _ON_WORKER: dict[str, Callable[[Fleet, Process, Fault], None]] = {

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, NoReturn
 from raysgd_local.control.controller_events import Finish
 from raysgd_local.control.controller_state import Controller
 from raysgd_local.faults import Fault
-from raysgd_local.simulation.step_times import Pareto
 
 if TYPE_CHECKING:
     from raysgd_local.simulation.scenario import Scenario
@@ -23,13 +22,12 @@ def violated(invariant: str, what: str) -> NoReturn:
     raise Violated(f"{invariant}: {what}")
 
 
-def judge(finish: Finish, faults: Sequence[Fault], end: Controller, scenario: Scenario) -> None:
+def judge(
+    finish: Finish, faults: Sequence[Fault], end: Controller, scenario: Scenario, longest_step_s: float
+) -> None:
     """Invariant 9: a run ends for a reason, and where nothing went wrong it finishes and loses nobody."""
     fired: set[str] = {fault.kind for fault in faults}
-    # With words that are late by seconds time-outs pass without a fault.
-    calm = scenario.noise.delay_s * 100 < 2 and scenario.cluster.startup_s < 10
-    # A step with a heavy tail may take longer than the patience with a straggler.
-    calm = calm and not (isinstance(scenario.cluster.steps, Pareto) and scenario.cluster.steps.mean_s >= 0.5)
+    calm = _calm(scenario, longest_step_s)
     needs: dict[str, set[str]] = {"failed": {"error", "nan"}, "interrupted": {"interrupt"}, "lost": set(fired)}
     if finish.status in needs and not needs[finish.status] & fired and (calm or finish.status != "lost"):
         violated("9: every run ends for a reason", f"{finish} after {sorted(fired)}")
@@ -39,3 +37,14 @@ def judge(finish: Finish, faults: Sequence[Fault], end: Controller, scenario: Sc
     over = state is not None and (state.stopped or state.epoch == scenario.loop.epochs)
     if finish.status == "finished" and not over:
         violated("9: every run ends for a reason", f"{finish} at {state}")
+    newest = end.saves.published[-1].replicated.progress if end.saves.published else None
+    if finish.status == "finished" and state is not None and newest != state.progress:
+        violated("9: what a finished run learnt is in a checkpoint", f"{state.progress}, the newest has {newest}")
+
+
+def _calm(scenario: Scenario, longest_step_s: float) -> bool:
+    """Whether no time-out can pass without a fault: no word is late by seconds, no step outlasts a limit of waiting."""
+    limits = scenario.settings.timeouts
+    patience_s = min(limits.arrival.floor_s, limits.straggler.floor_s)
+    prompt = scenario.noise.delay_s * 100 < 2 and scenario.cluster.startup_s < 10
+    return prompt and longest_step_s < patience_s

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -32,7 +32,10 @@ from raysgd_local.training.user_code import own_traceback
 
 @dataclass(frozen=True)
 class Lesson:
-    """What every worker runs: `loop` is a task, or a function that is called with `config`."""
+    """What every worker runs: `loop` is a task, or a function that is called with `config`.
+
+    `generators` is the state of the global random generators that each begins with, as a new process would.
+    """
 
     loop: Any
     config: dict[str, Any] | None
@@ -40,6 +43,7 @@ class Lesson:
     place: Callable[[str], Place]
     beat_s: float = 0.25
     collective_timeout_s: float = 600.0
+    generators: dict[str, Any] = field(default_factory=generators)
 
 
 class Learner:
@@ -63,7 +67,7 @@ class Learner:
         self._error = ""
         self._fleet = getcurrent()
         self._thread = greenlet(self._live, parent=self._fleet)
-        self._generators = generators()
+        self._generators = lesson.generators
 
     # From outside.
 
@@ -122,14 +126,12 @@ class Learner:
     # Waiting.
 
     def _go_on(self) -> None:
-        """In the fleet's greenlet: let this worker run until it waits."""
-        outside = generators()
+        """In the fleet's greenlet, which draws nothing from global generators: let this worker run until it waits."""
         set_generators(self._generators)
         try:
             self._thread.switch()
         finally:
             self._generators = generators()
-            set_generators(outside)
 
     def _wait(self) -> None:
         """In the worker's greenlet: let the fleet go on until something wakes this worker."""

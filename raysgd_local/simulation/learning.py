@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import copy
 import functools
-import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,16 +15,17 @@ import torch
 from raysgd_local.control.controller_events import Finish
 from raysgd_local.control.settings import Settings
 from raysgd_local.faults import Fault
-from raysgd_local.files.result import Names, result
-from raysgd_local.files.run_files import RESULT
+from raysgd_local.files.result import Names
 from raysgd_local.files.storage import Storage
 from raysgd_local.simulation.cluster_model import ClusterModel
 from raysgd_local.simulation.fleet import Fleet
 from raysgd_local.simulation.hazards import drawn_faults
+from raysgd_local.simulation.interruption import interruptible
 from raysgd_local.simulation.learner import Learner, Lesson
 from raysgd_local.simulation.recorder import Progress, Recorder
 from raysgd_local.simulation.scenario import Limits, Noise, Scenario
 from raysgd_local.simulation.world import World
+from raysgd_local.training.replica import generators, set_generators
 from raysgd_local.training.shell import Place
 
 _HORIZON_S = 7 * 24 * 3600.0
@@ -54,17 +55,22 @@ class Simulation:
 
 @dataclass(frozen=True)
 class Simulated:
-    """How it ended, after how many virtual seconds, and `result.json`'s content."""
+    """How it ended, after how many virtual seconds, `result.json`'s content, and which faults happened or did not."""
 
     finish: Finish
     seconds: float
     result: dict[str, Any]
-    fired: tuple[Fault, ...]
+    fired: tuple[Fault, ...] = ()
+    unfired: tuple[Fault, ...] = ()
 
 
 def simulate(run: Simulation, progress: Progress = lambda _: None) -> Simulated:
-    """The whole run; its directory is `run.storage`. Workers compute one after the other, in this process."""
+    """The whole run; its directory is `run.storage`. Workers compute one after the other, in this process.
+
+    The first Ctrl-C ends it at the next boundary, with a checkpoint; the second raises `KeyboardInterrupt`.
+    """
     recorder = Recorder(run.storage, progress)
+    recorder.begin(run.settings)
     lesson = Lesson(
         _with_shared_data(run.loop),
         run.loop_config,
@@ -87,18 +93,32 @@ def simulate(run: Simulation, progress: Progress = lambda _: None) -> Simulated:
         limits=_ENDLESS,
     )
     fleet = Fleet(scenario, hire, recorder)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(run.threads)
-    try:
+    with _threads(run.threads), _own_generators(), interruptible(fleet.interrupt):
         finish = fleet.run()
+    unfired = tuple((Counter(run.faults) - Counter(fleet.fired)).elements())
+    recorder.unfired(unfired)
+    content = recorder.end(finish, fleet.controller.books, run.names)
+    return Simulated(finish, fleet.now, content, tuple(fleet.fired), unfired)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
     finally:
-        torch.set_num_threads(threads)
-    recorder.unfired((Counter(run.faults) - Counter(fleet.fired)).elements())
-    content = result(recorder.files, fleet.controller.books, finish, run.names)
-    recorder.files.event("ended", status=finish.status, reason=finish.reason)
-    recorder.files.write(RESULT, json.dumps(content, indent=1))
-    recorder.files.copy_out()
-    return Simulated(finish, fleet.now, content, tuple(fleet.fired))
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _own_generators() -> Iterator[None]:
+    """Workers set the global random generators; afterwards they are as they were."""
+    before = generators()
+    try:
+        yield
+    finally:
+        set_generators(before)
 
 
 def _hazards(run: Simulation) -> tuple[Fault, ...]:

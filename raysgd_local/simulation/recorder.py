@@ -6,12 +6,16 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from raysgd_local.control.controller_events import Event, RecordEvent, RecordRounds
+from raysgd_local.control.boundary import Books
+from raysgd_local.control.controller_events import Command, Event, Finish, Heartbeat, RecordEvent, RecordRounds
 from raysgd_local.control.saves import Snapshot
+from raysgd_local.control.settings import Settings
 from raysgd_local.faults import Fault
-from raysgd_local.files.run_files import RunFiles
+from raysgd_local.files import journal
+from raysgd_local.files.result import Names, result
+from raysgd_local.files.run_files import RESULT, RunFiles
 from raysgd_local.files.storage import MANIFEST, Storage
-from raysgd_local.records import RoundRow, to_plain
+from raysgd_local.records import RoundRow
 from raysgd_local.simulation.world import Observer
 
 Progress = Callable[[tuple[RoundRow, ...]], None]
@@ -22,12 +26,23 @@ class Recorder(Observer):
 
     def __init__(self, storage: Storage, progress: Progress) -> None:
         self._checkpoints, self._progress = storage.under("checkpoints"), progress
+        self._lives = 0
         self.now = 0.0
         self.files = RunFiles(storage, lambda: self.now)
 
-    def heard(self, event: Event, now: float) -> None:
+    def begin(self, settings: Settings, resume: Snapshot | None = None) -> None:
+        """A driver's life begins, from a checkpoint if there is one; the journal says with what."""
+        self._settings, self._lives = settings, self._lives + 1
+        name = resume and f"{resume.name}/{MANIFEST}"
+        manifest = json.loads(self._checkpoints.read(name)) if name else None
+        self.files.journal(journal.begun(settings, manifest, self._lives))
+
+    def heard(self, event: Event, now: float) -> None:  # noqa: ARG002
         self.now = now
-        self.files.journal({"now": now, "kind": type(event).__name__, "event": to_plain(event)})
+
+    def decided(self, event: Event, commands: tuple[Command, ...], now: float) -> None:
+        if commands or not isinstance(event, Heartbeat):
+            self.files.journal(journal.entry(event, now, commands))
 
     def recorded(self, command: RecordRounds) -> None:
         self.files.record(command)
@@ -48,6 +63,7 @@ class Recorder(Observer):
         if resume is None:
             self.files.rewind(0, 0)
         self.files.event("driver_restarted", checkpoint=resume.name if resume else None)
+        self.begin(self._settings, resume)
 
     def unfired(self, faults: Iterable[Fault]) -> None:
         """What did not happen, because the run ended first or there was nobody whom it could happen to."""
@@ -65,3 +81,11 @@ class Recorder(Observer):
 
     def deleted(self, checkpoint: str) -> None:
         self._checkpoints.delete(checkpoint)
+
+    def end(self, finish: Finish, books: Books | None, names: Names) -> dict[str, Any]:
+        """Write what is written at the end; returns `result.json`'s content."""
+        content = result(self.files, books, finish, names)
+        self.files.event("ended", status=finish.status, reason=finish.reason)
+        self.files.write(RESULT, json.dumps(content, indent=1))
+        self.files.copy_out()
+        return content

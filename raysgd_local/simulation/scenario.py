@@ -14,7 +14,7 @@ from raysgd_local.control.program import Program
 from raysgd_local.control.settings import CheckpointPolicy, Limit, Settings, Timeouts
 from raysgd_local.faults import Fault
 from raysgd_local.simulation.cluster_model import ClusterModel
-from raysgd_local.simulation.faults import random_faults
+from raysgd_local.simulation.faults import random_damage, random_faults
 from raysgd_local.simulation.loop import LoopPlan
 from raysgd_local.simulation.random_methods import random_method
 from raysgd_local.simulation.step_times import Constant, Exponential, Pareto
@@ -99,10 +99,11 @@ def random_scenario(seed: int, faults: int = 8, methods: bool = True) -> Scenari
         timeouts=QUICK,
         checkpoints=_random_policy(random),
     )
+    drawn = random_faults(random, faults, events=random.choice((60, 300, 1500)))
     return Scenario(
         settings=settings,
         loop=loop,
-        faults=random_faults(random, faults, events=random.choice((60, 300, 1500))),
+        faults=(*drawn, *(random_damage(Random(f"damage {seed}"), 1500) if faults else ())),
         seed=seed,
         workers_a_node=random.choice((1, 1, 2, 3)),
         cluster=_random_cluster(random),

@@ -27,6 +27,7 @@ from raysgd_local.control.settings import CheckpointPolicy, Settings
 from raysgd_local.errors import InputError
 from raysgd_local.records import RoundRow
 from raysgd_local.simulation.cluster_model import ClusterModel
+from raysgd_local.simulation.interruption import interruptible
 from raysgd_local.simulation.loop import Batch, LoopPlan, training_loop
 from raysgd_local.simulation.loss_curve import HalvingLoss, LossCurve
 from raysgd_local.simulation.step_times import Floats
@@ -70,10 +71,13 @@ class TimingPlan:
 
 @dataclass(frozen=True)
 class TimedRun:
-    """How it ended: the rows of `rounds.csv` that such a run would write, times virtual, and the run's books."""
+    """How it ended, after how many virtual `seconds`: the rows of `rounds.csv` that such a run would write, times
+    virtual, and the run's books.
+    """
 
     rows: tuple[RoundRow, ...]
     finish: c.Finish
+    seconds: float
     books: Books | None
 
 
@@ -90,10 +94,11 @@ def loop_over(samples: int, epochs: int, batch_size: int, workers: int) -> LoopP
 
 
 def simulate_timing(plan: TimingPlan, observer: Observer | None = None) -> TimedRun:
-    """Run it; `observer` is told what would be recorded."""
+    """Run it; `observer` is told what would be recorded. Ctrl-C ends it after a round."""
     fleet = _Lockstep(plan, observer or Observer())
-    finish = fleet.run()
-    return TimedRun(tuple(fleet.rows), finish, fleet.controller.books)
+    with interruptible(fleet.interrupt):
+        finish = fleet.run()
+    return TimedRun(tuple(fleet.rows), finish, fleet.now, fleet.controller.books)
 
 
 class _Lockstep:
@@ -109,7 +114,7 @@ class _Lockstep:
             plan.workers,
             plan.workers,
             seed=plan.seed,
-            checkpoints=CheckpointPolicy(every_epochs=None),
+            checkpoints=CheckpointPolicy(every_epochs=None, last=False),
         )
         self.controller = begin(settings)
         self.member = machine.Member(self.name)
@@ -121,7 +126,7 @@ class _Lockstep:
         self._told = np.zeros(plan.workers)  # when each began its newest exchange
         self._sent_bytes = 0
         self._finish: c.Finish | None = None
-        self._started = False
+        self._started = self._interrupted = False
         self.now = 0.0
         self.rows: list[RoundRow] = []
 
@@ -132,9 +137,14 @@ class _Lockstep:
         for number in range(self._plan.workers):
             self._tell(c.WorkerUp(f"w{number}", self._node(number), number))
         for ask in training_loop(self._plan.loop, self):
+            if self._finish is not None:
+                return self._finish
             if isinstance(ask, Batch):
                 self.steps += 1
                 continue
+            if self._interrupted:
+                self._interrupted = False
+                self._tell(c.StopRequested("interrupted"))
             if isinstance(ask, m.EpochWanted) and not self._started:
                 self._started = True
                 self._told[:] = self.now  # training time begins with the first batch
@@ -144,6 +154,10 @@ class _Lockstep:
         if self._finish is None:
             raise RuntimeError("the loop is over and the run is not")
         return self._finish
+
+    def interrupt(self) -> None:
+        """Someone at the terminal wants it to end. A signal's handler may call this."""
+        self._interrupted = True
 
     def _node(self, number: int) -> str:
         nodes = self._plan.cluster.nodes
@@ -165,6 +179,8 @@ class _Lockstep:
             match command:
                 case c.Form(order):
                     self._obey(order)
+                case c.Yield(view, segment):
+                    self.post(m.YieldAsked(view, segment))
                 case c.RecordRounds(rounds):
                     self.rows += rounds
                     self._observer.recorded(command)
@@ -187,7 +203,7 @@ class _Lockstep:
             case m.Exchange():
                 self._exchange(command)
             case m.Commit():
-                self.now += cluster.round_s
+                self._commit()
             case m.Connect(view):
                 self.now += cluster.latency_s
                 self._events.append(m.Done(view))
@@ -198,6 +214,12 @@ class _Lockstep:
                 self._leave()
             case _:
                 pass  # a local step is part of the round's time
+
+    def _commit(self) -> None:
+        self.now += self._plan.cluster.round_s
+        if not self.controller.formed:
+            state = self.member.known
+            self._tell(c.Progress(self.name, self.member.in_force.view.number, state.round, state.steps))
 
     def _leave(self) -> None:
         for number in range(self._plan.workers):

@@ -36,7 +36,7 @@ def run_trial(scenario: Scenario) -> Ended:
     fleet = Fleet(scenario, lambda name, node, world: Worker(name, node, world, watch, scenario), watch)
     finish = fleet.run()
     watch.ended(fleet.controller, scenario.loop.samples, bool(scenario.loop.early))
-    judge(finish, fleet.fired, fleet.controller, scenario)
+    judge(finish, fleet.fired, fleet.controller, scenario, fleet.longest_step_s)
     _replay(fleet)
     return Ended(
         finish,

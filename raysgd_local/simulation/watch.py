@@ -258,11 +258,12 @@ class Watch(Observer):
 
     def turned(self, controller: Controller) -> None:
         """After every event of the controller: whoever may be asked for is asked for."""
-        if controller.phase in (Phase.ENDED, Phase.FINISHING) or controller.stop or controller.errors:
+        ending = controller.phase is Phase.ENDED or controller.outcome is not None
+        if ending or controller.stop or controller.errors:
             return
         waiting = sum(name.startswith("respawn") for name in controller.timers)
         have = controller.staying
-        if not have <= controller.settings.workers_max <= have + waiting:
+        if not have <= controller.settings.wanted <= have + waiting:
             violated("as many workers as the run may have are asked for", f"{have} and {waiting} to come")
 
     def checkpoint(self, snapshot: Snapshot, manifest: dict[str, Any]) -> None:  # noqa: ARG002 - what it says

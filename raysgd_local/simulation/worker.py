@@ -222,9 +222,9 @@ class Worker:
     def _settled(self, call: Call, failure: str) -> None:
         self._outcome(m.Failed(call.view, failure) if failure else self._completed(call))
 
-    def _broken(self, why: str) -> None:
+    def _broken(self, why: str, checkpoint: str = "") -> None:
         self.connection.leave()
-        self._events.append(m.Failed(self.member.in_force.view.number, why))
+        self._events.append(m.Failed(self.member.in_force.view.number, why, checkpoint))
 
     def _completed(self, call: Call) -> m.Event:
         """What completing means for this member's state."""
@@ -331,6 +331,9 @@ class Worker:
             self._world.tell(self.name, Progress(self.name, view, anchor.round, self.steps))
 
     def _restore(self, name: str) -> None:
+        if name in self._world.damaged:
+            self._broken("damaged", checkpoint=name)
+            return
         shards = self._watch.published[name]
         own = self.member.rank in shards and len(shards) == len(self.member.in_force.view.members)
         self.replica.load(shards[self.member.rank if own else 0], own)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from raysgd_local.control.controller_events import Event, RecordEvent, RecordRounds
+from raysgd_local.control.controller_events import Command, Event, RecordEvent, RecordRounds
 from raysgd_local.control.controller_state import Controller
 from raysgd_local.control.member_events import Event as MemberEvent
 from raysgd_local.control.protocol import Order
@@ -52,10 +52,11 @@ class Process(Protocol):
 
 
 class World(Protocol):
-    """Time, the network, and the way to the controller."""
+    """Time, the network, and the way to the controller. `damaged` are checkpoints that can't be loaded."""
 
     network: Network
     now: float
+    damaged: set[str]
 
     def after(self, delay_s: float, worker: Process, action: Callable[[], None]) -> None:
         """Do it in `delay_s` seconds, or later if the worker stands still then; never if it is dead."""
@@ -92,6 +93,9 @@ class Observer:
 
     def turned(self, controller: Controller) -> None:
         """It has decided."""
+
+    def decided(self, event: Event, commands: tuple[Command, ...], now: float) -> None:
+        """What came of an event."""
 
     def ordered(self, controller: Controller, order: Order, workers: dict[str, Any]) -> None:
         """It gives an order."""

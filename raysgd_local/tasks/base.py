@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from raysgd_local.algorithms import checks
 from raysgd_local.algorithms.learning_rate import LearningRate
@@ -25,6 +25,9 @@ class Task:
     dataclass's fields, and a configuration's `task` section sets them. `batch_size` is a worker's; a step takes
     `accumulate` batches of it. `learning_rate` shapes `optimizer.lr` over epochs of training.
     """
+
+    reports: ClassVar[tuple[str, ...]] = ("loss",)
+    """The names that `metrics` gives, so that a sweep can check its metric before torch is loaded."""
 
     epochs: int = 10
     batch_size: int = 32

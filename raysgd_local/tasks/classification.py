@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from raysgd_local.tasks.base import Task
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True)
 class Classification(Task):
     """Batches are `(inputs, targets)`, with targets (B,) of class numbers; models give logits (B, classes)."""
+
+    reports: ClassVar[tuple[str, ...]] = ("accuracy", "loss")
 
     def loss(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
         from torch.nn import functional as F

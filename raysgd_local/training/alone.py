@@ -68,7 +68,7 @@ def alone(seed: int = 0) -> TrainContext:
         workers_min=1,
         workers_max=1,
         seed=seed,
-        checkpoints=CheckpointPolicy(every_epochs=None),
+        checkpoints=CheckpointPolicy(every_epochs=None, last=False),
     )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(seed)

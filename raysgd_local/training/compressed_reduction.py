@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,7 +14,7 @@ from raysgd_local.control.exchange import Contribution, Control, Flags
 from raysgd_local.control.extent import Extent
 from raysgd_local.control.member_events import Kind
 from raysgd_local.training.compressing import Compressor
-from raysgd_local.training.reduction import Allocate, Installing, Reduction
+from raysgd_local.training.reduction import Allocate, Installing, Reduction, counting_for_nothing
 from raysgd_local.transport.base import Transport
 
 LAST_WORDS = Flags.LEAVING | Flags.STOP
@@ -68,20 +67,28 @@ class CompressedReduction(Reduction):
             self.residual = self.compressor.residual
         self._try = _Tried()
 
-    def fill(self, kind: Kind, said: Contribution, rank: int) -> Contribution:
-        said = super().fill(kind, said, rank)
+    def _fill(self, kind: Kind, said: Contribution, rank: int) -> None:
+        """Write all of this member's part. State that is not finite counts for nothing."""
+        flat, self._tried = self._scratch[: self._used], self._used
+        self._healthy = self._packing(flat, kind, said.weight).complete()
+        said = said if self._healthy else counting_for_nothing(said)
+        self._write_slot(flat, said, rank)
         self._try = _Tried(weight=said.weight)
         if self.residual is not None:
             self.residual.begin()
-        return said
 
     def reduce(
-        self, transport: Transport, kind: Kind, round: int, extent: Callable[[Control], Extent] | None = None
+        self,
+        transport: Transport,
+        kind: Kind,
+        round: int,
+        said: Contribution,
+        extent: Callable[[Control], Extent] | None = None,
     ) -> Control:
         if self.compressor is None:
-            return super().reduce(transport, kind, round, extent)
-        flat, self._tried = self._scratch[: self._used], self._used
-        deque(self._parts, maxlen=0)
+            return super().reduce(transport, kind, round, said, extent)
+        self._fill(kind, said, transport.rank)
+        flat = self._scratch[: self._used]
         parameters, rest = flat[: self.compressor.numel], flat[self.compressor.numel :]
         transport.all_reduce(rest)
         control = self._control(flat)
@@ -92,10 +99,10 @@ class CompressedReduction(Reduction):
             def total(vector: torch.Tensor, compressor: Compressor = self.compressor) -> torch.Tensor:
                 return compressor.sum(transport, vector, round, whole=whole)
 
-            self._sum(parameters, kind, control.weight, total)
+            self._sum_compressed(parameters, kind, control.weight, total)
         return control
 
-    def _sum(self, own: torch.Tensor, kind: Kind, weight: float, total: Total) -> None:
+    def _sum_compressed(self, own: torch.Tensor, kind: Kind, weight: float, total: Total) -> None:
         """`own`, weighted parameters or gradients, become the sum over all members."""
         if kind == "gradients":
             own.copy_(total(own / weight)).mul_(weight)

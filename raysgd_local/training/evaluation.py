@@ -42,6 +42,12 @@ class Evaluation:
         pairs = flat.cpu().view(-1, 2).tolist()  # (metrics, [sum, samples])
         return {name: total / samples for name, (total, samples) in zip(names, pairs, strict=True)}
 
+    def names(self) -> tuple[str, ...]:
+        """What the metrics are called, found out on two samples."""
+        with _evaluating(self.modules), torch.no_grad():
+            batch, _ = next(self._batches(0, min(2, len(self.dataset))))  # type: ignore[arg-type]
+            return tuple(sorted(_means(self.metrics, self.model, batch)))
+
     def _slice_sums(self, rank: int, world_size: int) -> dict[str, list[float]]:
         """Per metric the sum over this member's slice and its size. An empty slice still has to know the names."""
         size = len(self.dataset)  # type: ignore[arg-type]

@@ -44,16 +44,19 @@ class PartialReduction(CompressedReduction):
         self.state.pack_parameters(self._own, 1.0)
         return float(self._own.sub_(self._anchor.flat).square_().sum()) > delta
 
-    def fill(self, kind: Kind, said: Contribution, rank: int) -> Contribution:
-        self._extent = None
-        return super().fill(kind, said, rank)
-
     def reduce(
-        self, transport: Transport, kind: Kind, round: int, extent: Callable[[Control], Extent] | None = None
+        self,
+        transport: Transport,
+        kind: Kind,
+        round: int,
+        said: Contribution,
+        extent: Callable[[Control], Extent] | None = None,
     ) -> Control:
+        self._extent = None
         if kind != "partial" or extent is None:
-            return super().reduce(transport, kind, round)
-        flat, self._tried = self._scratch[: self._used], self._used
+            return super().reduce(transport, kind, round, said)
+        self._fill(kind, said, transport.rank)
+        flat = self._scratch[: self._used]
         parameters = flat[: self._own.numel()]
         transport.all_reduce(flat[self._own.numel() :])
         control = self._control(flat)

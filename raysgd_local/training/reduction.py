@@ -10,6 +10,7 @@ import torch
 from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.algorithms.anchor import Anchor
 from raysgd_local.algorithms.messages import Residual
+from raysgd_local.algorithms.packing import Packing
 from raysgd_local.algorithms.schedules.base import Mode
 from raysgd_local.algorithms.state import ReplicaState, checksum
 from raysgd_local.control.exchange import SLOT, Contribution, Control, Flags, decode, digits, encode, from_digits
@@ -42,9 +43,8 @@ class Reduction:
         self._scratch = self._kept = torch.empty(0, dtype=state.dtype)
         self._make_room(members)
         self._used = self._tried = self._kept_used = 0
-        self._checksum = 0
-        self._healthy = True
-        self._parts: Iterator[int] = iter(())
+        self._checksum: int | None = 0
+        self._anchored = self._healthy = True
         self.anchor = self._make_anchor(algorithm) if algorithm.keeps_anchor else None
         self.residual: Residual | None = None
         self._weights = algorithm.weights
@@ -77,6 +77,10 @@ class Reduction:
     @property
     def checksum(self) -> int:
         """Of what was committed last in this view; 0 before that."""
+        if self._checksum is None:
+            self._checksum = checksum(self._kept[: self.state.numel])
+            if self._anchored and self.anchor is not None:
+                self._checksum ^= checksum(self.anchor.flat)
         return self._checksum
 
     def rebase(self) -> None:
@@ -87,34 +91,50 @@ class Reduction:
         """Whether this member is further from the anchor than the square root of `delta`; told where it matters."""
         return False
 
-    def fill(self, kind: Kind, said: Contribution, rank: int) -> Contribution:
-        """Write this member's part, as far as it is not left to `reduce`. Non-finite state counts for nothing."""
-        flat = self._scratch[: self._used]
+    def reduce(
+        self,
+        transport: Transport,
+        kind: Kind,
+        round: int,  # noqa: ARG002
+        said: Contribution,
+        extent: Callable[[Control], Extent] | None = None,  # noqa: ARG002
+    ) -> Control:
+        """Sum state and words over all members; every one has the same result. `extent` says how far, where that is
+        not so.
+
+        State is looked at while it travels. If some of it turns out not to be finite, which all learn from the
+        slots, all sum once more, and who has such state counts for nothing.
+        """
+        sick: tuple[int, ...] = ()
+        while True:
+            self._healthy = transport.rank not in sick
+            control = self._sum(transport, kind, said if self._healthy else counting_for_nothing(said))
+            found = control.ranks(Flags.NONFINITE)
+            if found == sick:
+                return control
+            sick = found
+
+    def _sum(self, transport: Transport, kind: Kind, said: Contribution) -> Control:
+        flat, self._tried = self._scratch[: self._used], self._used
+        transport.all_reduce(flat, self._written(flat, kind, said, transport.rank))
+        return self._control(flat)
+
+    def _written(self, flat: torch.Tensor, kind: Kind, said: Contribution, rank: int) -> Iterator[int]:
+        """Write this member's part, and say up to where it is ready. The slot comes last: it tells how it went."""
+        packing = self._packing(flat, kind, said.weight)
+        yield from packing.parts()
+        flags = said.flags if packing.finite else said.flags | Flags.NONFINITE
+        self._write_slot(flat, replace(said, flags=flags), rank)
+
+    def _packing(self, flat: torch.Tensor, kind: Kind, weight: float) -> Packing:
         pack = self.state.packing_gradients if kind == "gradients" else self.state.packing
-        packing = pack(flat, said.weight)
-        self._parts, self._healthy = packing.parts, packing.finite
-        if not packing.finite:
-            said = replace(said, weight=0.0, flags=said.flags | Flags.NONFINITE)
-        self._write_slot(flat, said, rank)
-        return said
+        return pack(flat, weight)
 
     def _write_slot(self, flat: torch.Tensor, said: Contribution, rank: int) -> None:
         slots = flat[self.state.numel :].view(-1, self._slot)  # (world_size, slot)
         slots.zero_()
-        content = [*encode(said), *digits(self.state.integers())]
+        content = [*encode(replace(said, checksum=self.checksum)), *digits(self.state.integers())]
         slots[rank] = torch.tensor(content, dtype=flat.dtype)
-
-    def reduce(
-        self,
-        transport: Transport,
-        kind: Kind,  # noqa: ARG002
-        round: int,  # noqa: ARG002
-        extent: Callable[[Control], Extent] | None = None,  # noqa: ARG002
-    ) -> Control:
-        """Sum over all members; every one has the same result. `extent` says how far, where that is not so."""
-        flat, self._tried = self._scratch[: self._used], self._used
-        transport.all_reduce(flat, self._parts)
-        return self._control(flat)
 
     def _control(self, flat: torch.Tensor) -> Control:
         slots = flat[self.state.numel :].view(-1, self._slot)[:, :SLOT]
@@ -130,9 +150,7 @@ class Reduction:
         self._scratch, self._kept = self._kept, self._scratch
         self._kept_used = self._tried
         self._install(how, control)
-        self._checksum = checksum(self._kept[: self.state.numel])
-        if self.anchor is not None and how.mode != "gradients":
-            self._checksum ^= checksum(self.anchor.flat)
+        self._checksum, self._anchored = None, how.mode != "gradients"
 
     def _install(self, how: Installing, control: Control) -> None:
         flat, weight = self._kept[: self._kept_used], control.weight
@@ -189,3 +207,8 @@ class Reduction:
         if behind:
             self.commit(how, self._control(flat))
             self._checksum = 0
+
+
+def counting_for_nothing(said: Contribution) -> Contribution:
+    """What a member says whose state is not finite."""
+    return replace(said, weight=0.0, flags=said.flags | Flags.NONFINITE)

@@ -158,7 +158,8 @@ def generators() -> dict[str, Any]:
 
 def set_generators(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
-    random.setstate(_tuples(state["python"]))
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
     name, keys, *rest = state["numpy"]
     numpy_state: Any = (name, keys.numpy().astype(np.uint32), *rest)
     np.random.set_state(numpy_state)
@@ -172,10 +173,6 @@ def seed_generators(*parts: int) -> None:
     torch.manual_seed(int(words[0]))
     random.seed(int(words[1]))
     np.random.seed(int(words[2]))
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
 
 
 def to_bytes(state: dict[str, Any]) -> bytes:

@@ -23,7 +23,7 @@ from raysgd_local.control.extent import Extent
 from raysgd_local.control.protocol import Order, Report
 from raysgd_local.control.pulse import Beat
 from raysgd_local.control.replicated import Replicated, extent
-from raysgd_local.errors import TransportError
+from raysgd_local.errors import CheckpointError, TransportError
 from raysgd_local.files.storage import Storage
 from raysgd_local.records import RoundRow
 from raysgd_local.training import snapshots, transfer
@@ -150,6 +150,8 @@ class Shell:
                 self.watch.work_begins()
             case m.Exit(why):
                 raise Released(why)
+            case m.Restore(name):
+                return self._restored(name)
             case _:
                 return self._awaited(lambda: self._take_part(command))
         return None
@@ -183,8 +185,6 @@ class Shell:
                 self._reducing.rebase()
             case m.Align(source, receive):
                 transfer.give_local_state(self._connected, source, receive, self.replica)
-            case m.Restore(name):
-                self._restore(name)
             case m.Fetch():
                 self.chunks.settle(self._connected, self.order, self.member.rank)
             case _:
@@ -200,6 +200,15 @@ class Shell:
             self._transport.close()
             self._transport = None
 
+    def _restored(self, name: str) -> m.Event:
+        view = self.order.view.number
+        try:
+            self._restore(name)
+        except CheckpointError as error:
+            self._leave()
+            return m.Failed(view, str(error), damaged=name)
+        return m.Done(view)
+
     def _restore(self, name: str) -> None:
         if self.place.storage is None:
             raise RuntimeError("a run without storage has no checkpoints")
@@ -212,10 +221,10 @@ class Shell:
         transport, mode, kind = self._connected, self.state.period.mode, command.kind
         if mode == "gradients" and command.said.steps:
             self.stepper.unscale()
-        self._reducing.fill(kind, self._measured(command.said), transport.rank)
+        said = self._measured(command.said)
         began_s, sent = self.watch.now(), transport.wire_bytes()
         with self.watch.waiting():
-            control = self._reducing.reduce(transport, kind, command.round, self._extent)
+            control = self._reducing.reduce(transport, kind, command.round, said, self._extent)
         self._sent_bytes = transport.wire_bytes() - sent
         return m.Exchanged(command.view, control, self.watch.now() - began_s, self._reducing.finite())
 
@@ -238,7 +247,6 @@ class Shell:
             lr_settled=self.stepper.settled_lr(samples, workers),
             scale=self.stepper.scale,
             wire_bytes=self._take_sent(),
-            checksum=self._reducing.checksum,
             flags=said.flags | self.stepper.flags | self._diverged(),
         )
 

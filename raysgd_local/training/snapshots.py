@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
@@ -56,7 +57,7 @@ class ShardWriter:
 def load(storage: Storage, name: str, replica: Replica, rank: int, world_size: int) -> None:
     """Load checkpoint `name`: the model, and one's own local state, or rank 0's where the members were others.
 
-    Raises `CheckpointError` where a part is missing or damaged.
+    Raises `CheckpointError` where a part is missing, damaged, or holds code.
     """
     checkpoint = storage.under("checkpoints")
     shards = {s["rank"]: s for s in read_manifest(checkpoint.under(name))["shards"]}
@@ -74,7 +75,12 @@ def _shard(checkpoint: Storage, shards: dict[int, dict[str, Any]], rank: int) ->
     entry = shards.get(rank)
     if entry is None:
         raise CheckpointError(f"{checkpoint.root}: the part of rank {rank} is not in the manifest")
-    return from_bytes(checked(checkpoint, entry["path"], entry["sha256"]))
+    content = checked(checkpoint, entry["path"], entry["sha256"])
+    try:
+        return from_bytes(content)
+    except pickle.UnpicklingError as error:
+        why = f"{checkpoint.root}/{entry['path']} holds something else than tensors and plain values"
+        raise CheckpointError(why) from error
 
 
 def finished(storage: Storage) -> list[str]:
@@ -83,16 +89,27 @@ def finished(storage: Storage) -> list[str]:
     return [name for name in checkpoints.names() if checkpoints.exists(f"{name}/{MANIFEST}")]
 
 
-def newest_good(storage: Storage) -> tuple[dict[str, Any], list[str]] | None:
-    """The manifest of the newest checkpoint whose every part is as written, and the names of damaged newer ones."""
+def newest_good(storage: Storage) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """The manifest of the newest checkpoint whose every part is as written, and the names of damaged newer ones.
+
+    None where there is no such checkpoint.
+    """
     damaged: list[str] = []
     checkpoints = storage.under("checkpoints")
     for name in reversed(finished(storage)):
         try:
-            return verified(checkpoints, name), damaged
+            return verified(checkpoints, name), tuple(damaged)
         except CheckpointError:
             damaged.append(name)
-    return None
+    return None, tuple(damaged)
+
+
+def delete_after(storage: Storage, name: str, keep: tuple[str, ...]) -> None:
+    """The run goes back to checkpoint `name`: those after it, and what was begun of others, did not happen."""
+    checkpoints = storage.under("checkpoints")
+    for later in checkpoints.names():
+        if later > name and later not in keep:
+            checkpoints.delete(later)
 
 
 def verified(checkpoints: Storage, name: str) -> dict[str, Any]:

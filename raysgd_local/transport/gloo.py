@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
-from itertools import chain
 from typing import Any
 
 import torch
@@ -24,6 +24,10 @@ from raysgd_local.transport.volume import all_reduce_bytes
 from raysgd_local.transport.watch import Watch
 
 _CPU = torch.device("cpu")
+
+# Each part of a vector costs a collective of its own. Writing is faster than any network: a small first part is under
+# way soon, and while one travels there is time to write one that is twice as large.
+_FIRST_PART, _GROWTH = 1 << 18, 2  # elements
 
 # Between looks at whether the connections still stand.
 _PATIENCE = timedelta(milliseconds=100)
@@ -189,12 +193,10 @@ class GlooTransport:
         """Each part begins to travel as soon as it is written."""
         options = dist.AllreduceOptions()
         options.timeout = self._timeout
-        works, begin = [], 0
+        works = []
         try:
-            for end in chain(ready, [flat.numel()]):
-                if end > begin:
-                    works.append(self._group.allreduce([flat[begin:end]], options))
-                begin = end
+            for part in _parts(flat, ready):
+                works.append(self._group.allreduce([part], options))
             for work in works:
                 self._wait(work)
         except (RuntimeError, TransportError):
@@ -221,6 +223,17 @@ class GlooTransport:
             if hopeless:
                 threading.Thread(target=_bury, args=(self._group, work), daemon=True, name="view-burial").start()
                 raise TransportError("the connections are gone")
+
+
+def _parts(flat: torch.Tensor, ready: Iterable[int]) -> Iterator[torch.Tensor]:
+    """`flat` in growing parts, as they become ready; cut alike on all members."""
+    begin, least = 0, _FIRST_PART
+    for end in ready:
+        os.sched_yield()  # to gloo's threads: what is written is of no use until they have sent it
+        if end - begin >= least:
+            yield flat[begin:end]
+            begin, least = end, least * _GROWTH
+    yield flat[begin:]
 
 
 def _bury(group: Any, work: Any) -> None:  # noqa: ARG001

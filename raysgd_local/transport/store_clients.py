@@ -1,4 +1,4 @@
-"""Connections to the run's store, lent to those who may block on one."""
+"""The run's store: connections, lent to those who may block on one, and what views leave in it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,15 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 from torch._C._distributed_c10d import TCPStore
+
+
+def forget_views_before(store: TCPStore, prefix: str, view: int) -> None:
+    """Delete what views of the run `prefix` with lower numbers left: a run of days forms many."""
+    for key in store.list_keys():
+        run, _, rest = key.rpartition(f"{prefix}/")
+        number = rest.partition("/")[0]
+        if not run and number.isdigit() and int(number) < view:
+            store.delete_key(key)
 
 
 class StoreClients:

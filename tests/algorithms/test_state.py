@@ -208,26 +208,38 @@ def test_weight_zero_contributes_nothing_whatever_the_state_is() -> None:
     assert not flat.any()
 
 
-def test_a_packing_says_at_once_whether_it_is_finite_and_writes_as_it_is_drawn() -> None:
-    wide = nn.Sequential(*(nn.Linear(1100, 1100) for _ in range(3)))
+def test_a_packing_writes_and_looks_at_its_blocks_as_they_are_drawn() -> None:
+    wide = nn.Sequential(nn.Linear(300, 500), nn.Conv2d(3, 8, 3), nn.Linear(500, 600)).to(
+        memory_format=torch.channels_last
+    )
     state = ReplicaState(wide)
-    whole, flat = torch.empty(state.numel), torch.full((state.numel,), float("nan"))
-    state.pack(whole, 3.0)
-    packing = state.packing(flat, 3.0)
-    assert packing.finite
-    ends = []
-    for end in packing.parts:
+    flat = torch.full((state.numel,), float("nan"))
+    whole = torch.cat([(p * 3).permute(0, 2, 3, 1).flatten() if p.dim() == 4 else (p * 3).flatten()
+                       for p in wide.parameters()])  # fmt: skip
+    packing, ends = state.packing(flat, 3.0), []
+    for end in packing.parts():
         ends.append(end)
         assert torch.equal(flat[:end], whole[:end])
-    assert torch.equal(flat, whole)
-    assert ends == [1_210_000, 2_421_100]
+        assert flat[end:].isnan().all()
+    assert packing.finite
+    assert torch.equal(flat[: whole.numel()], whole)
+    assert ends == [131_072, 262_144, 393_216]
     for same in (state.packing(flat, 0.0), state.packing_gradients(flat, 1.0)):
-        assert list(same.parts) == ends, "members must cut alike, whatever they contribute"
+        assert list(same.parts()) == ends, "members must cut alike, whatever they contribute"
     with torch.no_grad():
-        wide[1].bias[5] = float("nan")
+        wide[2].bias[5] = float("nan")
     packing = state.packing(flat, 3.0)
-    assert (packing.finite, list(packing.parts)) == (False, ends)
-    assert not flat.any()
+    assert (list(packing.parts()), packing.finite) == (ends, False)
+
+
+def test_gradients_whose_memory_is_in_another_order_than_their_parameters_are_packed_all_the_same() -> None:
+    model = nn.Conv2d(3, 8, 3)
+    gradient = torch.randn(8, 3, 3, 3)
+    model.weight.grad = gradient.to(memory_format=torch.channels_last)
+    state = ReplicaState(model)
+    flat = torch.empty(state.numel)
+    assert state.pack_gradients(flat, 2.0)
+    assert torch.equal(flat[: gradient.numel()], 2 * gradient.flatten())
 
 
 def test_lazy_layers_must_have_a_shape() -> None:

@@ -6,7 +6,7 @@ from controller_run import Run, row, started
 from raysgd_local.algorithms.schedules import EveryStep, FixedPeriod, Switch
 from raysgd_local.algorithms.schedules.switch import AtEpoch
 from raysgd_local.control import controller_events as c
-from raysgd_local.control.controller_state import Phase, begin
+from raysgd_local.control.controller_state import Phase, Standing, begin
 from raysgd_local.control.program import Program
 from raysgd_local.control.protocol import Place, Report
 from raysgd_local.control.settings import CheckpointPolicy, Settings
@@ -173,3 +173,48 @@ def test_the_resources_of_one_that_left_go_back_when_its_process_is_done():
         run.arrive(worker)
     assert run.tell(c.Died("w1", "its loop ended")) == [c.KillWorker("w1")]
     assert run.state.losses == 0
+
+
+def test_each_of_several_workers_taken_away_in_a_crash_loop_is_replaced_in_a_while():
+    run = Run(workers_max=2)
+    for worker in ("w0", "w1", "w2"):
+        run.tell(c.WorkerUp(worker, "node", 1), c.Died(worker, "killed"))
+    run.tell(*(c.Timer(id) for name, id in run.state.timers.items() if name != "start"))
+    assert run.state.standing(Standing.REQUESTED) == ("w3", "w4")
+    run.tell(c.NodesDraining(("node",)), c.WorkerUp("w3", "node", 1), c.WorkerUp("w4", "node", 1))
+    assert not run.state.workers
+    run.tell(*(c.Timer(id) for name, id in run.state.timers.items() if name != "start"))
+    assert run.state.standing(Standing.REQUESTED) == ("w5", "w6")
+
+
+def test_an_exception_in_user_code_is_no_loss_of_a_process():
+    run = started(max_failures=1, max_losses=0)
+    run.tell(c.UserError("w1", "ValueError"))
+    commands = run.tell(c.Timer(run.state.timers["errors"]))
+    assert (run.state.failures, run.state.losses) == (1, 0)
+    assert not [command for command in commands if isinstance(command, c.Finish)]
+    assert c.RequestWorker("w2") in run.said
+    finish = [command for command in run.tell(c.Died("w0", "killed")) if isinstance(command, c.Finish)]
+    assert finish[0].reason == "1 workers lost, more than max_losses = 0"
+
+
+def test_an_exception_in_all_workers_ends_the_run_at_once_whatever_the_limit_and_is_told_once():
+    run = started(max_failures=-1)
+    run.tell(c.UserError("w1", "ValueError: bad"), c.UserError("w0", "ValueError: bad"))
+    (finish,) = [k for k in run.tell(c.Timer(run.state.timers["errors"])) if isinstance(k, c.Finish)]
+    assert (finish.status, finish.error, finish.ranks) == ("failed", "ValueError: bad", (0, 1))
+
+
+def test_a_spare_waits_without_a_boundary_and_enters_at_once_when_somebody_is_gone():
+    run = started(spares=1)
+    asked = [k.worker for k in run.said if isinstance(k, c.RequestWorker)]
+    assert asked == ["w0", "w1", "w2"]
+    run.tell(c.WorkerUp("w2", "n", 1))
+    ready = run.tell(c.Arrived(Report("w2", 0, 0, Place.START)))
+    assert not ready
+    assert run.order().view.members == ("w0", "w1")
+    commands = run.tell(c.Died("w1", "killed"))
+    assert c.RequestWorker("w3") in commands
+    run.arrive("w0", broken="cut")
+    assert run.order().view.members == ("w0", "w2")
+    assert (run.order().donor, run.order().receivers) == (0, (1,))

@@ -26,6 +26,7 @@ from raysgd_local.config.describe import describe
 from raysgd_local.simulation.cluster_model import ClusterModel, Failures, Nodes
 from raysgd_local.simulation.step_times import STEP_TIMES, StepTimes
 from raysgd_local.tasks import TASKS, Optimizer, Task, find_task
+from raysgd_local.tuning import Sweep
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 ROW = re.compile(
@@ -70,7 +71,8 @@ def sections() -> dict[str, list[Row]]:
             found[f"`{heading}.kind: {name}`"] = list(_of_dataclass(kind, ""))
     found |= {"A cluster": list(_of_dataclass(ClusterModel, "")), "`nodes`": list(_of_dataclass(Nodes, ""))}
     found["`failures`"] = list(_of_dataclass(Failures, ""))
-    return found | {f"`steps.kind: {name}`": list(_of_dataclass(kind, "")) for name, kind in STEP_TIMES.items()}
+    found |= {f"`steps.kind: {name}`": list(_of_dataclass(kind, "")) for name, kind in STEP_TIMES.items()}
+    return found | {"A sweep": list(_of_model(Sweep, ""))}
 
 
 def _of_model(model: type[BaseModel], path: str) -> Iterator[Row]:

@@ -10,7 +10,7 @@ from raysgd_local import cli
 
 SCHEDULES = (
     "every step",
-    "fixed, tau 1",
+    "fixed, tau 4",
     "fixed, tau 64",
     "adacomm, tau0 16, every 1 s",
     "post-local, 16 from epoch 2",
@@ -26,14 +26,14 @@ def test_plan_prints_a_line_a_schedule_and_periods_to_try(capsys, tmp_path, monk
         (line,) = [line for line in text.splitlines() if line.startswith(f" {name}  ")]
         shares = [int(share) for share in re.findall(r"(\d+)%", line)]
         assert sum(shares) == pytest.approx(100, abs=2)
-    assert "tau0 to try in a sweep: " in text
+    assert "tau, or tau0, to try in a sweep: " in text
     assert list(tmp_path.iterdir()) == []  # nothing is written
 
 
 def test_a_clusters_file_takes_the_place_of_what_is_measured(capsys, tmp_path):
     (tmp_path / "cluster.yaml").write_text("steps: {kind: constant, mean_s: 0.25}\nround_ms: 50\n")
     assert cli.run(["plan", "--cluster", str(tmp_path / "cluster.yaml"), "--set", "task.epochs=1"]) == 0
-    assert "steps of 250 ms" in " ".join(capsys.readouterr().out.split())
+    assert "a step takes 250 ms" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -159,6 +160,17 @@ def test_a_slow_worker_takes_as_much_longer_as_it_is_told():
     assert time.monotonic() - began_s >= 0.3
 
 
+def test_a_hanging_loop_stands_still_once_and_for_as_long_as_it_is_told():
+    sabotage = Sabotage(lambda number: None, lambda: None)
+    sabotage.suffer(Fault("hang", When(round=1), amount=0.2))
+    began_s = time.monotonic()
+    sabotage.before_step(Replica())
+    hung_s = time.monotonic() - began_s
+    sabotage.before_step(Replica())
+    assert hung_s >= 0.2
+    assert time.monotonic() - began_s - hung_s < 0.2
+
+
 def test_a_watch_of_another_view_has_no_effect_and_a_late_one_fires_at_the_next_round():
     asked: list[int] = []
 
@@ -224,6 +236,19 @@ def test_the_injector_keeps_time_by_itself():
     assert happened.wait(10)
     assert told.suffered == [("w0", "stop")]
     injector.close()
+
+
+@pytest.mark.parametrize(("there", "event"), [(True, "chaos_fired"), (False, "chaos_unfired")])
+def test_a_checkpoint_is_damaged_if_there_is_one_and_told_as_such(there, event):
+    told = Recorder()
+    schedule = parse_real("damage@round=2", 1)
+    injector = Injector(schedule, told, told.posted.append, told.record, damage=lambda: there)
+    injector.see(WorkerUp("w0", "n0", 10), (formed("w0"),))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ray.get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "n0"))
+        assert injector.reached("w0", 0) is None
+    injector.close()
+    assert [(record["event"], record["fault"]) for record in told.records] == [(event, "damage@round=2")]
 
 
 def test_a_notice_goes_to_the_controller():

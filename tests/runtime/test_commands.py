@@ -11,7 +11,9 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
+import ray
 
 pytestmark = pytest.mark.ray
 
@@ -85,6 +87,37 @@ def test_ctrl_c_ends_with_a_checkpoint_and_the_run_goes_on_from_it(cluster, tmp_
     assert result["samples"] == 24 * 1437
     assert result["samples_lost"] == result["samples_repeated"] == 0
     assert pd.read_csv(run / "rounds.csv")["round"].is_monotonic_increasing
+
+
+def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def still_there(processes: list[psutil.Process]) -> list[psutil.Process]:
+    return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_of_a_killed_command_nothing_is_left_and_the_run_goes_on_from_its_checkpoint(cluster, tmp_path):
+    run = tmp_path / "run"
+    long = ("--set", "task.epochs=40", "--set", "checkpoints.every_s=0.5")
+    running = command(*FAST, *long, "--storage", str(tmp_path), "--name", "run", cluster=cluster)
+    wait_for(lambda: list((run / "checkpoints").glob("*/manifest.json")) or running.poll() is not None)
+    pids = [json.loads(line).get("pid") for line in (run / "events.jsonl").read_text().splitlines()]
+    theirs = [*descendants(running), *(psutil.Process(pid) for pid in pids if pid)]
+    running.kill()
+    running.communicate()
+    wait_for(lambda: not still_there(theirs), limit_s=20)
+    wait_for(lambda: ray.available_resources().get("CPU") == ray.cluster_resources()["CPU"], limit_s=20)
+
+    again = command("--resume", str(run), cluster=cluster)
+    out, err = again.communicate(timeout=200)
+    assert again.returncode == 0, err
+    assert out.splitlines()[-1] == str(run)
+    result = json.loads((run / "result.json").read_text())
+    assert (result["status"], result["samples"]) == ("finished", 40 * 1437)
+    assert result["samples_lost"] == result["samples_repeated"] == 0
+    numbers = pd.read_csv(run / "rounds.csv")["round"].tolist()
+    assert numbers == list(range(1, len(numbers) + 1))
 
 
 def test_an_address_without_a_cluster_is_bad_input(tmp_path):

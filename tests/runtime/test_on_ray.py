@@ -95,23 +95,27 @@ def failing_loop(config):
             ctx.step(loss)
 
 
-def ours() -> set[int]:
-    """Processes of this package's actors on this machine."""
-    names = ("ray::Worker", "ray::Driver")
-    return {p.pid for p in psutil.process_iter(["cmdline"]) if (p.info["cmdline"] or [""])[0].startswith(names)}
+def ours(cluster: str) -> list[psutil.Process]:
+    """Processes of this package's actors in the cluster, told by their raylet; others may run on this machine."""
+    port = cluster.rpartition(":")[2]
+    found = []
+    for raylet in psutil.process_iter(["name", "cmdline"]):
+        if raylet.info["name"] == "raylet" and any(word.endswith(f":{port}") for word in raylet.info["cmdline"]):
+            found += [
+                child for child in raylet.children() if child.name().startswith(("ray::Worker", "ray::Driver"))
+            ]
+    return found
 
 
 @pytest.mark.parametrize("ranks", [(0, 1), (1,)])
 def test_an_error_in_user_code_ends_the_run_with_its_traceback_once_and_its_ranks(cluster, tmp_path, ranks):
-    before = ours()
     with pytest.raises(UserCodeError, match="the user's own mistake") as caught:
         trainer(failing_loop, tmp_path, workers=2, config={"ranks": ranks}).fit()
     assert caught.value.ranks == ranks
     assert caught.value.traceback.count("Traceback") == 1
     assert "raysgd_local/runtime" not in caught.value.traceback
     assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "failed"
-    left = [psutil.Process(pid) for pid in ours() - before]
-    _, alive = psutil.wait_procs(left, timeout=20)
+    _, alive = psutil.wait_procs(ours(cluster), timeout=20)
     assert alive == []
     assert ray.available_resources()["CPU"] == ray.cluster_resources()["CPU"]
 

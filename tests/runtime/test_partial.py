@@ -119,8 +119,8 @@ def test_who_missed_the_vote_commits_what_it_has_and_is_where_it_would_have_been
     def exchange(transport, member, commits):
         reduction = reductions[member]
         reduction.seat(4)
-        reduction.fill("partial", Contribution(weight=1.0 + member % 4, samples=1 + member % 4), transport.rank)
-        control = reduction.reduce(transport, "partial", 3, reach)
+        said = Contribution(weight=1.0 + member % 4, samples=1 + member % 4)
+        control = reduction.reduce(transport, "partial", 3, said, reach)
         if commits(member):
             reduction.commit(how, control)
 

@@ -42,5 +42,5 @@ def test_whatever_ray_calls_the_drivers_death_it_is_started_again(death, tmp_pat
     plan = Plan(
         SimpleNamespace(), SimpleNamespace(), SimpleNamespace(), Storage.at(str(tmp_path)), SimpleNamespace()
     )
-    assert following.follow(plan) == "the outcome"
+    assert following.follow(plan, lambda _: None) == "the outcome"
     assert [restart and restart.count for restart in lives] == [None, 1]

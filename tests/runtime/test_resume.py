@@ -121,7 +121,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over(train_in_threads, tmp_path):
     shard = tmp_path / "run" / "checkpoints" / names[-1] / "rank-1.pt"
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
     manifest, damaged = snapshots.newest_good(storage)
-    assert (manifest["name"], damaged) == (names[-2], [names[-1]])
+    assert (manifest["name"], damaged) == (names[-2], (names[-1],))
     with pytest.raises(CheckpointError, match="damaged"):
         snapshots.verified(storage.under("checkpoints"), names[-1])
 

@@ -23,7 +23,9 @@ from torch.utils.data import TensorDataset
 
 import raysgd_local
 from raysgd_local import Algorithm, FixedPeriod, LocalSGDTrainer
+from raysgd_local.control import membership
 from raysgd_local.control.settings import Limit
+from raysgd_local.files import journal
 
 pytestmark = pytest.mark.ray
 
@@ -234,6 +236,47 @@ def test_a_run_outlives_its_vanished_directory_and_its_tables_are_whole_in_the_e
     assert result["workers_lost"] == 2
     assert result["storage_failures"] >= 1
     assert result["rounds"] == len(enduring.rounds())
+
+
+def replayed(lines: list[dict[str, Any]]) -> list[bool]:
+    """Of each of a journal's events, whether the controller does the same again."""
+    return [step.same for step in journal.replay(lines)]
+
+
+def consequential(lines: list[dict[str, Any]], kind: str) -> int:
+    """Where the first event of a kind is of which anything came; without one, the first of the kind."""
+    found = [number for number, line in enumerate(lines) if line["kind"] == kind]
+    return next((number for number in found if lines[number]["commands"]), found[0])
+
+
+@pytest.fixture(scope="module")
+def journalled(enduring):
+    """The journal of the run that bore all that."""
+    enduring.finish()
+    return journal.read(enduring.path)
+
+
+def test_the_journal_of_deaths_joins_and_a_leave_gives_the_same_commands_again(enduring, journalled):
+    assert {"WorkerUp", "Arrived", "Died", "DrainNotice"} <= {line["kind"] for line in journalled}
+    assert len(enduring.pids()) > 3  # some joined later
+    assert len(enduring.events("worker_left")) >= 1
+    assert len(enduring.events("worker_lost")) == 2
+    assert all(replayed(journalled))
+    assert sum(line.get("commands", "") != "" for line in journalled) > 20
+
+
+@pytest.mark.parametrize("kind", ["WorkerUp", "DrainNotice", "Died", "Arrived"])
+def test_a_journal_that_lacks_an_event_does_not_give_the_same_commands(journalled, kind):
+    lacking = list(journalled)
+    del lacking[consequential(journalled, kind)]
+    assert not all(replayed(lacking))
+
+
+def test_a_controller_that_decides_otherwise_does_not_give_the_same_commands(journalled, monkeypatch):
+    monkeypatch.setattr(
+        membership, "ask_yield", lambda turn: None
+    )  # who joins or leaves waits for the segment's end
+    assert not all(replayed(journalled))
 
 
 def test_a_loop_that_hangs_in_a_living_process_is_ended_by_the_stragglers_budget(start):

@@ -28,6 +28,7 @@ from raysgd_local import (
 from raysgd_local.control.settings import CheckpointPolicy
 from raysgd_local.errors import InputError, UserCodeError
 from raysgd_local.faults import parse
+from raysgd_local.files import journal
 from raysgd_local.simulation.cluster_model import ClusterModel
 from raysgd_local.simulation.step_times import Constant, Exponential
 from raysgd_local.simulator import Conditions
@@ -154,6 +155,13 @@ def test_whatever_goes_wrong_every_sample_is_learnt_from_once_an_epoch(tmp_path,
     assert (result.metrics["samples_lost"], result.metrics["samples_repeated"]) == (0, 0)
     assert result.metrics["samples"] == 3 * 101
     assert [event["fault"] for event in events(result, "chaos_fired")] == chaos.split("; ")
+    assert_the_journal_gives_the_same_again(result)
+
+
+def assert_the_journal_gives_the_same_again(result):
+    steps = list(journal.replay(journal.read(result.path)))
+    assert sum(bool(step.commands) for step in steps) > 10
+    assert [step for step in steps if not step.same] == []
 
 
 @pytest.mark.parametrize(
@@ -205,6 +213,7 @@ def test_a_driver_that_dies_before_any_checkpoint_begins_anew_with_empty_tables(
     assert rounds(result)["round"].tolist() == list(range(1, len(rounds(result)) + 1))
     assert set(rounds(result)["incarnation"]) == {2}
     assert result.metrics["samples"] == 3 * 101
+    assert_the_journal_gives_the_same_again(result)
 
 
 def test_a_fault_that_did_not_happen_is_told(tmp_path):

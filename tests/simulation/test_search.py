@@ -1,5 +1,7 @@
 """Random clusters, methods, loops and faults: the invariants hold after every event."""
 
+from dataclasses import replace
+
 import pytest
 
 from raysgd_local.faults import parse, written
@@ -21,9 +23,29 @@ def test_a_run_without_faults_finishes_and_loses_nobody():
     assert {o.finish.status for o in calm} == {"finished"}
 
 
+def replayed(seed, chaos):
+    """What came of a seed's scenario with these faults."""
+    return search.attempt(random_scenario(seed, methods=False).with_faults(parse(chaos)))
+
+
+def test_who_is_given_up_since_one_step_took_longer_than_others_wait_is_not_given_up_for_nothing():
+    outcome = replayed(505433, "")
+    assert isinstance(outcome, Ended), outcome
+    assert outcome.controller.losses == 1
+
+
+def test_two_workers_that_are_taken_away_at_once_in_a_crash_loop_are_both_asked_for_again():
+    outcome = replayed(
+        500446,
+        "kill:6@event=34; zombie:2x0.37@event=41; kill:3@event=18; kill:2@event=12; drain:2x1.52@event=45; "
+        "stop:7x0.72@event=16",
+    )
+    assert isinstance(outcome, Ended), outcome
+
+
 def test_who_decides_to_leave_after_a_deal_does_not_make_it_wrong():
-    faults = parse("drain:7x7.28@event=260; drain:6x10.18@event=134; sigterm:7@event=190")
-    assert isinstance(search.attempt(random_scenario(26740, methods=False).with_faults(faults)), Ended)
+    outcome = replayed(26740, "drain:7x7.28@event=260; drain:6x10.18@event=134; sigterm:7@event=190")
+    assert isinstance(outcome, Ended), outcome
 
 
 def test_the_same_seed_gives_the_same_run():
@@ -60,3 +82,10 @@ def test_a_failing_seed_is_shortened_to_what_it_takes(monkeypatch):
     assert sorted(fault.kind for fault in failure.faults) == ["drain", "kill"]
     assert parse(written(failure.faults)) == failure.faults
     assert f"--first {seed}" in str(failure)
+
+
+def test_runs_with_spares_hold_the_invariants():
+    for seed in range(300, 330):
+        scenario = random_scenario(seed)
+        outcome = search.attempt(replace(scenario, settings=replace(scenario.settings, spares=1 + seed % 2)))
+        assert isinstance(outcome, Ended), (seed, outcome)

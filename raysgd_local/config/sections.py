@@ -1,0 +1,65 @@
+"""Frozen, strictly validated sections, and pydantic's errors as this package's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from raysgd_local.config.build import unknown_key
+from raysgd_local.config.describe import describe
+from raysgd_local.errors import InputError
+
+
+class Section(BaseModel):
+    """A part of the configuration. Values are never converted but from an integer to a number."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+Model = TypeVar("Model", bound=Section)
+
+
+def validated(model: type[Model], tree: Mapping[str, Any]) -> Model:
+    """The value of type `model` that nested mappings describe.
+
+    Raises `InputError` with the dotted path of the first value that can't be used, and what is allowed there.
+    """
+    try:
+        return model.model_validate(dict(tree))
+    except ValidationError as error:
+        found = error.errors()  # a key that nothing reads explains best what else is wrong
+        first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
+        raise _input_error(first, model) from error
+
+
+def _input_error(found: Any, model: type[Section]) -> InputError:
+    """One of pydantic's errors as this package's."""
+    own = found.get("ctx", {}).get("error")
+    if isinstance(own, InputError):
+        return own
+    path = [part for part in found["loc"] if isinstance(part, str)]
+    section, hint = _section(path, model)
+    name = ".".join(path)
+    if found["type"] == "extra_forbidden":
+        return unknown_key(name, path[-1], list(section.model_fields))
+    if found["type"] == "missing":
+        return InputError(name, None, hint, "it has no default")
+    return InputError(name, found["input"], hint)
+
+
+def _section(path: Sequence[str], model: type[BaseModel]) -> tuple[type[BaseModel], str]:
+    """The model that the path's last key belongs to, and what is allowed there."""
+    section = model
+    for part in path[:-1]:
+        hint = section.model_fields[part].annotation
+        section = next(inner for inner in (hint, *get_args(hint)) if _is_model(inner))
+    field = section.model_fields.get(path[-1])
+    if field is None:
+        return section, ""
+    return section, describe(Annotated[(field.annotation, *field.metadata, "")])
+
+
+def _is_model(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, BaseModel)

@@ -1,0 +1,30 @@
+"""A configured run without the learning: what can be told of it, and what can't."""
+
+from __future__ import annotations
+
+from raysgd_local.config import Config
+from raysgd_local.errors import InputError
+from raysgd_local.simulation.cluster_model import ClusterModel
+
+_OPTION = "with --timing-only"
+
+
+def check_timed(config: Config, cluster: ClusterModel, chaos: str = "") -> None:
+    """Raise `InputError` for what hangs on learning, on faults, or on workers that differ in what they do."""
+    if chaos:
+        raise InputError("chaos", chaos, f"no faults {_OPTION}", "all workers are simulated as one")
+    if config.stop.target is not None:
+        raise InputError("stop.target", config.stop.target.metric, f"null {_OPTION}", "nothing is learned")
+    algorithm = config.algorithm
+    if algorithm.compression is not None:
+        raise InputError("algorithm.compression", algorithm.compression, f"null {_OPTION}")
+    if algorithm.placement.expand_batch:
+        raise InputError("algorithm.placement.expand_batch", True, f"false {_OPTION}")
+    if config.workers.balance and uneven(config.workers.max, cluster):
+        hint = "the cluster's speeds differ, and all workers take equal numbers of steps"
+        raise InputError("workers.balance", True, f"false {_OPTION}", hint)
+
+
+def uneven(workers: int, cluster: ClusterModel) -> bool:
+    """Whether that many workers differ in speed."""
+    return len({cluster.speed(number) for number in range(workers)}) > 1

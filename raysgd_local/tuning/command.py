@@ -1,0 +1,133 @@
+"""What `raysgd-local tune` does once its input is known to be good."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from raysgd_local.errors import RunLostError
+from raysgd_local.request import from_config
+from raysgd_local.tuning.points import Point, corners
+from raysgd_local.tuning.results import BEST, SWEEP, Trial, read_trial, trial_directory, write_results
+from raysgd_local.tuning.simulated import best_points, simulate_all
+from raysgd_local.tuning.start import Narrowing
+from raysgd_local.tuning.sweep import Sweep
+
+SIMULATED = "simulated"
+
+
+@dataclass(frozen=True)
+class Tried:
+    """The trials as they ended; `interrupted` where Ctrl-C ended some, or kept some from beginning."""
+
+    trials: list[Trial]
+    interrupted: bool = False
+
+
+def run(sweep: Sweep, directory: Path, address: str | None = None, narrowing: Narrowing | None = None) -> None:
+    """Run a sweep to its end in `directory`, or go on with what is there; its results are written there.
+
+    Raises `RunLostError` where no trial went to its end, `KeyboardInterrupt` after Ctrl-C.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / SWEEP).write_text(sweep.to_yaml(), encoding="utf-8")
+    points = None
+    if narrowing is not None:
+        simulated = simulate_all(sweep, directory / SIMULATED, narrowing.cluster)
+        if narrowing.top is None:
+            _conclude(sweep, directory, Tried(simulated))
+            return
+        write_results(directory / SIMULATED, sweep, simulated)
+        points = best_points(sweep, simulated, narrowing.top)
+        if not points:
+            raise RunLostError(f"no simulated trial has a figure for {sweep.metric}: {_first_error(simulated)}")
+    _conclude(sweep, directory, run_trials(sweep, directory, address, points))
+
+
+def run_trials(
+    sweep: Sweep, directory: Path, address: str | None = None, points: Sequence[Point] | None = None
+) -> Tried:
+    """Run the trials on Ray: on the cluster at `address`, or on this machine for as long as they take."""
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")  # Tune's books are small, and a trial is dear
+    from raysgd_local.ray_cluster import attached
+    from raysgd_local.tuning.search import can_resume, make_tuner, resumed
+
+    _quieten()
+    with attached(max(os.cpu_count() or 1, _cpus_at_most(sweep)), address):
+        tuner = resumed(sweep, directory) if can_resume(directory) else make_tuner(sweep, directory, points)
+        found, interrupted = _fit(tuner)
+    return Tried([_trial(sweep, directory, trial, interrupted) for trial in found], interrupted)
+
+
+def _quieten() -> None:
+    """Failures are told by `terminal`, and in full in the trials' directories."""
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    logging.getLogger("tensorboardX").setLevel(logging.ERROR)  # a target that was not reached is no number
+
+
+def _fit(tuner: Any) -> tuple[list[Any], bool]:
+    """Tune's trials, and whether Ctrl-C ended them.
+
+    Tune takes that signal to save its books, gives it back when it came, and keeps it where it did not.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with redirect_stdout(StringIO()):  # Tune's own words, which `terminal` stands in for
+            results = tuner.fit()
+        mine = threading.current_thread() is threading.main_thread()
+        return list(results._experiment_analysis.trials), mine and signal.getsignal(signal.SIGINT) is before
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
+
+
+def _cpus_at_most(sweep: Sweep) -> int:
+    """Logical CPUs that the largest trial needs."""
+    points = [*corners(sweep.space), *(sweep.points or ())]
+    return max(from_config(sweep.config(point)).cpus_at_most for point in points)
+
+
+def _trial(sweep: Sweep, directory: Path, trial: Any, interrupted: bool) -> Trial:
+    from raysgd_local.tuning.trial import unlabel
+
+    status = "failed" if trial.status == "ERROR" else "stopped early"
+    if interrupted and status != "failed" and not (trial.last_result or {}).get("done"):
+        status = "unfinished"
+    error = trial.get_error()
+    cause = getattr(error, "cause", None) or error
+    told = "" if error is None else str(cause).strip().splitlines()[-1]
+    home = trial_directory(directory, trial.trial_id)
+    return read_trial(home, unlabel(sweep, trial.config), sweep.objective, status, told)
+
+
+def _conclude(sweep: Sweep, directory: Path, tried: Tried) -> None:
+    """Write the results, and say what came of it."""
+    best = write_results(directory, sweep, tried.trials)
+    if best is not None:
+        value = best.figures[sweep.metric]
+        told = (
+            f"best: {best.name}, {sweep.metric} {value:.4g}; train it with: raysgd-local train {directory / BEST}"
+        )
+        print(told, file=sys.stderr)
+    if tried.interrupted:
+        print(f"interrupted; go on with: raysgd-local tune --resume {directory}", file=sys.stderr)
+        raise KeyboardInterrupt
+    if all(trial.status == "failed" for trial in tried.trials):
+        raise RunLostError(f"every trial failed; the first: {_first_error(tried.trials)}")
+    if best is None:
+        print(
+            f"no trial has a figure for {sweep.metric}; {directory / 'trials.csv'} has the rest", file=sys.stderr
+        )
+
+
+def _first_error(trials: Sequence[Trial]) -> str:
+    return next((trial.error for trial in trials if trial.error), "none says why")

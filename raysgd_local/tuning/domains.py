@@ -1,0 +1,149 @@
+"""What a key of a sweep's space ranges over, in Ray Tune's terms. Nothing here needs Ray."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import yaml
+
+from raysgd_local.errors import InputError, nearest
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of these values, whatever they are: a mapping puts a whole part of the configuration."""
+
+    values: tuple[Any, ...]
+
+    @property
+    def corners(self) -> tuple[Any, ...]:
+        """Values that are allowed only if all are."""
+        return self.values
+
+    def sample(self, random: Random) -> Any:
+        return random.choice(self.values)
+
+
+class GridSearch(Choice):
+    """Each of these values, with every point of the other keys."""
+
+
+@dataclass(frozen=True)
+class Span:
+    """Numbers from `low` to `high`, evenly or (`log`) evenly in their logarithm, or multiples of `q` only.
+
+    Whole ones (`whole`) end before `high`, as Tune's do.
+    """
+
+    low: float
+    high: float
+    whole: bool = False
+    log: bool = False
+    q: float | None = None
+
+    @property
+    def corners(self) -> tuple[float, ...]:
+        return (self.low, self.high - 1) if self.whole else (self.low, self.high)
+
+    def sample(self, random: Random) -> float:
+        if self.whole and not self.log:
+            return random.randrange(int(self.low), int(self.high))
+        low, high = (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
+        drawn = random.uniform(low, high)
+        drawn = min(self.high, max(self.low, math.exp(drawn))) if self.log else drawn
+        if self.whole:
+            return int(min(drawn, self.high - 1))
+        return drawn if self.q is None else min(self.high, max(self.low, round(drawn / self.q) * self.q))
+
+
+Domain = Choice | Span
+
+SPANS: Mapping[str, Mapping[str, Any]] = {
+    "uniform": {},
+    "quniform": {},
+    "loguniform": {"log": True},
+    "randint": {"whole": True},
+    "lograndint": {"whole": True, "log": True},
+}
+LISTS: Mapping[str, type[Choice]] = {"choice": Choice, "grid_search": GridSearch}
+TERMS = (*LISTS, *SPANS)
+ALLOWED = f"a mapping with one of {', '.join(TERMS)} and a list: {{choice: [2, 8]}}, {{uniform: [0.1, 1]}}"
+
+
+def parse(plain: Any, field: str) -> Domain:
+    """The domain that a mapping with one term describes. Raises `InputError` of `field`.
+
+    >>> parse({"randint": [1, 9]}, "space.algorithm.schedule.tau0").corners
+    (1, 8)
+    """
+    if isinstance(plain, Choice | Span):
+        return plain
+    if not isinstance(plain, Mapping) or len(plain) != 1:
+        raise InputError(field, plain, ALLOWED)
+    ((term, values),) = plain.items()
+    if term not in TERMS:
+        raise InputError(field, term, f"one of {', '.join(TERMS)}", nearest(str(term), TERMS))
+    if not isinstance(values, list | tuple) or not values:
+        raise InputError(f"{field}.{term}", values, "a list of values")
+    if term in LISTS:
+        return LISTS[term](tuple(values))
+    return _span(term, values, f"{field}.{term}")
+
+
+def _span(term: str, values: Any, field: str) -> Span:
+    options = SPANS[term]
+    kind = int if options.get("whole") else (int, float)
+    length = 3 if term == "quniform" else 2
+    if len(values) != length or not all(isinstance(v, kind) and not isinstance(v, bool) for v in values):
+        parts = "lowest, highest, step" if length == 3 else "lowest, one more than the highest"
+        allowed = f"[{parts}], whole numbers" if options.get("whole") else f"[{parts}], numbers"
+        raise InputError(
+            field, list(values), allowed if length == 3 or options.get("whole") else "[lowest, highest]"
+        )
+    span = Span(values[0], values[1], q=values[2] if length == 3 else None, **options)
+    if not span.low < span.high or not math.isfinite(span.high - span.low):
+        raise InputError(field, list(values), "the lowest value first, and a higher one after it")
+    if span.log and span.low <= 0:
+        raise InputError(field, list(values), "numbers above 0: their logarithm is drawn")
+    if span.q is not None and span.q <= 0:
+        raise InputError(field, list(values), "a step above 0")
+    return span
+
+
+def plain(domain: Domain) -> dict[str, list[Any]]:
+    """What `parse` makes the domain of again.
+
+    >>> plain(parse({"loguniform": [0.5, 2]}, "space.x"))
+    {'loguniform': [0.5, 2]}
+    """
+    if isinstance(domain, Choice):
+        return {next(term for term, kind in LISTS.items() if type(domain) is kind): list(domain.values)}
+    if domain.q is not None:
+        return {"quniform": [domain.low, domain.high, domain.q]}
+    options = {name: True for name in ("whole", "log") if getattr(domain, name)}
+    return {next(term for term, given in SPANS.items() if given == options): [domain.low, domain.high]}
+
+
+def label(value: Any) -> Any:
+    """A value as searchers, tables and charts take it: a number or text; a mapping or list as one line of YAML.
+
+    >>> label({"kind": "fixed", "tau": 8}), label(0.5)
+    ('{kind: fixed, tau: 8}', 0.5)
+    """
+    if isinstance(value, dict | list | tuple):
+        text: str = yaml.safe_dump(
+            value, default_flow_style=True, sort_keys=False, width=10**6, allow_unicode=True
+        )
+        return text.strip()
+    return value
+
+
+def unlabelled(domain: Domain, found: Any) -> Any:
+    """The value that a label stands for."""
+    if not isinstance(domain, Choice):
+        return found
+    return next((value for value in domain.values if label(value) == found), found)

@@ -1,0 +1,51 @@
+"""Points of a space: a value for each of its keys. Drawn here, so that all can be checked before anything starts."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from random import Random
+from typing import Any
+
+from raysgd_local.errors import InputError
+from raysgd_local.tuning.domains import Choice, Domain, GridSearch, label
+
+Point = dict[str, Any]
+Space = Mapping[str, Domain]
+
+_TRIES = 100  # for each point: a small space may have fewer points than are asked for
+
+
+def corners(space: Space) -> Iterator[Point]:
+    """The first value of every key, then with each other corner of one key in its place."""
+    first = {key: domain.corners[0] for key, domain in space.items()}
+    yield first
+    for key, domain in space.items():
+        for value in domain.corners[1:]:
+            yield {**first, key: value}
+
+
+def drawn(space: Space, trials: int, seed: int) -> list[Point]:
+    """`trials` random points, all different, each with every combination of the keys that are a grid.
+
+    Fewer where the space has no more. The same seed draws the same points.
+    """
+    random = Random(seed)
+    grids = {key: domain for key, domain in space.items() if isinstance(domain, GridSearch)}
+    found: dict[str, Point] = {}
+    for _ in range(trials * _TRIES):
+        point = {key: domain.sample(random) for key, domain in space.items() if key not in grids}
+        found.setdefault(repr({key: label(value) for key, value in point.items()}), point)
+        if len(found) == trials:
+            break
+    return [{**point, **combined} for point in found.values() for combined in every(grids)]
+
+
+def every(space: Space) -> list[Point]:
+    """Every combination of the values. Raises `InputError` where a key has no list of values."""
+    for key, domain in space.items():
+        if not isinstance(domain, Choice):
+            allowed = "choice or grid_search with a list of values, with the searcher grid"
+            raise InputError(f"space.{key}", [domain.low, domain.high], allowed)
+    values = [domain.corners for domain in space.values()]
+    return [dict(zip(space, combined, strict=True)) for combined in itertools.product(*values)]

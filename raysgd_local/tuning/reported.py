@@ -1,0 +1,57 @@
+"""Which metrics a task's evaluations report: as its class says, or found out by evaluating two samples."""
+
+from __future__ import annotations
+
+from raysgd_local.errors import InputError, nearest
+from raysgd_local.tasks.base import Task
+from raysgd_local.tuning.objective import OWN
+from raysgd_local.tuning.sweep import Sweep
+
+
+def check_metrics(sweep: Sweep) -> None:
+    """Raise `InputError` where nothing reports the sweep's metric, or the target's.
+
+    Loads torch only for a task whose class has metrics of its own without saying their names. What a task with its own
+    training loop evaluates can't be known.
+    """
+    task, target = sweep.first.task, sweep.first.stop.target
+    asked = {} if sweep.metric in OWN else {"metric": sweep.metric}
+    asked |= {} if target is None else {"stop.target.metric": target.metric}
+    if not asked or _has_own_loop(task):
+        return
+    names = said(task)
+    names = evaluated(task) if names is None else names
+    for field, metric in asked.items():
+        if metric not in names:
+            allowed = [*names, *(OWN if field == "metric" else ())]
+            raise InputError(field, metric, f"one of {', '.join(allowed)}", nearest(metric, allowed))
+
+
+def said(task: Task) -> tuple[str, ...] | None:
+    """The names in `Task.reports`; None where the class changes `metrics` and doesn't say."""
+    for kind in type(task).__mro__:
+        if "reports" in vars(kind):
+            return tuple(kind.__dict__["reports"])
+        if "metrics" in vars(kind):
+            return None
+    return None
+
+
+def evaluated(task: Task) -> tuple[str, ...]:
+    """The names that evaluating two samples of the test set gives."""
+    import torch
+
+    from raysgd_local.training.evaluation import Evaluation
+
+    model = task.make_model()
+    test = task.datasets()[1]
+    return Evaluation(task.metrics, model, (model,), test, 2, torch.device("cpu")).names()
+
+
+def _has_own_loop(task: Task) -> bool:
+    for kind in type(task).__mro__:
+        if "reports" in vars(kind):
+            return False
+        if "train" in vars(kind):
+            return True
+    return False

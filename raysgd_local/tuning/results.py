@@ -1,0 +1,110 @@
+"""What became of a sweep's trials, from their run directories: a table, the best, and its configuration."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from raysgd_local import run_directory
+from raysgd_local.errors import InputError
+from raysgd_local.run_directory import RESULT, Run
+from raysgd_local.tuning.domains import label
+from raysgd_local.tuning.objective import Objective
+from raysgd_local.tuning.points import Point
+from raysgd_local.tuning.sweep import Sweep
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SWEEP, TABLE, BEST, PAGE = "sweep.yaml", "trials", "best.yaml", "report.html"
+RUN = "run"
+"""The run's directory in its trial's."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point, and how its run went. `status` is `finished`, `stopped early`, `failed` or `unfinished`.
+
+    `figures` are those of the objective, as far as the run came; `error` is a line.
+    """
+
+    name: str
+    point: Point
+    status: str
+    run: Run | None = None
+    figures: dict[str, float] = field(default_factory=dict)
+    error: str = ""
+
+
+def trial_directory(sweep: Path, identity: str) -> Path:
+    return sweep / f"trial_{identity}"
+
+
+def is_finished(run: Path) -> bool:
+    """Whether the run in this directory went to its end."""
+    try:
+        found: object = json.loads((run / RESULT).read_text()).get("status")
+    except (OSError, ValueError):
+        return False
+    return found == "finished"
+
+
+def read_trial(directory: Path, point: Point, objective: Objective, status: str, error: str = "") -> Trial:
+    """The trial in this directory; `status` is what is said of it where its run did not go to its end."""
+    try:
+        run = run_directory.load(directory / RUN)
+    except InputError:  # it never came so far
+        return Trial(directory.name, point, status, error=error)
+    status = "finished" if is_finished(directory / RUN) else status
+    return Trial(directory.name, point, status, run, objective.figures(run), error)
+
+
+def ranked(trials: Sequence[Trial], objective: Objective) -> list[Trial]:
+    """Those that finished and have the objective's figure, the best first."""
+    sign = 1 if objective.mode == "min" else -1
+    finished = [trial for trial in trials if trial.status == "finished"]
+    measured = [trial for trial in finished if math.isfinite(trial.figures.get(objective.metric, math.nan))]
+    return sorted(measured, key=lambda trial: sign * trial.figures[objective.metric])
+
+
+def table(trials: Sequence[Trial], objective: Objective) -> pd.DataFrame:
+    """A row a trial, the best first: its status, its figures, its point, and what it took."""
+    import pandas as pd
+
+    best = ranked(trials, objective)
+    order = [*best, *(trial for trial in trials if trial not in best)]
+    found = pd.DataFrame([_row(trial, objective) for trial in order])
+    mixed = [name for name in found.columns if found[name].map(type).nunique() > 1 and found[name].dtype == object]
+    return found.astype(dict.fromkeys(mixed, "string"))
+
+
+def _row(trial: Trial, objective: Objective) -> dict[str, object]:
+    rest = {name: value for name, value in trial.figures.items() if name != objective.metric}
+    row: dict[str, object] = {"trial": trial.name, "status": trial.status}
+    row[objective.metric] = trial.figures.get(objective.metric, math.nan)
+    row |= {key: label(value) for key, value in trial.point.items()}
+    row |= rest
+    if trial.run is not None:
+        rounds = trial.run.rounds
+        row["method"] = trial.run.result.get("method")
+        row |= {"elapsed_s": rounds["elapsed_s"].max(), "rounds": len(rounds), "tau_mean": rounds["tau"].mean()}
+        row |= {name: rounds[name].sum() for name in ("steps", "samples", "wire_bytes")}
+    return {**row, "error": trial.error}
+
+
+def write_results(directory: Path, sweep: Sweep, trials: Sequence[Trial]) -> Trial | None:
+    """Write `trials.csv`, `trials.parquet`, `best.yaml` and `report.html`; returns the best trial, if there is one."""
+    from raysgd_local.tuning.page import write_page
+
+    found = table(trials, sweep.objective)
+    found.to_csv(directory / f"{TABLE}.csv", index=False)
+    found.to_parquet(directory / f"{TABLE}.parquet", index=False)
+    best = next(iter(ranked(trials, sweep.objective)), None)
+    if best is not None:
+        (directory / BEST).write_text(sweep.config(best.point).to_yaml(), encoding="utf-8")
+    write_page(directory / PAGE, sweep, trials)
+    return best

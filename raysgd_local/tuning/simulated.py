@@ -1,0 +1,80 @@
+"""A sweep in virtual time: every point on the simulator, in a few processes of this machine, without Ray."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+from raysgd_local.errors import RaySGDError
+from raysgd_local.simulation.cluster_model import ClusterModel
+from raysgd_local.tuning.points import Point, drawn
+from raysgd_local.tuning.results import RUN, Trial, is_finished, ranked, read_trial, trial_directory
+from raysgd_local.tuning.study import Study
+from raysgd_local.tuning.sweep import Sweep
+
+_TELL_EVERY = 10
+
+
+def simulate_all(sweep: Sweep, directory: Path, cluster: ClusterModel, jobs: int | None = None) -> list[Trial]:
+    """Each point's run on this cluster, in its directory; those that had finished are not run again.
+
+    None is stopped early. Where a searcher would choose the points, they are drawn at random.
+    """
+    points = sweep.points
+    if points is None:
+        points = drawn(sweep.space, sweep.budget.trials, sweep.searcher.seed)
+    homes = [trial_directory(directory, f"{number:05}") for number in range(len(points))]
+    pairs = list(zip(homes, points, strict=True))
+    to_do = [(home, point) for home, point in pairs if not is_finished(home / RUN)]
+    errors = _simulated(Study.of(sweep, directory), to_do, cluster, jobs) if to_do else {}
+    return [read_trial(home, point, sweep.objective, "failed", errors.get(home, "")) for home, point in pairs]
+
+
+def _simulated(
+    study: Study, to_do: Sequence[tuple[Path, Point]], cluster: ClusterModel, jobs: int | None
+) -> dict[Path, str]:
+    """What went wrong in each of these trials, or nothing."""
+    processes = min(jobs or os.cpu_count() or 1, len(to_do))
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=_silence) as pool:
+        try:
+            futures = [pool.submit(_simulate, study, home, point, cluster) for home, point in to_do]
+            _tell(futures)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return {home: future.result() for (home, _), future in zip(to_do, futures, strict=True)}
+
+
+def _silence() -> None:
+    """A run shows its progress on standard error, where many would be no use."""
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+
+
+def _simulate(study: Study, home: Path, point: Point, cluster: ClusterModel) -> str:
+    """One trial; says what went wrong, or nothing."""
+    from raysgd_local.request import from_config
+    from raysgd_local.simulator import Conditions, simulate_run
+
+    shutil.rmtree(home, ignore_errors=True)
+    config = study.open().config(point, storage=str(home), name=RUN)
+    try:
+        simulate_run(from_config(config), Conditions(cluster), report=False)
+    except RaySGDError as error:
+        return str(error)
+    return ""
+
+
+def _tell(futures: Sequence[Future[str]]) -> None:
+    for count, _ in enumerate(as_completed(futures), start=1):
+        if count % _TELL_EVERY == 0 or count == len(futures):
+            print(f"{count} of {len(futures)} trials simulated", file=sys.stderr, flush=True)
+
+
+def best_points(sweep: Sweep, trials: Sequence[Trial], count: int) -> list[Point]:
+    """The points of the `count` best trials."""
+    return [trial.point for trial in ranked(trials, sweep.objective)[:count]]

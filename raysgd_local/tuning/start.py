@@ -1,0 +1,75 @@
+"""What `raysgd-local tune` is asked for: which sweep, where, anew or again; checked without torch or Ray."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from raysgd_local import run_directory
+from raysgd_local.errors import InputError
+from raysgd_local.simulation.cluster_model import ClusterModel
+from raysgd_local.tuning.reported import check_metrics
+from raysgd_local.tuning.results import SWEEP
+from raysgd_local.tuning.sweep import Sweep, load
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A sweep, and the absolute path of its directory, which may hold its beginning."""
+
+    sweep: Sweep
+    directory: Path
+
+
+@dataclass(frozen=True)
+class Narrowing:
+    """Simulate first, on this cluster; then only the `top` best points are really tried, or (None) nothing is."""
+
+    cluster: ClusterModel
+    top: int | None = None
+
+
+def asked(
+    file: Path | None, settings: Sequence[str], storage: str | None, name: str | None, resume: str | None
+) -> Asked:
+    """What these options say. Raises `InputError` for what can't be used, and for a directory that is taken."""
+    given = None if file is None else load(file, settings)
+    if resume is not None and resume != "auto":
+        directory = Path(resume).absolute()
+        return Asked(begun(directory, given), directory)
+    if given is None or file is None:
+        raise InputError("sweep", None, "a sweep's YAML file, or --resume with a sweep's directory")
+    if resume == "auto" and name is None:
+        raise InputError("name", None, "the sweep's name, with --resume auto", "add --name")
+    place = storage or given.first.storage
+    _check(given, place)
+    directory = Path(place).absolute() / (name or default_name(file.stem))
+    if resume == "auto" and (directory / SWEEP).is_file():
+        return Asked(begun(directory, given), directory)
+    run_directory.refuse_existing(place, directory.name)
+    return Asked(given, directory)
+
+
+def default_name(what: str) -> str:
+    """Readable, and new every second."""
+    return f"tune-{what}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def begun(directory: Path, given: Sweep | None) -> Sweep:
+    """The sweep that was begun in this directory. Raises `InputError` where there is none, or `given` is another."""
+    if not (directory / SWEEP).is_file():
+        raise InputError("resume", str(directory), "auto, or a sweep's directory", f"it has no {SWEEP}")
+    known = load(directory / SWEEP)
+    if given is not None and given.model_dump() != known.model_dump():
+        raise InputError("sweep", str(directory), "the sweep that was begun there, unchanged", "or another name")
+    return known
+
+
+def _check(sweep: Sweep, storage: str) -> None:
+    if "://" in storage:
+        raise InputError("storage", storage, "a path that all machines see, for a sweep")
+    run_directory.check_storage(storage)
+    sweep.first.check()
+    check_metrics(sweep)

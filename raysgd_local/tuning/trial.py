@@ -1,0 +1,98 @@
+"""One trial: a real run in the resources that Ray Tune set aside for it."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from raysgd_local import run_directory
+from raysgd_local.config import Config
+from raysgd_local.files.storage import Storage
+from raysgd_local.progress import Snapshot
+from raysgd_local.trainer import LocalSGDTrainer
+from raysgd_local.training import snapshots
+from raysgd_local.tuning.domains import unlabelled
+from raysgd_local.tuning.objective import LOSS_AT_BUDGET, TIME_TO_TARGET, TRAIN_LOSS, Objective
+from raysgd_local.tuning.points import Point
+from raysgd_local.tuning.results import RUN, is_finished, trial_directory
+from raysgd_local.tuning.study import Study
+from raysgd_local.tuning.sweep import Sweep
+
+FINISHED = "finished"
+"""In a trial's last report: it ran to its end."""
+
+_REPORT_EVERY_S = 1.0
+
+
+def trainable(sweep: Sweep, directory: Path) -> Any:
+    """What Tune runs for each point: in a placement group with a place for the trial itself and one a worker."""
+    study = Study.of(sweep, directory)
+
+    def local_sgd(labelled: dict[str, Any]) -> None:
+        _run(study, labelled)
+
+    def resources(labelled: dict[str, Any]) -> tune.PlacementGroupFactory:
+        opened = study.open()  # what is pickled has plain values only
+        return placement(opened.config(unlabel(opened, labelled)))
+
+    return tune.with_resources(local_sgd, resources)
+
+
+def unlabel(sweep: Sweep, labelled: dict[str, Any]) -> Point:
+    """The point that Tune knows by its labels."""
+    return {key: unlabelled(domain, labelled[key]) for key, domain in sweep.space.items()}
+
+
+def placement(config: Config) -> tune.PlacementGroupFactory:
+    """Nothing for the trial and its driver, which only watch; then a bundle a worker."""
+    worker = {"CPU": config.workers.cpus} | ({"GPU": 1.0} if config.workers.use_gpu else {})
+    return tune.PlacementGroupFactory([{}, *[worker] * config.workers.max])
+
+
+def _run(study: Study, labelled: dict[str, Any]) -> None:
+    """Train, or go on from a checkpoint; what had finished already is only told again."""
+    sweep = study.open()
+    home = trial_directory(Path(study.directory), tune.get_context().get_trial_id())
+    if not is_finished(home / RUN):
+        if not snapshots.finished(Storage.at(str(home / RUN))):  # what it did is lost, and did not happen
+            shutil.rmtree(home / RUN, ignore_errors=True)
+        config = sweep.config(unlabel(sweep, labelled), storage=str(home), name=RUN)
+        LocalSGDTrainer.from_config(config).fit(resume="auto", observe=Reporter(sweep.objective))
+    run = run_directory.load(home / RUN)
+    ended = {name: run.result[name] for name in ("elapsed_s", "samples")} | {"round": run.result["rounds"]}
+    tune.report({**ended, **sweep.objective.figures(run), FINISHED: True})
+
+
+class Reporter:
+    """Tells Tune how the run stands: at each evaluation that is seen, and once a second of training time.
+
+    It is called where the run is watched, not where it trains. Tune stops a trial inside of it.
+    """
+
+    def __init__(self, objective: Objective, report: Callable[[dict[str, Any]], Any] = tune.report) -> None:
+        self._objective, self._report = objective, report
+        self._metrics: dict[str, float] = {}
+        self._reported_s = -math.inf
+
+    def __call__(self, snapshot: Snapshot) -> None:
+        found = standing(snapshot, self._objective)
+        is_due = (
+            snapshot.elapsed_s >= self._reported_s + _REPORT_EVERY_S or dict(snapshot.metrics) != self._metrics
+        )
+        if snapshot.round and is_due and self._objective.progress[0] in found:
+            self._metrics, self._reported_s = dict(snapshot.metrics), snapshot.elapsed_s
+            self._report(found)
+
+
+def standing(snapshot: Snapshot, objective: Objective) -> dict[str, Any]:
+    """What is known of a run that goes on: the newest round and evaluation. The target is not reached yet."""
+    loss = math.nan if snapshot.loss is None else snapshot.loss
+    figures = {TRAIN_LOSS: loss, LOSS_AT_BUDGET: loss}
+    figures |= {TIME_TO_TARGET: math.inf} if objective.target is not None else {}
+    rest = {name: getattr(snapshot, name) for name in ("elapsed_s", "round", "samples", "epoch", "tau", "workers")}
+    return {**snapshot.metrics, **rest, **figures, FINISHED: False}
