@@ -20,14 +20,23 @@ _STORE_BYTES = 100_000_000
 
 @dataclass(frozen=True)
 class Host:
-    """`address` is how the others reach it; `prefix` runs a command there."""
+    """`address` is how the others reach it; `prefix` runs a command there. Its plug is `port` of the switch `hub`."""
 
     name: str
     address: str
+    hub: str
+    port: str
 
     @property
     def prefix(self) -> list[str]:
         return ["ip", "netns", "exec", self.name]
+
+    def unplug(self) -> None:
+        """Nothing reaches it any more, nor does it reach anybody."""
+        _call(f"ip -n {self.hub} link set {self.port} down")
+
+    def plug_in(self) -> None:
+        _call(f"ip -n {self.hub} link set {self.port} up")
 
 
 @contextmanager
@@ -38,15 +47,15 @@ def hosts(count: int, mbit: float | None = None, burst_kb: int = 256, queue_ms: 
     """
     tag = f"rsl{os.getpid()}"
     hub = f"{tag}hub"
-    found = [Host(f"{tag}h{index}", f"10.77.0.{index + 1}") for index in range(count)]
+    found = [Host(f"{tag}h{index}", f"10.77.0.{index + 1}", hub, f"p{index}") for index in range(count)]
     try:
         _call(f"ip netns add {hub}")
         _call(f"ip -n {hub} link add name br0 type bridge")
         _call(f"ip -n {hub} link set br0 up")
-        for index, host in enumerate(found):
-            _plug_in(hub, host, index)
+        for host in found:
+            _connect(host)
         if mbit is not None:
-            for namespace, device in [*((h.name, "eth0") for h in found), *((hub, f"p{i}") for i in range(count))]:
+            for namespace, device in [pair for h in found for pair in ((h.name, "eth0"), (hub, h.port))]:
                 shape = f"rate {mbit}mbit burst {burst_kb}kb latency {queue_ms}ms"
                 _call(f"tc -n {namespace} qdisc add dev {device} root tbf {shape}")
         yield found
@@ -56,10 +65,10 @@ def hosts(count: int, mbit: float | None = None, burst_kb: int = 256, queue_ms: 
             subprocess.run(["ip", "netns", "del", name], stderr=subprocess.DEVNULL, check=False)
 
 
-def _plug_in(hub: str, host: Host, index: int) -> None:
+def _connect(host: Host) -> None:
     _call(f"ip netns add {host.name}")
-    _call(f"ip -n {hub} link add p{index} type veth peer name eth0 netns {host.name}")
-    _call(f"ip -n {hub} link set p{index} master br0 up")
+    _call(f"ip -n {host.hub} link add {host.port} type veth peer name eth0 netns {host.name}")
+    _call(f"ip -n {host.hub} link set {host.port} master br0 up")
     _call(f"ip -n {host.name} addr add {host.address}/24 dev eth0")
     for device in ("eth0", "lo"):
         _call(f"ip -n {host.name} link set {device} up")

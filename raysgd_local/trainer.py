@@ -146,7 +146,8 @@ def _raise(outcome: Outcome, storage: Storage, request: Request, fresh: bool) ->
     if finish.error:
         raise UserCodeError(finish.error, finish.ranks)
     if finish.status == "interrupted":
-        print(f"interrupted; go on with: raysgd-local train --resume {storage.root}", file=sys.stderr)
+        place = storage.root if storage.local else f"auto --storage '{request.storage}' --name {request.name}"
+        print(f"interrupted; go on with: raysgd-local train --resume {place}", file=sys.stderr)
         raise KeyboardInterrupt
     refused = outcome.refused
     if finish.status == "unplaced" and refused is None:

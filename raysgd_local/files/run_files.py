@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from raysgd_local.control.controller_events import RecordRounds
+from raysgd_local.files.copies import Copies
+from raysgd_local.files.outage import Outage
 from raysgd_local.files.storage import Storage
 from raysgd_local.records import EvalRow, RoundRow
 
@@ -22,28 +24,6 @@ _ROUND_COLUMNS = [f.name for f in fields(RoundRow)]
 _EVAL_COLUMNS = [f.name for f in fields(EvalRow) if f.name != "metrics"]
 
 Row = dict[str, Any]
-
-
-class Outage:
-    """For how long the disk has been in trouble, and when to try again: after 0.5 s, later and later up to 30 s."""
-
-    def __init__(self) -> None:
-        self._since: float | None = None
-        self._next = self._wait_s = 0.0
-
-    def due(self, now: float) -> bool:
-        return now >= self._next
-
-    def goes_on(self, now: float) -> None:
-        self._since = now if self._since is None else self._since
-        self._wait_s = min(30.0, 2 * self._wait_s or 0.5)
-        self._next = now + self._wait_s
-
-    def ends(self, now: float) -> float:
-        """How long it was."""
-        lasted_s = 0.0 if self._since is None else now - self._since
-        self._since, self._next, self._wait_s = None, 0.0, 0.0
-        return lasted_s
 
 
 class RunFiles:
@@ -60,7 +40,8 @@ class RunFiles:
         self._dirty: set[str] = set()
         self._behind: set[str] = set()
         self._journal: list[str] = []  # what could not be written yet
-        self._outage = Outage()
+        self._outage, self._away = Outage(), Outage()
+        self._copies = Copies(self._folder, storage)
         self._fetch()
         for name in (ROUNDS, EVALS, EVENTS, JOURNAL):
             self._drop_half_line(name)
@@ -160,7 +141,7 @@ class RunFiles:
                 for behind in sorted(self._behind):
                     self._replace(behind)
                 self._behind.clear()
-                self._copy_out()
+                self.copy_out_now()
             except OSError as error:
                 trouble = str(error)
             else:
@@ -211,18 +192,35 @@ class RunFiles:
         """A whole file, such as `config.yaml` and `result.json`."""
         self._storage.write(name, text.encode())
 
-    def copy_out(self) -> None:
-        """Bring the storage up to date, where it is not this machine's file system; what fails is tried again."""
-        try:
-            self._copy_out()
-        except OSError as error:
-            self.event("storage_failed", reason=str(error))
+    def copy_out(self, now: float) -> None:
+        """Bring the storage up to date, where it is not this machine's file system: in the background, and never
+        before the copies that are under way are done. What failed is tried again, later and later."""
+        if self._staging is None or self._copies.busy:
+            return
+        self._take_in_copies(now)
+        if self._dirty and self._away.due(now):
+            self._copies.start(self._dirty)
+            self._dirty.clear()
 
-    def _copy_out(self) -> None:
+    def _take_in_copies(self, now: float) -> None:
+        if (ended := self._copies.ended()) is None:
+            return
+        again, trouble = ended
+        self._dirty |= again
+        if trouble:
+            if not self._away.lasts:
+                self.event("storage_failed", reason=trouble)
+            self._away.goes_on(now)
+        elif self._away.lasts:
+            self.event("storage_recovered", after_s=round(self._away.ends(now), 1))
+
+    def copy_out_now(self) -> None:
+        """The same in this thread, until it is done. Raises `OSError` where the storage is away."""
         if self._staging is None:
             return
-        for name in sorted(self._dirty):
-            self._storage.write(name, (self._folder / name).read_bytes())
+        again, _ = self._copies.ended() or (frozenset(), "")
+        self._dirty |= again
+        self._copies.copy(self._dirty)
         self._dirty.clear()
 
 

@@ -16,6 +16,7 @@ from pyarrow import fs
 from raysgd_local.errors import CheckpointError, InputError
 
 MANIFEST = "manifest.json"
+_OBJECT_STORES = ("s3", "gcs", "abfs")
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class Storage:
         Object stores publish a file when its stream is closed; elsewhere it is renamed into place.
         """
         path = f"{self.root}/{name}"
-        self.filesystem.create_dir(path.rpartition("/")[0], recursive=True)
+        if self.filesystem.type_name not in _OBJECT_STORES:  # they have no directories, only names with slashes
+            self.filesystem.create_dir(path.rpartition("/")[0], recursive=True)
         if self.local is None:
             with self.filesystem.open_output_stream(path) as stream:
                 stream.write(content)

@@ -294,9 +294,10 @@ class Driver:
         self.post(c.CheckpointPublished(name))
 
     def _copy_out(self) -> None:
-        if time.monotonic() - self._copied_out_s > _COPY_OUT_EVERY_S:
-            self._copied_out_s = time.monotonic()
-            self._files.copy_out()
+        now = time.monotonic()
+        if now - self._copied_out_s > _COPY_OUT_EVERY_S:
+            self._copied_out_s = now
+            self._files.copy_out(now)
 
     def _close(self) -> Outcome:
         finish = self._finish or c.Finish("unplaced", "a worker refused the input")

@@ -87,5 +87,5 @@ class Recorder(Observer):
         content = result(self.files, books, finish, names)
         self.files.event("ended", status=finish.status, reason=finish.reason)
         self.files.write(RESULT, json.dumps(content, indent=1))
-        self.files.copy_out()
+        self.files.copy_out_now()
         return content

@@ -172,8 +172,9 @@ def train_in_threads(tmp_path: Path) -> Callable[..., Finished]:
         program: dict[str, Any] | None = None,
         spec: dict[str, Any] | None = None,
         settings: dict[str, Any] | None = None,
+        storage: Storage | None = None,
     ) -> Finished:
-        storage = Storage.at(str(tmp_path / name))
+        storage = storage or Storage.at(str(tmp_path / name))
         plan = Plan(
             settings=replace(
                 Settings(
