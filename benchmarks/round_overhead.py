@@ -147,7 +147,7 @@ class ours:  # noqa: N801
         self.reduction.fill("parameters", said, self.rank)
         marks.append(time.perf_counter())
         self.round += 1
-        control = self.reduction.reduce(self.transport, "parameters", self.round)
+        control = self.reduction.reduce(self.transport, "parameters", self.round, lambda _: False)
         marks.append(time.perf_counter())
         assert self.reduction.finite()
         marks.append(time.perf_counter())

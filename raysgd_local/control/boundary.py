@@ -164,11 +164,13 @@ def seated(state: Replicated, view: View | None, members: Sequence[str], deal: D
     """The replicated state as it holds for `members` in rank order, at the start of `deal`."""
     left = {} if view is None else dict(zip(view.members, state.left, strict=False))
     sick = {} if view is None else dict(zip(view.members, state.sick, strict=False))
+    residuals = {} if view is None else dict(zip(view.members, state.residuals, strict=False))
     return replace(
         state,
         cursors=tuple(0 for _ in members),
         lengths=None if deal is None else tuple(len(positions) for positions in lists(deal)),
         left=tuple(state.open and left.get(worker, False) for worker in members),
         sick=tuple(sick.get(worker, any(state.sick)) for worker in members),
+        residuals=tuple(residuals.get(worker, 0.0) for worker in members),
         pacing=pacing.seated(state.pacing, () if view is None else view.members, tuple(members)),
     )

@@ -27,6 +27,7 @@ class Flags(IntFlag):
     OVERFLOW = 8  # its mixed-precision step overflowed and was skipped
     STOP = 16  # user code asked all to stop
     LEFT = 32  # its loop left the open epoch; what it did not consume is dealt anew
+    LAST = 64  # the open epoch is its loop's last
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class Contribution:
     `compute_s` what of it was local steps, `wire_bytes` what it sent in the round
     before, unless reported since; `checksum` (48 bit) is of the
     state committed last; `lr_decay` the learning-rate schedule's decay factor, `lr_settled` the rate as
-    if warm-up were over; `scale` the loss scale.
+    if warm-up were over; `scale` the loss scale; `residual` the norm of what compression left out of its messages
+    up to the round before.
     """
 
     weight: float = 0.0
@@ -51,13 +53,14 @@ class Contribution:
     lr_decay: float = 1.0
     lr_settled: float = 0.0
     scale: float = 0.0
+    residual: float = 0.0
     wire_bytes: int = 0
     checksum: int = 0
     flags: Flags = Flags.NONE
 
 
-SLOT = 16
-"""Floats one member's slot takes: twelve fields, and the two wide ones in two digits each."""
+SLOT = 17
+"""Floats one member's slot takes: thirteen fields, and the two wide ones in two digits each."""
 
 
 def encode(c: Contribution) -> list[float]:
@@ -74,6 +77,7 @@ def encode(c: Contribution) -> list[float]:
         c.lr_decay,
         c.lr_settled,
         c.scale,
+        c.residual,
         float(c.flags),
         *divmod(c.wire_bytes, _BASE),
         *divmod(c.checksum, _BASE),
@@ -87,7 +91,8 @@ def decode(slot: Sequence[float]) -> Contribution:
     >>> decode(encode(said)) == said
     True
     """
-    weight, loss_sum, steps, samples, consumed, compute_s, clock_s, lr, decay, settled, scale, flags = slot[:12]
+    weight, loss_sum, steps, samples, consumed, compute_s, clock_s = slot[:7]
+    lr, decay, settled, scale, residual, flags = slot[7:13]
     return Contribution(
         weight,
         loss_sum,
@@ -100,8 +105,9 @@ def decode(slot: Sequence[float]) -> Contribution:
         decay,
         settled,
         scale,
-        int(slot[12]) * _BASE + int(slot[13]),
-        int(slot[14]) * _BASE + int(slot[15]),
+        residual,
+        int(slot[13]) * _BASE + int(slot[14]),
+        int(slot[15]) * _BASE + int(slot[16]),
         Flags(int(flags)),
     )
 

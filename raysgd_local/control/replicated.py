@@ -18,7 +18,8 @@ class Replicated:
 
     `epoch` is the open epoch, or the next to be opened. Per rank of the present view: `cursors` into the lists
     of the deal (whose lengths are `lengths`; none where the loop takes no data from us), `left`, whose loop left
-    the open epoch, `sick`, whose state was not finite in the newest round, and the `pacing`. `switched` says that
+    the open epoch, `sick`, whose state was not finite in the newest round, the `residuals` (norms of what compression
+    left out of each one's messages, one round ago), and the `pacing`. `switched` says that
     this round was the last before gradient mode; after either, local state is aligned. `stopped` says why training is
     over, or is empty; `diverged` that it failed. Totals count all workers' committed work since the run began.
     """
@@ -35,6 +36,7 @@ class Replicated:
     lengths: tuple[int, ...] | None = None
     left: tuple[bool, ...] = ()
     sick: tuple[bool, ...] = ()
+    residuals: tuple[float, ...] = ()
     pacing: Pacing = EVEN
     switched: bool = False
     evaluations: int = 0
@@ -90,7 +92,9 @@ class Replicated:
 
 def commit(state: Replicated, control: Control, program: Program, finite: bool = True) -> Replicated:
     """The state after the round that `control` belongs to; `finite` says whether the reduced vector was."""
+    sent = says_all(state, control, program)
     state = _close_epoch(_counted(state, control))
+    state = replace(state, residuals=tuple(0.0 if sent else said.residual for said in control.members))
     failed = _failure(control, finite)
     if failed:
         return replace(state, diverged=True, stopped=failed)
@@ -100,6 +104,17 @@ def commit(state: Replicated, control: Control, program: Program, finite: bool =
     state = replace(state, schedule=program.schedule.next(state.schedule, _observe(state, control)))
     state = replace(state, switched=before != "gradients" and state.period.mode == "gradients")
     return replace(state, stopped=state.stopped or _stop(state, control, program))
+
+
+def says_all(state: Replicated, control: Control, program: Program) -> bool:
+    """Whether this round is somebody's last, or everybody's: what messages left out so far is sent with it.
+
+    Nothing can be where nobody took a step.
+    """
+    after = _close_epoch(_counted(state, control))
+    closes = bool(control.flags & Flags.LAST) and state.open and not after.open
+    last = closes or bool(control.flags & Flags.LEAVING) or bool(_stop(after, control, program))
+    return last and control.weight > 0
 
 
 def _counted(state: Replicated, control: Control) -> Replicated:

@@ -12,12 +12,10 @@ from raysgd_local.algorithms.compression import Compression
 from raysgd_local.algorithms.messages import Residual
 from raysgd_local.algorithms.schedules.base import Mode
 from raysgd_local.algorithms.state import ReplicaState
-from raysgd_local.control.exchange import Contribution, Control, Flags
+from raysgd_local.control.exchange import Contribution, Control
 from raysgd_local.training.compressing import Compressor
-from raysgd_local.training.reduction import Allocate, Installing, Reduction
+from raysgd_local.training.reduction import Allocate, Installing, Reduction, SaysAll
 from raysgd_local.transport.base import Transport
-
-_LAST_WORDS = Flags.LEAVING | Flags.STOP
 
 
 def make_reduction(state: ReplicaState, allocate: Allocate, members: int, algorithm: Algorithm) -> Reduction:
@@ -40,7 +38,7 @@ class CompressedReduction(Reduction):
 
     So the control part has to come first, with the buffers, which travel as they are. The sum of all messages takes
     the place of the parameters in the flat vector, as if they had been reduced: committing and healing don't know of
-    compression. In a round in which somebody leaves, or training is stopped, everybody sends all that is left.
+    compression. In a round in which somebody leaves, or training ends, everybody sends all that is left.
     """
 
     def __init__(
@@ -59,7 +57,7 @@ class CompressedReduction(Reduction):
         self.residual.begin()
         return said
 
-    def reduce(self, transport: Transport, mode: Mode, round: int) -> Control:
+    def reduce(self, transport: Transport, mode: Mode, round: int, says_all: SaysAll) -> Control:
         flat, self._tried = self._scratch[: self._used], self._used
         deque(self._parts, maxlen=0)
         parameters, rest = flat[: self.compressor.numel], flat[self.compressor.numel :]
@@ -67,8 +65,7 @@ class CompressedReduction(Reduction):
         control = self._control(flat)
         if control.weight > 0:
             self._try.share = self._try.weight / control.weight
-            whole = bool(control.flags & _LAST_WORDS)
-            self._sum(transport, parameters, mode, control.weight, round, whole)
+            self._sum(transport, parameters, mode, control.weight, round, says_all(control))
         return control
 
     def _sum(

@@ -16,6 +16,7 @@ from raysgd_local.control.exchange import SLOT, Contribution, Control, Flags, de
 from raysgd_local.transport.base import Transport
 
 Allocate = Callable[[int, torch.dtype], torch.Tensor]
+SaysAll = Callable[[Control], bool]
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,13 @@ class Reduction:
         content = [*encode(said), *digits(self.state.integers())]
         slots[rank] = torch.tensor(content, dtype=flat.dtype)
 
-    def reduce(self, transport: Transport, mode: Mode, round: int) -> Control:  # noqa: ARG002
-        """Sum over all members; every one has the same result."""
+    @property
+    def left_out(self) -> float:
+        """The norm of what this member's messages left out so far, as far as rounds are committed."""
+        return 0.0 if self.residual is None else self.residual.norm
+
+    def reduce(self, transport: Transport, mode: Mode, round: int, says_all: SaysAll) -> Control:  # noqa: ARG002
+        """Sum over all members; every one has the same result. `says_all`: nothing may be left out in this round."""
         flat, self._tried = self._scratch[: self._used], self._used
         transport.all_reduce(flat, self._parts)
         return self._control(flat)

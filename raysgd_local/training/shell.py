@@ -21,7 +21,7 @@ from raysgd_local.control import member_events as m
 from raysgd_local.control.exchange import Contribution, Control
 from raysgd_local.control.protocol import Order, Report
 from raysgd_local.control.pulse import Beat
-from raysgd_local.control.replicated import Replicated
+from raysgd_local.control.replicated import Replicated, says_all
 from raysgd_local.errors import TransportError
 from raysgd_local.files.storage import Storage
 from raysgd_local.records import RoundRow
@@ -103,7 +103,7 @@ class Shell:
         state = self.replica.averaged()
         self._reduction = make_reduction(state, self._network.allocate, self.place.members, self.place.algorithm)
         self.replica.anchor, self.replica.residual = self._reduction.anchor, self._reduction.residual
-        self.drive(m.LoopStarted())
+        self.drive(m.LoopStarted(self.epochs))
         if not self.order.restore:
             self._seed()
 
@@ -212,9 +212,12 @@ class Shell:
         self._reducing.fill(mode, self._measured(command.said), transport.rank)
         began_s, sent = self.watch.now(), transport.wire_bytes()
         with self.watch.waiting():
-            control = self._reducing.reduce(transport, mode, command.round)
+            control = self._reducing.reduce(transport, mode, command.round, self._says_all)
         self._sent_bytes = transport.wire_bytes() - sent
         return m.Exchanged(command.view, control, self.watch.now() - began_s, self._reducing.finite())
+
+    def _says_all(self, control: Control) -> bool:
+        return says_all(self.state, control, self.order.program)
 
     def _measured(self, said: Contribution) -> Contribution:
         if self.place.device.type == "cuda":
@@ -230,6 +233,7 @@ class Shell:
             lr_decay=self.stepper.rates(samples, workers).decay,
             lr_settled=self.stepper.settled_lr(samples, workers),
             scale=self.stepper.scale,
+            residual=self._reducing.left_out,
             wire_bytes=self._take_sent(),
             checksum=self._reducing.checksum,
             flags=said.flags | self.stepper.flags,

@@ -93,14 +93,18 @@ def shown(ctx: Any) -> torch.Tensor:
         return ctx._shell.replica.models[0].x().detach().clone()
 
 
-def replay(log: Log, done: Any, data: Quadratics, method: oracle.Method, rho: float) -> list[torch.Tensor]:
-    """The anchors after each round."""
-    fleet, anchors = oracle.Fleet(Point().x().detach(), method, rho), []
+def replay(
+    log: Log, done: Any, data: Quadratics, method: oracle.Method, last: oracle.Method, rho: float
+) -> tuple[list[torch.Tensor], float]:
+    """The anchors after each round, of which the last is by `last`; and what the dead had left out, as they told it."""
+    fleet, anchors, lost = oracle.Fleet(Point().x().detach(), method, rho), [], 0.0
+    norms, told = {}, {}  # by member, after the newest round, and the one before
     views = {order.view.number: order for order in reversed(done.group.orders)}  # the first order of each
     for row in done.rows():
         number, order = int(row["round"]), views[int(row["view"])]
         members = order.view.members
         donor = None if order.donor is None else members[order.donor]
+        lost += sum(norm for name, norm in told.items() if name not in members)
         fleet.have(members, donor)
         steps = [step for step in log.steps[number] if step[0] in members]
         for name, batch, rate in steps:
@@ -108,9 +112,12 @@ def replay(log: Log, done: Any, data: Quadratics, method: oracle.Method, rho: fl
             fleet.local_step(name, lambda x, target=target: CURVATURE * (x - target), rate)
         weights = [sum(len(batch) for who, batch, _ in steps if who == name) for name in members]
         # One step from the anchor and then the mean is a step by the mean gradient.
-        fleet.average(weights, float(row["lr"]), oracle.mean if row["tau"] == "1" else None)
+        ends = number == len(done.rows())
+        fleet.average(weights, float(row["lr"]), oracle.mean if row["tau"] == "1" else last if ends else None)
         anchors.append(fleet.memory.anchor)
-    return anchors
+        told = {name: norms.get(name, 0.0) for name in members}
+        norms = dict(zip(members, fleet.memory.local.norm(dim=1).tolist(), strict=True))
+    return anchors, lost
 
 
 METHODS = {
@@ -161,6 +168,14 @@ METHODS = {
 }
 
 
+LAST = {  # a compressed run's last round
+    "int8": oracle.compressed(oracle.whole),
+    "top-k": oracle.compressed(oracle.whole),
+    "sign": oracle.compressed(oracle.whole),
+    "elastic int8": oracle.elastic_compressed(0.8, oracle.whole),
+}
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_the_engine_does_what_the_oracle_does_while_members_die_and_join(train_in_threads, killed, name):
     algorithm, method = METHODS[name]
@@ -177,6 +192,8 @@ def test_the_engine_does_what_the_oracle_does_while_members_die_and_join(train_i
     assert done.result["status"] == "finished", done.outcome.finish
     assert done.result["workers_lost"] >= 3
     assert len(done.rows()) >= 100
-    anchors = replay(log, done, data, method, rho)
+    anchors, lost = replay(log, done, data, method, LAST.get(name, method), rho)
     for number, model in log.models:
         torch.testing.assert_close(model, anchors[number - 1], rtol=0, atol=1e-6)
+    assert done.result["residual_lost"] == pytest.approx(lost, rel=1e-6)
+    assert bool(lost) == (name in ("int8", "top-k", "sign"))
