@@ -214,6 +214,10 @@ def by_steps(vector: Tensor, steps: int = 127) -> Tensor:
     return vector if unit == 0 else (vector / unit).round() * unit
 
 
+def whole(vector: Tensor) -> Tensor:
+    return vector
+
+
 def largest(k: int) -> Carry:
     def carry(vector: Tensor) -> Tensor:
         chosen = vector.abs().topk(k).indices

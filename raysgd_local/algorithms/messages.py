@@ -72,6 +72,11 @@ class Residual:
         self.before = like.new_zeros(numel) if memory else None
         self.after = self.before
 
+    @property
+    def norm(self) -> float:
+        """Of what is committed."""
+        return 0.0 if self.before is None else float(self.before.norm())
+
     def begin(self) -> None:
         """A round is tried, perhaps once more."""
         self.after = self.before

@@ -179,12 +179,14 @@ def seated(
     owed = {} if view is None else dict(zip(view.members, state.owed, strict=False))
     left = {} if view is None else dict(zip(view.members, state.left, strict=False))
     sick = {} if view is None else dict(zip(view.members, state.sick, strict=False))
+    residuals = {} if view is None else dict(zip(view.members, state.residuals, strict=False))
     return replace(
         state,
         cursors=tuple(0 for _ in members),
         lengths=None if deal is None else tuple(len(positions) for positions in lists(deal)),
         left=tuple(state.open and left.get(worker, False) for worker in members),
         sick=tuple(sick.get(worker, any(state.sick)) for worker in members),
+        residuals=tuple(residuals.get(worker, 0.0) for worker in members),
         owed=tuple(owed.get(worker, 0.0) for worker in members) if state.owed else (),
         meet=state.meet or (not state.settled and view is not None and view.members != tuple(members)),
         blocks=blocks,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntFlag
+from enum import UNIQUE, IntFlag, verify
 from functools import cached_property, reduce
 from operator import or_
 
@@ -17,6 +17,7 @@ from operator import or_
 _BASE = 1 << 24
 
 
+@verify(UNIQUE)
 class Flags(IntFlag):
     """What a member says with one bit, decided upon by all alike once it is reduced."""
 
@@ -26,8 +27,9 @@ class Flags(IntFlag):
     NONFINITE = 4  # its state was not finite: zeroed, weight 0
     OVERFLOW = 8  # its mixed-precision step overflowed and was skipped
     STOP = 16  # user code asked all to stop
-    DIVERGED = 64  # it is further from the anchor than the schedule bears
     LEFT = 32  # its loop left the open epoch; what it did not consume is dealt anew
+    DIVERGED = 64  # it is further from the anchor than the schedule bears
+    LAST = 128  # the open epoch is its loop's last
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,10 @@ class Contribution:
     """What one member says in one exchange, about the round that is being averaged.
 
     `consumed` counts positions of the deal; `clock_s` is the time since this member's previous exchange began,
-    `compute_s` what of it was local steps, `wire_bytes` what it sent in the round
-    before, unless reported since; `checksum` (48 bit) is of the
-    state committed last; `lr_decay` the learning-rate schedule's decay factor, `lr_settled` the rate as
-    if warm-up were over; `scale` the loss scale.
+    `compute_s` what of it was local steps, `wire_bytes` what it sent in the round before, unless reported since;
+    `checksum` (48 bit) is of the state committed last; `lr_decay` the learning-rate schedule's decay factor,
+    `lr_settled` the rate as if warm-up were over; `scale` the loss scale; `residual` the norm of what compression
+    left out of its messages up to the round before.
     """
 
     weight: float = 0.0
@@ -52,13 +54,14 @@ class Contribution:
     lr_decay: float = 1.0
     lr_settled: float = 0.0
     scale: float = 0.0
+    residual: float = 0.0
     wire_bytes: int = 0
     checksum: int = 0
     flags: Flags = Flags.NONE
 
 
-SLOT = 16
-"""Floats one member's slot takes: twelve fields, and the two wide ones in two digits each."""
+SLOT = 17
+"""Floats one member's slot takes: thirteen fields, and the two wide ones in two digits each."""
 
 
 def encode(c: Contribution) -> list[float]:
@@ -75,6 +78,7 @@ def encode(c: Contribution) -> list[float]:
         c.lr_decay,
         c.lr_settled,
         c.scale,
+        c.residual,
         float(c.flags),
         *divmod(c.wire_bytes, _BASE),
         *divmod(c.checksum, _BASE),
@@ -88,7 +92,8 @@ def decode(slot: Sequence[float]) -> Contribution:
     >>> decode(encode(said)) == said
     True
     """
-    weight, loss_sum, steps, samples, consumed, compute_s, clock_s, lr, decay, settled, scale, flags = slot[:12]
+    weight, loss_sum, steps, samples, consumed, compute_s, clock_s = slot[:7]
+    lr, decay, settled, scale, residual, flags = slot[7:13]
     return Contribution(
         weight,
         loss_sum,
@@ -101,8 +106,9 @@ def decode(slot: Sequence[float]) -> Contribution:
         decay,
         settled,
         scale,
-        int(slot[12]) * _BASE + int(slot[13]),
-        int(slot[14]) * _BASE + int(slot[15]),
+        residual,
+        int(slot[13]) * _BASE + int(slot[14]),
+        int(slot[15]) * _BASE + int(slot[16]),
         Flags(int(flags)),
     )
 

@@ -17,12 +17,14 @@ _MEETING = Flags.YIELD | Flags.LEAVING | Flags.STOP | Flags.DIVERGED
 class Extent:
     """`whole`: over all members, each with its share of `shares` (they sum to 1, or are 0 where nobody did anything).
 
-    Otherwise over the neighbours or the block: `blocks` has a number for each rank.
+    Otherwise over the neighbours or the block: `blocks` has a number for each rank. With `everything` compressed
+    messages leave nothing out: it is somebody's last round.
     """
 
     whole: bool
     shares: tuple[float, ...]
     blocks: tuple[int, ...]
+    everything: bool = False
 
 
 def meets(control: Control) -> bool:

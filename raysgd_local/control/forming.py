@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from raysgd_local.algorithms.placement import Placement, default_chunks, rebalance
@@ -138,6 +138,7 @@ def _account(turn: Turn, resolution: Resolution, view: View) -> None:
     books, before = state.books, state.view
     if books is None or before is None:
         raise RuntimeError("a boundary has books and a view")
+    _tell_residuals(turn, dict(zip(before.members, books.replicated.residuals, strict=False)), view.members)
     reports = {worker: state.arrivals[worker] for worker in state.members}
     opens = boundary.opening(tuple(reports.values()), books.replicated)
     if opens is not None:
@@ -148,6 +149,13 @@ def _account(turn: Turn, resolution: Resolution, view: View) -> None:
         return
     pending = boundary.pending_positions(books.deal, before, books.replicated, reports, resolution.behind)
     turn.set(books=_dealt(turn, books, before, view, pending))
+
+
+def _tell_residuals(turn: Turn, norms: Mapping[str, float], members: Sequence[str]) -> None:
+    """What compression left out of the messages of who is gone will never be in the model: that is told."""
+    lost = {worker: norm for worker, norm in norms.items() if norm and worker not in members}
+    if lost:
+        turn.record("residual_lost", workers=list(lost), norm=sum(lost.values()))
 
 
 def _opened(books: Books, samples: int) -> Books:
@@ -340,6 +348,8 @@ def _begin_from(turn: Turn, view: View, snapshot: Snapshot) -> None:
     books = Books(state, snapshot.ledger, snapshot.deal, _renamed(snapshot, view))
     turn.do(RewindTables(state.round, state.evaluations))
     turn.record("resumed", checkpoint=snapshot.name, round=state.round, epoch=state.epoch)
+    if len(view.members) != len(snapshot.writers):
+        _tell_residuals(turn, dict(zip(snapshot.members, state.residuals, strict=False)), ())
     lost = books.placement is not None and not all(books.placement.holders)
     if len(view.members) != len(snapshot.members) or lost:
         books = _dealt(turn, books, None, view, {})

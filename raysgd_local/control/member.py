@@ -73,8 +73,8 @@ def advance(member: Member, event: Event, now: float) -> Result:
 def _ask(member: Member, event: Event) -> Result:
     """The loop asks for something; it gets control back with `Proceed`."""
     match event:
-        case LoopStarted():
-            return rounds.arrive(replace(member, want=Want.STATE))
+        case LoopStarted(epochs):
+            return rounds.arrive(replace(member, want=Want.STATE, epochs=epochs))
         case ListEnded():
             return rounds.resume(replace(member, want=Want.DATA))
         case EpochLeft():

@@ -35,7 +35,9 @@ class Want(Enum):
 
 @dataclass(frozen=True)
 class LoopStarted:
-    """The loop is at its first epoch; it has built everything and wants state."""
+    """The loop is at its first epoch, of `epochs`; it has built everything and wants state."""
+
+    epochs: int
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ class Adopt:
 
 @dataclass(frozen=True)
 class Member:
-    """The state of one member.
+    """The state of one member, whose loop goes through `epochs` epochs.
 
     `steps`, `samples`, `taken` belong to the open round and are not committed: optimizer steps, samples, positions
     of the deal. `todo` is what remains of entering a view or of closing a round. `segment_round`, `segment_s`
@@ -35,6 +35,7 @@ class Member:
     samples: int = 0
     taken: int = 0
     dataset: int = 0
+    epochs: int = 0
     over: bool = False
     broken: str = ""
     stop_asked: bool = False

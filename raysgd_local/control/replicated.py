@@ -21,7 +21,8 @@ class Replicated:
 
     `epoch` is the open epoch, or the next to be opened. Per rank of the present view: `cursors` into the lists
     of the deal (whose lengths are `lengths`; none where the loop takes no data from us), `left`, whose loop left
-    the open epoch, `sick`, whose state was not finite in the newest round, and the `pacing`. `switched` says that
+    the open epoch, `sick`, whose state was not finite in the newest round, the `residuals` (norms of what compression
+    left out of each one's messages, one round ago), and the `pacing`. `switched` says that
     this round was the last before gradient mode; after either, local state is aligned. `stopped` says why training is
     over, or is empty; `diverged` that it failed. Totals count all workers' committed work since the run began.
 
@@ -42,6 +43,7 @@ class Replicated:
     lengths: tuple[int, ...] | None = None
     left: tuple[bool, ...] = ()
     sick: tuple[bool, ...] = ()
+    residuals: tuple[float, ...] = ()
     pacing: Pacing = EVEN
     switched: bool = False
     evaluations: int = 0
@@ -120,8 +122,11 @@ def commit(state: Replicated, control: Control, program: Program, finite: bool =
     """The state after the round that `control` belongs to; `finite` says whether the reduced vector was."""
     reach = extent(state, control, program)
     owed = () if reach.whole else owed_after(control, state.owed_by_rank, reach.blocks)
+    residuals = tuple(0.0 if reach.everything else said.residual for said in control.members)
     state = _close_epoch(_counted(state, control))
-    state = replace(state, owed=owed, meet=state.meet and not reach.whole, partial=not reach.whole)
+    state = replace(
+        state, owed=owed, meet=state.meet and not reach.whole, partial=not reach.whole, residuals=residuals
+    )
     failed = _failure(control, finite)
     if failed:
         return replace(state, diverged=True, stopped=failed)
@@ -131,6 +136,17 @@ def commit(state: Replicated, control: Control, program: Program, finite: bool =
     state = replace(state, schedule=program.schedule.next(state.schedule, _observe(state, control, reach.whole)))
     state = replace(state, switched=before != "gradients" and state.period.mode == "gradients")
     return replace(state, stopped=state.stopped or _stop(state, control, program))
+
+
+def _says_all(state: Replicated, control: Control, program: Program) -> bool:
+    """Whether this round is somebody's last, or everybody's: what messages left out so far is sent with it.
+
+    Nothing can be where nobody took a step.
+    """
+    after = _close_epoch(_counted(state, control))
+    closes = bool(control.flags & Flags.LAST) and state.open and not after.open
+    last = closes or bool(control.flags & Flags.LEAVING) or bool(_stop(after, control, program))
+    return last and control.weight > 0
 
 
 def _counted(state: Replicated, control: Control) -> Replicated:
@@ -169,12 +185,12 @@ def _stop(state: Replicated, control: Control, program: Program) -> str:
 
 def extent(state: Replicated, control: Control, program: Program) -> Extent:
     """How far the averaging of the round that `control` belongs to reaches, after `state`."""
-    blocks = state.blocks or tuple(range(len(control.members)))
+    blocks, everything = state.blocks or tuple(range(len(control.members))), _says_all(state, control, program)
     if not program.stages(state.period.mode):
-        return Extent(True, (), blocks)
+        return Extent(True, (), blocks, everything)
     asked = not program.averaging.gossips and state.period.mode == "parameters"
     whole = asked or state.meet or program.whole or meets(control) or _ends(state, control, program)
-    return Extent(whole, shares(control, state.owed_by_rank, program), blocks)
+    return Extent(whole, shares(control, state.owed_by_rank, program), blocks, everything)
 
 
 def _ends(state: Replicated, control: Control, program: Program) -> bool:

@@ -106,6 +106,8 @@ def _flags(member: Member) -> Flags:
         flags |= Flags.STOP
     if member.want is Want.CLOSE:
         flags |= Flags.LEFT
+    if member.known.epoch == member.epochs - 1:
+        flags |= Flags.LAST
     return flags
 
 

@@ -49,6 +49,7 @@ def result(files: RunFiles, books: Books | None, finish: Finish, names: Names) -
         "chunks_uncovered_max": max((e["chunks"] for e in events if e["event"] == "chunks_uncovered"), default=0),
         "driver_restarts": sum(e["event"] == "driver_restarted" for e in events),
         "storage_failures": sum(e["event"] == "storage_failed" for e in events),
+        "residual_lost": sum(e["norm"] for e in events if e["event"] == "residual_lost"),
         "moved_bytes": sum(e["bytes"] for e in events if e["event"] == "chunks_moved"),
         "checkpoints_failed": sum(e["event"] == "checkpoint_failed" for e in events),
         "checkpoints_damaged": sum(e["event"] == "checkpoint_damaged" for e in events),

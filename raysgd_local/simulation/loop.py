@@ -52,7 +52,7 @@ Asks = Iterator[m.Event | Batch]
 
 def training_loop(plan: LoopPlan, worker: Trainee) -> Asks:
     """Yields what the loop asks for; it goes on when that is done."""
-    yield m.LoopStarted()
+    yield m.LoopStarted(plan.epochs)
     while not worker.member.known.stopped and worker.member.known.epoch < plan.epochs:
         epoch = worker.member.known.epoch
         yield from _epoch(plan, worker)

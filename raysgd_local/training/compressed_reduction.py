@@ -10,14 +10,12 @@ import torch
 from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.algorithms.compression import Compression
 from raysgd_local.algorithms.state import ReplicaState
-from raysgd_local.control.exchange import Contribution, Control, Flags
+from raysgd_local.control.exchange import Contribution, Control
 from raysgd_local.control.extent import Extent
 from raysgd_local.control.member_events import Kind
 from raysgd_local.training.compressing import Compressor
 from raysgd_local.training.reduction import Allocate, Installing, Reduction, counting_for_nothing
 from raysgd_local.transport.base import Transport
-
-LAST_WORDS = Flags.LEAVING | Flags.STOP
 
 Total = Callable[[torch.Tensor], torch.Tensor]
 """The sum over all members of what each gives, as it arrives."""
@@ -47,7 +45,7 @@ class CompressedReduction(Reduction):
 
     So the control part has to come first, with the buffers, which travel as they are. The sum of all messages takes
     the place of the parameters in the flat vector, as if they had been reduced: committing and healing don't know of
-    compression. In a round in which somebody leaves, or training is stopped, everybody sends all that is left.
+    compression. In a round in which somebody leaves, or training ends, everybody sends all that is left.
     """
 
     def __init__(
@@ -94,10 +92,10 @@ class CompressedReduction(Reduction):
         control = self._control(flat)
         if control.weight > 0:
             self._try.share = self._try.weight / control.weight
-            whole = bool(control.flags & LAST_WORDS)
+            everything = extent is not None and extent(control).everything
 
             def total(vector: torch.Tensor, compressor: Compressor = self.compressor) -> torch.Tensor:
-                return compressor.sum(transport, vector, round, whole=whole)
+                return compressor.sum(transport, vector, round, whole=everything)
 
             self._sum_compressed(parameters, kind, control.weight, total)
         return control

@@ -12,7 +12,7 @@ from raysgd_local.algorithms.state import ReplicaState
 from raysgd_local.control.exchange import Contribution, Control
 from raysgd_local.control.extent import Extent
 from raysgd_local.control.member_events import Kind
-from raysgd_local.training.compressed_reduction import LAST_WORDS, CompressedReduction
+from raysgd_local.training.compressed_reduction import CompressedReduction
 from raysgd_local.training.reduction import Allocate, Installing
 from raysgd_local.transport.base import Transport
 
@@ -73,7 +73,7 @@ class PartialReduction(CompressedReduction):
         elif not extent.whole:
             self._block_mean(transport, control, extent.blocks)
         if extent.whole:
-            self._whole_mean(transport, parameters, control, extent.shares, round)
+            self._whole_mean(transport, parameters, extent, round)
         else:
             transport.all_reduce(self._own.new_zeros(1))  # the vote; a mean of all is one itself
 
@@ -81,12 +81,11 @@ class PartialReduction(CompressedReduction):
         self,
         transport: Transport,
         parameters: torch.Tensor,
-        control: Control,
-        shares: tuple[float, ...],
+        extent: Extent,
         round: int,
     ) -> None:
         """The mean of all members, or with compression what arrives of it."""
-        share = shares[transport.rank]
+        share = extent.shares[transport.rank]
         if self._averaging.gossips:
             parameters.copy_(self._own).mul_(share)
         elif share:
@@ -95,8 +94,7 @@ class PartialReduction(CompressedReduction):
             transport.all_reduce(parameters)
             return
         anchor = self._anchor.flat
-        whole = bool(control.flags & LAST_WORDS)
-        total = self.compressor.sum(transport, anchor * share - parameters, round, whole=whole)
+        total = self.compressor.sum(transport, anchor * share - parameters, round, whole=extent.everything)
         torch.sub(anchor, total, out=parameters)
 
     def _mix(self, transport: Transport, control: Control, round: int) -> None:

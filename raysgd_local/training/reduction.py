@@ -136,6 +136,11 @@ class Reduction:
         content = [*encode(replace(said, checksum=self.checksum)), *digits(self.state.integers())]
         slots[rank] = torch.tensor(content, dtype=flat.dtype)
 
+    @property
+    def left_out(self) -> float:
+        """The norm of what this member's messages left out so far, as far as rounds are committed."""
+        return 0.0 if self.residual is None else self.residual.norm
+
     def _control(self, flat: torch.Tensor) -> Control:
         slots = flat[self.state.numel :].view(-1, self._slot)[:, :SLOT]
         return Control(tuple(decode(row) for row in slots.tolist()))

@@ -106,7 +106,7 @@ class Shell:
         state = self.replica.averaged()
         self._reduction = make_reduction(state, self._network.allocate, self.place.members, self.place.algorithm)
         self.replica.anchor, self.replica.residual = self._reduction.anchor, self._reduction.residual
-        self.drive(m.LoopStarted())
+        self.drive(m.LoopStarted(self.epochs))
         if not self.order.restore:
             self._seed()
 
@@ -246,6 +246,7 @@ class Shell:
             lr_decay=self.stepper.rates(samples, workers).decay,
             lr_settled=self.stepper.settled_lr(samples, workers),
             scale=self.stepper.scale,
+            residual=self._reducing.left_out,
             wire_bytes=self._take_sent(),
             flags=said.flags | self.stepper.flags | self._diverged(),
         )

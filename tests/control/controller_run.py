@@ -17,9 +17,9 @@ from raysgd_local.records import RoundRow
 class Run:
     """A controller and everything that it has said."""
 
-    def __init__(self, workers_min=1, workers_max=2, **settings):
+    def __init__(self, workers_min=1, workers_max=2, resume=None, **settings):
         program = Program(FixedPeriod(2))
-        self.state = begin(Settings(program, workers_min, workers_max, **settings))
+        self.state = begin(Settings(program, workers_min, workers_max, **settings), resume)
         self.now = 0.0
         self.said = []
         self.tell(c.RunStarted())

@@ -7,8 +7,11 @@ from raysgd_local.algorithms.schedules import EveryStep, FixedPeriod, Switch
 from raysgd_local.algorithms.schedules.switch import AtEpoch
 from raysgd_local.control import controller_events as c
 from raysgd_local.control.controller_state import Phase, Standing, begin
+from raysgd_local.control.ledger import Ledger
 from raysgd_local.control.program import Program
 from raysgd_local.control.protocol import Place, Report
+from raysgd_local.control.replicated import Replicated
+from raysgd_local.control.saves import Snapshot
 from raysgd_local.control.settings import CheckpointPolicy, Settings
 
 
@@ -218,3 +221,32 @@ def test_a_spare_waits_without_a_boundary_and_enters_at_once_when_somebody_is_go
     run.arrive("w0", broken="cut")
     assert run.order().view.members == ("w0", "w2")
     assert (run.order().donor, run.order().receivers) == (0, (1,))
+
+
+def left_out(run):
+    return [k.fields for k in run.said if isinstance(k, c.RecordEvent) and k.event == "residual_lost"]
+
+
+def test_what_compression_left_out_is_told_of_who_is_gone_and_of_nobody_else():
+    run = started(workers_max=3)
+    state = {"round": 1, "residuals": (0.5, 0.25, 0.0)}
+    run.tell(c.Died("w0", "killed"))
+    for worker in ("w1", "w2"):
+        run.arrive(worker, state=state, rounds=(row(1),), broken="lost w0")
+    assert left_out(run) == [{"workers": ["w0"], "norm": 0.5}]
+    assert run.order().replicated.residuals == (0.25, 0.0)
+    run.tell(c.Died("w2", "killed"))
+    run.arrive("w1", broken="lost w2")
+    assert len(left_out(run)) == 1
+    run.up("w3")
+    run.arrive("w1")
+    assert run.order().replicated.residuals == (0.25, 0.0)
+
+
+def test_what_a_checkpoint_has_of_messages_left_out_is_lost_with_another_number_of_workers():
+    for workers, told in ((2, []), (1, [{"workers": ["a", "b"], "norm": 0.75}])):
+        state = Replicated(FixedPeriod(2).init(), round=1, cursors=(0, 0), residuals=(0.5, 0.25))
+        snapshot = Snapshot("000001", 1, 1, ("a", "b"), True, state, Ledger(), None, None)
+        run = Run(workers_max=workers, resume=snapshot)
+        run.up(*(f"w{i}" for i in range(workers)))
+        assert left_out(run) == told

@@ -75,3 +75,41 @@ def test_the_loss_of_a_sick_member_is_no_first_loss_of_adacomm():
     control = Control((said(weight=0.0, flags=Flags.NONFINITE, loss_sum=float("nan")), said()))
     state = replicated.commit(member.known, control, order.program)
     assert state.schedule.first_loss == 1.0
+
+
+@pytest.mark.parametrize(
+    ("flags", "limits", "samples", "whole"),
+    [
+        (Flags.NONE, {}, 8, False),
+        (Flags.NONE, {}, 4, False),  # an epoch ends, and others follow
+        (Flags.LAST, {}, 4, True),
+        (Flags.LAST, {}, 8, False),
+        (Flags.LEAVING, {}, 8, True),
+        (Flags.STOP, {}, 8, True),
+        (Flags.YIELD, {}, 8, False),
+        (Flags.NONE, {"max_steps": 2}, 8, True),
+        (Flags.NONE, {"max_steps": 3}, 8, False),
+        (Flags.NONE, {"max_s": 1.0}, 8, True),
+    ],
+)
+def test_what_messages_left_out_is_sent_in_somebody_s_last_round_and_in_everybody_s(flags, limits, samples, whole):
+    member, order = in_view(FixedPeriod(1))
+    state = replace(member.known, lengths=(samples, samples))
+    control = Control((said(consumed=4, residual=0.5), said(consumed=4, residual=0.25, flags=flags)))
+    program = replace(order.program, **limits)
+    assert replicated.extent(state, control, program).everything is whole
+    assert replicated.commit(state, control, program).residuals == ((0.0, 0.0) if whole else (0.5, 0.25))
+
+
+def test_where_nobody_took_a_step_nothing_is_sent():
+    member, order = in_view(FixedPeriod(1))
+    control = Control((said(weight=0.0, residual=0.5, flags=Flags.LEAVING),) * 2)
+    assert not replicated.extent(member.known, control, order.program).everything
+    assert replicated.commit(member.known, control, order.program).residuals == (0.5, 0.5)
+
+
+def test_a_member_says_which_epoch_is_its_loop_s_last():
+    member, _ = in_view(FixedPeriod(1))
+    for epochs, last in ((1, True), (2, False)):
+        _, commands = machine.advance(replace(member, epochs=epochs), m.StepDue(4, 0), 0)
+        assert bool(commands[-1].said.flags & Flags.LAST) is last

@@ -100,17 +100,20 @@ def replay(
     done: Any,
     data: Quadratics,
     method: oracle.Method,
+    last: oracle.Method,
     rho: float,
     reset: bool = False,
     partial: bool = False,
-) -> list[torch.Tensor]:
-    """The anchors after each round."""
-    fleet, anchors = oracle.Fleet(Point().x().detach(), method, rho), []
+) -> tuple[list[torch.Tensor], float]:
+    """The anchors after each round, of which the last is by `last`; and what the dead had left out, as they told it."""
+    fleet, anchors, lost = oracle.Fleet(Point().x().detach(), method, rho), [], 0.0
+    norms, told = {}, {}  # by member, after the newest round, and the one before
     views = {order.view.number: order for order in reversed(done.group.orders)}  # the first order of each
     for row in done.rows():
         number, order = int(row["round"]), views[int(row["view"])]
         members = order.view.members
         donor = None if order.donor is None else members[order.donor]
+        lost += sum(norm for name, norm in told.items() if name not in members)
         fleet.have(members, donor)
         fleet.begin()
         steps = [step for step in log.steps[number] if step[0] in members]
@@ -121,11 +124,15 @@ def replay(
         fleet.memory.steps = [sum(who == name for who, _, _ in steps) for name in members]
         # One step from the anchor and then the mean is a step by the mean gradient.
         plain = oracle.mean if row["tau"] == "1" else oracle.globally if row["scope"] == "global" else None
-        fleet.average(weights, float(row["lr"]), plain if partial or row["tau"] == "1" else None)
+        ends = number == len(done.rows())
+        asked = plain if partial or row["tau"] == "1" else last if ends else None
+        fleet.average(weights, float(row["lr"]), asked)
         anchors.append(fleet.memory.anchor)
+        told = {name: norms.get(name, 0.0) for name in members}
+        norms = dict(zip(members, fleet.memory.local.norm(dim=1).tolist(), strict=True))
         if reset:
             fleet.buffers.zero_()
-    return anchors
+    return anchors, lost
 
 
 METHODS = {
@@ -203,6 +210,13 @@ SCOPES = {
 }
 """Of rounds that are not over all members."""
 
+LAST = {  # a compressed run's last round
+    "int8": oracle.compressed(oracle.whole),
+    "top-k": oracle.compressed(oracle.whole),
+    "sign": oracle.compressed(oracle.whole),
+    "elastic int8": oracle.elastic_compressed(0.8, oracle.whole),
+}
+
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_engine_does_what_the_oracle_does_while_members_die_and_join(train_in_threads, killed, name):
@@ -225,6 +239,9 @@ def test_the_engine_does_what_the_oracle_does_while_members_die_and_join(train_i
     assert len(done.rows()) >= 100
     partial = "partial" in modes(algorithm.schedule)
     assert {row["scope"] for row in done.rows()} == {"global", *SCOPES.get(name, ())}
-    anchors = replay(log, done, data, method, rho, algorithm.optimizer_state == "reset", partial)
+    reset = algorithm.optimizer_state == "reset"
+    anchors, lost = replay(log, done, data, method, LAST.get(name, method), rho, reset, partial)
     for number, model in log.models:
         torch.testing.assert_close(model, anchors[number - 1], rtol=0, atol=1e-6)
+    assert done.result["residual_lost"] == pytest.approx(lost, rel=1e-6)
+    assert bool(lost) == (name in ("int8", "top-k", "sign"))
