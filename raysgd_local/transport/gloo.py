@@ -25,9 +25,9 @@ from raysgd_local.transport.watch import Watch
 
 _CPU = torch.device("cpu")
 
-# Each part of a vector costs a collective of its own. Writing is faster than any network: a small first part is under
-# way soon, and while one travels there is time to write one that is twice as large.
-_FIRST_PART, _GROWTH = 1 << 18, 2  # elements
+# Each part of a vector is a collective of its own: a small first one is under way soon, large ones cost less. While
+# some travel the next is written, and no more: the processor is wanted for sending, too.
+_FIRST_PART, _LARGEST_PART, _AHEAD = 1 << 17, 1 << 19, 4  # elements, elements, parts
 
 # Between looks at whether the connections still stand.
 _PATIENCE = timedelta(milliseconds=100)
@@ -197,6 +197,8 @@ class GlooTransport:
         try:
             for part in _parts(flat, ready):
                 works.append(self._group.allreduce([part], options))
+                if len(works) >= _AHEAD:
+                    self._wait(works[-_AHEAD])
             for work in works:
                 self._wait(work)
         except (RuntimeError, TransportError):
@@ -232,7 +234,7 @@ def _parts(flat: torch.Tensor, ready: Iterable[int]) -> Iterator[torch.Tensor]:
         os.sched_yield()  # to gloo's threads: what is written is of no use until they have sent it
         if end - begin >= least:
             yield flat[begin:end]
-            begin, least = end, least * _GROWTH
+            begin, least = end, min(2 * least, _LARGEST_PART)
     yield flat[begin:]
 
 
