@@ -1,12 +1,14 @@
 """Samples a second against torch's DDP and against no communication at all: same model, same processes.
 
-    python benchmarks/throughput.py [--pairs 7] [--batches 300] [--workers 2] [--json FILE]
+    python benchmarks/throughput.py [--only every-step | tau] [--pairs 7] [--batches 300] [--workers 2] [--json FILE]
 
-In every worker process the two ways take turns, `--pairs` times. At every step the rival is
+In every worker process the ways take turns, `--pairs` times. At every step the rival is
 `DistributedDataParallel(broadcast_buffers=False)`, which exchanges what we do; at τ = 16 it is a plain loop that
-exchanges nothing. Both draw batches of the same data set through torch's DataLoader, with the same optimizer, in the
-same processes. All begin together, and the slowest worker's time counts, opening our epoch included. Reported are the
-medians of samples a second, and of the ratios pair by pair.
+exchanges nothing. Beside that runs `bare`, the least that local SGD can be: the plain loop with one flat gloo
+all-reduce of the parameters every 16 steps, and no checks, no control, no failures. All draw batches of the same data
+set through torch's DataLoader, with the same optimizer, sum the loss, in the same processes. All begin together, and
+the slowest worker's time counts, opening our epoch included. Reported are the medians of samples a second, and of the
+ratios pair by pair.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +35,7 @@ import raysgd_local
 from raysgd_local import Algorithm, EveryStep, FixedPeriod, LocalSGDTrainer
 from raysgd_local.tasks.memory import InMemory
 
-BATCH = 32
+BATCH, TAU = 32, 16
 LIMIT = 0.95  # of the rival's samples a second
 
 
@@ -49,20 +52,48 @@ def optimizer_of(model: nn.Module) -> torch.optim.Optimizer:
     return torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
 
 
-def rival_pass(model: nn.Module, optimizer: torch.optim.Optimizer, data: InMemory, batches: int) -> float:
-    """Seconds of a plain loop over `batches` batches."""
+def plain_pass(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    data: InMemory,
+    batches: int,
+    average: Callable[[], None] | None = None,
+) -> float:
+    """Seconds of a plain loop over `batches` batches, which averages every `TAU` of them or never."""
+    dist.barrier()
+    began_s, loss_sum = time.perf_counter(), 0.0
     sampler = RandomSampler(data, num_samples=batches * BATCH)
     loader = DataLoader(data, batch_size=BATCH, sampler=sampler, collate_fn=data.collate)
-    began_s = time.perf_counter()
-    for x, y in loader:
-        F.cross_entropy(model(x), y).backward()
+    for number, (x, y) in enumerate(loader, start=1):
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+        loss_sum += loss.item()
+        if average is not None and number % TAU == 0:
+            average()
     return time.perf_counter() - began_s
 
 
+class FlatAverage:
+    """The mean of all workers' parameters, by one flat all-reduce."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._parameters = list(model.parameters())
+        self._flat = torch.zeros(sum(p.numel() for p in self._parameters))
+        pieces = torch.split(self._flat, [p.numel() for p in self._parameters])
+        self._views = [piece.view_as(p) for piece, p in zip(pieces, self._parameters, strict=True)]
+
+    @torch.no_grad()
+    def __call__(self) -> None:
+        torch._foreach_copy_(self._views, self._parameters)
+        dist.all_reduce(self._flat)
+        self._flat /= dist.get_world_size()
+        torch._foreach_copy_(self._parameters, self._views)
+
+
 def loop(config: dict[str, Any]) -> None:
-    """Ours and the rival take turns; rank 0 logs each pair."""
+    """Ours and the others take turns; each worker logs its times."""
     ctx = raysgd_local.get_context()
     generator = torch.Generator().manual_seed(0)
     samples = config["batches"] * BATCH * config["workers"]
@@ -70,15 +101,16 @@ def loop(config: dict[str, Any]) -> None:
     data = InMemory(images, torch.randint(10, (samples,), generator=generator))
     model = ctx.prepare_model(cnn())
     ctx.prepare_optimizer(optimizer_of(model))
-    rival: nn.Module = cnn()
-    rivals = optimizer_of(rival)
+    rival, bare = cnn(), cnn()
+    rivals, bares = optimizer_of(rival), optimizer_of(bare)
+    average = FlatAverage(bare)
     for pair in ctx.epochs(config["pairs"] + 1):  # the first warms up
         if pair == 0:
             store = dist.FileStore(config["store"], config["workers"])
             dist.init_process_group("gloo", store=store, rank=ctx.rank, world_size=config["workers"])
             rival = DistributedDataParallel(rival, broadcast_buffers=False) if config["ddp"] else rival
-        dist.barrier()
-        rival_s = rival_pass(rival, rivals, data, config["batches"])
+        rival_s = plain_pass(rival, rivals, data, config["batches"])
+        bare_s = 0.0 if config["ddp"] else plain_pass(bare, bares, data, config["batches"], average)
         dist.barrier()
         began_s = time.perf_counter()
         for x, y in ctx.batches(data, batch_size=BATCH):
@@ -87,7 +119,7 @@ def loop(config: dict[str, Any]) -> None:
             ctx.step(loss)
         ours_s = time.perf_counter() - began_s
         if pair:
-            ctx.log(pair=pair, ours_s=ours_s, rival_s=rival_s)
+            ctx.log(pair=pair, ours_s=ours_s, rival_s=rival_s, bare_s=bare_s)
 
 
 def measure(schedule: Any, ddp: bool, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -110,20 +142,28 @@ def measure(schedule: Any, ddp: bool, arguments: argparse.Namespace) -> dict[str
     pairs = slowest([line for line in map(json.loads, lines) if line["event"] == "log"])
     samples = arguments.batches * BATCH * arguments.workers
     ratios = [pair["rival_s"] / pair["ours_s"] for pair in pairs]
-    return {
+    found = {
         "pairs": len(pairs),
         "ours_samples_per_s": round(samples / statistics.median(p["ours_s"] for p in pairs)),
         "rival_samples_per_s": round(samples / statistics.median(p["rival_s"] for p in pairs)),
         "ratio_median": round(statistics.median(ratios), 3),
         "ratios": [round(ratio, 3) for ratio in ratios],
     }
+    if not ddp:
+        found["bare_ratio_median"] = round(
+            statistics.median(pair["rival_s"] / pair["bare_s"] for pair in pairs), 3
+        )
+    return found
 
 
 def slowest(lines: list[dict[str, Any]]) -> list[dict[str, float]]:
     """Each pair's times: those of the worker that took longest."""
     numbers = sorted({line["pair"] for line in lines})
     return [
-        {what: max(line[what] for line in lines if line["pair"] == pair) for what in ("ours_s", "rival_s")}
+        {
+            what: max(line[what] for line in lines if line["pair"] == pair)
+            for what in ("ours_s", "rival_s", "bare_s")
+        }
         for pair in numbers
     ]
 
@@ -133,12 +173,14 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--batches", type=int, default=300, help="batches a worker in each turn")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--only", choices=["every-step", "tau"])
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    found = {
-        "every step / DDP(broadcast_buffers=False)": measure(EveryStep(), True, arguments),
-        "tau 16 / no communication": measure(FixedPeriod(16), False, arguments),
-    }
+    found = {}
+    if arguments.only != "tau":
+        found["every step / DDP(broadcast_buffers=False)"] = measure(EveryStep(), True, arguments)
+    if arguments.only != "every-step":
+        found[f"tau {TAU} / no communication"] = measure(FixedPeriod(TAU), False, arguments)
     for name, result in found.items():
         print(
             f"{name}: {result} {'within' if result['ratio_median'] >= LIMIT else 'NOT WITHIN'} the limit {LIMIT}"
