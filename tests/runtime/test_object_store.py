@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 import raysgd_local
+from raysgd_local import cli
 from raysgd_local.control.settings import CheckpointPolicy
 from raysgd_local.files.storage import Storage
 from raysgd_local.runtime import driver
@@ -89,3 +90,17 @@ def test_training_goes_on_while_the_store_is_away_and_the_next_checkpoint_lands(
     assert [int(row["round"]) for row in rows] == list(range(1, done.result["rounds"] + 1))
     assert json.loads(storage.read("result.json")) == done.result
     assert storage.exists("model.pt")
+
+
+@pytest.mark.ray
+def test_a_run_goes_on_from_its_checkpoint_in_the_store(store, cluster, capsys):
+    words = ["train", "--storage", store.place("runs"), "--name", "run", "--address", cluster]
+    words += ["--set", "workers.min=2", "--set", "workers.max=2", "--resume", "auto"]
+    assert cli.run([*words, "--set", "task.epochs=2"]) == 0
+    assert cli.run([*words, "--set", "task.epochs=3"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "bucket/runs/run"
+    run = Storage.at(store.place("runs/run"))
+    result = json.loads(run.read("result.json"))
+    assert (result["status"], result["samples"], result["samples_lost"]) == ("finished", 3 * 1437, 0)
+    events = [json.loads(line)["event"] for line in run.read("events.jsonl").decode().splitlines()]
+    assert events.count("resumed") == 1
