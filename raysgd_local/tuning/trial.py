@@ -71,8 +71,8 @@ def _run(study: Study, labelled: dict[str, Any]) -> None:
 class Reporter:
     """Tells Tune how the run stands: at each evaluation that is seen, and once a second of training time.
 
-    It is called where the run is watched, not where it trains. Tune stops a trial inside of it: so not once the training
-    time is over, when all that is left to do is to write down the figures.
+    It is called where the run is watched, not where it trains. Tune stops a trial inside of it; so it tells nothing once
+    the training time is over, when all that is left to do is to write down the figures.
     """
 
     def __init__(self, objective: Objective, report: Callable[[dict[str, Any]], Any] = tune.report) -> None:
