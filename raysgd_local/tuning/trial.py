@@ -71,7 +71,8 @@ def _run(study: Study, labelled: dict[str, Any]) -> None:
 class Reporter:
     """Tells Tune how the run stands: at each evaluation that is seen, and once a second of training time.
 
-    It is called where the run is watched, not where it trains. Tune stops a trial inside of it.
+    It is called where the run is watched, not where it trains. Tune stops a trial inside of it; so it tells nothing once
+    the training time is over, when all that is left to do is to write down the figures.
     """
 
     def __init__(self, objective: Objective, report: Callable[[dict[str, Any]], Any] = tune.report) -> None:
@@ -80,6 +81,8 @@ class Reporter:
         self._reported_s = -math.inf
 
     def __call__(self, snapshot: Snapshot) -> None:
+        if self._objective.budget_s is not None and snapshot.elapsed_s >= self._objective.budget_s:
+            return
         found = standing(snapshot, self._objective)
         is_due = (
             snapshot.elapsed_s >= self._reported_s + _REPORT_EVERY_S or dict(snapshot.metrics) != self._metrics

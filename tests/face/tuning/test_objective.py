@@ -67,3 +67,13 @@ def test_nothing_is_told_before_there_is_something_to_compare():
     assert told == []
     reporter(Snapshot(round=4, elapsed_s=1.1, loss=1.0, metrics={"accuracy": 0.5}))
     assert [found["accuracy"] for found in told] == [0.5]
+
+
+def test_a_trial_whose_training_time_is_over_is_not_stopped_before_its_figures_are_written():
+    from raysgd_local.tuning.trial import Reporter
+
+    told = []
+    reporter = Reporter(Objective("train_loss", "min", None, 2.0), told.append)
+    for elapsed_s in (1.9, 2.0, 3.5):
+        reporter(Snapshot(round=1, elapsed_s=elapsed_s, loss=1.0))
+    assert [found["elapsed_s"] for found in told] == [1.9]
