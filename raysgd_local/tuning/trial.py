@@ -71,7 +71,7 @@ def _run(study: Study, labelled: dict[str, Any]) -> None:
 class Reporter:
     """Tells Tune how the run stands: at each evaluation that is seen, and once a second of training time.
 
-    It is called where the run is watched, not where it trains. Tune stops a trial inside of it; so it tells nothing once
+    It is called where the run is watched, not where it trains. Tune stops a trial inside of it; so it is silent once
     the training time is over, when all that is left to do is to write down the figures.
     """
 
