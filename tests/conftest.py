@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +17,10 @@ settings.register_profile(
     derandomize="CI" in os.environ,  # there a failure must be the change's; elsewhere every run tries new examples
 )
 settings.load_profile("shared machine")
+
+
+# Started in the background, processes are born deaf to Ctrl-C, and so are those that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

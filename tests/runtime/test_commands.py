@@ -97,6 +97,7 @@ def still_there(processes: list[psutil.Process]) -> list[psutil.Process]:
     return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
+@pytest.mark.long
 def test_of_a_killed_command_nothing_is_left_and_the_run_goes_on_from_its_checkpoint(cluster, tmp_path):
     run = tmp_path / "run"
     long = ("--set", "task.epochs=40", "--set", "checkpoints.every_s=0.5")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from ray.train import RunConfig, ScalingConfig
@@ -69,8 +70,15 @@ def test_with_two_copies_a_death_loses_no_data_and_the_copies_are_made_again(clu
 
 
 @pytest.mark.ray
-def test_with_one_copy_a_death_loses_its_data_and_says_so(cluster, tmp_path):
-    result = train(tmp_path, 1, "kill:1@round=20", workers=(1, 2))
+def test_with_one_copy_a_death_right_after_the_stated_round_loses_its_data_and_says_so(cluster, tmp_path):
+    result = train(tmp_path, 1, "kill:1@round=20; kill:1@3600s", workers=(1, 2))
+    (fired,) = events(result.path, "chaos_fired")
+    (lost,) = events(result.path, "worker_lost")
+    assert fired["worker"] == lost["worker"]
+    assert not psutil.pid_exists(fired["pid"])
+    assert [e["fault"] for e in events(result.path, "chaos_unfired")] == ["kill:1@3600s"]
+    rounds = result.metrics_dataframe.set_index("round")
+    assert (rounds["workers"][20], rounds["workers"][21]) == (2, 1)
     assert events(result.path, "chunks_uncovered") == [{**events(result.path, "chunks_uncovered")[0], "chunks": 8}]
     assert result.metrics["samples_lost"] > 0
     assert result.metrics["samples"] == 10 * SAMPLES - result.metrics["samples_lost"]
@@ -79,7 +87,9 @@ def test_with_one_copy_a_death_loses_its_data_and_says_so(cluster, tmp_path):
 @pytest.mark.ray
 def test_who_leaves_gives_its_data_first(cluster, tmp_path):
     result = train(tmp_path, 1, "drain:1@round=20", workers=(1, 2))
-    assert len(events(result.path, "worker_left")) == 1
+    (left,) = events(result.path, "worker_left")
+    assert left["worker"] == events(result.path, "chaos_fired")[0]["worker"]
+    assert events(result.path, "worker_lost") == []
     assert result.metrics["samples_lost"] == result.metrics["samples_repeated"] == 0
     assert result.metrics["chunks_uncovered_max"] == 0
     assert sum(e["bytes"] for e in events(result.path, "chunks_moved")) == result.metrics["moved_bytes"] > 0

@@ -137,9 +137,8 @@ def killed_loop(config):
         ctx.evaluate(lambda model, batch: F.mse_loss(model(batch[0]), batch[1]), data)
 
 
-@pytest.mark.parametrize("rank", [0, 2])
-def test_a_killed_worker_costs_no_sample_and_no_survivors_process(cluster, tmp_path, rank):
-    config = {"marker": str(tmp_path / "killed"), "rank": rank}
+def test_a_killed_first_worker_costs_no_sample_and_no_survivors_process(cluster, tmp_path):
+    config = {"marker": str(tmp_path / "killed"), "rank": 0}
     result = trainer(killed_loop, tmp_path, workers=3, config=config).fit()
     assert (tmp_path / "killed").exists()
     assert result.metrics["workers_lost"] == 1

@@ -86,7 +86,7 @@ def mixing(averaging: Averaging, rank: int, round: int, healthy: tuple[bool, ...
     """Rank's row of W, itself included; those who are not healthy are nobody's neighbours.
 
     >>> mixing(Gossip("ring"), 0, 1, (True, True, True, False))
-    {1: 0.5, 0: 0.5}
+    {1: 0.3333333333333333, 0: 0.6666666666666667}
     """
     near = {r: _healthy(averaging, r, round, healthy) for r in range(len(healthy))}
     row = {peer: 1 / (1 + max(len(near[rank]), len(near[peer]))) for peer in sorted(near[rank])}

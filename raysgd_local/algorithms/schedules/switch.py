@@ -76,7 +76,7 @@ class Switch:
     >>> schedule = Switch(EveryStep(), FixedPeriod(4), when=AtEpoch(1))
     >>> seen = Observation(1, 2.0, 64, 64, 2, epoch=1, elapsed_s=1, lr_decay=1, workers=2)
     >>> schedule.next(schedule.init(), seen).period
-    Period(tau=4, mode='parameters', why='epoch 1 has begun: fixed period of 4')
+    Period(tau=4, mode='parameters', why='epoch 1 has begun: fixed period of 4', delta=None)
     """
 
     first: Schedule = field(default_factory=EveryStep)

@@ -55,7 +55,10 @@ class Trying(Digits):
 """
 TRIALS = ("", "poor", "raise", "long")
 LIMIT_S = 240
-pytestmark = pytest.mark.timeout(900)  # a story of three commands, on machines that are slow at times
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.timeout(900),
+]  # a story of three commands, on machines that are slow at times
 
 
 class Sweep:
