@@ -93,6 +93,7 @@ def test_training_goes_on_while_the_store_is_away_and_the_next_checkpoint_lands(
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_a_run_goes_on_from_its_checkpoint_in_the_store(store, cluster, capsys):
     words = ["train", "--storage", store.place("runs"), "--name", "run", "--address", cluster]
     words += ["--set", "workers.min=2", "--set", "workers.max=2", "--resume", "auto"]

@@ -278,6 +278,7 @@ def test_a_controller_that_decides_otherwise_does_not_give_the_same_commands(jou
     assert not all(replayed(journalled))
 
 
+@pytest.mark.long
 def test_a_loop_that_hangs_in_a_living_process_is_ended_by_the_stragglers_budget(start):
     run = start(timeouts={"straggler": Limit(0, 2, 60)})
     pids = run.steady(3)
