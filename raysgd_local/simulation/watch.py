@@ -68,7 +68,10 @@ class Watch(Observer):
             violated("what is evaluated is the averaged model", f"{state.owed} are not in it")
         if anchor.round != state.round:
             violated("5: no worker without state gives any", f"round {state.round} with a model of {anchor.round}")
-        if self.resolved.get(anchor.round, anchor) != anchor:
+        present = first.member.order is not None and first.member.order.view.number >= self._newest_view
+        if (
+            present and self.resolved.get(anchor.round, anchor) != anchor
+        ):  # a zombie may hold a beginning that was lost
             violated("2: what is resolved stays", f"round {anchor.round} was another one")
 
     def asking(self, worker: Worker, command: Exchange) -> None:

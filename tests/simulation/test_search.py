@@ -23,9 +23,9 @@ def test_a_run_without_faults_finishes_and_loses_nobody():
     assert {o.finish.status for o in calm} == {"finished"}
 
 
-def replayed(seed, chaos):
+def replayed(seed, chaos, methods=False):
     """What came of a seed's scenario with these faults."""
-    return search.attempt(random_scenario(seed, methods=False).with_faults(parse(chaos)))
+    return search.attempt(random_scenario(seed, methods=methods).with_faults(parse(chaos)))
 
 
 def test_who_is_given_up_since_one_step_took_longer_than_others_wait_is_not_given_up_for_nothing():
@@ -40,6 +40,11 @@ def test_two_workers_that_are_taken_away_at_once_in_a_crash_loop_are_both_asked_
         "kill:6@event=34; zombie:2x0.37@event=41; kill:3@event=18; kill:2@event=12; drain:2x1.52@event=45; "
         "stop:7x0.72@event=16",
     )
+    assert isinstance(outcome, Ended), outcome
+
+
+def test_a_zombie_that_holds_a_lost_beginning_does_not_make_the_new_one_wrong():
+    outcome = replayed(25707, "unpublished@event=31; kill:4@event=80; zombie:0x26.53@event=92", methods=True)
     assert isinstance(outcome, Ended), outcome
 
 
