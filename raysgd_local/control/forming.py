@@ -1,13 +1,12 @@
-"""Orders: who is in the next view, who heals whom, what is dealt, and what is saved."""
+"""Orders: who is in the next view, who heals whom, and what is saved."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from raysgd_local.algorithms.placement import Placement, default_chunks, rebalance
-from raysgd_local.algorithms.placement import Worker as Holder
-from raysgd_local.control import boundary, ending, holdings, membership
+from raysgd_local.algorithms.placement import Placement
+from raysgd_local.control import boundary, ending, holdings, membership, placing
 from raysgd_local.control.boundary import Books, Resolution
 from raysgd_local.control.controller_events import Form, KillWorker, RewindTables, Status
 from raysgd_local.control.controller_state import Phase, Standing, Turn
@@ -36,7 +35,7 @@ def next_order(turn: Turn, resolution: Resolution) -> None:
     _put_off(turn, reports, resolution)
     view = _view(turn, _members(turn, reports, resolution))
     leaving = tuple(w for w in turn.state.standing(Standing.LEAVING) if w not in view.members)
-    _account(turn, resolution, view)
+    placing.account(turn, resolution, view)
     order = _order(turn, view, _limited(turn, view, reports), resolution)
     if boundary.drained(reports):
         order = replace(order, save=_due_save(turn, view))
@@ -52,7 +51,7 @@ def last_order(turn: Turn, resolution: Resolution, status: Status, reason: str, 
     if "finish" not in turn.state.timers:
         turn.set_timer("finish", turn.state.settings.timeouts.finish_s)
     view = _view(turn, turn.state.members)
-    _account(turn, resolution, view)
+    placing.account(turn, resolution, view)
     order = _order(turn, view, turn.state.settings.program, resolution)
     _give(turn, replace(order, closing=True, save=_begin_save(turn, view, final=True)), (), changed=False)
 
@@ -97,7 +96,7 @@ def _members(turn: Turn, reports: Sequence[Report], resolution: Resolution) -> t
     elif not set(staying) & set(resolution.newest):
         staying = [w for w in members if w in staying or w == resolution.newest[0]]
     if settings.restricted and (staying or joining):
-        givers = holdings.alone(_have(turn, members), [w for w in members if w not in staying])
+        givers = holdings.alone(placing.have(turn, members), [w for w in members if w not in staying])
         staying = [w for w in members if w in staying or w in givers]
     return (*staying, *joining)
 
@@ -132,110 +131,6 @@ def _model_wanted(turn: Turn, view: View) -> bool:
     return few or due or bool(state.stop) or bool(state.standing(Standing.READY))
 
 
-def _account(turn: Turn, resolution: Resolution, view: View) -> None:
-    """Enter what was consumed, place and deal the data for `view`, and seat the state for it."""
-    state = turn.state
-    books, before = state.books, state.view
-    if books is None or before is None:
-        raise RuntimeError("a boundary has books and a view")
-    _tell_residuals(turn, dict(zip(before.members, books.replicated.residuals, strict=False)), view.members)
-    reports = {worker: state.arrivals[worker] for worker in state.members}
-    opens = boundary.opening(tuple(reports.values()), books.replicated)
-    if opens is not None:
-        books = _opened(boundary.closed(books), opens)
-    elif not books.replicated.open:
-        books = boundary.closed(books)
-    elif view == before and not books.replicated.needs_deal and not _hands_over(turn, view):
-        return
-    pending = boundary.pending_positions(books.deal, before, books.replicated, reports, resolution.behind)
-    turn.set(books=_dealt(turn, books, before, view, pending))
-
-
-def _tell_residuals(turn: Turn, norms: Mapping[str, float], members: Sequence[str]) -> None:
-    """What compression left out of the messages of who is gone will never be in the model: that is told."""
-    lost = {worker: norm for worker, norm in norms.items() if norm and worker not in members}
-    if lost:
-        turn.record("residual_lost", workers=list(lost), norm=sum(lost.values()))
-
-
-def _opened(books: Books, samples: int) -> Books:
-    ledger = books.ledger.open_epoch(books.replicated.epoch, samples) if samples else books.ledger
-    return replace(books, ledger=ledger, replicated=replace(books.replicated, open=True))
-
-
-def _dealt(
-    turn: Turn, books: Books, before: View | None, view: View, pending: dict[str, tuple[int, ...]]
-) -> Books:
-    """The books with the open epoch dealt to the view's members, if it deals any data at all."""
-    settings, state = turn.state.settings, books.replicated
-    if state.open and books.ledger.epoch == state.epoch:
-        shares = boundary.deal_shares(state, before, view.members)
-        books = replace(boundary.closed(books), placement=_placed(turn, books, view))
-        books = boundary.deal_for(books, view.members, pending, settings.seed, settings.restricted, shares)
-    seated = boundary.seated(state, before, view.members, books.deal, _blocks(turn, view.members))
-    return replace(books, replicated=seated)
-
-
-def _blocks(turn: Turn, members: Sequence[str]) -> tuple[int, ...]:
-    """By rank the number of its block, where the averaging has any."""
-    program, workers = turn.state.settings.program, turn.state.workers
-    return program.averaging.blocks(tuple(workers[w].node for w in members)) if program.partial else ()
-
-
-def _placed(turn: Turn, books: Books, view: View) -> Placement:
-    settings = turn.state.settings
-    placement = books.placement
-    if placement is None:
-        samples, chunks = books.ledger.samples, settings.placement.chunks
-        placement = Placement.empty(min(chunks or default_chunks(settings.workers_max, samples), samples))
-    live = _holders(turn, view)
-    copies = settings.placement.copies_among(len(live))
-    have = _sources(turn, view, placement.chunks)
-    if have:
-        after = holdings.placed(placement, have, live, copies)
-        held = [bool(workers) for workers in after.holders]
-    else:
-        after = rebalance(placement, live, copies)
-        held = [any(worker in turn.state.workers for worker in chunk) for chunk in placement.holders]
-    known = [bool(chunk) for chunk in placement.holders]  # what was lost before has been told
-    lost = sum(before and not now for before, now in zip(known, held, strict=True))
-    if lost:
-        turn.record("chunks_uncovered", chunks=held.count(False))
-    return after
-
-
-def _holders(turn: Turn, view: View) -> list[Holder]:
-    """Who may hold chunks: where a chunk's data has to be moved, nobody who leaves gets or keeps any."""
-    workers = turn.state.workers
-    members = [w for w in view.members if not _leaves(turn, w)] if turn.state.settings.restricted else []
-    return [Holder(worker, workers[worker].node) for worker in members or view.members]
-
-
-def _leaves(turn: Turn, worker: str) -> bool:
-    return turn.state.workers[worker].standing is Standing.LEAVING
-
-
-def _hands_over(turn: Turn, view: View) -> bool:
-    """Whether somebody who leaves is still meant to hold chunks while others could."""
-    books = turn.state.books
-    if not turn.state.settings.restricted or books is None or books.placement is None:
-        return False
-    leaving = {worker for worker in view.members if _leaves(turn, worker)}
-    return len(leaving) < len(view.members) and any(leaving & set(chunk) for chunk in books.placement.holders)
-
-
-def _have(turn: Turn, members: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    arrivals = turn.state.arrivals
-    return {worker: arrivals[worker].chunks for worker in members if worker in arrivals}
-
-
-def _sources(turn: Turn, view: View, chunks: int) -> holdings.Sources:
-    """Who in the view has which chunk's data; nothing where all can read all, or nobody has any yet."""
-    if not turn.state.settings.restricted:
-        return ()
-    return holdings.sources(_have(turn, view.members), chunks)
-
-
 def _order(turn: Turn, view: View, program: Program, resolution: Resolution | None) -> Order:
     state = turn.state
     if state.books is None:
@@ -249,7 +144,7 @@ def _order(turn: Turn, view: View, program: Program, resolution: Resolution | No
         incarnation=state.incarnation,
         deal=state.books.deal,
         paused_s=state.paused_s,
-        sources=_sources(turn, view, state.books.deal.chunks) if state.books.deal is not None else (),
+        sources=placing.sources(turn, view, state.books.deal.chunks) if state.books.deal is not None else (),
     )
     if resolution is None:
         return order
@@ -334,7 +229,7 @@ def first_view(turn: Turn) -> None:
 def _begin_fresh(turn: Turn, view: View) -> None:
     initial = Replicated(schedule=turn.state.settings.program.schedule.init())
     books = Books(
-        boundary.seated(initial, None, view.members, None, _blocks(turn, members=view.members)), Ledger()
+        boundary.seated(initial, None, view.members, None, placing.blocks_of(turn, members=view.members)), Ledger()
     )
     turn.set(books=books)
     order = _order(turn, view, turn.state.settings.program, None)
@@ -344,15 +239,15 @@ def _begin_fresh(turn: Turn, view: View) -> None:
 
 def _begin_from(turn: Turn, view: View, snapshot: Snapshot) -> None:
     """Go back to a checkpoint: with as many members in the same deal, otherwise what is left is dealt anew."""
-    state = replace(snapshot.replicated, blocks=_blocks(turn, view.members))
+    state = replace(snapshot.replicated, blocks=placing.blocks_of(turn, view.members))
     books = Books(state, snapshot.ledger, snapshot.deal, _renamed(snapshot, view))
     turn.do(RewindTables(state.round, state.evaluations))
     turn.record("resumed", checkpoint=snapshot.name, round=state.round, epoch=state.epoch)
     if len(view.members) != len(snapshot.writers):
-        _tell_residuals(turn, dict(zip(snapshot.members, state.residuals, strict=False)), ())
+        placing.tell_residuals(turn, dict(zip(snapshot.members, state.residuals, strict=False)), ())
     lost = books.placement is not None and not all(books.placement.holders)
     if len(view.members) != len(snapshot.members) or lost:
-        books = _dealt(turn, books, None, view, {})
+        books = placing.dealt(turn, books, None, view, {})
     turn.set(books=books)
     order = _order(turn, view, turn.state.settings.program, None)
     _give(turn, replace(order, restore=snapshot.name), (), changed=True)

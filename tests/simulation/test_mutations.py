@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from raysgd_local.algorithms.placement import Worker as Holder
-from raysgd_local.control import boundary, forming, gathering, member, replicated
+from raysgd_local.control import boundary, forming, gathering, member, placing, replicated
 from raysgd_local.control.exchange import Control
 from raysgd_local.control.ledger import Ledger
 from raysgd_local.control.member_events import YieldAsked
@@ -89,7 +89,7 @@ def test_a_zombie_whose_higher_round_is_adopted_is_found(monkeypatch):
 
 
 def test_anti_affinity_that_is_ignored_is_found(monkeypatch):
-    monkeypatch.setattr(forming, "Holder", lambda worker, _node: Holder(worker, "one"))
+    monkeypatch.setattr(placing, "Holder", lambda worker, _node: Holder(worker, "one"))
     assert found("copies sit on distinct nodes")
 
 
