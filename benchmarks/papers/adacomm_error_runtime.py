@@ -37,6 +37,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import torch
+from figure_style import STYLE
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
@@ -64,15 +65,6 @@ TIED = 1.01
 STEP_S = 0.01  # a unit of time
 LAST = 5  # evaluations, of which the mean counts: single ones are noisy
 HERE = Path(__file__).parent
-STYLE = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e2e8f0",
-    "svg.hashsalt": "raysgd-local",
-}
 
 
 class Drawn(InMemory):

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+from figure_style import STYLE
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.integrate import quad
@@ -38,15 +39,6 @@ WORKERS = (2, 8, 64)
 DELAY = 1.0
 MOST_STEPS, MOST_ROUNDS = 64_000, 8_000
 HERE = Path(__file__).parent
-STYLE = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e2e8f0",
-    "svg.hashsalt": "raysgd-local",
-}
 
 
 def expected_max(workers: int, tau: int) -> float:
