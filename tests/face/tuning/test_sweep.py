@@ -43,7 +43,7 @@ def write(directory: Path, **changes: Any) -> Path:
 def test_a_trials_configuration_is_the_base_with_the_settings_the_point_and_the_budget(tmp_path):
     sweep = tuning.load(write(tmp_path))
     config = sweep.config({"algorithm.schedule.tau0": 8, "algorithm.schedule.gamma": 0.5}, storage="s", name="run")
-    assert config.algorithm.schedule == AdaComm(tau0=8, interval_s=1, gamma=0.5)
+    assert config.algorithm.schedule == AdaComm(tau0=8, interval_s=0.25, gamma=0.5)
     assert (config.task.epochs, config.stop.seconds, config.storage, config.name) == (50, 5.0, "s", "run")
 
 
