@@ -77,8 +77,8 @@ def _links(cluster: ClusterModel) -> str:
 
 
 def _table(found: Sequence[Forecast]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("schedule")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("schedule", no_wrap=True)
     for heading in ("rounds", "a round", "computing", "waiting", "communication", "whole run", "speed-up"):
         table.add_column(heading, justify="right")
     for one in found:

@@ -12,7 +12,7 @@ SCHEDULES = (
     "every step",
     "fixed, tau 4",
     "fixed, tau 64",
-    "adacomm, tau0 16, every 1 s",
+    "adacomm, tau0 16, every 0.25 s",
     "post-local, 16 from epoch 2",
 )
 
