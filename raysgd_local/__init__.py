@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         LupaLinear,
         LupaLoss,
         Once,
+        Stability,
         Switch,
     )
     from raysgd_local.algorithms.weights import FedNova, Samples
@@ -89,6 +90,7 @@ __all__ = [
     "Samples",
     "Sign",
     "SlowMo",
+    "Stability",
     "Stop",
     "Switch",
     "Target",
@@ -123,6 +125,7 @@ _HOMES = {
         "LupaLinear",
         "LupaLoss",
         "Once",
+        "Stability",
         "Switch",
     ),
     "config": ("Stop", "Target"),

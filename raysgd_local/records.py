@@ -68,7 +68,9 @@ class EvalRow:
 
 @dataclass(frozen=True)
 class PeriodChange:
-    """After round `round` the period went from `before` to `after` local steps, and why."""
+    """After round `round` the period went from `before` to `after` local steps, and why; or it stayed, since a probe
+    found what `why` says.
+    """
 
     round: int
     before: int

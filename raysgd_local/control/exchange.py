@@ -33,6 +33,20 @@ class Flags(IntFlag):
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """What one member found in a probe, on `batches` batches of `samples` samples together: their loss after
+    synchronous steps, summed over samples, `gap_sum` how much larger it was after local ones, and `gap_squares` the
+    squares of that summed over batches.
+    """
+
+    batches: int = 0
+    samples: int = 0
+    loss_sum: float = 0.0
+    gap_sum: float = 0.0
+    gap_squares: float = 0.0
+
+
+@dataclass(frozen=True)
 class Contribution:
     """What one member says in one exchange, about the round that is being averaged.
 
@@ -40,7 +54,7 @@ class Contribution:
     `compute_s` what of it was local steps, `wire_bytes` what it sent in the round before, unless reported since;
     `checksum` (48 bit) is of the state committed last; `lr_decay` the learning-rate schedule's decay factor,
     `lr_settled` the rate as if warm-up were over; `scale` the loss scale; `residual` the norm of what compression
-    left out of its messages up to the round before.
+    left out of its messages up to the round before; `held_out` what a probe found, with the round after it.
     """
 
     weight: float = 0.0
@@ -58,14 +72,16 @@ class Contribution:
     wire_bytes: int = 0
     checksum: int = 0
     flags: Flags = Flags.NONE
+    held_out: HeldOut = HeldOut()
 
 
-SLOT = 17
-"""Floats one member's slot takes: thirteen fields, and the two wide ones in two digits each."""
+SLOT = 22
+"""Floats one member's slot takes: thirteen fields, the two wide ones in two digits each, and a probe's five."""
 
 
 def encode(c: Contribution) -> list[float]:
     """The slot, as `SLOT` floats that survive float32."""
+    held = c.held_out
     return [
         c.weight,
         c.loss_sum,
@@ -82,6 +98,11 @@ def encode(c: Contribution) -> list[float]:
         float(c.flags),
         *divmod(c.wire_bytes, _BASE),
         *divmod(c.checksum, _BASE),
+        held.batches,
+        held.samples,
+        held.loss_sum,
+        held.gap_sum,
+        held.gap_squares,
     ]
 
 
@@ -94,6 +115,7 @@ def decode(slot: Sequence[float]) -> Contribution:
     """
     weight, loss_sum, steps, samples, consumed, compute_s, clock_s = slot[:7]
     lr, decay, settled, scale, residual, flags = slot[7:13]
+    batches, looked_at, held_loss, gap_sum, gap_squares = slot[17:22]
     return Contribution(
         weight,
         loss_sum,
@@ -110,6 +132,7 @@ def decode(slot: Sequence[float]) -> Contribution:
         int(slot[13]) * _BASE + int(slot[14]),
         int(slot[15]) * _BASE + int(slot[16]),
         Flags(int(flags)),
+        HeldOut(int(batches), int(looked_at), held_loss, gap_sum, gap_squares),
     )
 
 

@@ -138,6 +138,9 @@ def _enter(turn: Turn, resolution: Resolution) -> None:
         turn.do(RecordRounds(resolution.rounds, resolution.evaluations))
     _tell_shares(turn, books.replicated, resolution.state)
     for change in resolution.changes:
+        if change.before == change.after:
+            turn.record("probed", round=change.round, found=change.why)
+            continue
         fields = {"round": change.round, "from": change.before, "to": change.after, "why": change.why}
         turn.record("period_changed", **fields)
 

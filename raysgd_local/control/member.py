@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from raysgd_local.control import entering, rounds
+from raysgd_local.control import entering, probing, rounds
 from raysgd_local.control.member_events import (
+    Averaged,
     Cut,
     Done,
     EpochLeft,
@@ -50,7 +51,9 @@ def advance(member: Member, event: Event, now: float) -> Result:
         case Failed(view, why, damaged):
             member = replace(_cut(member, view, why), damaged=damaged)
             return rounds.arrive(member) if member.broken else (member, ())
-        case Done(view) | Exchanged(view) | Evaluated(view) if member.in_force.view.number != view:
+        case Done(view) | Exchanged(view) | Averaged(view) | Evaluated(view) if (
+            member.in_force.view.number != view
+        ):
             return member, ()
         case Done():
             return entering.go_on(member)
@@ -58,6 +61,10 @@ def advance(member: Member, event: Event, now: float) -> Result:
             member, commit = rounds.commit(member, event)
             member, then = entering.go_on(member)
             return member, (*commit, *then)
+        case Averaged(_, control):
+            member, commands = probing.averaged(member, control)
+            member, then = rounds.resume(member)
+            return member, (*commands, *then)
         case Evaluated(_, metrics):
             return rounds.evaluated(member, metrics)
         case YieldAsked(view, segment):

@@ -11,7 +11,7 @@ from raysgd_local.control.exchange import Contribution, Control
 from raysgd_local.control.protocol import Order, Place, Report, Save
 from raysgd_local.control.replicated import Replicated
 
-Kind = Literal["parameters", "gradients", "apart", "partial", "evaluation"]
+Kind = Literal["parameters", "gradients", "apart", "partial", "evaluation", "probe"]
 
 
 class Want(Enum):
@@ -118,6 +118,14 @@ class Exchanged:
 
 
 @dataclass(frozen=True)
+class Averaged:
+    """A probe's local steps are averaged: all contributions, which count nowhere else."""
+
+    view: int
+    control: Control
+
+
+@dataclass(frozen=True)
 class Evaluated:
     view: int
     metrics: dict[str, float]
@@ -152,6 +160,7 @@ Event = (
     | Failed
     | Cut
     | Exchanged
+    | Averaged
     | Evaluated
     | YieldAsked
     | LeaveAsked
@@ -225,10 +234,39 @@ class LocalStep:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """A probe begins: all that the loop changes from here on will be undone. With `local` what is looked at in it comes
+    after local steps, otherwise after synchronous ones, on the same batches.
+    """
+
+    local: bool
+
+
+@dataclass(frozen=True)
+class Look:
+    """The loop's loss over `samples` samples is what a probe asks for; no step is taken."""
+
+    samples: int
+
+
+@dataclass(frozen=True)
+class ShowMean:
+    """Go to the mean of a probe's local steps, to look at it from there."""
+
+    control: Control
+
+
+@dataclass(frozen=True)
+class Undo:
+    """Back to where the probe was marked; the loop is given the same batches again."""
+
+
+@dataclass(frozen=True)
 class Exchange:
     """Take part in the reduction of round `round`; the shell adds to `said` what it measured.
 
-    Of kind `partial` the control part comes first, and `replicated.extent` of it says how far the averaging reaches.
+    Of kind `probe` it counts for nothing, and is answered with `Averaged`. Of kind `partial` the control part comes
+    first, and `replicated.extent` of it says how far the averaging reaches.
     """
 
     view: int
@@ -276,6 +314,10 @@ Command = (
     | Fetch
     | CopyState
     | LocalStep
+    | Mark
+    | Look
+    | ShowMean
+    | Undo
     | Exchange
     | Commit
     | Arrive

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
+from raysgd_local.control.exchange import HeldOut
 from raysgd_local.control.member_events import Command, Want
 from raysgd_local.control.protocol import Order
 from raysgd_local.control.replicated import Replicated
@@ -16,6 +18,20 @@ class Adopt:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """How far a member is in the open round's probe: `steps` local steps over `samples`, `looked` batches looked at
+    with `looked_at` samples, and `taken` positions of the deal in all of them.
+    """
+
+    stage: Literal["", "local", "looking", "done"] = ""
+    steps: int = 0
+    samples: int = 0
+    looked: int = 0
+    looked_at: int = 0
+    taken: int = 0
+
+
+@dataclass(frozen=True)
 class Member:
     """The state of one member, whose loop goes through `epochs` epochs.
 
@@ -23,7 +39,9 @@ class Member:
     of the deal. `todo` is what remains of entering a view or of closing a round. `segment_round`, `segment_s`
     are where the segment began, `round_s` is how long the longest of the newest rounds took. `yield_asked` is the
     newest view and segment in which a boundary is asked for: the word may come before the order. `copied` is the
-    newest checkpoint that its part was copied for, `damaged` the one that it was to load and could not.
+    newest checkpoint that its part was copied for, `damaged` the one that it was to load and could not. `trial` is
+    the open round's probe; `tried_in` the view and the deal in which local steps were looked at, to be compared with;
+    `held_out` how much there is to say of a probe with the next exchange.
     """
 
     worker: str
@@ -43,6 +61,9 @@ class Member:
     copied: str = ""
     damaged: str = ""
     yield_asked: tuple[int, int] = (0, 0)
+    trial: Trial = Trial()
+    tried_in: tuple[int, int] | None = None
+    held_out: HeldOut = field(default_factory=HeldOut)
     segment_round: int = 0
     segment_s: float = 0.0
     round_s: float = 0.0

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from raysgd_local.algorithms.averaging import Averaging, Mean
 from raysgd_local.algorithms.schedules.base import Mode, Schedule
-from raysgd_local.algorithms.schedules.modes import modes
+from raysgd_local.algorithms.schedules.modes import modes, probes
 from raysgd_local.control.pacing import Balance
 
 
@@ -37,6 +37,11 @@ class Program:
     def partial(self) -> bool:
         """Whether there are rounds in which members don't average with all others."""
         return self.averaging.gossips or "partial" in modes(self.schedule)
+
+    @cached_property
+    def probes(self) -> bool:
+        """Whether members try steps that don't count."""
+        return probes(self.schedule)
 
     def stages(self, mode: Mode) -> bool:
         """Whether in a round of `mode` members first hear of each other, and how far they average follows from that."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from raysgd_local.algorithms.schedules.base import Observation, Period
+from raysgd_local.control.comparison import compared, rounds_left
 from raysgd_local.control.exchange import Control, Flags
 from raysgd_local.control.extent import Extent, meets, owed_after, shares
 from raysgd_local.control.pacing import EVEN, Pacing, paced
@@ -216,6 +217,8 @@ def _observe(state: Replicated, control: Control, whole: bool) -> Observation:
         workers=len(control.members),
         lr=control.members[0].lr_settled,
         whole=whole,
+        rounds_left=rounds_left(state.lengths, state.cursors, control) if state.open else 0,
+        compared=compared(control),
     )
 
 

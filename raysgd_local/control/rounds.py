@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from raysgd_local.control import probing
 from raysgd_local.control import replicated as shared
-from raysgd_local.control.exchange import Contribution, Control, Flags
+from raysgd_local.control.exchange import Contribution, Control, Flags, HeldOut
 from raysgd_local.control.member_events import (
     Align,
     Arrive,
@@ -16,7 +17,7 @@ from raysgd_local.control.member_events import (
     Proceed,
     Want,
 )
-from raysgd_local.control.member_state import Adopt, Member, Result
+from raysgd_local.control.member_state import Adopt, Member, Result, Trial
 from raysgd_local.control.protocol import Report
 from raysgd_local.control.replicated import Replicated
 from raysgd_local.records import EvalRow, PeriodChange, RoundRow, replace
@@ -29,6 +30,10 @@ def step(member: Member, samples: int, consumed: int) -> Result:
     """A step of the loop: taken alone at once, or with all others in the exchange; not taken once training is over."""
     if member.known.stopped:
         return member, (Proceed(),)
+    if probing.under_way(member):
+        member, tried = probing.step(member, samples, consumed)
+        member, commands = resume(member)
+        return member, (*tried, *commands)
     alone = LocalStep(pending=member.samples)
     member = replace(
         member,
@@ -48,6 +53,12 @@ def resume(member: Member) -> Result:
     if member.broken or member.over:
         return arrive(member)
     state = member.known
+    if state.period.probe is not None and probing.due(member):
+        member, tried = probing.go_on(member, state.period.probe)
+        if probing.under_way(member):
+            return member, tried  # the loop, or all members, go on with it
+        member, commands = resume(member)
+        return member, (*tried, *commands)
     match member.want:
         case Want.STEP if _due(member):
             return _exchange(member)
@@ -88,6 +99,7 @@ def _exchange(member: Member) -> Result:
         samples=member.samples,
         consumed=member.taken,
         flags=_flags(member),
+        held_out=member.held_out,
     )
     state = member.known
     mode = state.period.mode
@@ -130,6 +142,8 @@ def commit(member: Member, done: Exchanged) -> Result:
         round_s=max(row.compute_s + row.wait_s + row.sync_s, _FADING * member.round_s),
         over=_segment_over(member, state, control),
         todo=aligning(state, member.rank),
+        trial=Trial(),
+        held_out=HeldOut(),
     )
     return member, () if state.diverged else (Commit(before.period.mode, control, state.period.mode),)
 
@@ -152,7 +166,10 @@ def aligning(state: Replicated, rank: int) -> tuple[Command | Adopt, ...]:
 
 
 def _change(before: Replicated, state: Replicated) -> tuple[PeriodChange, ...]:
-    if before.period.tau == state.period.tau:
+    """Of the period, or of what a probe that ended with this round found."""
+    probe = before.period.probe
+    ended = probe is not None and not probe.steps
+    if before.period.tau == state.period.tau and not ended:
         return ()
     return (PeriodChange(state.round, before.period.tau, state.period.tau, state.period.why),)
 
@@ -197,6 +214,7 @@ def evaluated(member: Member, metrics: dict[str, float]) -> Result:
 
 
 def arrive(member: Member) -> Result:
+    member, undo = probing.abandoned(member)
     order = member.order
     report = Report(
         worker=member.worker,
@@ -215,4 +233,4 @@ def arrive(member: Member) -> Result:
         damaged=member.damaged,
         broken=member.broken,
     )
-    return replace(member, rounds=(), evaluations=(), changes=()), (Arrive(report),)
+    return replace(member, rounds=(), evaluations=(), changes=()), (*undo, Arrive(report))

@@ -43,6 +43,7 @@ class Trainee(Protocol):
     name: str
     member: Member
     steps: int
+    undone: int
 
     def post(self, event: m.Event) -> None: ...
 
@@ -73,7 +74,7 @@ def _epoch(plan: LoopPlan, worker: Trainee) -> Asks:
         return
     yield m.EpochWanted(plan.samples)
     number = int(worker.name[1:])
-    most = plan.early_batches if number in plan.early else plan.samples
+    most = plan.early_batches if number in plan.early else -1  # batches that a probe gives again count too
     for batch in _Dealt(plan, worker):
         if isinstance(batch, m.ListEnded):
             yield batch
@@ -109,7 +110,7 @@ class _Dealt:
 
     def __init__(self, plan: LoopPlan, worker: Trainee) -> None:
         self._plan, self._worker = plan, worker
-        self._deal_number = 0
+        self._dealt = (0, 0)
         self._batches: Iterator[tuple[int, ...]] = iter(())
 
     def __iter__(self) -> Iterator[Batch | m.ListEnded]:
@@ -123,8 +124,8 @@ class _Dealt:
         state, deal = member.known, member.in_force.deal
         if state.stopped or not state.open or deal is None:
             return None
-        if deal.number != self._deal_number:
-            self._deal_number = deal.number
+        if (deal.number, self._worker.undone) != self._dealt:
+            self._dealt = deal.number, self._worker.undone
             positions = lists(deal)[member.rank]
             bounds = batch_bounds(len(positions), state.cursors[member.rank] + member.taken, self._plan.batch_size)
             self._batches = iter([tuple(positions[a:b].tolist()) for a, b in bounds])

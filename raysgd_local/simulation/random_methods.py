@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -21,6 +22,7 @@ from raysgd_local.algorithms.schedules import (
     LupaLoss,
     Once,
     Schedule,
+    Stability,
     Switch,
 )
 from raysgd_local.algorithms.weights import FedNova, Samples
@@ -33,9 +35,18 @@ def random_method(random: Random, plain: Schedule) -> Algorithm:
         return Algorithm(plain)
     while True:
         try:
-            return _drawn(random, plain)
+            return _extended(random, _drawn(random, plain))
         except InputError:  # refused together
             continue
+
+
+def _extended(random: Random, method: Algorithm) -> Algorithm:
+    """Drawn last, so that what seeds gave before these were there they give still."""
+    if random.random() < 0.1:
+        tries = Stability(random.choice((1, 2, 5)), held_out=2, epsilon=random.choice((1e-6, 0.02, 0.9)))
+        then = random.choice((FixedPeriod(1), FixedPeriod(2), FixedPeriod(3), Dynamic(2, 1e-2, 5)))
+        return replace(method, schedule=Switch(EveryStep(), then, tries))
+    return method
 
 
 def _drawn(random: Random, plain: Schedule) -> Algorithm:

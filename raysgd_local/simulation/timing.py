@@ -62,6 +62,13 @@ class TimingPlan:
                 "1 where only time is simulated",
                 "one worker stands for all there, and all take the same steps",
             )
+        if self.program.probes:
+            raise InputError(
+                "algorithm.schedule.when",
+                "stability",
+                "epoch, first-decay or loss where only time is simulated",
+                "what comes of trying local steps is not known where nothing is learned",
+            )
         failures = self.cluster.failures
         if failures.deaths_per_hour or failures.preemptions_per_hour:
             raise InputError("cluster.failures", failures, "no failures where only time is simulated")
@@ -118,7 +125,7 @@ class _Lockstep:
         )
         self.controller = begin(settings)
         self.member = machine.Member(self.name)
-        self.steps = 0
+        self.steps = self.undone = 0
         self._events: deque[m.Event] = deque()
         self._speeds = np.array([plan.cluster.speed(number) for number in range(plan.workers)])
         loop = plan.loop

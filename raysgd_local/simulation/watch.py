@@ -62,6 +62,8 @@ class Watch(Observer):
                 )
             if state.period.mode == "gradients" and not _same(worker.replica.momentum, first.replica.momentum):
                 violated("1: in gradient mode local state is equal", f"{first.name} and {worker.name}")
+            if state.period.mode == "gradients" and not _same(worker.replica.x, anchor.x):
+                violated("1: what was tried is undone", f"{worker.name}: {worker.replica.x}, {anchor}")
             if evaluating and not worker.replica.apart and not _same(worker.replica.x, anchor.x):
                 violated("what is evaluated is the averaged model", worker.name)
         if evaluating and not state.settled:

@@ -29,6 +29,7 @@ from raysgd_local.simulation.loop import Asks, Batch, training_loop
 from raysgd_local.simulation.methods import Standing, move
 from raysgd_local.simulation.model import Part, Reduced, Shard, fresh, reduce_parts
 from raysgd_local.simulation.network import Call
+from raysgd_local.simulation.probing import Trial, average_trials
 from raysgd_local.simulation.scenario import Scenario
 from raysgd_local.simulation.watch import Watch
 from raysgd_local.simulation.world import World
@@ -46,7 +47,8 @@ class Worker:
         self.member = machine.Member(name)
         self.replica = fresh(name)
         self.spoiled = self.unwritten = self.hung = self._stands = False
-        self.steps = 0
+        self.steps = self.undone = 0
+        self.trial = Trial(self.replica)
         self.held = Held()
         self.heard = (0, 0)  # the newest view and segment that it was asked to yield in
         self._loop: Asks = training_loop(scenario.loop, self)
@@ -168,6 +170,11 @@ class Worker:
         match command:
             case m.LocalStep():
                 self.replica.local_step()
+            case m.Mark() | m.Look() | m.ShowMean() | m.Undo():
+                self._probe(command)
+            case m.Exchange(kind="probe"):
+                part = self.replica.part("parameters", command.said.weight)
+                self._begin(command, f"probe {command.round}", average_trials, (command.said, part))
             case m.Exchange():
                 self._exchange(command)
             case m.Commit(_, control, then):
@@ -187,6 +194,18 @@ class Worker:
                 self.end(why)
             case _:
                 self._take_part(command)
+
+    def _probe(self, command: m.Command) -> None:
+        match command:
+            case m.Mark(local):
+                self.trial.mark(local)
+            case m.Look():
+                self.trial.look()
+            case m.ShowMean():
+                self.trial.show()
+            case _:
+                self.trial.undo()
+                self.undone += 1
 
     def _take_part(self, command: m.Command) -> None:
         match command:
@@ -232,6 +251,9 @@ class Worker:
         match command:
             case m.Exchange(kind="evaluation"):
                 return m.Evaluated(call.view, result)
+            case m.Exchange(kind="probe"):
+                control, self.trial.mean = result
+                return m.Averaged(call.view, control)
             case m.Exchange():
                 control, reduced = result
                 self.replica.tried = reduced
@@ -259,7 +281,7 @@ class Worker:
             return
         self._watch.asking(self, command)
         said, self._tried_rank = self._measured(command.said), self.member.rank
-        part = self.replica.part(command.kind, said.weight)
+        part = self.replica.part(self.member.known.period.mode, said.weight)
         if said.weight and not part.finite:
             said = replace(said, weight=0.0, flags=said.flags | Flags.NONFINITE)
         label = f"{command.kind} {command.round}"
@@ -306,6 +328,7 @@ class Worker:
             lr_settled=0.05,
             wire_bytes=self._take_sent(),
             checksum=self._checksum,
+            held_out=self.trial.told(said.held_out),
         )
 
     def _diverged(self) -> Flags:

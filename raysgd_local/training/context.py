@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from raysgd_local.algorithms.learning_rate import LearningRate
 from raysgd_local.control import member_events as m
+from raysgd_local.control import probing
 from raysgd_local.control.protocol import View
 from raysgd_local.errors import InputError, UsageError
 from raysgd_local.training.evaluation import Evaluation, Metrics
@@ -111,6 +112,14 @@ class TrainContext:
         """Whether training is over: `epochs` and `batches` end, and `step` does nothing any more."""
         return bool(self._shell.state.stopped)
 
+    @property
+    def probing(self) -> bool:
+        """Whether steps that the loop takes now only try something: they are undone, and the same batches come again.
+
+        That happens where the stability test is what a schedule waits for. The loop need not know of it.
+        """
+        return probing.under_way(self._shell.member)
+
     # The loop.
 
     def epochs(self, total: int) -> Iterator[int]:
@@ -170,13 +179,19 @@ class TrainContext:
         if shell.state.stopped:
             return
         if not shell.state.open:
-            shell.watch.start()
-            shell.drive(m.EpochWanted(0))
+            self._begin_own_data()
         shell.loss.add(loss, count)
         shell.steps += 1
         shell.interference.before_step(shell.replica)
         shell.drive(m.StepDue(count, consumed))
         shell.interference.after_step()
+
+    def _begin_own_data(self) -> None:
+        """The loop takes no data from `batches`."""
+        if self._shell.order.program.probes:
+            raise UsageError("the stability test tries batches twice: the loop has to take them from ctx.batches")
+        self._shell.watch.start()
+        self._shell.drive(m.EpochWanted(0))
 
     def evaluate(self, metrics: Metrics, dataset: Dataset[Any], batch_size: int = 256) -> dict[str, float]:
         """The averaged model on held-out data: each worker a slice; the mean over all samples, equal on all.
@@ -251,7 +266,8 @@ class Batches:
                 f"the open epoch was dealt over {order.deal.samples} samples, but this worker's data set has "
                 f"{self._source.samples}: every worker needs the same data set"
             )
-        self._source.deal(order.deal, member.rank, state.cursors[member.rank] + member.taken)
+        start = state.cursors[member.rank] + member.taken
+        self._source.deal(order.deal, member.rank, start, self._shell.probing.times)
         return True
 
     def leave(self) -> None:

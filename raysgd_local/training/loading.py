@@ -100,15 +100,18 @@ class DealtBatches:
         self.dataset, self.samples = dataset, len(dataset)
         self._batch_size, self._seed, self._options = batch_size, seed, _checked(options)
         self._order = _Order(dataset, placement or ChunkPlacement(), seed)
-        self._deal_number = 0
+        self._dealt = (0, 0)
         self._fetched = self._fetch([], 0)
 
-    def deal(self, deal: Deal, rank: int, start: int) -> None:
-        """Go on in `deal` from position `start` of rank's list; what was fetched ahead is dropped."""
-        if deal.number == self._deal_number:
+    def deal(self, deal: Deal, rank: int, start: int, times: int = 0) -> None:
+        """Go on in `deal` from position `start` of rank's list; what was fetched ahead is dropped.
+
+        Nothing happens where that deal goes on already, and the loop was put back `times` times before.
+        """
+        if (deal.number, times) == self._dealt:
             return
         self.close()
-        self._deal_number = deal.number
+        self._dealt = deal.number, times
         positions = self._order.samples(lists(deal)[rank], deal)
         bounds = batch_bounds(len(positions), start, self._batch_size)
         self._fetched = self._fetch([positions[a:b].tolist() for a, b in bounds], deal.epoch)

@@ -114,6 +114,16 @@ class Reduction:
                 return control
             sick = found
 
+    def average(self, transport: Transport, round: int, said: Contribution) -> Control:
+        """Sum parameters as they are, whatever the method does in a round, to look at their mean: see `show`."""
+        return Reduction.reduce(self, transport, "parameters", round, said)
+
+    def show(self, control: Control) -> None:
+        """Put the mean that `average` found into this replica. What was committed last is kept all the same."""
+        flat = self._scratch[: self._used]
+        self._install_integers(flat)
+        self.state.install(flat, control.weight)
+
     def _sum(self, transport: Transport, kind: Kind, said: Contribution) -> Control:
         flat, self._tried = self._scratch[: self._used], self._used
         transport.all_reduce(flat, self._written(flat, kind, said, transport.rank))

@@ -33,6 +33,7 @@ from raysgd_local.training.evaluation import Evaluation
 from raysgd_local.training.interference import Interference
 from raysgd_local.training.link import Link, Released, Status
 from raysgd_local.training.measures import LossMeter, Stopwatch
+from raysgd_local.training.probing import Probing
 from raysgd_local.training.reduction import Installing, Reduction
 from raysgd_local.training.replica import Replica, seed_generators
 from raysgd_local.training.stepping import Stepper
@@ -81,6 +82,7 @@ class Shell:
         self._reduction: Reduction | None = None
         self._sent_bytes = 0
         self._announced = 0
+        self._probing: Probing | None = None
         self._newest_row: RoundRow | None = None
         self.steps = self.epochs = 0
 
@@ -106,6 +108,7 @@ class Shell:
         state = self.replica.averaged()
         self._reduction = make_reduction(state, self._network.allocate, self.place.members, self.place.algorithm)
         self.replica.anchor, self.replica.residual = self._reduction.anchor, self._reduction.residual
+        self._probing = Probing(self.replica, self.stepper, state, self.loss)
         self.drive(m.LoopStarted(self.epochs))
         if not self.order.restore:
             self._seed()
@@ -136,6 +139,10 @@ class Shell:
             case m.LocalStep(pending):
                 workers = len(self.state.left)
                 self.stepper.step(self.state.samples + pending * workers, workers)
+            case m.Mark() | m.Look() | m.ShowMean() | m.Undo():
+                self._probe(command)
+            case m.Exchange(kind="probe"):
+                return self._awaited(lambda: self._average_probe(command))
             case m.Exchange(kind="evaluation"):
                 return self._awaited(lambda: self._evaluate(command))
             case m.Exchange():
@@ -228,6 +235,34 @@ class Shell:
         self._sent_bytes = transport.wire_bytes() - sent
         return m.Exchanged(command.view, control, self.watch.now() - began_s, self._reducing.finite())
 
+    @property
+    def probing(self) -> Probing:
+        """What members try and undo. Once the loop has begun."""
+        if self._probing is None:
+            raise RuntimeError("the loop has not begun")
+        return self._probing
+
+    def _probe(self, command: m.Mark | m.Look | m.ShowMean | m.Undo) -> None:
+        match command:
+            case m.Mark(local):
+                self.probing.mark(local)
+            case m.Look(samples):
+                self.probing.look(samples)
+            case m.ShowMean(control):
+                self._reducing.show(control)
+                self.loss.reset()
+            case m.Undo():
+                self.probing.undo()
+
+    def _average_probe(self, command: m.Exchange) -> m.Event:
+        transport = self._connected
+        self.watch.work_ends()
+        sent = transport.wire_bytes()
+        with self.watch.waiting():
+            control = self._reducing.average(transport, command.round, command.said)
+        self._sent_bytes += transport.wire_bytes() - sent
+        return m.Averaged(command.view, control)
+
     def _extent(self, control: Control) -> Extent:
         return extent(self.state, control, self.order.program)
 
@@ -249,6 +284,7 @@ class Shell:
             residual=self._reducing.left_out,
             wire_bytes=self._take_sent(),
             flags=said.flags | self.stepper.flags | self._diverged(),
+            held_out=self.probing.told(said.held_out),
         )
 
     def _diverged(self) -> Flags:

@@ -42,7 +42,7 @@ class Stepper:
         self.schedule: LearningRate | Decay = LearningRate()
         self.epoch_samples = 1
         self.flags = Flags.NONE
-        self._good_steps = 0
+        self.good_steps = 0
         self._unscaled = False
 
     def rates(self, samples: int, workers: int) -> Rates:
@@ -76,6 +76,12 @@ class Stepper:
         overflow = self.unscale()
         self._step(samples, workers, skip=overflow)
         self._rescale(overflow)
+
+    def drop(self) -> None:
+        """No step on these gradients."""
+        self._unscaled, self.flags = False, Flags.NONE
+        for prepared in self._replica.optimizers:
+            prepared.optimizer.zero_grad()
 
     def unscale(self) -> bool:
         """Take the loss scale out of the gradients; whether they overflowed, which is told to all."""
@@ -116,10 +122,10 @@ class Stepper:
         self._unscaled, self.flags = False, Flags.NONE
         if scaler is None:
             return
-        self._good_steps = 0 if overflow else self._good_steps + 1
+        self.good_steps = 0 if overflow else self.good_steps + 1
         factor = scaler.get_backoff_factor() if overflow else 1.0
-        if self._good_steps >= scaler.get_growth_interval():
-            self._good_steps, factor = 0, scaler.get_growth_factor()
+        if self.good_steps >= scaler.get_growth_interval():
+            self.good_steps, factor = 0, scaler.get_growth_factor()
         scaler.update(scaler.get_scale() * factor)
 
     def check_linear(self) -> None:

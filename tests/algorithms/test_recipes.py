@@ -25,6 +25,7 @@ from raysgd_local.algorithms.schedules import (
     LupaLoss,
     Observation,
     Once,
+    Stability,
     Switch,
 )
 from raysgd_local.algorithms.weights import FedNova, Samples
@@ -132,6 +133,7 @@ def test_the_recipes_are_the_methods_people_know():
         "sparknet": FixedPeriod(50),
         "adacomm": AdaComm(16, 60.0, 0.5),
         "post-local-sgd": Switch(EveryStep(), FixedPeriod(16)),
+        "stability-switch": Switch(EveryStep(), FixedPeriod(16), Stability()),
         "lupa-sgd": LupaLoss(),
         "hierarchical-sgd": Hierarchical(FixedPeriod(8), FixedPeriod(4)),
         "dynamic-averaging": Dynamic(4, 1.0, 16),

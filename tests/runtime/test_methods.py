@@ -20,7 +20,16 @@ from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.algorithms.averaging import Blocks, Elastic, Gossip, Mean
 from raysgd_local.algorithms.compression import Int8, Sign, TopK
 from raysgd_local.algorithms.outer import BlockMomentum, MaxChange, OuterOptimizer, SlowMo
-from raysgd_local.algorithms.schedules import AtEpoch, Dynamic, EveryStep, FixedPeriod, Hierarchical, Once, Switch
+from raysgd_local.algorithms.schedules import (
+    AtEpoch,
+    Dynamic,
+    EveryStep,
+    FixedPeriod,
+    Hierarchical,
+    Once,
+    Stability,
+    Switch,
+)
 from raysgd_local.algorithms.schedules.modes import modes
 from raysgd_local.algorithms.weights import FedNova
 
@@ -81,7 +90,10 @@ def loop_over(
                 number = shell.state.round + 1
                 if number >= deaths.get(name, 10**9):
                     raise kill
+                tries = ctx.probing
                 ctx.step(loss.detach())
+                if tries:
+                    continue
                 with log.lock:
                     log.steps[number].append((name, index.tolist(), optimizer.param_groups[0]["lr"]))
             if ctx.rank == 0:
@@ -162,6 +174,10 @@ METHODS = {
     "slowmo after the switch": (
         Algorithm(Switch(EveryStep(), FixedPeriod(3), AtEpoch(2)), outer=SlowMo(beta=0.4)),
         oracle.heavy_ball(1.0, lambda m: 0.4, unit=lambda rate: rate),
+    ),
+    "stability switch": (
+        Algorithm(Switch(EveryStep(), FixedPeriod(3), Stability(5, held_out=2, epsilon=0.5))),
+        oracle.mean,
     ),
     "int8": (
         Algorithm(FixedPeriod(3), compression=Int8(block=6)),

@@ -26,6 +26,7 @@ from raysgd_local.algorithms.schedules import (
     LupaLinear,
     LupaLoss,
     Once,
+    Stability,
     Switch,
 )
 from raysgd_local.algorithms.weights import FedNova
@@ -49,6 +50,7 @@ CHOICES = {
         Switch(Once(), FixedPeriod(2), AtEpoch(1)),
         Dynamic(1, 1e-4),
         Switch(EveryStep(), Dynamic(1, 1e-4), AtEpoch(1)),
+        Switch(EveryStep(), FixedPeriod(1), Stability(1, held_out=2, epsilon=0.9)),
     ],
     "averaging": [Elastic(), Mean(fraction=0.5), Gossip(), BLOCKS],
     "outer": [OuterOptimizer("Adam", 0.01), BlockMomentum(), SlowMo(), MaxChange(1.0)],

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from raysgd_local.algorithms.learning_rate import LearningRate
-from raysgd_local.algorithms.schedules import AdaComm, AtFirstDecay, EveryStep, FixedPeriod, Switch
+from raysgd_local.algorithms.schedules import AdaComm, AtFirstDecay, EveryStep, FixedPeriod, Stability, Switch
 from raysgd_local.control.exchange import SLOT
 from raysgd_local.control.program import Program
 from raysgd_local.errors import InputError
@@ -164,6 +164,11 @@ def test_segments_end_and_the_controller_records_what_happened():
 def test_failures_and_arrivals_are_refused_where_all_go_in_step(cluster):
     with pytest.raises(InputError, match="where only time is simulated"):
         TimingPlan(Program(FixedPeriod(1)), 4, cluster, own_steps(10))
+
+
+def test_a_trial_of_local_steps_is_refused_where_nothing_is_learned():
+    with pytest.raises(InputError, match="is not known where nothing is learned"):
+        TimingPlan(Program(Switch(when=Stability())), 4, AT_ONCE, own_steps(10))
 
 
 def test_a_thousand_workers_take_a_thousand_rounds_a_minute():

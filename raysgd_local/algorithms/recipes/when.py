@@ -16,6 +16,7 @@ from raysgd_local.algorithms.schedules import (
     Hierarchical,
     LupaLoss,
     Once,
+    Stability,
     Switch,
 )
 
@@ -80,6 +81,19 @@ WHEN = (
         formula="τ = 1 on gradients, then local SGD with τ = 16",
         traps="Without a learning-rate decay it never switches: name an epoch instead.",
         algorithm=Algorithm(schedule=Switch(EveryStep(), FixedPeriod(tau=16), when=AtFirstDecay())),
+    ),
+    Recipe(
+        name="stability-switch",
+        summary="Synchronous until trying shows that local steps do as well, local SGD from there on.",
+        citation="This project's own test, for the switch of Lin, Stich, Patel, Jaggi. Don't Use Large Mini-Batches, "
+        "Use Local SGD. ICLR 2020",
+        formula="every 100 rounds, from one state and on the same samples: K = τ synchronous steps, and K local ones "
+        "and their mean; switch to local SGD with τ = 16 when twice running L(local) ≤ L(sync) + max(2 % of L(sync), "
+        "2 standard errors), on the 4 batches a worker that come after",
+        traps="An epoch has to have at least K + 4 batches a worker, or nothing is ever tried. Trying costs K steps, "
+        "and looking at 8 batches; the loop sees those batches more than once (ctx.probing). Comparing the mean's loss "
+        "with the workers' own would pass at random weights already.",
+        algorithm=Algorithm(schedule=Switch(EveryStep(), FixedPeriod(tau=16), when=Stability())),
     ),
     Recipe(
         name="lupa-sgd",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from raysgd_local.algorithms.schedules.adacomm import AdaComm
-from raysgd_local.algorithms.schedules.base import Mode, Observation, Period, Schedule
+from raysgd_local.algorithms.schedules.base import Compared, Mode, Observation, Period, Probe, Schedule
 from raysgd_local.algorithms.schedules.dynamic import Dynamic
 from raysgd_local.algorithms.schedules.every_step import EveryStep
 from raysgd_local.algorithms.schedules.fixed import FixedPeriod
@@ -14,6 +14,7 @@ from raysgd_local.algorithms.schedules.hierarchical import Hierarchical
 from raysgd_local.algorithms.schedules.lupa import LupaLinear, LupaLoss
 from raysgd_local.algorithms.schedules.once import Once
 from raysgd_local.algorithms.schedules.qsr import QSR
+from raysgd_local.algorithms.schedules.stability import Stability
 from raysgd_local.algorithms.schedules.switch import AtEpoch, AtFirstDecay, AtLoss, Switch, Trigger
 
 SCHEDULES: Mapping[str, type[Schedule]] = MappingProxyType(
@@ -32,8 +33,8 @@ SCHEDULES: Mapping[str, type[Schedule]] = MappingProxyType(
 )
 """From the kind that a configuration names to the class with its options."""
 
-TRIGGERS: Mapping[str, type[AtEpoch | AtFirstDecay | AtLoss]] = MappingProxyType(
-    {"epoch": AtEpoch, "first-decay": AtFirstDecay, "loss": AtLoss}
+TRIGGERS: Mapping[str, type[AtEpoch | AtFirstDecay | AtLoss | Stability]] = MappingProxyType(
+    {"epoch": AtEpoch, "first-decay": AtFirstDecay, "loss": AtLoss, "stability": Stability}
 )
 """From the kind of a switch's `when` to the class with its options."""
 
@@ -45,6 +46,7 @@ __all__ = [
     "AtEpoch",
     "AtFirstDecay",
     "AtLoss",
+    "Compared",
     "Dynamic",
     "EveryStep",
     "FixedPeriod",
@@ -55,7 +57,9 @@ __all__ = [
     "Observation",
     "Once",
     "Period",
+    "Probe",
     "Schedule",
+    "Stability",
     "Switch",
     "Trigger",
 ]

@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 Mode = Literal["parameters", "gradients", "apart", "partial"]
 
 LONGEST = 1_000_000
 """Local steps of a period that has no limit of its own: rounds end with the epoch anyhow."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What members try before the next round's first step; none of it counts, and all of it is undone.
+
+    `steps` local steps on the batches that come next, and the mean of where they lead, are looked at on the
+    `held_out` batches after those, a worker. With no `steps` members look from where they are.
+    """
+
+    steps: int
+    held_out: int
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a probe found: the mean loss over the held-out batches after local steps and after as many synchronous ones,
+    and the standard error of the difference, whose unit is a batch.
+    """
+
+    local: float
+    synchronous: float
+    error: float
 
 
 @dataclass(frozen=True)
@@ -20,13 +43,14 @@ class Period:
     all know the mean, which is evaluated and written into checkpoints, and go on from their own; they become the
     mean with the round after which the mode is another. With `partial` members average with some others only, or not
     at all, as the averaging says; but with all if one is further than `delta` from the anchor, squared. `why`
-    explains the newest change, for people.
+    explains the newest change, for people. `probe` says what members try before.
     """
 
     tau: int
     mode: Mode = "parameters"
     why: str = ""
     delta: float | None = None
+    probe: Probe | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -37,7 +61,9 @@ class Observation:
     `samples` and `steps` are totals over all workers since the run began, `epoch` the one (from 0) that the next
     round is in, `elapsed_s` training time, `lr_decay` the learning-rate schedule's decay factor alone (no warm-up,
     no scaling with workers; 1 at the start), `lr` the first parameter group's rate as if warm-up were over. `whole`:
-    all members averaged with all in this round.
+    all members averaged with all in this round. `rounds_left` is how many more rounds every member's list of the open
+    epoch is good for, if they are as this one was (0 where the loop takes no data from us), `compared` what a probe
+    found that ended with this round.
     """
 
     round: int
@@ -51,6 +77,8 @@ class Observation:
     workers: int
     lr: float = 1.0
     whole: bool = True
+    rounds_left: int = 0
+    compared: Compared | None = None
 
 
 class Schedule(Protocol):

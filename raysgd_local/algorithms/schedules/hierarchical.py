@@ -10,6 +10,7 @@ from raysgd_local.algorithms.schedules.base import Observation, Period, Schedule
 from raysgd_local.algorithms.schedules.fixed import FixedPeriod
 from raysgd_local.algorithms.schedules.modes import modes
 from raysgd_local.errors import InputError
+from raysgd_local.records import from_plain
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Hierarchical:
 
     def restore(self, plain: dict[str, Any]) -> HierarchicalState:
         return HierarchicalState(
-            period=Period(**plain["period"]),
+            period=from_plain(Period, plain["period"]),
             inside=self.inside.restore(plain["inside"]),
             across=self.across.restore(plain["across"]),
             done=int(plain["done"]),

@@ -19,3 +19,15 @@ def modes(schedule: Any) -> frozenset[Mode]:
     parts = [modes(part) for part in inner if hasattr(part, "init") and hasattr(part, "next")]
     own: Mode = schedule.init().period.mode
     return frozenset({own, *getattr(schedule, "later_modes", ())}).union(*parts)
+
+
+def probes(schedule: Any) -> bool:
+    """Whether a schedule, or a part of it, has members try steps that don't count.
+
+    >>> from raysgd_local.algorithms.schedules import Stability, Switch
+    >>> probes(Switch()), probes(Switch(when=Stability()))
+    (False, True)
+    """
+    inner = [getattr(schedule, field.name) for field in dataclasses.fields(schedule)]
+    own = any(hasattr(part, "watch") and hasattr(part, "passes") for part in inner)
+    return own or any(probes(part) for part in inner if hasattr(part, "init") and hasattr(part, "next"))

@@ -9,10 +9,14 @@ from raysgd_local.algorithms import checks
 from raysgd_local.algorithms.schedules.base import Observation, Period, Schedule
 from raysgd_local.algorithms.schedules.every_step import EveryStep
 from raysgd_local.algorithms.schedules.fixed import FixedPeriod
+from raysgd_local.algorithms.schedules.modes import modes
+from raysgd_local.algorithms.schedules.stability import Stability, StabilityState
+from raysgd_local.errors import InputError
+from raysgd_local.records import from_plain
 
 
-class Trigger(Protocol):
-    """When to switch."""
+class Condition(Protocol):
+    """When to switch, as one round shows it."""
 
     def reached(self, seen: Observation) -> str:
         """Why the switch is due after this round, for people; empty while it is not."""
@@ -54,14 +58,21 @@ class AtLoss:
         return f"the loss came down to {seen.loss:.3g}" if below else ""
 
 
+Trigger = Condition | Stability
+"""When to switch."""
+
+
 @dataclass(frozen=True)
 class SwitchState:
-    """The states of both schedules; `then` is None, and `switched_s` without meaning, before the switch."""
+    """The states of both schedules; `then` is None, and `switched_s` without meaning, before the switch. `watch` is the
+    stability test's, where that is what is waited for.
+    """
 
     period: Period
     first: Any
     then: Any = None
     switched_s: float = 0.0
+    watch: StabilityState | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +82,8 @@ class Switch:
     With the defaults this is post-local SGD: Lin, Stich, Patel, Jaggi, "Don't Use Large Mini-Batches, Use Local
     SGD", ICLR 2020, section 3: synchronous until the first learning-rate decay, then a period of 16.
 
-    Raises InputError unless `first` and `then` are schedules and `when` is a trigger.
+    Raises InputError unless `first` and `then` are schedules and `when` is a trigger; with the stability test unless
+    `first` averages gradients, and `then` averages after no more local steps than are tried.
 
     >>> schedule = Switch(EveryStep(), FixedPeriod(4), when=AtEpoch(1))
     >>> seen = Observation(1, 2.0, 64, 64, 2, epoch=1, elapsed_s=1, lr_decay=1, workers=2)
@@ -86,11 +98,35 @@ class Switch:
     def __post_init__(self) -> None:
         checks.schedule("first", self.first)
         checks.schedule("then", self.then)
-        checks.has_methods("when", self.when, ("reached",), "AtEpoch(epoch), AtFirstDecay() or AtLoss(loss)")
+        if isinstance(self.when, Stability):
+            self._check_probes(self.when)
+            return
+        allowed = "AtEpoch(epoch), AtFirstDecay(), AtLoss(loss) or Stability()"
+        checks.has_methods("when", self.when, ("reached",), allowed)
+
+    def _check_probes(self, when: Stability) -> None:
+        """The synchronous branch is the training before the switch, the local one what comes after it."""
+        if modes(self.first) != {"gradients"}:
+            hint = "the stability test compares local steps with synchronous ones"
+            raise InputError("first", type(self.first).__name__, "every-step before a stability test", hint)
+        if modes(self.then) & {"gradients", "apart"}:
+            hint = "the stability test tries local steps and one averaging: every period has to be one of these"
+            raise InputError("then", type(self.then).__name__, "a schedule with a period of local steps", hint)
+        if when.steps is not None and when.steps < self._tau:
+            hint = "fewer local steps than come after the switch would drift apart less than those"
+            raise InputError("when.steps", when.steps, f"at least {self._tau}, the period after the switch", hint)
+
+    @property
+    def _tau(self) -> int:
+        """The period after the switch."""
+        period: Period = self.then.init().period
+        return period.tau
 
     def init(self) -> SwitchState:
         first = self.first.init()
-        return SwitchState(first.period, first)
+        return SwitchState(
+            first.period, first, watch=StabilityState() if isinstance(self.when, Stability) else None
+        )
 
     def next(self, state: SwitchState, seen: Observation) -> SwitchState:
         if state.then is not None:
@@ -98,19 +134,24 @@ class Switch:
             then = self.then.next(state.then, since)
             return replace(state, then=then, period=_newest(state.period, state.then.period, then.period))
         first = self.first.next(state.first, seen)
-        why = self.when.reached(seen)
+        if isinstance(self.when, Stability):
+            watch = self.when.watch(state.watch or StabilityState(), seen, self._tau)
+            period, why = replace(first.period, probe=watch.probe, why=watch.found or first.period.why), watch.why
+        else:
+            watch, period, why = None, first.period, self.when.reached(seen)
         if not why:
-            return SwitchState(first.period, first)
+            return SwitchState(period, first, watch=watch)
         then = self.then.init()
         period = replace(then.period, why=f"{why}: {then.period.why}")
         return SwitchState(period, first, then, seen.elapsed_s)
 
     def restore(self, plain: dict[str, Any]) -> SwitchState:
         return SwitchState(
-            period=Period(**plain["period"]),
+            period=from_plain(Period, plain["period"]),
             first=self.first.restore(plain["first"]),
             then=None if plain["then"] is None else self.then.restore(plain["then"]),
             switched_s=float(plain["switched_s"]),
+            watch=None if plain.get("watch") is None else from_plain(StabilityState, plain["watch"]),
         )
 
 

@@ -18,6 +18,7 @@ from raysgd_local.algorithms.schedules import (
     AtEpoch,
     AtFirstDecay,
     AtLoss,
+    Compared,
     Dynamic,
     EveryStep,
     FixedPeriod,
@@ -26,6 +27,8 @@ from raysgd_local.algorithms.schedules import (
     LupaLoss,
     Observation,
     Once,
+    Probe,
+    Stability,
     Switch,
 )
 from raysgd_local.algorithms.schedules.base import LONGEST
@@ -47,6 +50,7 @@ EXAMPLES = [
     Once(),
     Switch(EveryStep(), FixedPeriod(4), when=AtEpoch(1)),
     Switch(EveryStep(), LupaLoss(2), when=AtLoss(1.5)),
+    Switch(EveryStep(), FixedPeriod(2), when=Stability(every=1, held_out=2)),
     Switch(FixedPeriod(2), AdaComm(tau0=8, interval_s=2), when=AtFirstDecay()),
     Switch(EveryStep(), Switch(FixedPeriod(2), AdaComm(interval_s=1), AtEpoch(2)), AtEpoch(1)),
 ]
@@ -60,6 +64,8 @@ observations = st.builds(
     elapsed_s=st.floats(0, 20),
     lr_decay=st.sampled_from([1.0, 0.1, 0.01]),
     lr=st.sampled_from([0.1, 0.05, 0.01, 0.0]),
+    rounds_left=st.sampled_from([0, 4, 9]),
+    compared=st.none() | st.builds(Compared, st.floats(0.1, 1), st.floats(0.1, 1), st.floats(0, 0.1)),
 )
 
 
@@ -282,6 +288,61 @@ class TestSwitch:
         assert taus(follow(schedule, stream)) == [1, 1, 2, 2, 8, 8]
 
 
+class TestStability:
+    @staticmethod
+    def tried(results, every=2, tau=3):
+        """Rounds of probes whose results are these: K + 1 rounds each, `every` apart."""
+        stream = []
+        for found in results:
+            stream += [replace(SEEN, rounds_left=5)] * (every + tau)
+            stream.append(replace(SEEN, compared=found))
+        return follow(Switch(EveryStep(), FixedPeriod(tau), Stability(every, held_out=2)), stream)
+
+    def test_a_probe_tries_as_many_steps_as_the_period_has_and_compares_after_as_many_rounds(self):
+        states = self.tried([Compared(2.0, 1.0, 0.0)])
+        probes = [(n, state.period.probe) for n, state in enumerate(states) if state.period.probe]
+        assert probes == [(2, Probe(3, 2)), (5, Probe(0, 2))]
+        assert taus(states) == [1] * 7
+
+    @pytest.mark.parametrize(
+        ("results", "switches"),
+        [
+            ([(1.02, 1.0, 0.0), (1.02, 1.0, 0.0)], True),
+            ([(1.03, 1.0, 0.0), (1.02, 1.0, 0.0)], False),
+            ([(1.02, 1.0, 0.0), (1.03, 1.0, 0.0), (1.02, 1.0, 0.0)], False),
+            ([(1.03, 1.0, 0.015), (1.03, 1.0, 0.015)], True),
+            ([(1.02, 1.0, 0.0), None, (1.02, 1.0, 0.0)], True),
+            ([(math.nan, 1.0, 0.0), (math.inf, 1.0, 0.0)], False),
+            ([(-1.0, -1.0, 0.0), (-1.0, -1.0, 0.0)], True),
+            ([(-0.99, -1.0, 0.0), (-0.99, -1.0, 0.0)], False),
+        ],
+    )
+    def test_it_switches_when_local_steps_were_as_good_in_two_probes_running(self, results, switches):
+        states = self.tried([None if found is None else Compared(*found) for found in results])
+        assert taus(states)[-2:] == ([1, 3] if switches else [1, 1])
+        assert ("2 probes running as good: fixed period of 3" in states[-1].period.why) is switches
+
+    def test_where_the_epoch_has_too_few_batches_left_nothing_is_tried(self):
+        schedule = Switch(EveryStep(), FixedPeriod(3), Stability(1, held_out=2))
+        states = follow(schedule, [replace(SEEN, rounds_left=4)] * 9 + [replace(SEEN, rounds_left=5)])
+        assert [state.period.probe for state in states] == [None] * 10 + [Probe(3, 2)]
+
+    @pytest.mark.parametrize(
+        ("options", "field", "reason"),
+        [
+            ({"first": FixedPeriod(2)}, "first", "with synchronous ones"),
+            ({"then": Once()}, "then", "one averaging"),
+            ({"then": Switch(FixedPeriod(2), EveryStep(), AtEpoch(1))}, "then", "one averaging"),
+            ({"then": FixedPeriod(9), "when": Stability(steps=8)}, "when.steps", "drift apart less"),
+        ],
+    )
+    def test_what_it_can_t_compare_is_refused_with_the_reason(self, options, field, reason):
+        with pytest.raises(InputError) as caught:
+            Switch(**{"when": Stability(), **options})
+        assert caught.value.field == field
+        assert reason in caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "field"),
     [
@@ -296,6 +357,11 @@ class TestSwitch:
         (AdaComm, {"gamma": "half"}, "gamma"),
         (AtEpoch, {"epoch": 0}, "epoch"),
         (AtLoss, {"loss": math.nan}, "loss"),
+        (Stability, {"every": 0}, "every"),
+        (Stability, {"steps": 0}, "steps"),
+        (Stability, {"held_out": 1}, "held_out"),
+        (Stability, {"epsilon": 0.0}, "epsilon"),
+        (Stability, {"epsilon": 1.0}, "epsilon"),
         (LupaLinear, {"rounds": 1}, "rounds"),
         (LupaLinear, {"tau0": 10, "rounds": 10, "steps": 99}, "steps"),
         (LupaLoss, {"tau0": 10, "tau_max": 9}, "tau_max"),
@@ -320,5 +386,5 @@ def test_a_class_instead_of_a_schedule_says_what_to_write():
 def test_configurations_can_name_every_schedule_and_trigger():
     simple = {EveryStep, FixedPeriod, AdaComm, LupaLinear, LupaLoss, QSR, Once}
     assert set(SCHEDULES.values()) == {*simple, Hierarchical, Dynamic, Switch}
-    assert set(TRIGGERS.values()) == {AtEpoch, AtFirstDecay, AtLoss}
+    assert set(TRIGGERS.values()) == {AtEpoch, AtFirstDecay, AtLoss, Stability}
     assert all(kind().init().period.tau >= 1 for kind in SCHEDULES.values())

@@ -1,0 +1,58 @@
+"""A probe with a model that is a number: what is tried, looked at, and undone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from raysgd_local.control.exchange import Contribution, Control, HeldOut
+from raysgd_local.records import replace
+from raysgd_local.simulation.model import Part, Replica
+
+
+def average_trials(given: Sequence[tuple[Contribution, Part]]) -> tuple[Control, float]:
+    """All members' words, and the mean of where their steps led; who is not finite counts for nothing."""
+    good = [part for _, part in given if part.finite and part.weight]
+    total = math.fsum(part.weight for part in good)
+    mean = math.fsum(part.weight * part.x for part in good) / total if total else math.nan
+    return Control(tuple(said for said, _ in given)), mean
+
+
+@dataclass
+class Trial:
+    """One worker's. `losses` are by whether they come after local steps."""
+
+    replica: Replica
+    mean: float = 0.0
+    losses: dict[bool, list[float]] = field(default_factory=lambda: {True: [], False: []})
+    _local: bool = False
+    _marked: tuple[Any, ...] = ()
+
+    def mark(self, local: bool) -> None:
+        self._local, self.losses[False] = local, []
+        if local:
+            self.losses[True] = []
+        r = self.replica
+        self._marked = r.x, r.momentum, r.gradient, list(r.taken)
+
+    def look(self) -> None:
+        """The gradient is the distance to what the batch asks for."""
+        self.losses[self._local].append(self.replica.gradient**2)
+
+    def show(self) -> None:
+        self.replica.x = self.mean
+
+    def undo(self) -> None:
+        r = self.replica
+        r.x, r.momentum, r.gradient, r.taken = self._marked
+
+    def told(self, said: HeldOut) -> HeldOut:
+        if not said.batches:
+            return said
+        size = said.samples / said.batches
+        pairs = list(zip(self.losses[True], self.losses[False], strict=True))
+        gaps = [(local - synchronous) * size for local, synchronous in pairs]
+        total = size * math.fsum(self.losses[False])
+        return replace(said, loss_sum=total, gap_sum=math.fsum(gaps), gap_squares=math.fsum(g * g for g in gaps))
