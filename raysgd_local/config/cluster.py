@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,28 @@ from raysgd_local.simulation.cluster_model import ClusterModel
 
 
 def load_cluster(path: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> ClusterModel:
-    """The cluster that a YAML file describes (without one: the defaults), with `overrides` in place of its keys.
+    """The cluster that a YAML file describes, or (a directory) that a run met, with `overrides` in place of its keys.
 
-    An override of None leaves the file's value. Raises `InputError` for whatever can't be used, with a path that
-    begins with `cluster`.
+    Without a path: the defaults. An override of None leaves what was said. Raises `InputError` for whatever can't be
+    used, with a path that begins with `cluster`.
 
     >>> load_cluster(overrides={"bandwidth_mbps": 100, "latency_ms": None}).bandwidth_mbps
     100.0
     """
+    if path is not None and Path(path).is_dir():
+        return _met(path, overrides or {})
     tree: dict[str, Any] = files.read(path, "cluster") if path is not None else {}
-    tree |= {key: value for key, value in (overrides or {}).items() if value is not None}
-    cluster: ClusterModel = BUILDER.build(ClusterModel, tree, "cluster")
+    cluster: ClusterModel = BUILDER.build(ClusterModel, tree | _given(overrides or {}), "cluster")
     return cluster
+
+
+def _met(run: str | Path, overrides: Mapping[str, Any]) -> ClusterModel:
+    from raysgd_local.simulation.recorded import cluster_of
+
+    given = _given(overrides)
+    said: ClusterModel = BUILDER.build(ClusterModel, given, "cluster")
+    return replace(cluster_of(str(run)), **{key: getattr(said, key) for key in given})
+
+
+def _given(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in overrides.items() if value is not None}
