@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 RUN_COLOURS = ("#3b82f6", "#f97316", "#10b981", "#a855f7", "#eab308", "#ec4899", "#06b6d4", "#84cc16")
 TIME_COLOURS = {"compute": "#14b8a6", "communication": "#f59e0b", "waiting": "#f43f5e", "other": "#94a3b8"}
-INK, GRID = "#010203", "#040506"  # stand-ins, replaced by the page's own colours
+INK, GRID, CARD = "#010203", "#040506", "#070809"  # stand-ins, replaced by the page's own colours
 MAX_POINTS = 1200  # more can't be seen, and make the page heavy
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -184,7 +184,7 @@ def embedded(text: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text))
-    return text.replace(INK, "currentColor").replace(GRID, "var(--grid)")
+    return text.replace(INK, "currentColor").replace(GRID, "var(--grid)").replace(CARD, "var(--card)")
 
 
 def _log_if_wide(axes: Axes, series: Sequence[Any]) -> None:

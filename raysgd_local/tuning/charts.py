@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import StrMethodFormatter
 
-from raysgd_local.report.charts import INK, running_mean, steps, svg, thin
-from raysgd_local.tuning.domains import Choice, Domain, label
+from raysgd_local.report.charts import CARD, INK, running_mean, steps, svg, thin
+from raysgd_local.tuning.domains import Choice, Domain, label, told
 from raysgd_local.tuning.objective import TIME_TO_TARGET, TRAIN_LOSS, Objective
 from raysgd_local.tuning.results import Trial, ranked
 
@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
-BEST, MIDDLE, WORST = "#f97316", "#3b82f6", "#94a3b8"
-LEGEND = {"best trial": BEST, "middle": MIDDLE, "worst, stopped early or failed": WORST}
+BEST, NEXT, WORST = "#f97316", "#2563eb", "#94a3b8"
+LEGEND = {"the best trial": BEST, "those next to it": NEXT, "the worst, stopped early or failed": WORST}
 FRONTIER_LEGEND = {"the best that any trial had by then": "currentColor", **LEGEND}
-SHADES = LinearSegmentedColormap.from_list("ranks", [BEST, MIDDLE, WORST])
+SHADES = LinearSegmentedColormap.from_list("ranks", [NEXT, WORST])  # of all but the best, which stands alone
 MOST_LINES = 80  # more can't be told apart
+_LONGEST = 44  # characters beside an axis
 
 
 def frontier(trials: Sequence[Trial], objective: Objective) -> str:
@@ -129,8 +130,8 @@ def shades(trials: Sequence[Trial], objective: Objective) -> list[tuple[Trial, A
     """The trials to draw, the best first, each with its colour."""
     best = ranked(trials, objective)
     rest = [trial for trial in trials if trial not in best]
-    last = max(1, len(best) - 1)
-    coloured = [(trial, SHADES(place / last)) for place, trial in enumerate(best)]
+    last = max(1, len(best) - 2)
+    coloured = [(trial, SHADES((place - 1) / last) if place else BEST) for place, trial in enumerate(best)]
     return [*coloured, *((trial, WORST) for trial in rest)][:MOST_LINES]
 
 
@@ -142,12 +143,16 @@ def _ordered(domain: Choice) -> list[Any]:
 
 def _scale(axes: Axes, at: int, domain: Domain) -> None:
     axes.axvline(at, color=INK, linewidth=0.8, alpha=0.5)
-    marks = _ordered(domain) if isinstance(domain, Choice) else list(domain.corners)
+    marks = domain.values if isinstance(domain, Choice) else domain.corners
     for mark in marks:
-        text = f"{mark:.4g}" if isinstance(mark, float) else str(mark)
-        text = text if len(text) <= 28 else f"{text[:27]}…"
-        place = height(domain, mark)
-        axes.annotate(text, (at, place), (4, 0), textcoords="offset points", va="center", fontsize=9)
+        _mark(axes, at, height(domain, mark), f"{mark:.4g}" if isinstance(mark, float) else str(told(mark)))
+
+
+def _mark(axes: Axes, at: int, place: float, text: str) -> None:
+    """Beside an axis, on a ground of its own: lines pass behind it."""
+    text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+    ground = {"facecolor": CARD, "edgecolor": "none", "alpha": 0.85, "pad": 1.5}
+    axes.annotate(text, (at, place), (5, 0), textcoords="offset points", va="center", fontsize=9, bbox=ground)
 
 
 def _span(trials: Sequence[Trial], objective: Objective) -> tuple[float, float] | None:
@@ -171,6 +176,6 @@ def _figure_scale(axes: Axes, at: int, trials: Sequence[Trial], objective: Objec
     marks = [] if span is None else [(span[0], 0.0), (span[1], 1.0)]
     for value, share in marks:
         place = 1 - share if objective.mode == "min" else share
-        axes.annotate(f"{value:.4g}", (at, place), (4, 0), textcoords="offset points", va="center", fontsize=9)
+        _mark(axes, at, place, f"{value:.4g}")
     if len(ranked(trials, objective)) < len(trials):
-        axes.annotate("none", (at, -0.1), (4, 0), textcoords="offset points", va="center", fontsize=9)
+        _mark(axes, at, -0.1, "none")

@@ -142,6 +142,20 @@ def label(value: Any) -> Any:
     return value
 
 
+def told(value: Any) -> Any:
+    """A value as people read it: like its label, but a section by what it says, its kind by name alone.
+
+    >>> told({"schedule": {"kind": "fixed", "tau": 8}, "outer": {"kind": "slowmo", "beta": 0.2}})
+    'fixed, tau 8; slowmo, beta 0.2'
+    """
+    if not isinstance(value, Mapping):
+        return label(value)
+    sections = [one for one in value.values() if isinstance(one, Mapping)]
+    own = [(key, one) for key, one in value.items() if not isinstance(one, Mapping)]
+    words = ", ".join(str(one) if key == "kind" else f"{key} {label(one)}" for key, one in own)
+    return "; ".join(part for part in (words, *map(told, sections)) if part)
+
+
 def unlabelled(domain: Domain, found: Any) -> Any:
     """The value that a label stands for."""
     if not isinstance(domain, Choice):

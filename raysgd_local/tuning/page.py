@@ -11,7 +11,7 @@ import pandas as pd
 
 from raysgd_local.report import Chart, rendered, save
 from raysgd_local.tuning import charts
-from raysgd_local.tuning.domains import label
+from raysgd_local.tuning.domains import Choice, label, told
 from raysgd_local.tuning.results import BEST, SWEEP, Trial, ranked, table
 from raysgd_local.tuning.sweep import Sweep
 
@@ -27,7 +27,7 @@ def render(name: str, sweep: Sweep, trials: Sequence[Trial]) -> str:
     """The page as HTML text."""
     objective = sweep.objective
     best = next(iter(ranked(trials, objective)), None)
-    rows = table(trials, objective)
+    rows = table(trials, objective).replace(_names(sweep))
     files = {} if best is None else {BEST: sweep.config(best.point).to_yaml()}
     return rendered(
         "sweep.html.j2",
@@ -57,7 +57,7 @@ def _headline(best: Trial | None) -> list[tuple[str, str]]:
     if best is None:
         return []
     figures = [(name, _cell(value)) for name, value in best.figures.items()]
-    return [("trial", best.name), *figures, *((key, _cell(label(value))) for key, value in best.point.items())]
+    return [("trial", best.name), *figures, *((key, _cell(told(value))) for key, value in best.point.items())]
 
 
 def _charts(sweep: Sweep, trials: Sequence[Trial]) -> list[Chart]:
@@ -67,6 +67,12 @@ def _charts(sweep: Sweep, trials: Sequence[Trial]) -> list[Chart]:
         Chart("Averaging period τ", charts.taus(trials, objective), legend=charts.LEGEND),
         Chart("Where trials lie", charts.parallel(trials, objective, sweep.space), True, charts.LEGEND),
     ]
+
+
+def _names(sweep: Sweep) -> dict[str, str]:
+    """By the labels of sections in the space, how people read them."""
+    values = [value for domain in sweep.space.values() if isinstance(domain, Choice) for value in domain.values]
+    return {label(value): told(value) for value in values if isinstance(value, dict)}
 
 
 def _cell(value: object) -> str:

@@ -67,8 +67,10 @@ def _searcher(sweep: Sweep, points: Sequence[Point] | None) -> Searcher | Search
     if points is not None:
         labelled = [{key: label(value) for key, value in point.items()} for point in points]
         return BasicVariantGenerator(points_to_evaluate=labelled)
+    import optuna
     from ray.tune.search.optuna import OptunaSearch
 
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # `terminal` says what there is to say
     objective = sweep.objective
     return OptunaSearch(metric=objective.metric, mode=objective.mode, seed=sweep.searcher.seed)
 

@@ -7,7 +7,7 @@ import pytest
 from raysgd_local.config import load_cluster
 from raysgd_local.errors import InputError
 from raysgd_local.simulation.cluster_model import ClusterModel, Failures, Nodes
-from raysgd_local.simulation.step_times import ShiftedExponential
+from raysgd_local.simulation.step_times import Measured, ShiftedExponential
 
 WHOLE = """
 steps: {kind: shifted-exponential, shift_s: 0.02, tail_s: 1e-2}
@@ -79,3 +79,15 @@ def test_what_can_not_be_used_is_refused_with_its_place(written, text, field, to
 def test_a_missing_file_is_told_with_the_one_beside_it(written):
     with pytest.raises(InputError, match=r"did you mean 'cluster\.yaml'"):
         load_cluster(written("").with_name("clustr.yaml"))
+
+
+def test_a_runs_directory_is_the_cluster_that_the_run_met_but_for_what_is_given_beside(run_writer, tmp_path):
+    run = run_writer("met")
+    found = load_cluster(run, {"bandwidth_mbps": 50, "latency_ms": None})
+    assert found.steps == Measured(str(run))
+    assert (found.bandwidth_mbps, found.latency_ms) == (
+        50.0,
+        pytest.approx((8 / (2 * 3) + 8 / (2 * 2)) / 2, rel=0.02),
+    )
+    with pytest.raises(InputError, match=r"run: .* is not allowed.*it has no config\.yaml"):
+        load_cluster(tmp_path)

@@ -37,15 +37,17 @@ def test_a_cluster_is_found_again_in_a_runs_table(tmp_path, tau):
     assert found.steps.mean_s == pytest.approx(0.02, rel=0.05)
     assert found.round_ms == pytest.approx(3, rel=0.1)  # boundaries are in it
     assert found.warmup_s == pytest.approx(0.5, abs=0.2)
+    assert found.reduction_s(0, 4) == pytest.approx(told.reduction_s(4_000_000, 4), rel=0.1)
 
 
 def test_a_run_predicts_others_on_the_same_cluster(tmp_path):
     told = ClusterModel(Exponential(0.02), latency_ms=1, bandwidth_mbps=100, round_ms=3, warmup_s=0.5)
     run_of(tmp_path / "measured", told, 1)
     real = run_of(tmp_path / "real", told, 16)[-1].elapsed_s
-    found = dataclasses.replace(cluster_of(str(tmp_path / "measured")), latency_ms=1, bandwidth_mbps=100)
-    predicted = run_of(tmp_path / "predicted", found, 16)[-1].elapsed_s
-    assert predicted == pytest.approx(real, rel=0.05)
+    found = cluster_of(str(tmp_path / "measured"))
+    for cluster in (found, dataclasses.replace(found, latency_ms=1, bandwidth_mbps=100)):
+        predicted = run_of(tmp_path / f"on-{cluster.bandwidth_mbps}", cluster, 16)[-1].elapsed_s
+        assert predicted == pytest.approx(real, rel=0.05)
 
 
 def test_where_there_is_no_run_nothing_is_told(tmp_path):

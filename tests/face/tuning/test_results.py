@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from matplotlib.colors import to_hex
 from ray import tune
 
 from raysgd_local import config, tuning
@@ -82,7 +84,24 @@ def test_the_page_needs_nothing_else_and_shows_every_trial(sweep, trials):
     for trial in trials:
         assert trial.name in page
     assert "1 failed" in page
-    assert "slowmo" in page
+    assert "slowmo, beta 0.5" in page
+
+
+def test_sections_that_begin_alike_are_told_apart_on_the_page(trials):
+    periods = [{"schedule": {"kind": "fixed", "tau": tau}, "outer": {"kind": "slowmo"}} for tau in (4, 16)]
+    space = {"algorithm": {"choice": periods}}
+    sweep = tuning.from_mapping({"space": space, "metric": "loss", "budget": {"trials": 2}})
+    found = [replace(trial, point=point) for trial, point in zip(trials, sweep.points, strict=False)]
+    page = render("demo", sweep, found)
+    for tau in (4, 16):
+        assert page.count(f"fixed, tau {tau}; slowmo") >= 2  # on the axis and in the table
+
+
+def test_the_best_trial_has_a_colour_of_its_own(sweep, trials):
+    again = [replace(trials[0], name=name) for name in ("also good", "the last")]
+    colours = [colour for _, colour in charts.shades([trials[0], *again, trials[3]], sweep.objective)]
+    assert (colours[0], colours[3]) == (charts.BEST, charts.WORST)
+    assert [to_hex(colour) for colour in colours[1:3]] == [charts.NEXT, charts.WORST]
 
 
 def test_a_sweep_of_which_nothing_came_has_a_page_too(sweep):
