@@ -1,17 +1,18 @@
 """What sweeps are worth: does the simulator rank configurations as real runs do, does a switch point need a search?
 
-    python benchmarks/tuning.py ranking [--keep DIR]   # 24 configurations, real and simulated: a quarter of an hour
-    python benchmarks/tuning.py switch [--keep DIR]    # tune_configs/post-local-switch.yaml: an hour, with RAYSGD_DATA
+    python benchmarks/tuning.py ranking [--keep DIR] [--figure SVG]   # a quarter of an hour
+    python benchmarks/tuning.py switch [--keep DIR] [--figure SVG]    # half an hour, with RAYSGD_DATA
 
 `ranking` tries each of 24 points on digits on Ray on this machine, twice, with as many workers as it has cores, and on
 the simulator, on the cluster that one run beforehand met: fixed, τ = 1, none of the points. The ranks by
 `loss_at_budget` have to correlate by at least 0.7 (Spearman) with each of the real sweeps; how the two real ones
 correlate says how much there is to be had.
 
-`switch` runs the sweep, then its best point and its best with the paper's rule, the first decay of the learning rate,
-again from seeds that the sweep did not have. The best's median time to the target has to be no longer.
+`switch` runs the sweep `tune_configs/post-local-switch.yaml`, then its best point and its best with the paper's rule, the
+first decay of the learning rate, again from seeds that it did not have. The best's median time to the target has to be
+no longer.
 
-With --keep, what is finished there is not run again, so that Ctrl-C does no harm. Figures are written beside this file.
+With --keep, what is finished there is not run again, so that Ctrl-C does no harm.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import tuning_figures
 import yaml
 from scipy.stats import spearmanr
 
@@ -74,11 +76,14 @@ def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("what", choices=("ranking", "switch"))
     options.add_argument("--keep", type=Path, help="Where the sweeps' directories stay.")
+    options.add_argument("--figure", type=Path, help="Where an SVG file goes.")
     given = options.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         place = (given.keep or Path(scratch)).absolute()
         found, good = (ranking if given.what == "ranking" else switch)(place)
         print(json.dumps(found, indent=1))
+        if given.figure is not None:
+            getattr(tuning_figures, given.what)(found).savefig(given.figure, metadata={"Date": None})
         return 0 if good else 1
 
 

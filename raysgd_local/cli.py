@@ -35,7 +35,10 @@ Chaos = Annotated[
         metavar="FAULTS", help="Faults to rehearse on the real processes: 'kill:1@round=20; stop:2@30s'."
     ),
 ]
-ClusterFile = Annotated[Path | None, typer.Option(help="A YAML file that describes the cluster.")]
+ClusterFile = Annotated[
+    Path | None,
+    typer.Option(help="A YAML file that describes the cluster, or the directory of a run that met it."),
+]
 Bandwidth = Annotated[float | None, typer.Option(help="In its place: each worker's link, each way.")]
 Latency = Annotated[float | None, typer.Option(help="In its place: a message's time.")]
 
