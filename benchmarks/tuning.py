@@ -8,9 +8,9 @@ the simulator, on the cluster that one run beforehand met: fixed, τ = 1, none o
 `loss_at_budget` have to correlate by at least 0.7 (Spearman) with each of the real sweeps; how the two real ones
 correlate says how much there is to be had.
 
-`switch` runs the sweep `tune_configs/post-local-switch.yaml`, then its best point and its best with the paper's rule, the
-first decay of the learning rate, again from seeds that it did not have. The best's median time to the target has to be
-no longer.
+`switch` runs the sweep `tune_configs/post-local-switch.yaml`, then its best point and its best with the paper's rule,
+the first decay of the learning rate, again from seeds that it did not have. The best's median time to the target has to
+be no longer.
 
 With --keep, what is finished there is not run again, so that Ctrl-C does no harm.
 """
