@@ -60,16 +60,20 @@ def switch(found: Mapping[str, Any]) -> Figure:
 
 
 def _swept(axes: Axes, trials: Sequence[Mapping[str, Any]]) -> None:
-    switches = list(dict.fromkeys(told(one["point"][WHEN]) for one in trials))
+    switches = list(dict.fromkeys(_when(one) for one in trials))
     for colour, tau in zip(RUN_COLOURS, sorted({one["point"][TAU] for one in trials}), strict=False):
         own = [one for one in trials if one["point"][TAU] == tau]
-        places = [switches.index(told(one["point"][WHEN])) for one in own]
+        places = [switches.index(_when(one)) for one in own]
         axes.plot(places, [one["time_to_target_s"] for one in own], "o", color=colour, label=f"H = {tau}")
     axes.set_xticks(range(len(switches)), switches)
     axes.set(
         ylabel="training time to the target (s)", title="the sweep, one run each", xlim=(-0.5, len(switches) - 0.5)
     )
     axes.legend(frameon=False)
+
+
+def _when(trial: Mapping[str, Any]) -> str:
+    return str(told(trial["point"][WHEN])).removeprefix("epoch, ").replace("-", " ")
 
 
 def _again(axes: Axes, times: Mapping[str, Sequence[float]], medians: Mapping[str, float]) -> None:
