@@ -58,7 +58,7 @@ class Request:
         return max(1, round(self.settings.wanted * self.cpus))
 
 
-def program(algorithm: Algorithm, stop: Stop, balance: bool) -> Program:
+def program(algorithm: Algorithm, stop: Stop, balance: bool, batch_scale: tuple[float, ...] = ()) -> Program:
     """What members run by themselves."""
     target = (stop.target.metric, stop.target.value) if stop.target is not None else None
     return Program(
@@ -68,6 +68,7 @@ def program(algorithm: Algorithm, stop: Stop, balance: bool) -> Program:
         target=target,
         balance=Balance() if balance else None,
         averaging=algorithm.averaging,
+        batch_scale=batch_scale,
     )
 
 
@@ -127,6 +128,7 @@ def from_arguments(
     data: Data,
     spares: int,
     balance: bool,
+    batch_scale: tuple[float, ...],
     seed: int,
     chaos: str,
 ) -> Request:
@@ -138,7 +140,9 @@ def from_arguments(
     check_workers(algorithm, most)
     checks.whole_number("spares", spares, at_least=0)
     borne = max_failures(run.failure_config)
-    workers = Workers(min=fewest, max=most, spares=spares, balance=balance, max_failures=borne)
+    workers = Workers(
+        min=fewest, max=most, spares=spares, balance=balance, batch_scale=batch_scale, max_failures=borne
+    )
     asked = scaling.resources_per_worker
     resources = dict(asked) if isinstance(asked, dict) else {}
     what = task_name(loop).rpartition(":")[2] if isinstance(loop, Task) else getattr(loop, "__name__", "loop")
@@ -175,7 +179,7 @@ def _settings(
 ) -> Settings:
     defaults = Timeouts()
     return Settings(
-        program(algorithm, stop, workers.balance),
+        program(algorithm, stop, workers.balance, workers.batch_scale),
         workers_min=workers.min,
         workers_max=workers.max,
         spares=workers.spares,

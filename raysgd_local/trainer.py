@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -38,8 +38,9 @@ class LocalSGDTrainer:
     Give a `task`, or a `train_loop_per_worker` that uses `raysgd_local.get_context()` (called with
     `train_loop_config` if it takes an argument). `scaling_config.num_workers` may be `(min, max)`: the run begins
     with those that it gets, and goes on while at least `min` live. `spares` more are started, and wait to take a lost
-    one's place. `balance` lets workers of unequal speed take unequal numbers of steps. With `data_access="local"` a
-    worker has the data of its own chunks alone, see `docs/data.md`. `chaos` rehearses faults on the real processes, as
+    one's place. `balance` lets workers of unequal speed take unequal numbers of steps; `batch_scale` has, by rank, what
+    a worker's batch size is multiplied by. With `data_access="local"` a worker has the data of its own chunks alone,
+    see `docs/data.md`. `chaos` rehearses faults on the real processes, as
     in `"kill:1@round=20; stop:2@30s"`; `docs/faults.md` has the words.
 
     Raises `InputError` for what can't be used.
@@ -57,6 +58,7 @@ class LocalSGDTrainer:
         stop: Stop | None = None,
         spares: int = 0,
         balance: bool = True,
+        batch_scale: Sequence[float] = (),
         seed: int = 0,
         data_access: Access = "shared",
         chaos: str = "",
@@ -75,6 +77,7 @@ class LocalSGDTrainer:
             Data(access=data_access),
             spares,
             balance,
+            tuple(batch_scale),
             seed,
             chaos,
         )

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from annotated_types import Ge, Gt, MinLen
-from pydantic import AfterValidator, PlainSerializer, PlainValidator, model_validator
+from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator, model_validator
 
 from raysgd_local.algorithms import checks
 from raysgd_local.algorithms.algorithm import Algorithm
@@ -23,13 +23,17 @@ Seconds = Annotated[float, Gt(0)]
 Access = Literal["shared", "local"]
 
 
+def _tuple(plain: Any) -> Any:
+    return tuple(plain) if isinstance(plain, list) else plain
+
+
 class Workers(Section):
     """How many workers, what each needs, and what the run bears.
 
     The run waits `start_timeout_s` for the first `min` workers, and `pause_limit_s` while fewer live. `max_failures`
     counts exceptions in user code (-1: no limit), `max_losses` processes and nodes (null: no limit). `balance` gives
-    clearly slower workers fewer steps of a round, and fewer samples. `spares` more workers than `max` are started, and
-    wait.
+    clearly slower workers fewer steps of a round, and fewer samples. `batch_scale` has, by rank, what a worker's batch
+    size is multiplied by (ranks beyond it: 1). `spares` more workers than `max` are started, and wait.
     """
 
     min: Count = 4
@@ -42,11 +46,19 @@ class Workers(Section):
     max_failures: Annotated[int, Ge(-1)] = 0
     max_losses: Annotated[int, Ge(0)] | None = None
     balance: bool = True
+    batch_scale: Annotated[tuple[Annotated[float, Gt(0)], ...], BeforeValidator(_tuple)] = ()
 
     @model_validator(mode="after")
     def _min_is_not_above_max(self) -> Workers:
         if self.min > self.max:
             raise InputError("workers.max", self.max, f"an integer of at least workers.min, which is {self.min}")
+        return self
+
+    @model_validator(mode="after")
+    def _no_more_scales_than_workers(self) -> Workers:
+        if len(self.batch_scale) > self.max:
+            allowed = f"at most workers.max numbers, which is {self.max}"
+            raise InputError("workers.batch_scale", list(self.batch_scale), allowed)
         return self
 
 

@@ -9,6 +9,7 @@ from raysgd_local.algorithms.placement import Placement
 from raysgd_local.control import pacing
 from raysgd_local.control.deal import Deal, lists
 from raysgd_local.control.ledger import Ledger
+from raysgd_local.control.program import Program
 from raysgd_local.control.protocol import Place, Report, View
 from raysgd_local.control.replicated import Replicated
 from raysgd_local.records import EvalRow, PeriodChange, RoundRow
@@ -160,12 +161,17 @@ def deal_for(
     return replace(books, ledger=ledger.dealt(), deal=deal)
 
 
-def deal_shares(state: Replicated, view: View | None, members: Sequence[str]) -> dict[str, float]:
-    """How much of a deal each should get: by its steps in a round; nothing new for one who left the epoch."""
+def deal_shares(
+    state: Replicated, view: View | None, members: Sequence[str], program: Program
+) -> dict[str, float]:
+    """How much of a deal each should get: by its samples in a round; nothing new for one who left the epoch."""
     before = () if view is None else view.members
     left = dict(zip(before, state.left, strict=False))
     paces = dict(zip(before, state.pacing.shares, strict=False)) if state.period.mode in _PACED else {}
-    return {worker: 0.0 if left.get(worker) else paces.get(worker, 1.0) for worker in members}
+    return {
+        worker: 0.0 if left.get(worker) else paces.get(worker, 1.0) * program.scale_of(rank)
+        for rank, worker in enumerate(members)
+    }
 
 
 def seated(

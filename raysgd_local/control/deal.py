@@ -90,6 +90,15 @@ def batch_bounds(length: int, start: int, batch_size: int) -> list[tuple[int, in
     return [] if start >= length else list(pairwise(edges))
 
 
+def scaled(batch_size: int, scale: float) -> int:
+    """The batch size of a worker whose batches are `scale` times as large: at least 1.
+
+    >>> scaled(16, 0.5), scaled(16, 1.3), scaled(1, 0.1)
+    (8, 21, 1)
+    """
+    return max(1, round(batch_size * scale))
+
+
 def pack(flags: npt.NDArray[np.bool_]) -> bytes:
     """A bitmap of `flags`, one bit each, the first in the lowest bit of the first byte."""
     return np.packbits(flags, bitorder="little").tobytes()

@@ -48,7 +48,7 @@ def dealt(turn: Turn, books: Books, before: View | None, view: View, pending: di
     """The books with the open epoch dealt to the view's members, if it deals any data at all."""
     settings, state = turn.state.settings, books.replicated
     if state.open and books.ledger.epoch == state.epoch:
-        shares = boundary.deal_shares(state, before, view.members)
+        shares = boundary.deal_shares(state, before, view.members, settings.program)
         books = replace(boundary.closed(books), placement=_placed(turn, books, view))
         books = boundary.deal_for(books, view.members, pending, settings.seed, settings.restricted, shares)
     seated = boundary.seated(state, before, view.members, books.deal, blocks_of(turn, view.members))

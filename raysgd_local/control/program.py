@@ -20,7 +20,8 @@ class Program:
     optimizer steps over all workers, `max_s` is training time; `target` is a metric's name and the value to
     reach (from above where the name says that it is a loss or an error). `balance` says how workers of unequal speed
     share a round's steps; without it all take the same. `whole`: the next averaging is over all members in any case,
-    since somebody waits for the model.
+    since somebody waits for the model. `batch_scale`: by rank, what a worker's batch size is multiplied by; ranks
+    beyond it have 1.
     """
 
     schedule: Schedule
@@ -32,6 +33,7 @@ class Program:
     balance: Balance | None = None
     averaging: Averaging = field(default_factory=Mean)
     whole: bool = False
+    batch_scale: tuple[float, ...] = ()
 
     @cached_property
     def partial(self) -> bool:
@@ -42,6 +44,16 @@ class Program:
     def probes(self) -> bool:
         """Whether members try steps that don't count."""
         return probes(self.schedule)
+
+    def scale_of(self, rank: int) -> float:
+        """What the batch size of the worker at `rank` is multiplied by.
+
+        >>> from raysgd_local.algorithms.schedules import FixedPeriod
+        >>> program = Program(FixedPeriod(8), batch_scale=(1.0, 0.5))
+        >>> [program.scale_of(rank) for rank in range(3)]
+        [1.0, 0.5, 1.0]
+        """
+        return self.batch_scale[rank] if rank < len(self.batch_scale) else 1.0
 
     def stages(self, mode: Mode) -> bool:
         """Whether in a round of `mode` members first hear of each other, and how far they average follows from that."""

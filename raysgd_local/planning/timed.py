@@ -20,6 +20,8 @@ def check_timed(config: Config, cluster: ClusterModel, chaos: str = "") -> None:
         raise InputError("algorithm.compression", algorithm.compression, f"null {_OPTION}")
     if algorithm.placement.expand_batch:
         raise InputError("algorithm.placement.expand_batch", True, f"false {_OPTION}")
+    if config.workers.batch_scale:
+        raise InputError("workers.batch_scale", list(config.workers.batch_scale), f"none {_OPTION}")
     if config.workers.balance and uneven(config.workers.max, cluster):
         hint = "the cluster's speeds differ, and all workers take equal numbers of steps"
         raise InputError("workers.balance", True, f"false {_OPTION}", hint)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from raysgd_local.control import member_events as m
-from raysgd_local.control.deal import batch_bounds, lists
+from raysgd_local.control.deal import batch_bounds, lists, scaled
 from raysgd_local.control.member import Member
 
 
@@ -127,6 +127,7 @@ class _Dealt:
         if (deal.number, self._worker.undone) != self._dealt:
             self._dealt = deal.number, self._worker.undone
             positions = lists(deal)[member.rank]
-            bounds = batch_bounds(len(positions), state.cursors[member.rank] + member.taken, self._plan.batch_size)
+            size = scaled(self._plan.batch_size, member.in_force.program.scale_of(member.rank))
+            bounds = batch_bounds(len(positions), state.cursors[member.rank] + member.taken, size)
             self._batches = iter([tuple(positions[a:b].tolist()) for a, b in bounds])
         return deal.epoch

@@ -88,7 +88,12 @@ def random_scenario(seed: int, faults: int = 8, methods: bool = True) -> Scenari
     program = _random_program(random)
     method = random_method(Random(f"method {seed}"), program.schedule) if methods else Algorithm(program.schedule)
     settings = Settings(
-        program=replace(program, schedule=method.schedule, averaging=method.averaging),
+        program=replace(
+            program,
+            schedule=method.schedule,
+            averaging=method.averaging,
+            batch_scale=_random_scales(Random(f"batches {seed}")),
+        ),
         workers_min=random.randint(1, max(1, most - 1)),
         workers_max=most,
         seed=seed,
@@ -163,6 +168,10 @@ def _random_program(random: Random) -> Program:
         target=random.choice((None, None, None, ("accuracy", 0.93))),
         balance=random.choice((None, Balance(), Balance(window_rounds=2, window_s=0.1, hopeless=3.0))),
     )
+
+
+def _random_scales(random: Random) -> tuple[float, ...]:
+    return tuple(random.choice((0.5, 1.0, 2.5)) for _ in range(random.choice((0, 0, 0, 2, 6))))
 
 
 def _random_placement(random: Random) -> ChunkPlacement:

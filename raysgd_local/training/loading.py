@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset, default_collate
 
 from raysgd_local.algorithms.placement import ChunkPlacement, chunk_bounds
-from raysgd_local.control.deal import Deal, batch_bounds, lists
+from raysgd_local.control.deal import Deal, batch_bounds, lists, scaled
 from raysgd_local.errors import InputError
 
 Collate = Callable[[Any], Any]
@@ -103,8 +103,9 @@ class DealtBatches:
         self._dealt = (0, 0)
         self._fetched = self._fetch([], 0)
 
-    def deal(self, deal: Deal, rank: int, start: int, times: int = 0) -> None:
-        """Go on in `deal` from position `start` of rank's list; what was fetched ahead is dropped.
+    def deal(self, deal: Deal, rank: int, start: int, *, scale: float = 1.0, times: int = 0) -> None:
+        """Go on in `deal` from position `start` of rank's list, in batches `scale` times as large as they would be;
+        what was fetched ahead is dropped.
 
         Nothing happens where that deal goes on already, and the loop was put back `times` times before.
         """
@@ -113,7 +114,7 @@ class DealtBatches:
         self.close()
         self._dealt = deal.number, times
         positions = self._order.samples(lists(deal)[rank], deal)
-        bounds = batch_bounds(len(positions), start, self._batch_size)
+        bounds = batch_bounds(len(positions), start, scaled(self._batch_size, scale))
         self._fetched = self._fetch([positions[a:b].tolist() for a, b in bounds], deal.epoch)
 
     def _fetch(self, batches: list[list[int]], epoch: int) -> Generator[tuple[Any, int], None, None]:

@@ -58,6 +58,7 @@ def test_its_directory_has_what_has_a_meaning_without_learning_and_can_be_report
         (["--set", "stop.target={metric: accuracy, value: 0.9}"], "stop.target: 'accuracy' is not allowed"),
         (["--set", "algorithm.compression={kind: int8}"], "algorithm.compression: "),
         (["--set", "algorithm.placement={kind: redundant, copies: 2, expand_batch: true}"], "expand_batch: True"),
+        (["--set", "workers.batch_scale=[1, 0.5]"], "workers.batch_scale: [1.0, 0.5] is not allowed"),
         (["--cluster", "uneven.yaml"], "workers.balance: True is not allowed; allowed: false with --timing-only"),
         (["--cluster", "failing.yaml"], "cluster.failures"),
         (["--cluster", "late.yaml"], "cluster.arrivals_s"),

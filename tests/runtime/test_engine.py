@@ -34,8 +34,8 @@ def make_optimizer(kind: str, model: nn.Module) -> torch.optim.Optimizer:
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
-@pytest.mark.parametrize("samples", [96, 101])
-def test_every_step_equals_one_process_on_the_joined_batches(train_in_threads, kind, samples):
+@pytest.mark.parametrize(("samples", "scales"), [(96, ()), (101, ()), (96, (0.5,)), (101, (2.0, 0.75))])
+def test_every_step_equals_one_process_on_the_joined_batches(train_in_threads, kind, samples, scales):
     data, epochs = regression(samples), 9  # over 50 steps
     initial, positions = two_layers(), []
 
@@ -51,13 +51,14 @@ def test_every_step_equals_one_process_on_the_joined_batches(train_in_threads, k
             if ctx.rank == 0:
                 positions.append(ctx._shell.order.deal)
 
-    done = train_in_threads(loop, workers=2, schedule=EveryStep())
+    done = train_in_threads(loop, workers=2, schedule=EveryStep(), program={"batch_scale": scales})
     assert done.result["status"] == "finished", done.outcome.finish
-    assert len(done.rows()) >= 50
+    assert len(done.rows()) >= 40
 
     alone = initial
     optimizer = make_optimizer(kind, alone)
-    for joined in joined_batches(positions, batch_size=8):
+    sizes = [round(8 * scale) for scale in (*scales, 1.0, 1.0)]
+    for joined in joined_batches(positions, sizes):
         x, y = data[torch.tensor(joined)]
         F.mse_loss(alone(x), y).backward()
         nn.utils.clip_grad_norm_(alone.parameters(), 1.0)
@@ -67,13 +68,16 @@ def test_every_step_equals_one_process_on_the_joined_batches(train_in_threads, k
         torch.testing.assert_close(ours, theirs.detach(), rtol=1e-9, atol=1e-12)
 
 
-def joined_batches(deals: list[Deal], batch_size: int) -> list[list[int]]:
+def joined_batches(deals: list[Deal], sizes: list[int]) -> list[list[int]]:
     """What all workers' batches of the same step are together."""
     from raysgd_local.control.deal import batch_bounds
 
     found = []
     for deal in deals:
-        split = [[p[a:b].tolist() for a, b in batch_bounds(len(p), 0, batch_size)] for p in lists(deal)]
+        split = [
+            [p[a:b].tolist() for a, b in batch_bounds(len(p), 0, size)]
+            for p, size in zip(lists(deal), sizes, strict=False)
+        ]
         found += [list(itertools.chain(*step)) for step in itertools.zip_longest(*split, fillvalue=[])]
     return found
 

@@ -14,9 +14,10 @@ from raysgd_local.simulation.loop import LoopPlan
 from raysgd_local.simulation.scenario import QUICK, Scenario
 
 
-def ended(balance, speeds, samples=4000):
+def ended(balance, speeds, samples=4000, batch_scale=()):
     cluster = ClusterModel(steps=Constant(0.05), speeds=speeds)
-    settings = Settings(Program(FixedPeriod(8), balance=balance), workers_min=4, workers_max=4, timeouts=QUICK)
+    program = Program(FixedPeriod(8), balance=balance, batch_scale=batch_scale)
+    settings = Settings(program, workers_min=4, workers_max=4, timeouts=QUICK)
     outcome = search.attempt(Scenario(settings, LoopPlan(epochs=2, samples=samples), cluster=cluster))
     assert not isinstance(outcome, str), outcome
     assert outcome.controller.books.ledger.samples_lost == 0
@@ -34,6 +35,14 @@ def test_rounds_with_a_worker_at_half_speed_are_no_longer_than_without():
     undisturbed = round_s(ended(Balance(), (1.0,)))
     assert round_s(ended(None, (1.0, 1.0, 1.0, 0.5))) / undisturbed > 1.9
     assert round_s(ended(Balance(), (1.0, 1.0, 1.0, 0.5))) / undisturbed < 1.05
+
+
+def test_workers_with_batches_of_different_sizes_are_dealt_as_many_samples_as_they_take_in_the_same_steps():
+    outcome = ended(
+        None, (1.0,), samples=5 * 4 * 8 * 8, batch_scale=(2.0, 0.5, 0.5)
+    )  # 5 rounds of 8 steps of 4 × 4
+    full = [row for row in outcome.rounds if row.steps]
+    assert [(row.steps, row.samples) for row in full] == 2 * 10 * [(4 * 8, 4 * 4 * 8)]
 
 
 def test_equal_workers_run_as_if_there_were_no_balance():
