@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 from faults import TAU, CountedDigits, Strike, joins, left_behind, named, stalls, steps_in_no_round, unsound
 from ray._private.node import Node
@@ -147,6 +148,17 @@ class Nodes:
 Row = Callable[[Running, random.Random, Any], None]
 
 
+def zombie(run: Running, draw: random.Random, _: Any) -> None:
+    """A worker is stopped, given up, and continued."""
+    stopped = draw.choice(run.steady())
+    lost = len(run.events("worker_lost"))
+    run.strikes.append(Strike(time.time(), stopped["worker"]))
+    os.kill(stopped["pid"], signal.SIGSTOP)
+    run.after("worker_lost", lost)
+    os.kill(stopped["pid"], signal.SIGCONT)
+    run.wait(lambda: not psutil.pid_exists(stopped["pid"]))
+
+
 def forming(run: Running, draw: random.Random, _: Any) -> None:
     """A worker dies, and, as soon as that is known, another."""
     first, second = draw.sample(run.steady(), 2)
@@ -233,6 +245,7 @@ class Kind:
 
 
 KINDS = {
+    "zombie": Kind(zombie),
     "forming": Kind(forming, uncovered=True),
     "transfer": Kind(transfer, wide=True, uncovered=True),
     "only-state": Kind(only_state, workers=2, wide=True, uncovered=True),

@@ -64,7 +64,6 @@ KINDS = {
     "driver": Kind("driver@{t}s"),
     "damage": Kind("damage@{t}s; driver@{soon}s"),
     "stop": Kind("stop:{a}@{t}s", steps=TAU + 1),
-    "zombie": Kind("stop:{a}x4@{t}s", steps=TAU + 1),
     "pause": Kind("stop:{a}x0.5@{t}s", breaks=False),
     "drain": Kind("drain:{a}@{t}s"),
     "sigterm": Kind("sigterm:{a}@{t}s"),

@@ -3,15 +3,16 @@
 scikit-learn's digits sorted by class and cut into as many chunks as workers, so that each worker has few classes; each
 worker has its own chunks alone (`data.access: local`); the same samples per step whatever the copies.
 
-rounds: 10 workers, 1 to 3 copies, in virtual time: after how many rounds the averaged model's held-out loss is where it
-is at the end with 1 copy. death: 5 real workers, one killed for good after a third of the run, its place in the cluster
-taken: accuracy on the classes that it alone would have held with 1 copy.
+rounds: 10 workers, 1 to 3 copies, in virtual time: after how many rounds the averaged model's held-out loss is where
+it is at the end with 1 copy; --figure draws that loss. death: 5 real workers, one killed for good after a third of the
+run, its place in the cluster taken: accuracy on the classes that it alone would have held with 1 copy.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import threading
 import time
@@ -19,15 +20,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import ray
 import torch
+from matplotlib.figure import Figure
 from ray.train import RunConfig, ScalingConfig
 
 from raysgd_local import Algorithm, FixedPeriod, LocalSGDTrainer, RedundantChunks, run_directory
+from raysgd_local.report.charts import RUN_COLOURS
 from raysgd_local.run_directory import Run
 from raysgd_local.tasks import Digits, Optimizer
 from raysgd_local.tasks.memory import InMemory
+
+sys.path.insert(0, str(Path(__file__).parent / "papers"))
+from figure_style import STYLE
 
 CLASSES = 10
 
@@ -69,7 +76,7 @@ def simulated(copies: int, seed: int, storage: str) -> Run:
     return run_directory.load(there)
 
 
-def rounds(storage: str, seeds: int) -> None:
+def rounds(storage: str, seeds: int, figure: Path | None) -> None:
     """For each number of copies the rounds to plain local SGD's last loss, and the losses at the end."""
     runs = {(copies, seed): simulated(copies, seed, storage) for copies in (1, 2, 3) for seed in range(seeds)}
     for copies in (1, 2, 3):
@@ -80,6 +87,26 @@ def rounds(storage: str, seeds: int) -> None:
             needed.append(float(reached["round"].iloc[0]) if len(reached) else float("inf"))
             ends.append(float(evals["loss"].iloc[-1]))
         print(json.dumps({"copies": copies, "rounds_to_goal": needed, "last_losses": np.round(ends, 4).tolist()}))
+    if figure is not None:
+        with mpl.rc_context(STYLE):
+            draw(runs, seeds).savefig(figure, metadata={"Date": None})
+
+
+def draw(runs: dict[tuple[int, int], Run], seeds: int) -> Figure:
+    """Held-out loss against rounds: for each number of copies all seeds and their mean."""
+    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for copies, colour in zip((1, 2, 3), RUN_COLOURS, strict=False):
+        evals = [runs[copies, seed].evals for seed in range(seeds)]
+        for each in evals:
+            axes.plot(each["round"], each["loss"], color=colour, linewidth=0.5, alpha=0.5)
+        mean = np.mean([each["loss"] for each in evals], axis=0)
+        axes.plot(evals[0]["round"], mean, color=colour, label=f"{copies} {'copy' if copies == 1 else 'copies'}")
+        if copies == 1:
+            axes.axhline(mean[-1], color="#94a3b8", linewidth=0.8, linestyle="--")
+    axes.set(yscale="log", xlabel="rounds", ylabel="held-out loss of the averaged model")
+    axes.legend(frameon=False)
+    return figure
 
 
 def death(storage: str, seeds: int) -> None:
@@ -143,10 +170,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("study", choices=("rounds", "death"))
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--figure", type=Path, help="draw the losses into this file")
     parser.add_argument("--keep", type=Path, help="where run directories stay")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="raysgd-redundancy-") as scratch:
-        (rounds if options.study == "rounds" else death)(str(options.keep or scratch), options.seeds)
+        storage = str(options.keep or scratch)
+        if options.study == "rounds":
+            rounds(storage, options.seeds, options.figure)
+        else:
+            death(storage, options.seeds)
 
 
 if __name__ == "__main__":
