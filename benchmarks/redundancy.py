@@ -105,6 +105,8 @@ def draw(runs: dict[tuple[int, int], Run], seeds: int) -> Figure:
         if copies == 1:
             axes.axhline(mean[-1], color="#94a3b8", linewidth=0.8, linestyle="--")
     axes.set(yscale="log", xlabel="rounds", ylabel="held-out loss of the averaged model")
+    for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        set_formatter("{x:g}")
     axes.legend(frameon=False)
     return figure
 
