@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import sys
 import tempfile
@@ -43,6 +44,7 @@ def train(fault: str, seed: int, storage: Path) -> Run:
     name = f"{fault}-{seed}"
     if (storage / name / run_directory.RESULT).exists():
         return run_directory.load(storage / name)
+    shutil.rmtree(storage / name, ignore_errors=True)  # one that did not come to its end
     here = WORKERS // 2 if fault == "added" else WORKERS
     context = ray.init("local", num_cpus=here, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     if fault == "added":

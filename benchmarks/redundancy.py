@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 import threading
@@ -69,11 +70,16 @@ def trainer(workers: int, copies: int, seed: int, epochs: int, tau: int, storage
 
 
 def simulated(copies: int, seed: int, storage: str) -> Run:
-    """A run that is there already is not run again."""
     there = Path(storage) / f"copies-{copies}-seed-{seed}"
-    if not (there / run_directory.RESULT).exists():
-        trainer(10, copies, seed, 60, 18, storage).simulate()
-    return run_directory.load(there)
+    return known(there) or run_directory.load(trainer(10, copies, seed, 60, 18, storage).simulate().path)
+
+
+def known(there: Path) -> Run | None:
+    """A run that is there already is not run again; one that did not come to its end is."""
+    if (there / run_directory.RESULT).exists():
+        return run_directory.load(there)
+    shutil.rmtree(there, ignore_errors=True)
+    return None
 
 
 def rounds(storage: str, seeds: int, figure: Path | None) -> None:
@@ -118,7 +124,8 @@ def death(storage: str, seeds: int) -> None:
     for copies in (1, 2, 3):
         of_lost, of_others = [], []
         for seed in range(seeds):
-            run = killed(trainer(5, copies, seed, 60, 12, storage, chaos="kill:1@round=60"))
+            there = Path(storage) / f"copies-{copies}-seed-{seed}-death"
+            run = known(there) or killed(trainer(5, copies, seed, 60, 12, storage, chaos="kill:1@round=60"))
             right = class_accuracies(run)
             lost.setdefault(seed, lost_chunk(run))
             classes = (2 * lost[seed], 2 * lost[seed] + 1)
