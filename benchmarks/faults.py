@@ -39,12 +39,15 @@ FIRST_S, GAP_S = 4.0, 11.0
 SOON_S = 0.2
 """A second fault comes at any moment of this time after the first."""
 
+SLOW_S, SHARED_S = 7.5, 4.5
+"""How long a slow worker is slow, and after how long steps are shared unequally: two windows of `Balance`, and some."""
+
 TAU = 8
 
 
 @dataclass(frozen=True)
 class Kind:
-    """`words` are put together with two ranks `a` and `b`, a time `t`, and `soon`, a moment later; `breaks` says
+    """`words` are put together with two ranks `a` and `b`, a time `t`, `soon` and `later`; `breaks` says
     whether it ends a view, so that there is a stall to measure. A fault costs at most `steps` steps, those that the
     struck worker took since its last round. A step, on `batch_size` samples, takes `step_s` at least.
     """
@@ -69,7 +72,7 @@ KINDS = {
     "sigterm": Kind("sigterm:{a}@{t}s"),
     "nan": Kind("nan:{a}@{t}s", breaks=False),
     "cut": Kind("cut:{a}@{t}s"),
-    "slow": Kind("slow:{a}x2@{t}s", breaks=False, step_s=0.01, batch_size=4),
+    "slow": Kind("slow:{a}x2@{t}s; slow:{a}x1@{later}s", breaks=False, step_s=0.01, batch_size=4),
     "error": Kind("error:{a}@{t}s", steps=TAU + 1),
 }
 
@@ -97,7 +100,8 @@ def schedule(kind: Kind, workers: int, count: int, gap_s: float, draw: random.Ra
         at_s = FIRST_S + gap_s * index + draw.random()
         others = "; ".join(f"kill:{rank}@{at_s:.3f}s" for rank in range(workers) if rank != a)
         soon_s = at_s + SOON_S * draw.random()
-        words.append(kind.words.format(a=a, b=b, t=f"{at_s:.3f}", soon=f"{soon_s:.3f}", others=others))
+        times = {"t": f"{at_s:.3f}", "soon": f"{soon_s:.3f}", "later": f"{at_s + SLOW_S:.3f}"}
+        words.append(kind.words.format(a=a, b=b, others=others, **times))
     return "; ".join(words)
 
 
@@ -172,13 +176,15 @@ def steps_in_no_round(run: Run) -> int:
     return taken - int(run.rounds["steps"].sum())
 
 
-def slowed(run: Run) -> float:
-    """How much longer rounds take once steps are shared unequally than before the worker became slow."""
-    slow_s = parse(named(run, "chaos_fired")[0]["fault"])[0].when.seconds
-    shared = named(run, "steps_shared")[-1]["round"]
-    rows = run.rounds[(run.rounds["samples"] > 0) & (run.rounds["round"] > 10)]
+def slowed(run: Run) -> list[float]:
+    """For each worker that was slow for a while how much longer rounds took once steps were shared unequally."""
+    rows = run.rounds[run.rounds["samples"] > 0].set_index("elapsed_s")
     round_s = rows[["compute_s", "sync_s", "wait_s"]].sum(axis=1)
-    return float(round_s[rows["round"] > shared + 2].median() / round_s[rows["elapsed_s"] < slow_s].median())
+    moments = [parse(e["fault"])[0].when.seconds or 0.0 for e in named(run, "chaos_fired")]
+    return [
+        float(round_s[on_s + SHARED_S : off_s].median() / round_s[on_s - 3 : on_s].median())
+        for on_s, off_s in zip(moments[::2], moments[1::2], strict=True)
+    ]
 
 
 def unsound(run: Run) -> list[str]:
@@ -239,7 +245,7 @@ class Tally:
         self.stalls += stalls(run, strikes(run)) if self.kind.breaks else []
         self.joins += joins(run)
         if self.kind is KINDS["slow"]:
-            self.rounds.append(slowed(run))
+            self.rounds += slowed(run)
 
     def summary(self) -> dict[str, Any]:
         told: dict[str, Any] = {"wrong": self.wrong}
