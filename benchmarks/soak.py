@@ -110,7 +110,7 @@ class Meter:
         while not self._ended.wait(2.0):
             for process in [psutil.Process(), *ours()]:
                 try:
-                    name = f"{process.name()} {process.pid}"
+                    name = f"{script(process)} {process.pid}"
                     self.seen.setdefault(name, []).append((process.num_fds(), process.num_threads()))
                 except psutil.Error:
                     continue
@@ -123,6 +123,12 @@ class Meter:
         self._thread.join()
         longest = max(map(len, self.seen.values()))
         return {name: _grown(seen) for name, seen in self.seen.items() if len(seen) > longest / 2}
+
+
+def script(process: psutil.Process) -> str:
+    """What a process runs: of an interpreter the script."""
+    scripts = [word for word in process.cmdline() if word.endswith(".py")]
+    return Path(scripts[0]).name if scripts else process.name()
 
 
 def _grown(seen: list[tuple[int, int]]) -> tuple[float, float]:
