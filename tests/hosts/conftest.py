@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -18,6 +19,9 @@ from page import the_command
 
 NODES = 3
 
+# Told to end, it takes the machines down first.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+
 
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Laboratory]:
@@ -29,7 +33,7 @@ def lab() -> Iterator[Laboratory]:
         with laboratory(NODES, folder / "lab", mbit=200) as lab:
             lab.run(the_command("ray get-auth-token"))
             lab.run(the_command("ray up"), 240)
-            wait_for(lambda: lab.nodes_up() == NODES, 120, "the start of Ray on all machines")
+            lab.wait_for_nodes(NODES, 120)
             with lab.beside(the_command("ray dashboard").rstrip(" &"), "tunnel.log"):
                 wait_for(
                     lambda: lab.laptop.run("echo > /dev/tcp/127.0.0.1/8265").returncode == 0, 60, "the tunnel"

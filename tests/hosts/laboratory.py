@@ -20,6 +20,13 @@ from page import the_command
 
 _NOT_FOR_THE_LAPTOP = shutil.ignore_patterns(".git", "runs", "__pycache__", "*.egg-info", ".*_cache")
 
+_WAIT_FOR_NODES = """
+import sys, time, ray
+ray.init("auto", logging_level="ERROR", log_to_driver=False)
+while sum(node["Alive"] for node in ray.nodes()) != int(sys.argv[1]):
+    time.sleep(0.5)
+"""
+
 
 @dataclass(frozen=True)
 class Laboratory:
@@ -45,11 +52,10 @@ class Laboratory:
         assert done.returncode == 0, f"{line}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
         return done.stdout
 
-    def nodes_up(self) -> int:
-        """On how many machines Ray lives, as the head knows it."""
-        code = "import ray; ray.init('auto', logging_level='ERROR'); print(sum(n['Alive'] for n in ray.nodes()))"
-        told = self.nodes[0].run(f'RAY_AUTH_MODE=token python -c "{code}"').stdout.split()
-        return int(told[-1]) if told else 0
+    def wait_for_nodes(self, count: int, limit_s: float) -> None:
+        """Wait until Ray lives on so many machines, as the head knows it."""
+        done = self.nodes[0].run(f"RAY_AUTH_MODE=token timeout {limit_s:g} python -c '{_WAIT_FOR_NODES}' {count}")
+        assert done.returncode == 0, f"not {count} machines within {limit_s:g} s\n{done.stdout}\n{done.stderr}"
 
     @contextmanager
     def submitted(self, name: str, options: str) -> Iterator[Submitted]:
