@@ -91,6 +91,10 @@ class Submitted:
     directory: Path
     log: Path
 
+    def number(self) -> str:
+        """The job's, as the command told it."""
+        return self.log.read_text().split("submitted as ")[1].split()[0]
+
     def rounds(self) -> list[dict[str, str]]:
         table = self.directory / "rounds.csv"
         return list(csv.DictReader(table.read_text().splitlines())) if table.exists() else []

@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 from hosts import Host, hosts  # noqa: E402
 
 HOME, SHARED = "/media", "/srv"
-_NEEDED = ("ip", "tc", "unshare", "nsenter", "ssh", "ssh-keygen", "rsync", "sshd")
+_NEEDED = ("ip", "tc", "unshare", "nsenter", "ssh", "ssh-keygen", "rsync", "sshd", "ps", "pkill")
 
 # The first process of a machine. What is mounted here is seen by its own processes alone.
 _START = f"""
