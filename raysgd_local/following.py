@@ -11,6 +11,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError
 
+from raysgd_local.config import Network
 from raysgd_local.files.result import Names
 from raysgd_local.files.storage import Storage
 from raysgd_local.progress import Observer, Snapshot
@@ -19,6 +20,7 @@ from raysgd_local.runtime.driver import Glance, Outcome, Plan, launch
 from raysgd_local.runtime.restarts import DEATHS, Restarts, planned_again
 from raysgd_local.runtime.spec import Loop, WorkerSpec
 from raysgd_local.runtime.worker_group import Resources
+from raysgd_local.transport.listening import Listening
 
 _GLANCE_EVERY_S = 0.25
 
@@ -43,6 +45,7 @@ def planned(request: Request, storage: Storage, manifest: dict[str, Any] | None,
         beat_s=settings.timeouts.beat_s,
         restricted=settings.restricted,
         chaos=bool(request.chaos),
+        listening=_listening(request.network),
     )
     custom = {key: amount for key, amount in request.resources.items() if key != "GPU"}
     gpus = request.resources.get("GPU", 1.0) if request.use_gpu else 0.0
@@ -55,6 +58,12 @@ def planned(request: Request, storage: Storage, manifest: dict[str, Any] | None,
         resume=manifest,
         chaos=request.chaos,
     )
+
+
+def _listening(network: Network) -> Listening:
+    first, last = network.first_port, network.last_port
+    ports = (first, last) if first is not None and last is not None else None
+    return Listening(network.interface, network.subnet, ports)
 
 
 def follow(plan: Plan, observe: Observer) -> Outcome:

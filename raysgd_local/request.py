@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -13,7 +13,7 @@ from raysgd_local import config as configured
 from raysgd_local.algorithms import checks
 from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.algorithms.combinations import check_workers
-from raysgd_local.config import Config, Data, Stop, Workers, method_name
+from raysgd_local.config import Config, Data, Network, Stop, Workers, method_name
 from raysgd_local.config.alternatives import BUILDER
 from raysgd_local.control.pacing import Balance
 from raysgd_local.control.program import Program
@@ -51,6 +51,7 @@ class Request:
     formation_s: float = 30.0
     collective_s: float = 1200.0
     chaos: tuple[Fault, ...] = ()
+    network: Network = field(default_factory=Network)
 
     @property
     def cpus_at_most(self) -> int:
@@ -115,6 +116,7 @@ def from_config(config: Config, chaos: str = "") -> Request:
         formation_s=config.timeouts.formation_s or 30.0,
         collective_s=collective_s(settings.timeouts),
         chaos=parse_real(chaos, workers.max),
+        network=config.network,
     )
 
 

@@ -56,4 +56,6 @@ def bound(constraint: object) -> str:
             return f" of at least {least}"
         case annotated_types.Gt(gt=below):
             return f" above {below}"
+        case annotated_types.Le(le=most):
+            return f", at most {most}"
     return ""

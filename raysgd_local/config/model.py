@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import yaml
-from annotated_types import Ge, Gt, MinLen
+from annotated_types import Ge, Gt, Le, MinLen
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator, model_validator
 
 from raysgd_local.algorithms import checks
@@ -17,9 +18,11 @@ from raysgd_local.config.alternatives import BUILDER
 from raysgd_local.config.sections import Section, validated
 from raysgd_local.errors import InputError
 from raysgd_local.tasks.base import Task
+from raysgd_local.transport.listening import FEWEST_PORTS
 
 Count = Annotated[int, Ge(1)]
 Seconds = Annotated[float, Gt(0)]
+Port = Annotated[int, Ge(1024), Le(65535)]
 Access = Literal["shared", "local"]
 
 
@@ -93,6 +96,14 @@ class Data(Section):
     access: Access = "shared"
 
 
+def _subnet(text: str) -> str:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as error:
+        raise InputError("network.subnet", text, "a network: 10.0.0.0/8, fd00::/8", str(error)) from error
+    return text
+
+
 class Timeouts(Section):
     """Limits of waiting; null is the default that `docs/architecture.md` gives, with its reason.
 
@@ -103,6 +114,32 @@ class Timeouts(Section):
     arrival_s: Seconds | None = None
     formation_s: Seconds | None = None
     straggler_s: Seconds | None = None
+
+
+class Network(Section):
+    """Where workers, and the store in which they find each other, listen; null leaves it to Ray and to the system.
+
+    `subnet` (such as 10.0.0.0/8 or fd00::/8) and `interface` choose among each machine's addresses.
+    """
+
+    interface: Annotated[str, MinLen(1)] | None = None
+    subnet: Annotated[str, AfterValidator(_subnet)] | None = None
+    first_port: Port | None = None
+    last_port: Port | None = None
+
+    @model_validator(mode="after")
+    def _ports_are_a_range(self) -> Network:
+        first, last = self.first_port, self.last_port
+        if first is None and last is None:
+            return self
+        if first is None or last is None:
+            missing = "first_port" if first is None else "last_port"
+            raise InputError(f"network.{missing}", None, "an integer from 1024 to 65535: both or neither")
+        if last < first + FEWEST_PORTS - 1:
+            raise InputError(
+                "network.last_port", last, f"at least {FEWEST_PORTS} ports: {first + FEWEST_PORTS - 1}"
+            )
+        return self
 
 
 def _task(plain: Any) -> Task:
@@ -148,6 +185,7 @@ class Config(Section):
     stop: Stop = Stop()
     checkpoints: Checkpoints = Checkpoints()
     timeouts: Timeouts = Timeouts()
+    network: Network = Network()
     storage: Annotated[str, MinLen(1)] = "runs"
     name: Annotated[str, AfterValidator(_directory_name)] | None = None
     seed: Annotated[int, Ge(0)] = 0
@@ -155,6 +193,12 @@ class Config(Section):
     @model_validator(mode="after")
     def _all_workers_can_be_averaged(self) -> Config:
         check_workers(self.algorithm, self.workers.max)
+        return self
+
+    @model_validator(mode="after")
+    def _nccl_takes_any_port(self) -> Config:
+        if self.workers.use_gpu and self.network.first_port is not None:
+            raise InputError("network.first_port", self.network.first_port, "null with workers.use_gpu")
         return self
 
     def to_yaml(self) -> str:

@@ -169,8 +169,12 @@ class Driver:
 
     def run(self) -> Outcome:
         """The whole run, until it is over; workers are gone when it returns."""
+        try:
+            self._group = self._make_group(self._plan, self.post)
+        except InputError as error:
+            self._refused = error
+            return self._close()
         self._plan.storage.write(self._plan.spec.probe, b"seen")
-        self._group = self._make_group(self._plan, self.post)
         if self._plan.chaos:
             self._injector = Injector(
                 self._plan.chaos,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import cloudpickle
 
 from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.files.storage import Storage
+from raysgd_local.transport.listening import Listening
 
 
 @dataclass(frozen=True)
@@ -48,3 +49,4 @@ class WorkerSpec:
     beat_s: float = 0.25
     restricted: bool = False
     chaos: bool = False
+    listening: Listening = field(default_factory=Listening)

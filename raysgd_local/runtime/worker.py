@@ -35,6 +35,7 @@ from raysgd_local.training.context import TrainContext, present, run_loop
 from raysgd_local.training.link import Released
 from raysgd_local.training.shell import Place, Shell
 from raysgd_local.training.user_code import own_traceback
+from raysgd_local.transport.listening import nccl_environment, own_address
 from raysgd_local.transport.process_group import ProcessGroupNetwork
 
 
@@ -71,6 +72,8 @@ class Worker:
         keep_freed_memory()
         self._name, self._driver, self._spec = name, driver, spec
         self._link = RayLink(name, driver)
+        self._refused: InputError | None = None
+        self._address = self._own_address()
         device = torch.device("cuda:0" if spec.use_gpu else "cpu")
         self._shell = Shell(
             Place(name, spec.seed, spec.storage, device, spec.algorithm, members, spec.restricted),
@@ -82,16 +85,28 @@ class Worker:
             self._shell.interference = self._sabotage
         preemption.on_termination(self._leave)
 
+    def _own_address(self) -> str:
+        """Where this worker listens; what stands in the way is told by `run`, which has somebody to tell it to."""
+        try:
+            return own_address(self._spec.listening, node_address())
+        except InputError as error:
+            self._refused = error
+            return node_address()
+
     def _network(self, store: tuple[str, int], device: torch.device) -> ProcessGroupNetwork:
         host, port = store
+        nccl = self._spec.backend == "nccl"
+        if nccl:
+            os.environ.update(nccl_environment(self._address, self._spec.listening))
         return ProcessGroupNetwork(
             TCPStore(host, port, is_master=False),
-            node_address(),
+            self._address,
             self._spec.prefix,
             formation_timeout_s=self._spec.formation_timeout_s,
             collective_timeout_s=self._spec.collective_timeout_s,
-            backend="nccl" if self._spec.backend == "nccl" else "gloo",
+            backend="nccl" if nccl else "gloo",
             device=device,
+            ports=self._spec.listening.ports,
         )
 
     def _leave(self) -> None:
@@ -105,7 +120,7 @@ class Worker:
         stopped = threading.Event()
         threading.Thread(target=self._beat, args=(stopped,), daemon=True, name="heartbeat").start()
         try:
-            self._check_storage()
+            self._check_place()
             self._train()
         except Released:
             pass
@@ -124,8 +139,10 @@ class Worker:
         with present(ctx):
             run_loop(loop, config, ctx)
 
-    def _check_storage(self) -> None:
+    def _check_place(self) -> None:
         """The driver left a file: whoever does not see it writes to another place."""
+        if self._refused is not None:
+            raise self._refused
         if not self._spec.storage.exists(self._spec.probe):
             raise InputError(
                 "storage",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from raysgd_local.faults import Fault
 from raysgd_local.runtime.preemption import DrainWatch
 from raysgd_local.runtime.spec import WorkerSpec
 from raysgd_local.runtime.worker import Worker, node_address
+from raysgd_local.transport.listening import Listening, listener, own_address
 from raysgd_local.transport.store_clients import forget_views_before
 
 # Calls beside the training loop must not wait for it.
@@ -43,7 +43,7 @@ class WorkerGroup:
         self, driver: Any, spec: WorkerSpec, resources: Resources, members: int, post: Callable[[Event], None]
     ) -> None:
         self._make = _remote(resources)
-        self._store = _store(node_address())
+        self._store = _store(spec.listening)
         self._arguments = (driver, (self._store.host, self._store.port), spec, members)
         self._prefix, self._newest_view = spec.prefix, 0
         self._post = post
@@ -104,15 +104,16 @@ class WorkerGroup:
             self.kill(worker)
 
 
-def _store(address: str) -> TCPStore:
+def _store(listening: Listening) -> TCPStore:
     """One store for the whole run: views come and go under prefixes of their own.
 
-    It has no authentication, so it listens on the node's own address and nowhere else.
+    It has no authentication, so it listens on one address of the node and nowhere else. Raises `InputError` where the
+    node has no such address.
     """
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    listening = socket.create_server((address, 0), family=family)
-    port = listening.getsockname()[1]
-    return TCPStore(address, port, is_master=True, wait_for_workers=False, master_listen_fd=listening.detach())
+    address = own_address(listening, node_address())
+    server = listener(address, listening.ports)
+    port = server.getsockname()[1]
+    return TCPStore(address, port, is_master=True, wait_for_workers=False, master_listen_fd=server.detach())
 
 
 def _remote(resources: Resources) -> Any:

@@ -16,9 +16,10 @@ from torch._C._distributed_c10d import AllgatherOptions, AllToAllOptions, Prefix
 
 from raysgd_local.errors import TransportError
 from raysgd_local.transport.board import WORDS
+from raysgd_local.transport.listening import with_listener_in
 from raysgd_local.transport.rendezvous import Rendezvous
 from raysgd_local.transport.shared_memory import NOWHERE, PeerMemory, SharedVector, host_identity, offer
-from raysgd_local.transport.sockets import Address, Wires, with_listener
+from raysgd_local.transport.sockets import Address, Wires
 from raysgd_local.transport.store_clients import StoreClients
 from raysgd_local.transport.volume import all_reduce_bytes
 from raysgd_local.transport.watch import Watch
@@ -39,12 +40,14 @@ def open_gloo(
     address: str,
     timeout_s: float,
     shared: list[SharedVector] | None,
+    ports: tuple[int, int] | None = None,
 ) -> GlooTransport:
     """Form the group. Everyone is known to be there before gloo begins to connect.
 
-    `shared` are the vectors to offer to members on the same machine; None keeps the view on TCP.
+    `shared` are the vectors to offer to members on the same machine; None keeps the view on TCP. `ports` are the first
+    and the last that it may listen on.
     """
-    device, own = with_listener(lambda: dist.ProcessGroupGloo.create_device(hostname=address))
+    device, own = with_listener_in(ports, lambda: dist.ProcessGroupGloo.create_device(hostname=address))
     words = rendezvous.meet("address", f"{own.host} {own.port}")
     addresses = [Address(host, int(port)) for host, port in map(str.split, words)]
     options = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]

@@ -26,7 +26,8 @@ class ProcessGroupNetwork:
     """Connects processes into views through one store for the whole run.
 
     `store` is a client of the run's `TCPStore`; `prefix` names run and incarnation. `address` is this machine's, as
-    others reach it (IPv4, IPv6 or a host name): gloo listens there and nowhere else. `device` is this member's
+    others reach it (IPv4, IPv6 or a host name): gloo listens there and nowhere else, on `ports` (first and last) where
+    they are given. `device` is this member's
     GPU, for NCCL. With `shared_memory`, large vectors from `allocate` don't pass through sockets between members
     that are all on one machine.
     """
@@ -41,12 +42,15 @@ class ProcessGroupNetwork:
         backend: Backend = "gloo",
         device: torch.device | None = None,
         shared_memory: bool = True,
+        ports: tuple[int, int] | None = None,
     ) -> None:
         if backend not in ("gloo", "nccl"):
             raise InputError("backend", backend, "gloo, nccl")
         if backend == "nccl" and (device is None or device.type != "cuda"):
             raise InputError("device", device, "with nccl, the CUDA device that this member has to itself")
-        self._store, self._address, self._prefix = store, address, prefix
+        if backend == "nccl" and ports is not None:
+            raise InputError("ports", ports, "none with nccl, which takes any")
+        self._store, self._address, self._prefix, self._ports = store, address, prefix, ports
         self._clients = StoreClients(store, formation_timeout_s)
         self._formation_timeout_s, self._collective_timeout_s = formation_timeout_s, collective_timeout_s
         self._device = device if backend == "nccl" and device else torch.device("cpu")
@@ -98,7 +102,9 @@ class ProcessGroupNetwork:
     def _open_group(self, rendezvous: Rendezvous) -> Transport:
         if self._device.type == "cuda":
             return open_nccl(rendezvous, self._clients, self._device, self._collective_timeout_s)
-        return open_gloo(rendezvous, self._clients, self._address, self._collective_timeout_s, self._vectors)
+        return open_gloo(
+            rendezvous, self._clients, self._address, self._collective_timeout_s, self._vectors, self._ports
+        )
 
     def _give_up(self, view: int, rendezvous: Rendezvous, error: Exception) -> None:
         with self._lock:

@@ -92,6 +92,13 @@ def test_storage_and_name_given_by_themselves_win() -> None:
     assert (found.storage, found.name) == ("elsewhere", "b")
 
 
+def test_ports_and_gpus_of_their_own_do_not_go_together() -> None:
+    ports = ["network={first_port: 40000, last_port: 41000}"]
+    assert load(*ports).network.last_port == 41000
+    with pytest.raises(InputError, match="network.first_port: 40000 .* null with workers.use_gpu"):
+        load(*ports, "workers.use_gpu=true")
+
+
 def test_a_configuration_can_not_be_changed() -> None:
     with pytest.raises(ValidationError):
         load().seed = 3  # type: ignore[misc]
@@ -143,6 +150,11 @@ BAD = [
     ("stop.steps=0", "stop.steps", 0, "an integer of at least 1 or null"),
     ("checkpoints.local_state=al", "checkpoints.local_state", "al", "one of all, donor"),
     ("timeouts.heartbeat_s=-1", "timeouts.heartbeat_s", -1, "a number above 0 or null"),
+    ("network.subnet=10.0.0.1/8", "network.subnet", "10.0.0.1/8", "has host bits set"),
+    ("network.first_port=80", "network.first_port", 80, "an integer of at least 1024, at most 65535 or null"),
+    ("network.first_port=40000", "network.last_port", None, "both or neither"),
+    ("network={first_port: 40000, last_port: 40098}", "network.last_port", 40098, "at least 100 ports: 40099"),
+    ("network.intreface=eth0", "network.intreface", "intreface", "did you mean 'interface'?"),
     ("name=a/b", "name", "a/b", "without /"),
     ("worker.max=3", "worker", "worker", "did you mean 'workers'?"),
     ("task.epochs", "--set", "task.epochs", "key=value"),

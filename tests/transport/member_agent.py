@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from raysgd_local.errors import TransportError
+from raysgd_local.transport.sockets import _listening
 
 torch.set_num_threads(1)
 
@@ -105,6 +106,9 @@ class MemberAgent:
 
     def socket_bytes(self, view: int) -> int:
         return self.transports[view]._wires.sent()
+
+    def listeners(self) -> list[tuple[str, int]]:
+        return [tuple(address) for address in _listening().values()]
 
     def close(self, view: int) -> None:
         self.transports[view].close()
