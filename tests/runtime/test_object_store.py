@@ -6,6 +6,8 @@ import csv
 import json
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,14 @@ from object_store import object_store
 
 EVERY_EPOCH = CheckpointPolicy(every_epochs=1, keep=2)
 EPOCHS, AWAY_FROM, AWAY_UNTIL = 8, 2, 5
+AWAY_S = 30
+TWO_WORKERS = (
+    "workers.min=2",
+    "workers.max=2",
+    "task.epochs=100000",
+    "checkpoints.every_epochs=null",
+    "checkpoints.every_s=2",
+)
 
 
 @pytest.fixture(scope="module")
@@ -92,16 +102,52 @@ def test_training_goes_on_while_the_store_is_away_and_the_next_checkpoint_lands(
     assert storage.exists("model.pt")
 
 
+def words_of(storage, cluster, *settings):
+    place = ["--storage", storage, "--name", "run", "--address", cluster, "--resume", "auto"]
+    return ["train", *place, *(word for setting in (*TWO_WORKERS, *settings) for word in ("--set", setting))]
+
+
+def largest_gap_s(rows):
+    """Between one round's end and the next one's, in training time."""
+    ends_s = [float(row["elapsed_s"]) for row in rows]
+    return max(end - begin for begin, end in pairwise(ends_s))
+
+
+def wait_until(holds, limit_s, what):
+    deadline_s = time.monotonic() + limit_s
+    while not holds():
+        assert time.monotonic() < deadline_s, f"{what}: not within {limit_s:g} s"
+        time.sleep(0.1)
+
+
 @pytest.mark.ray
 @pytest.mark.long
-def test_a_run_goes_on_from_its_checkpoint_in_the_store(store, cluster, capsys):
-    words = ["train", "--storage", store.place("runs"), "--name", "run", "--address", cluster]
-    words += ["--set", "workers.min=2", "--set", "workers.max=2", "--resume", "auto"]
-    assert cli.run([*words, "--set", "task.epochs=2"]) == 0
-    assert cli.run([*words, "--set", "task.epochs=3"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "bucket/runs/run"
+def test_a_real_run_bears_half_a_minute_without_its_store_and_goes_on_from_there_later(store, cluster):
     run = Storage.at(store.place("runs/run"))
+    with ThreadPoolExecutor(1) as beside:
+        running = beside.submit(cli.run, words_of(store.place("runs"), cluster, f"stop.seconds={AWAY_S + 20}"))
+        wait_until(lambda: running.done() or snapshots.finished(run), 90, "a checkpoint")
+        store.go_away()
+        away_from_s = time.time()
+        time.sleep(AWAY_S)
+        store.come_back()
+        back_s = time.time()
+        assert not running.done()
+        assert running.result(120) == 0
+    rows = list(csv.DictReader(run.read("rounds.csv").decode().splitlines()))
+    events = [json.loads(line) for line in run.read("events.jsonl").decode().splitlines()]
+    written_s = [event["time_s"] for event in events if event["event"] == "checkpoint_written"]
+    landed_s = min(time_s for time_s in written_s if time_s > back_s) - back_s
+    print(f"largest gap between rounds {largest_gap_s(rows):.2f} s; next checkpoint after {landed_s:.1f} s")
+    assert largest_gap_s(rows) < 3  # a request that nobody answers takes longer
+    assert [event for event in events if event["event"] == "checkpoint_failed" and event["time_s"] > away_from_s]
+    assert not [time_s for time_s in written_s if away_from_s + 1 < time_s < back_s]
+    assert landed_s < 15
     result = json.loads(run.read("result.json"))
-    assert (result["status"], result["samples"], result["samples_lost"]) == ("finished", 3 * 1437, 0)
+    assert (result["status"], result["samples_lost"], result["samples_repeated"]) == ("finished", 0, 0)
+
+    again = words_of(store.place("runs"), cluster, f"stop.seconds={AWAY_S + 22}")
+    assert cli.run(again) == 0
     events = [json.loads(line)["event"] for line in run.read("events.jsonl").decode().splitlines()]
     assert events.count("resumed") == 1
+    assert json.loads(run.read("result.json"))["samples"] > result["samples"]
