@@ -88,11 +88,11 @@ def _call(command: str) -> None:
 
 
 @contextmanager
-def ray_on(found: list[Host]) -> Iterator[str]:
-    """A Ray cluster with one node of one CPU on each host, the first its head; yields its address."""
+def ray_on(found: list[Host], cpus: int = 1) -> Iterator[str]:
+    """A Ray cluster with one node of so many logical CPUs on each host, the first its head; yields its address."""
     folder = Path(tempfile.mkdtemp(prefix="rsl-ray-"))
     head = f"{found[0].address}:{_RAY_PORT}"
-    common = ["--num-cpus=1", "--disable-usage-stats", f"--object-store-memory={_STORE_BYTES}"]
+    common = [f"--num-cpus={cpus}", "--disable-usage-stats", f"--object-store-memory={_STORE_BYTES}"]
     try:
         for index, host in enumerate(found):
             role = (

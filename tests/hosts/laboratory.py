@@ -20,7 +20,7 @@ from page import the_command
 
 _NOT_FOR_THE_LAPTOP = shutil.ignore_patterns(".git", "runs", "__pycache__", "*.egg-info", ".*_cache")
 
-_WAIT_FOR_NODES = """
+WAIT_FOR_NODES = """
 import sys, time, ray
 ray.init("auto", logging_level="ERROR", log_to_driver=False)
 while sum(node["Alive"] for node in ray.nodes()) != int(sys.argv[1]):
@@ -54,7 +54,7 @@ class Laboratory:
 
     def wait_for_nodes(self, count: int, limit_s: float) -> None:
         """Wait until Ray lives on so many machines, as the head knows it."""
-        done = self.nodes[0].run(f"RAY_AUTH_MODE=token timeout {limit_s:g} python -c '{_WAIT_FOR_NODES}' {count}")
+        done = self.nodes[0].run(f"RAY_AUTH_MODE=token timeout {limit_s:g} python -c '{WAIT_FOR_NODES}' {count}")
         assert done.returncode == 0, f"not {count} machines within {limit_s:g} s\n{done.stdout}\n{done.stderr}"
 
     @contextmanager
