@@ -58,9 +58,9 @@ class Laboratory:
         assert done.returncode == 0, f"not {count} machines within {limit_s:g} s\n{done.stdout}\n{done.stderr}"
 
     @contextmanager
-    def submitted(self, name: str, options: str) -> Iterator[Submitted]:
-        """A run of the digits, a worker on each machine, submitted by a command that shows it."""
-        cpus = os.cpu_count() or 1
+    def submitted(self, name: str, options: str, on_each: int = 1) -> Iterator[Submitted]:
+        """A run of the digits, at most so many workers on each machine, submitted by a command that shows it."""
+        cpus = (os.cpu_count() or 1) / on_each
         line = (
             f"exec raysgd-local submit --name {name} --storage {SHARED}/runs --set workers.cpus={cpus} {options}"
         )

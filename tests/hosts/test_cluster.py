@@ -25,6 +25,12 @@ ENDURING = (
     "--set algorithm.placement.kind=redundant --set algorithm.placement.copies=2"
 )
 
+BLOCKS = (
+    "--set workers.min=4 --set workers.max=4 --set task.epochs=4 --set algorithm.schedule.kind=hierarchical "
+    "--set algorithm.averaging.kind=blocks "
+    "--set algorithm.placement.kind=redundant --set algorithm.placement.copies=2"
+)
+
 
 def images(raw: Path) -> None:
     """The data set that the page's run takes: the real one, or, where it is not there, noise in its form."""
@@ -67,6 +73,18 @@ def test_without_the_token_nobody_submits_or_connects(lab):
         assert one.returncode == 2, one.stdout + one.stderr
         assert one.stderr.splitlines()[-1].startswith(f"error: {told}")
     assert not (lab.shared / "runs" / "thief").exists()
+
+
+def test_blocks_are_machines_and_the_copies_of_a_chunk_lie_on_distinct_ones(lab):
+    with lab.submitted("blocks", BLOCKS, on_each=2) as run:
+        assert run.ended(START_S + 60) == 0, run.log.read_text()
+    assert {row["scope"] for row in run.rounds()} == {"block", "global"}
+    manifest = json.loads(max((run.directory / "checkpoints").glob("*/manifest.json")).read_text())
+    nodes = {event["worker"]: event["node"] for event in run.events("worker_joined")}
+    blocks = dict(zip(manifest["members"], manifest["replicated"]["blocks"], strict=True))
+    assert all((blocks[a] == blocks[b]) == (nodes[a] == nodes[b]) for a in blocks for b in blocks)
+    assert 1 < len(set(nodes.values())) < len(nodes) == 4
+    assert all(len({nodes[worker] for worker in chunk}) == 2 for chunk in manifest["placement"]["holders"])
 
 
 @pytest.fixture(scope="module")
