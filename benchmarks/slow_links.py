@@ -6,8 +6,8 @@ Three hosts, network namespaces of this machine, each way of each link held to 2
 each. LeNet on Fashion-MNIST, every worker 32 images a step, drawn at random, with the optimizer of
 `configs/fashion.yaml`. Steps wait, as for an accelerator (`accelerator.py`), since six workers share two cores. What is
 compared is training time (`elapsed_s`, evaluations included) until the averaged model's loss on 1,024 fixed training
-images is as low as where 320 steps of averaging at every step, uncompressed, end: that is the goal. It is looked at
-every 64 steps; between two looks the logarithm of the loss is taken to be a line. The others have as much time.
+images is as low as where 192 steps of averaging at every step, uncompressed, end: that is the goal. It is looked at
+every 32 steps; between two looks the logarithm of the loss is taken to be a line. The others have as much time.
 
 Settled before any run: periods of 4 and 16; AdaComm from 16, this project's default, with intervals of a tenth of the
 time that averaging at every step takes (as in `papers/adacomm_error_runtime.py`); hierarchical with its defaults, 8
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 HOSTS, ON_EACH, MBIT = 3, 2, 20
 WORKERS, BATCH, JUDGED = HOSTS * ON_EACH, 32, 1024
-EPOCH_STEPS, EPOCHS, MOST_EPOCHS = 64, 5, 200  # an epoch is what lies between two evaluations
+EPOCH_STEPS, EPOCHS, MOST_EPOCHS = 32, 6, 200  # an epoch is what lies between two evaluations
 HERE = Path(__file__).parent
 PICTURE = HERE.parent / "docs" / "images" / "slow_links.svg"
 
