@@ -22,6 +22,7 @@ import argparse
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -227,6 +228,7 @@ def main() -> int:
         train_all(folder, options.inside, options.limit_s)
         return 0
     folder.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # told to end, it takes the hosts down first
     until_s = time.time() + options.limit_s
     if any(curve(folder, job) is None for job in JOBS):
         with hosts(HOSTS, MBIT, burst_kb=32, queue_ms=100) as found, ray_on(found, ON_EACH) as address:
