@@ -13,7 +13,7 @@ from raysgd_local.control.controller_state import Phase, Standing, Turn
 from raysgd_local.control.ledger import Ledger
 from raysgd_local.control.program import Program
 from raysgd_local.control.protocol import Order, Report, Save, View
-from raysgd_local.control.replicated import Replicated
+from raysgd_local.control.replicated import Replicated, resumed
 from raysgd_local.control.saves import Snapshot
 
 
@@ -239,7 +239,8 @@ def _begin_fresh(turn: Turn, view: View) -> None:
 
 def _begin_from(turn: Turn, view: View, snapshot: Snapshot) -> None:
     """Go back to a checkpoint: with as many members in the same deal, otherwise what is left is dealt anew."""
-    state = replace(snapshot.replicated, blocks=placing.blocks_of(turn, view.members))
+    before = resumed(snapshot.replicated, turn.state.settings.program)
+    state = replace(before, blocks=placing.blocks_of(turn, view.members))
     books = Books(state, snapshot.ledger, snapshot.deal, _renamed(snapshot, view))
     turn.do(RewindTables(state.round, state.evaluations))
     turn.record("resumed", checkpoint=snapshot.name, round=state.round, epoch=state.epoch)

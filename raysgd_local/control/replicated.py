@@ -15,6 +15,8 @@ from raysgd_local.control.extent import Extent, meets, owed_after, shares
 from raysgd_local.control.pacing import EVEN, Pacing, paced
 from raysgd_local.control.program import Program
 
+_BY_THE_LOOP = "stopped by the training loop"
+
 
 @dataclass(frozen=True)
 class Replicated:
@@ -175,8 +177,10 @@ def _failure(control: Control, finite: bool) -> str:
 
 
 def _stop(state: Replicated, control: Control, program: Program) -> str:
-    if control.flags & Flags.STOP:
-        return "stopped by the training loop"
+    return _BY_THE_LOOP if control.flags & Flags.STOP else _limit(state, program)
+
+
+def _limit(state: Replicated, program: Program) -> str:
     if program.max_steps is not None and state.steps >= program.max_steps:
         return f"{state.steps} steps taken"
     if program.max_s is not None and state.elapsed_s >= program.max_s:
@@ -232,11 +236,22 @@ def _close_epoch(state: Replicated) -> Replicated:
 def evaluated(state: Replicated, metrics: dict[str, float], target: tuple[str, float] | None) -> Replicated:
     """The state after an evaluation of the averaged model; reaching `target` stops the run."""
     state = replace(state, evaluations=state.evaluations + 1, metrics=tuple(sorted(metrics.items())))
+    return replace(state, stopped=_goal(metrics, target) or state.stopped)
+
+
+def _goal(metrics: dict[str, float], target: tuple[str, float] | None) -> str:
     if target is None or target[0] not in metrics or math.isnan(metrics[target[0]]):
-        return state
+        return ""
     name, wanted = target
     reached = metrics[name] <= wanted if is_error(name) else metrics[name] >= wanted
-    return replace(state, stopped=f"{name} reached {wanted:g}") if reached else state
+    return f"{name} reached {wanted:g}" if reached else ""
+
+
+def resumed(state: Replicated, program: Program) -> Replicated:
+    """A checkpoint's state under the limits that hold now: training that is over by those of before goes on."""
+    if state.diverged or state.stopped in ("", _BY_THE_LOOP):
+        return state
+    return replace(state, stopped=_limit(state, program) or _goal(dict(state.metrics), program.target))
 
 
 def is_error(metric: str) -> bool:

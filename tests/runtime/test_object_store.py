@@ -125,7 +125,7 @@ def wait_until(holds, limit_s, what):
 def test_a_real_run_bears_half_a_minute_without_its_store_and_goes_on_from_there_later(store, cluster):
     run = Storage.at(store.place("runs/run"))
     with ThreadPoolExecutor(1) as beside:
-        running = beside.submit(cli.run, words_of(store.place("runs"), cluster, f"stop.seconds={AWAY_S + 20}"))
+        running = beside.submit(cli.run, words_of(store.place("runs"), cluster, f"stop.seconds={AWAY_S + 10}"))
         wait_until(lambda: running.done() or snapshots.finished(run), 90, "a checkpoint")
         store.go_away()
         away_from_s = time.time()
@@ -146,7 +146,7 @@ def test_a_real_run_bears_half_a_minute_without_its_store_and_goes_on_from_there
     result = json.loads(run.read("result.json"))
     assert (result["status"], result["samples_lost"], result["samples_repeated"]) == ("finished", 0, 0)
 
-    again = words_of(store.place("runs"), cluster, f"stop.seconds={AWAY_S + 22}")
+    again = words_of(store.place("runs"), cluster, f"stop.seconds={AWAY_S + 12}")
     assert cli.run(again) == 0
     events = [json.loads(line)["event"] for line in run.read("events.jsonl").decode().splitlines()]
     assert events.count("resumed") == 1

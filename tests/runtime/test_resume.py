@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import shutil
+from dataclasses import replace
 from itertools import chain
 
 import pytest
@@ -19,6 +20,8 @@ from raysgd_local.algorithms.averaging import Elastic
 from raysgd_local.algorithms.compression import Half, Int8, RandomK, TopK
 from raysgd_local.algorithms.outer import BlockMomentum, OuterOptimizer, SlowMo
 from raysgd_local.algorithms.schedules import AtEpoch, EveryStep, FixedPeriod, Once, Switch
+from raysgd_local.control.program import Program
+from raysgd_local.control.replicated import Replicated, resumed
 from raysgd_local.control.settings import CheckpointPolicy
 from raysgd_local.errors import CheckpointError
 from raysgd_local.files.storage import Storage
@@ -112,6 +115,29 @@ def test_with_other_members_it_goes_on_and_the_ledger_stays_exact(train_in_threa
     assert done.result["samples"] == 3 * 90
     assert done.result["samples_lost"] == done.result["samples_repeated"] == 0
     assert [int(row["round"]) for row in done.rows()] == list(range(1, len(done.rows()) + 1))
+
+
+def manifest_of(run) -> dict:
+    return json.loads(max((run / "checkpoints").glob("*/manifest.json")).read_text())
+
+
+def test_a_run_that_ended_at_a_limit_goes_on_under_a_wider_one_and_not_under_the_same(train_in_threads, tmp_path):
+    how = {"name": "run", "policy": EVERY_EPOCH}
+    first = train_in_threads(loop(99), program={"max_steps": 20}, **how)
+    same = train_in_threads(loop(99), program={"max_steps": 20}, resume=manifest_of(tmp_path / "run"), **how)
+    assert 20 <= first.result["steps"] == same.result["steps"] < 40
+    wider = train_in_threads(loop(99), program={"max_steps": 40}, resume=manifest_of(tmp_path / "run"), **how)
+    assert wider.result["steps"] >= 40
+    assert wider.result["status"] == "finished"
+    assert wider.result["samples_lost"] == wider.result["samples_repeated"] == 0
+
+
+def test_a_goal_that_was_reached_is_reached_on_resume_and_a_farther_one_is_not():
+    program = Program(FixedPeriod(2), target=("loss", 0.5))
+    state = Replicated(FixedPeriod(2).init(), metrics=(("loss", 0.4),), stopped="loss reached 0.5")
+    assert resumed(state, program) == state
+    assert resumed(state, replace(program, target=("loss", 0.3))).stopped == ""
+    assert resumed(replace(state, diverged=True, stopped="diverged"), program).stopped == "diverged"
 
 
 def test_a_damaged_newest_checkpoint_is_passed_over(train_in_threads, tmp_path):
