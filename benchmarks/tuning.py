@@ -3,14 +3,14 @@
     python benchmarks/tuning.py ranking [--keep DIR] [--figure SVG]   # a quarter of an hour
     python benchmarks/tuning.py switch [--keep DIR] [--figure SVG]    # half an hour, with RAYSGD_DATA
 
-`ranking` tries each of 24 points on digits on Ray on this machine, twice, with as many workers as it has cores, and on
-the simulator, on the cluster that one run beforehand met: fixed, τ = 1, none of the points. The ranks by
-`loss_at_budget` have to correlate by at least 0.7 (Spearman) with each of the real sweeps; how the two real ones
-correlate says how much there is to be had.
+`ranking` tries each of 24 points on digits on Ray on this machine, with as many workers as it has cores, and on the
+simulator, on the cluster that one run beforehand met: fixed, τ = 1, none of the points. The ranks by `loss_at_budget`
+have to correlate by at least 0.7 (Spearman).
 
-`switch` runs the sweep `tune_configs/post-local-switch.yaml`, then its best point and its best with the paper's rule,
-the first decay of the learning rate, again from seeds that it did not have. The best's median time to the target has to
-be no longer.
+`switch` runs the sweep `tune_configs/post-local-switch.yaml` with the paper's period of 16 alone (with all of it the
+sweep takes three times as long), then its best switch point and the paper's, the first decay of the learning rate,
+again from seeds that it did not have, and beside them the recipe `stability-switch` as it is. The best's median time to
+the target has to be no longer than the rule's.
 
 With --keep, what is finished there is not run again, so that Ctrl-C does no harm.
 """
@@ -32,8 +32,8 @@ import tuning_figures
 import yaml
 from scipy.stats import spearmanr
 
-from raysgd_local import tuning
-from raysgd_local.config import load_cluster
+from raysgd_local import config, tuning
+from raysgd_local.config import Config, load_cluster
 from raysgd_local.trainer import LocalSGDTrainer
 from raysgd_local.tuning.command import run_trials
 from raysgd_local.tuning.results import Trial, is_finished, ranked, write_results
@@ -41,10 +41,10 @@ from raysgd_local.tuning.simulated import simulate_all
 from raysgd_local.tuning.sweep import Sweep
 
 LIMIT = 0.7
-REPEATS = 2
-SEEDS = (1, 2, 3, 4, 5)
+SEEDS = (1, 2, 3)
 WORKERS = os.cpu_count() or 1
 SWITCH = Path(__file__).parents[1] / "tune_configs" / "post-local-switch.yaml"
+PERIOD = "algorithm.schedule.then.tau"
 FIXED = {"kind": "fixed", "tau": 16}
 METHODS: tuple[dict[str, Any], ...] = (  # those of tune_configs/methods.yaml, and three more periods
     {"schedule": {"kind": "every-step"}},
@@ -105,23 +105,17 @@ def figures(trials: Sequence[Trial], metric: str) -> list[float]:
 
 
 def ranking(place: Path) -> tuple[dict[str, Any], bool]:
-    """The rank correlations over all points: one that has no figure is a failure."""
+    """The rank correlation over all points: one that has no figure is a failure."""
     sweep = tuning.from_mapping(RANKING)
     met = met_by_a_run(sweep, place)
-    real = [real_losses(sweep, place / f"real-{repeat}") for repeat in range(REPEATS)]
+    real = figures(tried(sweep, place / "real"), sweep.metric)
     simulated = simulated_losses(sweep, place / "simulated", met)
-    found = [correlation(one, simulated) for one in real]
-    told = {
-        "trials": len(simulated),
-        "spearman": found,
-        "between_real": correlation(*real),
-        "limit": LIMIT,
-        "points": [
-            {"point": point, "real": losses, "simulated": predicted}
-            for point, *losses, predicted in zip(sweep.points or (), *real, simulated, strict=True)
-        ],
-    }
-    return told, min(found) >= LIMIT
+    points = [
+        {"point": point, "real": one, "simulated": other}
+        for point, one, other in zip(sweep.points or (), real, simulated, strict=True)
+    ]
+    found = correlation(real, simulated)
+    return {"trials": len(points), "spearman": found, "limit": LIMIT, "points": points}, found >= LIMIT
 
 
 def met_by_a_run(sweep: Sweep, place: Path) -> Path:
@@ -130,10 +124,6 @@ def met_by_a_run(sweep: Sweep, place: Path) -> Path:
         point = {**(sweep.points or [])[0], "algorithm": {"schedule": {"kind": "fixed", "tau": 1}}}
         LocalSGDTrainer.from_config(sweep.config(point, storage=str(place), name="met")).fit()
     return place / "met"
-
-
-def real_losses(sweep: Sweep, directory: Path) -> list[float]:
-    return figures(tried(sweep, directory), sweep.metric)
 
 
 def simulated_losses(sweep: Sweep, directory: Path, met: Path) -> list[float]:
@@ -152,11 +142,13 @@ def correlation(one: Sequence[float], other: Sequence[float]) -> float:
 
 def switch(place: Path) -> tuple[dict[str, Any], bool]:
     """The sweep's times, then those of its best point and of its best with the paper's rule, again."""
-    sweep = tuning.load(SWITCH, ["checkpoints.every_epochs=null"])
+    sweep = tuning.load(SWITCH, ["checkpoints.every_epochs=null", f"space.{PERIOD}={{choice: [16]}}"])
     trials = tried(sweep, place / "switch")
     times = figures(trials, sweep.metric)
     arms = {"best": fastest(trials, sweep), "first-decay": fastest(filter(by_the_rule, trials), sweep)}
-    again = {name: repeated(sweep, schedule(sweep, arm), place / name) for name, arm in arms.items()}
+    schedules = {name: schedule(sweep.config(arm.point)) for name, arm in arms.items()}
+    schedules["stability"] = schedule(config.load(method="stability-switch"))
+    again = {name: repeated(sweep, one, place / name) for name, one in schedules.items()}
     medians = {name: statistics.median(found) for name, found in again.items()}
     told = {
         "sweep": [{"point": one.point, sweep.metric: time_s} for one, time_s in zip(trials, times, strict=True)],
@@ -175,8 +167,8 @@ def fastest(trials: Iterable[Trial], sweep: Sweep) -> Trial:
     return ranked(list(trials), sweep.objective)[0]
 
 
-def schedule(sweep: Sweep, trial: Trial) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(sweep.config(trial.point).to_yaml())["algorithm"]["schedule"]
+def schedule(of: Config) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(of.to_yaml())["algorithm"]["schedule"]
     return found
 
 

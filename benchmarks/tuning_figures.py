@@ -28,7 +28,7 @@ WHEN, TAU = "algorithm.schedule.when", "algorithm.schedule.then.tau"
 
 
 def ranking(found: Mapping[str, Any]) -> Figure:
-    """Each point's simulated loss against its real ones, which a line joins; numbers are the table's rows."""
+    """Each point's simulated loss against its real one; numbers are the table's rows."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 5.0), layout="constrained", facecolor="white")
         axes: Axes = figure.subplots()
@@ -36,11 +36,10 @@ def ranking(found: Mapping[str, Any]) -> Figure:
         rates = sorted({one["point"][LR] for one in points})
         for number, one in enumerate(points, start=1):
             colour = RUN_COLOURS[rates.index(one["point"][LR])]
-            height = [one["simulated"]] * len(one["real"])
-            axes.plot(one["real"], height, "o-", color=colour, markersize=4, linewidth=1, alpha=0.8)
-            place = max(one["real"]), one["simulated"]
+            axes.plot(one["real"], one["simulated"], "o", color=colour, markersize=5)
+            place = one["real"], one["simulated"]
             axes.annotate(str(number), place, (5, 0), textcoords="offset points", va="center", fontsize=8)
-        span = [min(min(one["real"]) for one in points), max(max(one["real"]) for one in points)]
+        span = [min(one["real"] for one in points), max(one["real"] for one in points)]
         axes.plot(span, span, color="#94a3b8", linestyle="--", zorder=0)
         for colour, rate in zip(RUN_COLOURS, rates, strict=False):
             axes.plot([], [], "o", color=colour, label=f"learning rate {rate:g}")
