@@ -21,7 +21,8 @@ CONFIG = {
     "cluster_name": "played",
     "max_workers": MOST_NODES,
     "provider": {
-        "type": "fake_multinode",
+        "type": "external",  # by its own name it wants a file that Ray's wheel lacks
+        "module": "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider",
         "head_node_id": HEAD,
         "launch_multiple": True,
         "use_node_id_as_ip": True,
@@ -43,6 +44,10 @@ CONFIG = {
     "auth": {},
     "docker": {},
     "file_mounts": {},
+    "cluster_synced_files": [],
+    "file_mounts_sync_continuously": False,
+    "rsync_exclude": [],
+    "rsync_filter": [],
     **{
         f"{part}_commands": []
         for part in ("initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray")
@@ -80,6 +85,7 @@ def machine():
             done = machine.run(f"{ENVIRONMENT}; {start} --autoscaling-config={SHARED}/cluster.yaml")
             assert done.returncode == 0, done.stdout + done.stderr
             yield machine
+            print(machine.run("tail -n 30 /tmp/ray/session_latest/logs/monitor.*").stdout)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
