@@ -12,8 +12,8 @@ every 32 steps; between two looks the logarithm of the loss is taken to be a lin
 Settled before any run: periods of 4 and 16; AdaComm from 16, this project's default, with intervals of a tenth of the
 time that averaging at every step takes (as in `papers/adacomm_error_runtime.py`); hierarchical with its defaults, 8
 steps between averagings on a host and every 4th over all, a host's workers being a block; int8 and top-k (1 %) with
-their defaults. One run each, the same seed. With --limit-s it ends after so long; called again it does what is missing,
-and draws the figure when nothing is.
+their defaults. One run each, the same seed. With --limit-s no run begins later; called again it does what is missing.
+The figure has what is there.
 """
 
 from __future__ import annotations
@@ -153,11 +153,11 @@ def curve(folder: Path, job: Job) -> Curve | None:
 # On the first host: the runs, one after the other.
 
 
-def train_all(folder: Path, address: str, until_s: float) -> None:
+def train_all(folder: Path, address: str, until_s: float, only: Sequence[str]) -> None:
     from raysgd_local import LocalSGDTrainer, config
 
     for job in JOBS:
-        if curve(folder, job) is not None or time.time() > until_s:
+        if job.schedule not in only or curve(folder, job) is not None or time.time() > until_s:
             continue
         shutil.rmtree(folder / job.name, ignore_errors=True)  # one that was broken off
         tree = job.tree(folder, None if job == FIRST else curve(folder, FIRST))
@@ -191,7 +191,9 @@ def draw(found: dict[Job, Curve]) -> Figure:
 
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 3.6), layout="constrained", facecolor="white")
-        for axes, compression in zip(figure.subplots(1, 3, sharex=True, sharey=True), COMPRESSIONS, strict=True):
+        compressions = [name for name in COMPRESSIONS if any(job.compression == name for job in found)]
+        panels = figure.subplots(1, len(compressions), sharex=True, sharey=True, squeeze=False).flat
+        for axes, compression in zip(panels, compressions, strict=True):
             draw_one(axes, compression, found)
         figure.axes[0].legend(frameon=False, fontsize=9)
         figure.supxlabel("training time in seconds", fontsize=10)
@@ -206,7 +208,9 @@ def draw_one(axes: Axes, compression: str, found: dict[Job, Curve]) -> None:
 
     goal = found[FIRST].loss[-1]
     for colour, schedule in zip((*RUN_COLOURS[1:4], RUN_COLOURS[0], RUN_COLOURS[5]), SCHEDULES, strict=True):
-        one = found[Job(schedule, compression)]
+        one = found.get(Job(schedule, compression))
+        if one is None:
+            continue
         width = 2.2 if schedule == "AdaComm" else 1.4
         axes.plot(one.at, one.loss, color=colour, linewidth=width, marker=".", label=schedule)
     axes.axhline(goal, color="#64748b", linewidth=0.8, linestyle="--")
@@ -221,26 +225,36 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where runs are kept")
     parser.add_argument("--limit-s", type=float, default=math.inf, help="begin no run later than this")
+    parser.add_argument("--only", nargs="+", choices=SCHEDULES, default=list(SCHEDULES), metavar="SCHEDULE")
     parser.add_argument("--inside", help=argparse.SUPPRESS)
     options = parser.parse_args()
     folder = options.folder.resolve()
     if options.inside:
-        train_all(folder, options.inside, options.limit_s)
+        train_all(folder, options.inside, options.limit_s, options.only)
         return 0
     folder.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # told to end, it takes the hosts down first
     until_s = time.time() + options.limit_s
     if any(curve(folder, job) is None for job in JOBS):
         with hosts(HOSTS, MBIT, burst_kb=32, queue_ms=100) as found, ray_on(found, ON_EACH) as address:
-            again = [sys.executable, __file__, str(folder), "--inside", address, "--limit-s", str(until_s)]
+            again = [
+                sys.executable,
+                __file__,
+                str(folder),
+                "--inside",
+                address,
+                "--limit-s",
+                str(until_s),
+                "--only",
+                *options.only,
+            ]
             subprocess.run([*found[0].prefix, *again], env=environment() | path(), check=True)
     curves = {job: one for job in JOBS if (one := curve(folder, job)) is not None}
     tell(curves)
     if len(curves) < len(JOBS):
         print(f"{len(JOBS) - len(curves)} runs are missing: call it again")
-        return 1
     draw(curves).savefig(PICTURE, metadata={"Date": None})
-    return 0
+    return int(len(curves) < len(JOBS))
 
 
 def path() -> dict[str, str]:
