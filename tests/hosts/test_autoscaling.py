@@ -13,7 +13,7 @@ import yaml
 from laboratory import WAIT_FOR_NODES, Submitted
 from machines import SHARED, machines, missing, wait_for
 
-pytestmark = pytest.mark.hosts
+pytestmark = [pytest.mark.hosts, pytest.mark.long]
 
 HEAD = "fffffffffffffffffffffffffffffffffffffffffffffffffff00000"  # what the provider calls it
 MOST_NODES = 2

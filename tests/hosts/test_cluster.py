@@ -75,6 +75,7 @@ def test_without_the_token_nobody_submits_or_connects(lab):
     assert not (lab.shared / "runs" / "thief").exists()
 
 
+@pytest.mark.long
 def test_blocks_are_machines_and_the_copies_of_a_chunk_lie_on_distinct_ones(lab):
     with lab.submitted("blocks", BLOCKS, on_each=2) as run:
         assert run.ended(START_S + 60) == 0, run.log.read_text()
