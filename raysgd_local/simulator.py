@@ -24,7 +24,7 @@ from raysgd_local.simulation.learning import Simulated, Simulation, simulate
 from raysgd_local.simulation.recorder import Progress
 from raysgd_local.simulation.timed import record_timing
 from raysgd_local.simulation.timing import TimingPlan
-from raysgd_local.training.shell import Place
+from raysgd_local.training.place import Place
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from raysgd_local.algorithms.learning_rate import Scaling
 from raysgd_local.algorithms.outer import Outer
 from raysgd_local.algorithms.placement import ChunkPlacement, DisjointChunks
 from raysgd_local.algorithms.schedules import AdaComm, Schedule
-from raysgd_local.algorithms.schedules.modes import modes
+from raysgd_local.algorithms.schedules.modes import delays, modes
 from raysgd_local.algorithms.weights import Samples, Weights
 
 OptimizerState = Literal["keep", "reset", "average"]
@@ -70,3 +70,8 @@ class Algorithm:
     def partial(self) -> bool:
         """Whether there are rounds in which members don't average with all others."""
         return self.averaging.gossips or "partial" in modes(self.schedule)
+
+    @property
+    def delayed(self) -> bool:
+        """Whether members go on while an averaging travels."""
+        return delays(self.schedule)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from raysgd_local.algorithms.averaging import Blocks
 from raysgd_local.algorithms.outer import BlockMomentum
-from raysgd_local.algorithms.schedules import Dynamic, Hierarchical
-from raysgd_local.algorithms.schedules.modes import modes
+from raysgd_local.algorithms.schedules import Dynamic, Hierarchical, Switch
+from raysgd_local.algorithms.schedules.modes import delays, modes
 from raysgd_local.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def check(algorithm: Algorithm) -> None:
     """Raises `InputError`, with the reason as its hint, for choices that make no sense together."""
-    refusals = (_gradient_mode, _apart, _elastic, _gossip, _partial, _amplified, _weighed)
+    refusals = (_gradient_mode, _apart, _elastic, _gossip, _partial, _amplified, _weighed, _delayed)
     for found in (refusal for rule in refusals for refusal in rule(algorithm)):
         raise found
 
@@ -124,6 +124,35 @@ def _elastic(a: Algorithm) -> Refusals:
     if a.compression is not None and not a.compression.fine:
         hint = "both ends of a spring have to know its length nearly, and nothing can be remembered of it"
         yield InputError("compression", _name(a.compression), "half or int8 with members that stay apart", hint)
+
+
+def _delayed(a: Algorithm) -> Refusals:
+    """Members that have gone on when the averaging arrives."""
+    if not a.delayed:
+        return
+    if _keeps_apart(a) or a.averaging.gossips or a.averaging.fraction < 1:
+        what = "averaging.fraction" if a.averaging.fraction < 1 else "averaging"
+        hint = "what is applied later is the step of all to their common mean: here there is none, or not of all"
+        yield InputError(what, _name(a.averaging), "mean of all with the schedule delayed", hint)
+    if a.partial and not a.averaging.gossips:
+        hint = "a round that is not over all decides in between how far it reaches: nobody can go on meanwhile"
+        yield InputError("schedule", _name(a.schedule), "delayed alone, without blocks or dynamic", hint)
+    if not a.weights.plain and a.optimizer_state == "reset":
+        hint = "how far steps go is known where momentum begins anew with them; here it does some steps later"
+        yield InputError("weights", _name(a.weights), "samples, or momentum that is kept, with delayed", hint)
+    for switch in _switches(a.schedule):
+        if delays(switch.first) and modes(switch.then) != {"parameters"}:
+            hint = "when the switch is decided members have gone on for some steps already"
+            yield InputError("schedule", "delayed", "delayed after the switch, not before it", hint)
+
+
+def _switches(schedule: Any) -> Iterator[Switch]:
+    """A schedule's switches, its own and its parts'."""
+    if isinstance(schedule, Switch):
+        yield schedule
+    for part in (getattr(schedule, field.name) for field in dataclasses.fields(schedule)):
+        if hasattr(part, "init"):
+            yield from _switches(part)
 
 
 def _amplified(a: Algorithm) -> Refusals:

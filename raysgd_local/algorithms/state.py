@@ -131,6 +131,11 @@ class ReplicaState:
         self.install_rest(flat, total_weight)
 
     @property
+    def ends(self) -> list[int]:
+        """Where the blocks end in which the vector is written: the same on all members."""
+        return self._ends
+
+    @property
     def parameter_sizes(self) -> list[int]:
         """How many elements each of the leading tensors has."""
         return self._layout.sizes

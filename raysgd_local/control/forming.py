@@ -113,10 +113,12 @@ def _limited(turn: Turn, view: View, reports: Sequence[Report]) -> Program:
     """The next boundary comes after one round, over all members, where that lets someone enter, leave, save or end."""
     program = turn.state.settings.program
     waiting = any(turn.state.workers[w].standing is Standing.LEAVING for w in view.members)
-    pending = any(report.steps for report in reports) or not _same_round(reports)
-    wanted = not boundary.settled(reports) and _model_wanted(turn, view)
+    overlaps = program.delayed and not any(report.broken for report in reports)  # who went on has steps pending
+    pending = (any(report.steps for report in reports) and not overlaps) or not _same_round(reports)
+    wanted = not boundary.drained(reports) and _model_wanted(turn, view)
     limited = waiting or pending or wanted
-    return replace(program, segment_rounds=1, whole=program.partial) if limited else program
+    whole = program.partial or program.delayed
+    return replace(program, segment_rounds=1, whole=whole) if limited else program
 
 
 def _same_round(reports: Sequence[Report]) -> bool:

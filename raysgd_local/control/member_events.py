@@ -276,6 +276,18 @@ class Exchange:
 
 
 @dataclass(frozen=True)
+class Launch:
+    """Take part in this exchange as things are now, and go on meanwhile: `Collect` ends it."""
+
+    exchange: Exchange
+
+
+@dataclass(frozen=True)
+class Collect:
+    """Wait for what was launched; the answer is the exchange's."""
+
+
+@dataclass(frozen=True)
 class Commit:
     """Install the reduced vector of a round in `mode`, after which comes one in mode `then`: nothing after this can
     be taken back.
@@ -319,6 +331,8 @@ Command = (
     | ShowMean
     | Undo
     | Exchange
+    | Launch
+    | Collect
     | Commit
     | Arrive
     | Proceed

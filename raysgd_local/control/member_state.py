@@ -32,6 +32,15 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Flight:
+    """What a member gave to an averaging that travels while it goes on: its steps so far in the open round."""
+
+    steps: int
+    samples: int
+    taken: int
+
+
+@dataclass(frozen=True)
 class Member:
     """The state of one member, whose loop goes through `epochs` epochs.
 
@@ -41,7 +50,8 @@ class Member:
     newest view and segment in which a boundary is asked for: the word may come before the order. `copied` is the
     newest checkpoint that its part was copied for, `damaged` the one that it was to load and could not. `trial` is
     the open round's probe; `tried_in` the view and the deal in which local steps were looked at, to be compared with;
-    `held_out` how much there is to say of a probe with the next exchange.
+    `held_out` how much there is to say of a probe with the next exchange. While an averaging is in `flight`, `steps`,
+    `samples` and `taken` are those since.
     """
 
     worker: str
@@ -62,6 +72,7 @@ class Member:
     damaged: str = ""
     yield_asked: tuple[int, int] = (0, 0)
     trial: Trial = Trial()
+    flight: Flight | None = None
     tried_in: tuple[int, int] | None = None
     held_out: HeldOut = field(default_factory=HeldOut)
     segment_round: int = 0
@@ -74,6 +85,12 @@ class Member:
     @property
     def rank(self) -> int:
         return self.in_force.view.rank(self.worker)
+
+    @property
+    def uncommitted(self) -> Flight:
+        """All that this member did and did not commit, on its way or not."""
+        flown = self.flight or Flight(0, 0, 0)
+        return Flight(self.steps + flown.steps, self.samples + flown.samples, self.taken + flown.taken)
 
     @property
     def in_force(self) -> Order:

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from raysgd_local.algorithms.averaging import Averaging, Mean
 from raysgd_local.algorithms.schedules.base import Mode, Schedule
-from raysgd_local.algorithms.schedules.modes import modes, probes
+from raysgd_local.algorithms.schedules.modes import delays, modes, probes
 from raysgd_local.control.pacing import Balance
 
 
@@ -20,8 +20,8 @@ class Program:
     optimizer steps over all workers, `max_s` is training time; `target` is a metric's name and the value to
     reach (from above where the name says that it is a loss or an error). `balance` says how workers of unequal speed
     share a round's steps; without it all take the same. `whole`: the next averaging is over all members in any case,
-    since somebody waits for the model. `batch_scale`: by rank, what a worker's batch size is multiplied by; ranks
-    beyond it have 1.
+    and nobody goes on while it travels, since somebody waits for the model. `batch_scale`: by rank, what a worker's
+    batch size is multiplied by; ranks beyond it have 1.
     """
 
     schedule: Schedule
@@ -39,6 +39,11 @@ class Program:
     def partial(self) -> bool:
         """Whether there are rounds in which members don't average with all others."""
         return self.averaging.gossips or "partial" in modes(self.schedule)
+
+    @cached_property
+    def delayed(self) -> bool:
+        """Whether members go on while an averaging travels."""
+        return delays(self.schedule)
 
     @cached_property
     def probes(self) -> bool:

@@ -31,7 +31,7 @@ class Replicated:
 
     Where members don't always average with all others: `owed` has by rank the samples that no averaging over all has
     counted, none after such a one; `blocks` the number of its block; `meet`: the next one is over all; `partial`: the
-    newest was not.
+    newest was not. `drain`: training is over, and steps that members took meanwhile are averaged once more.
     """
 
     schedule: Any
@@ -57,6 +57,7 @@ class Replicated:
     blocks: tuple[int, ...] = ()
     meet: bool = False
     partial: bool = False
+    drain: bool = False
 
     @property
     def period(self) -> Period:
@@ -133,12 +134,13 @@ def commit(state: Replicated, control: Control, program: Program, finite: bool =
     failed = _failure(control, finite)
     if failed:
         return replace(state, diverged=True, stopped=failed)
-    before = state.period.mode
+    before, delay = state.period.mode, state.period.delay
     if program.balance is not None:
         state = replace(state, pacing=paced(state.pacing, control, program.balance, before))
     state = replace(state, schedule=program.schedule.next(state.schedule, _observe(state, control, reach.whole)))
     state = replace(state, switched=before != "gradients" and state.period.mode == "gradients")
-    return replace(state, stopped=state.stopped or _stop(state, control, program))
+    stopped = state.stopped or _stop(state, control, program)
+    return replace(state, stopped=stopped, drain=bool(stopped and delay and not state.drain))
 
 
 def _says_all(state: Replicated, control: Control, program: Program) -> bool:

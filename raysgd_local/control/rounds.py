@@ -8,16 +8,18 @@ from raysgd_local.control.exchange import Contribution, Control, Flags, HeldOut
 from raysgd_local.control.member_events import (
     Align,
     Arrive,
+    Collect,
     Command,
     Commit,
     Exchange,
     Exchanged,
     Kind,
+    Launch,
     LocalStep,
     Proceed,
     Want,
 )
-from raysgd_local.control.member_state import Adopt, Member, Result, Trial
+from raysgd_local.control.member_state import Adopt, Flight, Member, Result, Trial
 from raysgd_local.control.protocol import Report
 from raysgd_local.control.replicated import Replicated
 from raysgd_local.records import EvalRow, PeriodChange, RoundRow, replace
@@ -34,7 +36,7 @@ def step(member: Member, samples: int, consumed: int) -> Result:
         member, tried = probing.step(member, samples, consumed)
         member, commands = resume(member)
         return member, (*tried, *commands)
-    alone = LocalStep(pending=member.samples)
+    alone = LocalStep(pending=member.uncommitted.samples)
     member = replace(
         member,
         want=Want.STEP,
@@ -50,9 +52,13 @@ def step(member: Member, samples: int, consumed: int) -> Result:
 
 def resume(member: Member) -> Result:
     """Go on with what the loop wants: by itself, with an exchange, or by asking the controller."""
+    if member.flight is not None and not member.broken:
+        return member, ((Proceed() if _goes_on(member) else Collect()),)
     if member.broken or member.over:
         return arrive(member)
     state = member.known
+    if state.drain:
+        return _exchange(member)
     if state.period.probe is not None and probing.due(member):
         member, tried = probing.go_on(member, state.period.probe)
         if probing.under_way(member):
@@ -84,6 +90,19 @@ def _due(member: Member) -> bool:
     return member.steps > 0 and enough
 
 
+def _goes_on(member: Member) -> bool:
+    """Whether a member takes another step while an averaging travels: each for itself, nobody waits for that.
+
+    Fewer than the round has, and none where somebody waits for the model, or this member's steps are over.
+    """
+    state, ends = member.known, (Want.CLOSE, Want.EVALUATE, Want.FINISH)
+    if member.in_force.program.whole or member.leaving or member.stop_asked or state.drain or member.want in ends:
+        return False
+    if member.want is Want.DATA and state.used_up(member.rank, member.uncommitted.taken):
+        return False
+    return member.steps < min(state.period.delay, state.local_steps(member.rank) - 1)
+
+
 def _sits_out(member: Member) -> bool:
     """Whether others take this round's steps, though this member has some to take."""
     state, fraction = member.known, member.in_force.program.averaging.fraction
@@ -105,7 +124,9 @@ def _exchange(member: Member) -> Result:
     mode = state.period.mode
     kind: Kind = "partial" if member.in_force.program.stages(mode) else mode
     command = Exchange(member.in_force.view.number, state.round + 1, kind, said)
-    return member, (command,)
+    travelling = Flight(member.steps, member.samples, member.taken)
+    ahead = replace(member, flight=travelling, steps=0, samples=0, taken=0)
+    return (ahead, (Launch(command), Proceed())) if _goes_on(ahead) else (member, (command,))
 
 
 def _flags(member: Member) -> Flags:
@@ -131,12 +152,12 @@ def commit(member: Member, done: Exchanged) -> Result:
     before, control = member.known, done.control
     state = shared.commit(before, control, member.in_force.program, done.finite)
     row = _row(member, before, state, done)
+    since = Flight(0, 0, 0) if member.flight is None else Flight(member.steps, member.samples, member.taken)
     member = replace(
         member,
         replicated=state,
-        steps=0,
-        samples=0,
-        taken=0,
+        flight=None,
+        **vars(since),
         rounds=(*_told(member.rounds, control), row),
         changes=(*member.changes, *_change(before, state)),
         round_s=max(row.compute_s + row.wait_s + row.sync_s, _FADING * member.round_s),
@@ -185,6 +206,9 @@ def _row(member: Member, before: Replicated, state: Replicated, done: Exchanged)
     """The round as it will stand in `rounds.csv`; the wait for the slowest is known from the compute times."""
     control, order = done.control, member.in_force
     own_wait_s = control.slowest_s - control.members[member.rank].compute_s
+    wait_s = control.slowest_s - control.compute_s
+    if member.flight is not None:  # what it waited for was hidden by the steps since
+        wait_s = min(wait_s, done.exchange_s)
     sync_s = max(0.0, done.exchange_s - own_wait_s)
     return RoundRow(
         round=before.round + 1,
@@ -199,7 +223,7 @@ def _row(member: Member, before: Replicated, state: Replicated, done: Exchanged)
         elapsed_s=before.elapsed_s + control.clock_s + control.slowest_s - control.members[0].compute_s + sync_s,
         compute_s=control.compute_s,
         sync_s=sync_s,
-        wait_s=control.slowest_s - control.compute_s,
+        wait_s=wait_s,
         wire_bytes=0,
         loss=control.loss,
         lr=control.members[0].lr,
@@ -215,6 +239,7 @@ def evaluated(member: Member, metrics: dict[str, float]) -> Result:
 
 def arrive(member: Member) -> Result:
     member, undo = probing.abandoned(member)
+    member = replace(member, flight=None, **vars(member.uncommitted))
     order = member.order
     report = Report(
         worker=member.worker,

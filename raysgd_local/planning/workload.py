@@ -19,7 +19,8 @@ from raysgd_local.tasks.base import Task
 from raysgd_local.training.alone import DirectLink
 from raysgd_local.training.context import TrainContext, present, run_loop
 from raysgd_local.training.link import Released
-from raysgd_local.training.shell import Place, Shell
+from raysgd_local.training.place import Place
+from raysgd_local.training.shell import Shell
 from raysgd_local.training.user_code import own_traceback
 from raysgd_local.transport.inprocess import InProcessNetwork
 

@@ -33,7 +33,8 @@ from raysgd_local.runtime.spec import Loop, WorkerSpec
 from raysgd_local.training.allocator import keep_freed_memory
 from raysgd_local.training.context import TrainContext, present, run_loop
 from raysgd_local.training.link import Released
-from raysgd_local.training.shell import Place, Shell
+from raysgd_local.training.place import Place
+from raysgd_local.training.shell import Shell
 from raysgd_local.training.user_code import own_traceback
 from raysgd_local.transport.listening import nccl_environment, own_address
 from raysgd_local.transport.process_group import ProcessGroupNetwork

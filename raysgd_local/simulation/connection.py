@@ -50,6 +50,11 @@ class Connection:
         self._network.call(call, self._peers, combine)
         return True
 
+    def drop(self) -> None:
+        """Leave the view, whatever is under way in it: nobody waits for that any more."""
+        self.leave()
+        self.call = None
+
     def settle(self, call: Call, delay_s: float, failure: str) -> None:
         """Complete or failed in a while; the newest word counts."""
         token = call.token = call.token + 1

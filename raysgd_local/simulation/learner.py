@@ -19,14 +19,16 @@ from raysgd_local.control.controller_events import UserError, WorkerUp
 from raysgd_local.control.protocol import Order
 from raysgd_local.errors import InputError
 from raysgd_local.simulation.connection import Connection
+from raysgd_local.simulation.courier import VirtualCourier
 from raysgd_local.simulation.network import Call
 from raysgd_local.simulation.virtual import VirtualClock, VirtualLink, VirtualNetwork, VirtualWriter
 from raysgd_local.simulation.world import World
 from raysgd_local.training.context import TrainContext, present, run_loop
 from raysgd_local.training.interference import Interference
 from raysgd_local.training.link import Released
+from raysgd_local.training.place import Place
 from raysgd_local.training.replica import Replica, generators, set_generators
-from raysgd_local.training.shell import Place, Shell
+from raysgd_local.training.shell import Shell
 from raysgd_local.training.user_code import own_traceback
 
 
@@ -59,7 +61,8 @@ class Learner:
         network = VirtualNetwork(self.connection, self._call_ended, lambda: self.shell.order.view.members)
         link = VirtualLink(name, world, self._next_order, log)
         writer = VirtualWriter(self, world, link, self._wait, self._go_on)
-        self.shell = Shell(lesson.place(name), network, link, VirtualClock(world), writer)
+        self._courier = VirtualCourier(self._wait, self._go_on)
+        self.shell = Shell(lesson.place(name), network, link, VirtualClock(world), writer, self._courier)
         self.shell.interference = VirtualSteps(self)
         self._orders: list[Order] = []
         self._settlements: list[tuple[Call, str]] = []
@@ -95,6 +98,7 @@ class Learner:
 
     def die(self) -> None:
         self.connection.leave()
+        self._courier.die()
         if self._thread:
             self._thread.throw(GreenletExit)
 
@@ -144,11 +148,17 @@ class Learner:
 
     def _settled(self, call: Call, failure: str) -> None:
         self._settlements.append((call, failure))
-        self._go_on()
+        if self._courier.waits:
+            self._courier.go_on()
+        else:
+            self._go_on()
 
     def _call_ended(self) -> tuple[Call, str]:
         """The end of the collective that was begun: why it failed, or nothing."""
-        self._wait()
+        if self._courier.runs:
+            self._courier.wait()
+        else:
+            self._wait()
         call, failure = self._settlements.pop()
         return call, failure
 

@@ -128,6 +128,7 @@ class _Dealt:
             self._dealt = deal.number, self._worker.undone
             positions = lists(deal)[member.rank]
             size = scaled(self._plan.batch_size, member.in_force.program.scale_of(member.rank))
-            bounds = batch_bounds(len(positions), state.cursors[member.rank] + member.taken, size)
+            start = state.cursors[member.rank] + member.uncommitted.taken
+            bounds = batch_bounds(len(positions), start, size)
             self._batches = iter([tuple(positions[a:b].tolist()) for a, b in bounds])
         return deal.epoch

@@ -126,6 +126,16 @@ class Replica:
     start: float = 0.0
     residual: float = 0.0
     apart: bool = False
+    flown: tuple[float, list[Taken]] | None = None
+
+    def launch(self) -> None:
+        """What it is now travels, and it goes on."""
+        self.flown, self.taken = (self.x, self.taken), []
+
+    def land(self) -> None:
+        """What travels is lost with the view: all is this member's own again."""
+        if self.flown is not None:
+            self.taken, self.flown = [*self.flown[1], *self.taken], None
 
     def compute(self, epoch: int, positions: Sequence[int]) -> None:
         """A gradient over these samples is ready; they are consumed if it gets into a committed round."""
@@ -144,6 +154,7 @@ class Replica:
     def commit(self, reduced: Reduced, rank: int, then: Mode) -> None:
         """Install what came of a round in which this was member `rank`; the member's own steps are in it."""
         moved, place = reduced.moved, self.anchor.x
+        since, taken = (self.x - self.flown[0], self.taken) if self.flown is not None else (0.0, [])
         if moved is not None:
             self.x, place = moved.own[rank], moved.anchor
             self.residual = moved.residuals[rank]
@@ -155,7 +166,9 @@ class Replica:
         if (reduced.mode == "gradients") != (then == "gradients"):
             self.residual = 0.0
         self.anchor = commit(self.anchor, reduced, place)
-        self.kept, self.taken, self.start = reduced, [], self.x
+        if since and math.isfinite(since):
+            self.x += since
+        self.kept, self.taken, self.start, self.flown = reduced, taken, self.x, None
 
     def shard(self) -> Shard:
         return Shard(self.anchor, self.x, self.momentum, self.residual, self.apart)
@@ -164,7 +177,7 @@ class Replica:
         """Take over another's state, or one's `own` from a checkpoint."""
         self.anchor, self.momentum = shard.anchor, shard.momentum
         self.x, self.residual = (shard.x, shard.residual) if own else (shard.anchor.x, 0.0)
-        self.apart, self.start, self.taken = shard.apart, self.x, []
+        self.apart, self.start, self.taken, self.flown = shard.apart, self.x, [], None
 
     def loss(self) -> float:
         return (self.anchor.x - 0.3) ** 2 + 0.05

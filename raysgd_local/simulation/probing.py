@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from raysgd_local.control import member_events as m
 from raysgd_local.control.exchange import Contribution, Control, HeldOut
 from raysgd_local.records import replace
 from raysgd_local.simulation.model import Part, Replica
@@ -30,6 +31,17 @@ class Trial:
     _local: bool = False
     _marked: tuple[Any, ...] = ()
 
+    def obey(self, command: m.Mark | m.Look | m.ShowMean | m.Undo) -> None:
+        match command:
+            case m.Mark(local):
+                self.mark(local)
+            case m.Look():
+                self.look()
+            case m.ShowMean():
+                self.replica.x = self.mean
+            case m.Undo():
+                self.undo()
+
     def mark(self, local: bool) -> None:
         self._local, self.losses[False] = local, []
         if local:
@@ -40,9 +52,6 @@ class Trial:
     def look(self) -> None:
         """The gradient is the distance to what the batch asks for."""
         self.losses[self._local].append(self.replica.gradient**2)
-
-    def show(self) -> None:
-        self.replica.x = self.mean
 
     def undo(self) -> None:
         r = self.replica

@@ -14,6 +14,7 @@ from raysgd_local.algorithms.schedules import (
     QSR,
     AdaComm,
     AtEpoch,
+    Delayed,
     Dynamic,
     EveryStep,
     FixedPeriod,
@@ -46,6 +47,10 @@ def _extended(random: Random, method: Algorithm) -> Algorithm:
         tries = Stability(random.choice((1, 2, 5)), held_out=2, epsilon=random.choice((1e-6, 0.02, 0.9)))
         then = random.choice((FixedPeriod(1), FixedPeriod(2), FixedPeriod(3), Dynamic(2, 1e-2, 5)))
         return replace(method, schedule=Switch(EveryStep(), then, tries))
+    if random.random() < 0.15:
+        every = random.choice((FixedPeriod(2), FixedPeriod(5), AdaComm(6, interval_s=1.0), LupaLoss(2)))
+        late = Delayed(every, random.choice((1, 2, 4)))
+        return replace(method, schedule=random.choice((late, late, Switch(EveryStep(), late, AtEpoch(1)))))
     return method
 
 

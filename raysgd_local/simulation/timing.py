@@ -108,6 +108,27 @@ def simulate_timing(plan: TimingPlan, observer: Observer | None = None) -> Timed
     return TimedRun(tuple(fleet.rows), finish, fleet.now, fleet.controller.books)
 
 
+@dataclass(frozen=True)
+class _Flight:
+    """A reduction under way: when each worker began it, and when it is there."""
+
+    view: int
+    control: Control
+    began: Floats
+    arrives: float
+
+
+@dataclass(frozen=True)
+class _Ahead:
+    """Steps of the open round that were taken while the last reduction travelled, how long they took each worker, and
+    how long before `now` each was done with all (0 or less).
+    """
+
+    steps: int
+    compute_s: Floats
+    behind_s: Floats
+
+
 class _Lockstep:
     """All members as one; `now` is the time of all."""
 
@@ -132,6 +153,8 @@ class _Lockstep:
         self._epoch_samples = loop.samples or loop.own_steps * loop.batch_size * plan.workers
         self._told = np.zeros(plan.workers)  # when each began its newest exchange
         self._sent_bytes = 0
+        self._flight: _Flight | None = None
+        self._ahead = _Ahead(0, np.zeros(plan.workers), np.zeros(plan.workers))
         self._finish: c.Finish | None = None
         self._started = self._interrupted = False
         self.now = 0.0
@@ -209,6 +232,11 @@ class _Lockstep:
                 self._arrive(report)
             case m.Exchange():
                 self._exchange(command)
+                self._collect(0)
+            case m.Launch(exchange):
+                self._exchange(exchange)
+            case m.Collect():
+                self._collect(self.member.steps)
             case m.Commit():
                 self._commit()
             case m.Connect(view):
@@ -243,14 +271,32 @@ class _Lockstep:
 
     def _exchange(self, command: m.Exchange) -> None:
         """All compute, the last to come begins the reduction."""
-        plan, steps = self._plan, command.said.steps
-        compute = plan.cluster.steps.draw(self._random, (plan.workers, steps)).sum(axis=1) / self._speeds
-        began = self.now + compute  # (workers,)
-        control = self._control(command.said, compute, began - self._told)
+        said, ahead = command.said, self._ahead
+        drawn = self._computing(said.steps - ahead.steps)
+        began = self.now + ahead.behind_s + drawn  # (workers,)
+        control = self._control(said, ahead.compute_s + drawn, began - self._told)
         exchange_s, self._sent_bytes = self._cost(control, command.kind == "partial")
-        self.now = float(began.max()) + exchange_s
+        self._flight = _Flight(command.view, control, began, float(began.max()) + exchange_s)
         self._told = began
-        self._events.append(m.Exchanged(command.view, control, self.now - float(began[0])))
+
+    def _collect(self, steps: int) -> None:
+        """What was begun is needed, `steps` steps later; it may be there already."""
+        flight = self._flight
+        if flight is None:
+            raise RuntimeError("nothing was begun")
+        compute_s = self._computing(steps)
+        ready = flight.began + compute_s
+        free = np.maximum(ready, flight.arrives)
+        self.now, self._flight = float(free.max()), None
+        self._ahead = _Ahead(steps, compute_s, free - self.now)
+        waited_s = float(max(0.0, flight.arrives - ready[0]))
+        self._events.append(m.Exchanged(flight.view, flight.control, waited_s))
+
+    def _computing(self, steps: int) -> Floats:
+        """Seconds that so many steps take each worker, (workers,)."""
+        shape = (self._plan.workers, steps)
+        seconds: Floats = self._plan.cluster.steps.draw(self._random, shape).sum(axis=1) / self._speeds
+        return seconds
 
     def _cost(self, control: Control, partial: bool) -> tuple[float, int]:
         """Seconds that a reduction takes, and the bytes that a member sends."""

@@ -62,6 +62,8 @@ class Worker:
         self._told_at = self._working_since = self._worked_s = self._call_began = 0.0
         self._command: m.Command = m.Proceed()
         self._method = scenario.method
+        self._flies = self._collects = False
+        self._landed: tuple[Call | None, str] | None = None
         self._tried_rank = 0
         self.connection = Connection(
             name, world.network, self._later, scenario.collective_timeout_s, self._settled
@@ -75,10 +77,15 @@ class Worker:
         self._world.after(self._world.io_s(), self, self._go_on)
 
     def _beat(self) -> None:
-        order, waits = self.member.order, self.connection.call is not None
+        order, waits = self.member.order, self._waits
         waits_s = self._world.now - self._call_began if waits else 0.0
         self._world.beat(Beat(self.name, order.view.number if order else 0, self.member.round_s, waits_s))
         self._world.after(self._beat_s, self, self._beat)
+
+    @property
+    def _waits(self) -> bool:
+        """Whether the loop stands still for others."""
+        return self._collects or (self.connection.call is not None and not self._flies)
 
     def post(self, event: m.Event) -> None:
         """It is handled when the loop calls next; a cut breaks what is running at once."""
@@ -153,7 +160,7 @@ class Worker:
             self.member, commands = machine.advance(self.member, event, self._world.now)
             for command in commands:
                 self._run(command)
-        if not self.alive or self.connection.call is not None or self._awaits_order:
+        if not self.alive or self._waits or self._awaits_order:
             return
         if self._proceeding:
             self._go_on()
@@ -171,17 +178,26 @@ class Worker:
             case m.LocalStep():
                 self.replica.local_step()
             case m.Mark() | m.Look() | m.ShowMean() | m.Undo():
-                self._probe(command)
+                self.trial.obey(command)
+                self.undone += isinstance(command, m.Undo)
             case m.Exchange(kind="probe"):
                 part = self.replica.part("parameters", command.said.weight)
                 self._begin(command, f"probe {command.round}", average_trials, (command.said, part))
+            case m.Launch(exchange):
+                self._flies, self._landed = True, None
+                self._exchange(exchange)
+                self.replica.launch()
+            case m.Collect():
+                self._collect()
             case m.Exchange():
                 self._exchange(command)
             case m.Commit(_, control, then):
                 self._commit(control, then)
             case m.Arrive(report):
                 if report.broken:
-                    self.connection.leave()
+                    self._flies = self._collects = False
+                    self.replica.land()
+                    self.connection.drop()
                 report = replace(report, wire_bytes=self._take_sent(), chunks=self.held.chunks)
                 self._world.tell(self.name, Arrived(report))
                 self._await_order()
@@ -194,18 +210,6 @@ class Worker:
                 self.end(why)
             case _:
                 self._take_part(command)
-
-    def _probe(self, command: m.Command) -> None:
-        match command:
-            case m.Mark(local):
-                self.trial.mark(local)
-            case m.Look():
-                self.trial.look()
-            case m.ShowMean():
-                self.trial.show()
-            case _:
-                self.trial.undo()
-                self.undone += 1
 
     def _take_part(self, command: m.Command) -> None:
         match command:
@@ -238,11 +242,33 @@ class Worker:
         if not self.connection.begin(label, combine, given, source, self._state_bytes):
             self._broken("the view was left")
 
+    def _collect(self) -> None:
+        """What was launched is needed now; it may be there already, or never come."""
+        self._call_began = self._world.now
+        if self._landed is None:
+            self._collects = True
+            return
+        call, failure = self._landed
+        self._flies = False
+        self._events.append(self._ended(call, failure))
+
+    def _ended(self, call: Call | None, failure: str) -> m.Event:
+        if call is None or failure:
+            return m.Failed(self.member.in_force.view.number if call is None else call.view, failure)
+        return self._completed(call)
+
     def _settled(self, call: Call, failure: str) -> None:
+        if self._flies and not self._collects:
+            self._landed = call, failure
+            return
+        self._flies = self._collects = False
         self._outcome(m.Failed(call.view, failure) if failure else self._completed(call))
 
     def _broken(self, why: str, checkpoint: str = "") -> None:
         self.connection.leave()
+        if self._flies:
+            self._landed = None, why
+            return
         self._events.append(m.Failed(self.member.in_force.view.number, why, checkpoint))
 
     def _completed(self, call: Call) -> m.Event:
@@ -260,6 +286,8 @@ class Worker:
                 self._sent_bytes = self._state_bytes
                 return m.Exchanged(call.view, control, self._world.now - self._call_began, reduced.finite)
             case m.Heal(_, behind, _, then) if behind:
+                self.replica.flown, self.replica.taken = None, []
+                self.undone += 1  # what came after the round that it missed is taken again
                 self.replica.commit(result, self._tried_rank, then)
                 self._watch.committed(self, healed=True)
             case m.Transfer(_, receive) if receive:

@@ -23,7 +23,8 @@ from raysgd_local.control.program import Program
 from raysgd_local.control.protocol import Order, Report
 from raysgd_local.control.settings import CheckpointPolicy, Settings
 from raysgd_local.training.context import TrainContext
-from raysgd_local.training.shell import Place, Shell
+from raysgd_local.training.place import Place
+from raysgd_local.training.shell import Shell
 from raysgd_local.transport.inprocess import InProcessNetwork
 
 _WORKER = "w0"

@@ -27,6 +27,10 @@ def make_reduction(state: ReplicaState, allocate: Allocate, members: int, algori
         from raysgd_local.training.partial_reduction import PartialReduction
 
         return PartialReduction(state, allocate, members, algorithm)
+    if algorithm.delayed:
+        from raysgd_local.training.delayed_reduction import DelayedReduction
+
+        return DelayedReduction(state, allocate, members, algorithm)
     if algorithm.compression is None:
         return Reduction(state, allocate, members, algorithm)
     return CompressedReduction(state, allocate, members, algorithm, algorithm.compression)

@@ -266,8 +266,8 @@ class Batches:
                 f"the open epoch was dealt over {order.deal.samples} samples, but this worker's data set has "
                 f"{self._source.samples}: every worker needs the same data set"
             )
-        start, scale = state.cursors[member.rank] + member.taken, order.program.scale_of(member.rank)
-        self._source.deal(order.deal, member.rank, start, scale=scale, times=self._shell.probing.times)
+        start, scale = state.cursors[member.rank] + member.uncommitted.taken, order.program.scale_of(member.rank)
+        self._source.deal(order.deal, member.rank, start, scale=scale, times=self._shell.rewound)
         return True
 
     def leave(self) -> None:

@@ -78,10 +78,14 @@ class Stopwatch:
 
 
 class LossMeter:
-    """The open round's loss, summed on the device: fetching it every step would stall an accelerator."""
+    """The open round's loss, summed on the device: fetching it every step would stall an accelerator.
+
+    Where an averaging travels, what it took with it is kept apart until it is committed, or lost.
+    """
 
     def __init__(self) -> None:
         self._sum: torch.Tensor | float = 0.0
+        self._travelling: torch.Tensor | float | None = None
 
     def add(self, loss: torch.Tensor | float, samples: int) -> None:
         if isinstance(loss, torch.Tensor) and loss.device.type != "cpu":
@@ -92,6 +96,21 @@ class LossMeter:
     def value(self) -> float:
         return float(self._sum)
 
+    def launch(self) -> None:
+        """The sum so far travels; what comes now is the next round's."""
+        self._travelling, self._sum = self._sum, 0.0
+
+    def land(self) -> None:
+        """What travelled did not arrive."""
+        if self._travelling is not None:
+            self._sum, self._travelling = self._sum + self._travelling, None
+
+    def committed(self) -> None:
+        """The round is."""
+        if self._travelling is None:
+            self._sum = 0.0
+        self._travelling = None
+
     def reset(self) -> None:
-        """The round is committed."""
-        self._sum = 0.0
+        """Nothing counts of what there was."""
+        self._sum, self._travelling = 0.0, None

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from raysgd_local.algorithms.state import ReplicaState
+from raysgd_local.control import member_events as m
 from raysgd_local.control.exchange import HeldOut
 from raysgd_local.records import replace
 from raysgd_local.training.measures import LossMeter
+from raysgd_local.training.reduction import Reduction
 from raysgd_local.training.replica import Replica, generators, set_generators
 from raysgd_local.training.stepping import Stepper
 
@@ -32,6 +34,19 @@ class Probing:
         self._losses: dict[bool, list[Loss]] = {True: [], False: []}  # after local steps, after synchronous ones
         self._local = False
         self.times = 0
+
+    def obey(self, command: m.Mark | m.Look | m.ShowMean | m.Undo, reducing: Reduction) -> None:
+        """What the member says of a probe, but for the averaging in it."""
+        match command:
+            case m.Mark(local):
+                self.mark(local)
+            case m.Look(samples):
+                self.look(samples)
+            case m.ShowMean(control):
+                reducing.show(control)
+                self._loss.reset()
+            case m.Undo():
+                self.undo()
 
     def mark(self, local: bool) -> None:
         """What comes from here on is undone."""

@@ -143,8 +143,14 @@ class Reduction:
     def _write_slot(self, flat: torch.Tensor, said: Contribution, rank: int) -> None:
         slots = flat[self.state.numel :].view(-1, self._slot)  # (world_size, slot)
         slots.zero_()
-        content = [*encode(replace(said, checksum=self.checksum)), *digits(self.state.integers())]
+        content = [*encode(replace(said, checksum=self.checksum)), *digits(self._own_integers())]
         slots[rank] = torch.tensor(content, dtype=flat.dtype)
+
+    def _own_integers(self) -> list[int]:
+        return self.state.integers()
+
+    def abandon(self) -> None:
+        """The view is left; nothing of what was tried in it comes any more."""
 
     @property
     def left_out(self) -> float:

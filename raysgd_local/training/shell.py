@@ -5,59 +5,47 @@ It holds no decision of its own: every branch here is about *how* a command is d
 
 from __future__ import annotations
 
-import math
 import queue
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 
 import torch
 
-from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.clock import Clock, SystemClock
 from raysgd_local.control import member as machine
 from raysgd_local.control import member_events as m
 from raysgd_local.control.exchange import Contribution, Control, Flags
 from raysgd_local.control.extent import Extent
+from raysgd_local.control.program import Program
 from raysgd_local.control.protocol import Order, Report
 from raysgd_local.control.pulse import Beat
 from raysgd_local.control.replicated import Replicated, extent
 from raysgd_local.errors import CheckpointError, TransportError
-from raysgd_local.files.storage import Storage
 from raysgd_local.records import RoundRow
 from raysgd_local.training import snapshots, transfer
 from raysgd_local.training.chunks import ChunkStore
 from raysgd_local.training.compressed_reduction import make_reduction
 from raysgd_local.training.evaluation import Evaluation
+from raysgd_local.training.flight import Courier
 from raysgd_local.training.interference import Interference
 from raysgd_local.training.link import Link, Released, Status
 from raysgd_local.training.measures import LossMeter, Stopwatch
+from raysgd_local.training.place import Place
 from raysgd_local.training.probing import Probing
+from raysgd_local.training.progressing import status_of
 from raysgd_local.training.reduction import Installing, Reduction
 from raysgd_local.training.replica import Replica, seed_generators
 from raysgd_local.training.stepping import Stepper
 from raysgd_local.transport.base import Network, Transport
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where one worker runs: its name, the run's seed, storage (None: nothing is written), device and method.
-
-    `members` is how many the run may have: room for them is made once. `restricted`: it has its chunks' data alone.
-    """
-
-    worker: str
-    seed: int = 0
-    storage: Storage | None = None
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    algorithm: Algorithm = field(default_factory=Algorithm)
-    members: int = 1
-    restricted: bool = False
-
-
 class Shell:
-    """Runs one member. All methods but `post` belong to the training thread; `background` writes checkpoint parts."""
+    """Runs one member. All methods but `post` belong to the training thread; `background` writes checkpoint parts,
+    `courier` runs exchanges while the loop goes on.
+    """
 
     def __init__(
         self,
@@ -66,6 +54,7 @@ class Shell:
         link: Link,
         clock: Clock | None = None,
         background: Executor | None = None,
+        courier: Executor | None = None,
     ) -> None:
         self.place, self._network, self._link = place, network, link
         self.member = machine.Member(place.worker)
@@ -82,6 +71,8 @@ class Shell:
         self._reduction: Reduction | None = None
         self._sent_bytes = 0
         self._announced = 0
+        self._courier = Courier(courier)
+        self.healed = 0  # rounds that it missed and took from others
         self._probing: Probing | None = None
         self._newest_row: RoundRow | None = None
         self.steps = self.epochs = 0
@@ -140,11 +131,17 @@ class Shell:
                 workers = len(self.state.left)
                 self.stepper.step(self.state.samples + pending * workers, workers)
             case m.Mark() | m.Look() | m.ShowMean() | m.Undo():
-                self._probe(command)
+                self.probing.obey(command, self._reducing)
             case m.Exchange(kind="probe"):
                 return self._awaited(lambda: self._average_probe(command))
             case m.Exchange(kind="evaluation"):
                 return self._awaited(lambda: self._evaluate(command))
+            case m.Launch(exchange):
+                said, reach = self._measured(exchange.said), self._reach()
+                self._courier.launch(self._reducing, self._transport, exchange, said, reach)
+                self.loss.launch()
+            case m.Collect():
+                return self._awaited(self._collect)
             case m.Exchange():
                 return self._awaited(lambda: self._exchange(command))
             case m.Commit():
@@ -186,7 +183,9 @@ class Shell:
                 before = self.state  # a healed member still stands before the round that it missed
                 step = Installing(mode, then, lambda c: self._joint_step(before, c))
                 self._reducing.heal(self._connected, source, behind, step)
-                self.loss.reset()
+                if behind:
+                    self.loss.reset()
+                    self.healed += 1
             case m.Transfer(source, receive):
                 transfer.give_state(self._connected, source, receive, self.replica)
                 self._reducing.rebase()
@@ -204,8 +203,14 @@ class Shell:
 
     def _leave(self) -> None:
         if self._transport is not None:
+            if self._courier.flies:
+                self._transport.cut()
+                self._courier.land()
             self._transport.close()
             self._transport = None
+        if self._reduction is not None:
+            self._reduction.abandon()
+        self.loss.land()
 
     def _restored(self, name: str) -> m.Event:
         view = self.order.view.number
@@ -231,9 +236,14 @@ class Shell:
         said = self._measured(command.said)
         began_s, sent = self.watch.now(), transport.wire_bytes()
         with self.watch.waiting():
-            control = self._reducing.reduce(transport, kind, command.round, said, self._extent)
+            control = self._reducing.reduce(transport, kind, command.round, said, self._reach())
         self._sent_bytes = transport.wire_bytes() - sent
         return m.Exchanged(command.view, control, self.watch.now() - began_s, self._reducing.finite())
+
+    @property
+    def rewound(self) -> int:
+        """How often the loop was put back to batches that it had been given."""
+        return self.probing.times + self.healed
 
     @property
     def probing(self) -> Probing:
@@ -241,18 +251,6 @@ class Shell:
         if self._probing is None:
             raise RuntimeError("the loop has not begun")
         return self._probing
-
-    def _probe(self, command: m.Mark | m.Look | m.ShowMean | m.Undo) -> None:
-        match command:
-            case m.Mark(local):
-                self.probing.mark(local)
-            case m.Look(samples):
-                self.probing.look(samples)
-            case m.ShowMean(control):
-                self._reducing.show(control)
-                self.loss.reset()
-            case m.Undo():
-                self.probing.undo()
 
     def _average_probe(self, command: m.Exchange) -> m.Event:
         transport = self._connected
@@ -263,8 +261,17 @@ class Shell:
         self._sent_bytes += transport.wire_bytes() - sent
         return m.Averaged(command.view, control)
 
-    def _extent(self, control: Control) -> Extent:
-        return extent(self.state, control, self.order.program)
+    def _collect(self) -> m.Event:
+        view = self.order.view.number
+        self.watch.work_ends()
+        began_s = self.watch.now()
+        with self.watch.waiting():
+            control, self._sent_bytes = self._courier.collect()
+        return m.Exchanged(view, control, self.watch.now() - began_s, self._reducing.finite())
+
+    def _reach(self) -> Callable[[Control], Extent]:
+        """How far an averaging reaches, from what is known now."""
+        return partial(_extent_of, self.state, self.order.program)
 
     def _measured(self, said: Contribution) -> Contribution:
         if self.place.device.type == "cuda":
@@ -300,7 +307,7 @@ class Shell:
         before = replace(self.state, samples=self.state.samples - control.samples)
         step = Installing(command.mode, command.then, lambda c: self._joint_step(before, c))
         self._reducing.commit(step, control)
-        self.loss.reset()
+        self.loss.committed()
         self.stepper.committed(command.mode, control)
         view = self.order.view.number
         if self._announced != view:
@@ -362,28 +369,16 @@ class Shell:
 
     def status(self) -> Status | None:
         """Where training is, for live progress; from any thread."""
-        state, rows = self.member.replicated, self.member.rounds
-        if state is None or self.member.order is None:
-            return None
-        row = rows[-1] if rows else self._newest_row
-        self._newest_row = row
-        part = state.samples % self.stepper.epoch_samples / self.stepper.epoch_samples if state.open else 0.0
-        return Status(
-            epoch=state.epoch + part,
-            epochs=self.epochs,
-            round=state.round,
-            tau=state.period.tau,
-            workers=len(state.left),
-            loss=row.loss if row else math.nan,
-            samples=state.samples,
-            elapsed_s=state.elapsed_s,
-            compute_s=row.compute_s if row else 0.0,
-            sync_s=row.sync_s if row else 0.0,
-            wait_s=row.wait_s if row else 0.0,
-            metrics=dict(state.metrics),
-        )
+        rows = self.member.rounds
+        self._newest_row = rows[-1] if rows else self._newest_row
+        return status_of(self.member, self.epochs, self.stepper.epoch_samples, self._newest_row)
 
     def close(self) -> None:
         """Leave the view, so that others notice at once, and finish writing."""
         self._leave()
+        self._courier.close()
         self._writer.close()
+
+
+def _extent_of(state: Replicated, program: Program, control: Control) -> Extent:
+    return extent(state, control, program)

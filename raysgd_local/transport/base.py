@@ -11,8 +11,9 @@ import torch
 class Transport(Protocol):
     """Collectives among the members of one view, in rank order.
 
-    Every method but `cut` is called from one thread. Any failure raises `TransportError`, after the member has
-    closed its own side, so that the others fail within milliseconds too. A closed or cut transport stays so.
+    Every method but `cut` is called from one thread at a time, and `wire_bytes` from any. Any failure raises
+    `TransportError`, after the member has closed its own side, so that the others fail within milliseconds too. A
+    closed or cut transport stays so.
     """
 
     rank: int

@@ -9,7 +9,16 @@ from raysgd_local.algorithms.averaging import Blocks, Elastic, Gossip, Mean
 from raysgd_local.algorithms.combinations import check_workers
 from raysgd_local.algorithms.compression import Int8, Sign, TopK
 from raysgd_local.algorithms.outer import BlockMomentum, OuterOptimizer, SlowMo
-from raysgd_local.algorithms.schedules import Dynamic, EveryStep, FixedPeriod, Hierarchical, Once, Switch
+from raysgd_local.algorithms.schedules import (
+    AtEpoch,
+    Delayed,
+    Dynamic,
+    EveryStep,
+    FixedPeriod,
+    Hierarchical,
+    Once,
+    Switch,
+)
 from raysgd_local.algorithms.weights import FedNova
 from raysgd_local.errors import InputError
 
@@ -47,6 +56,17 @@ from raysgd_local.errors import InputError
         ({"schedule": Once(), "averaging": Mean(0.5)}, "averaging.fraction", "left as they were"),
         ({"schedule": Once(), "weights": FedNova()}, "weights", "members keep theirs"),
         ({"averaging": Elastic(), "weights": FedNova()}, "weights", "members keep theirs"),
+        ({"schedule": Delayed(), "averaging": Elastic()}, "averaging", "applied later"),
+        ({"schedule": Delayed(), "averaging": Gossip()}, "averaging", "applied later"),
+        ({"schedule": Delayed(), "averaging": Mean(0.5)}, "averaging.fraction", "applied later"),
+        ({"schedule": Switch(Delayed(), Dynamic(), AtEpoch(1))}, "schedule", "go on meanwhile"),
+        ({"schedule": Switch(Delayed(), EveryStep(), AtEpoch(1))}, "schedule", "gone on for some steps"),
+        ({"schedule": Switch(Delayed(), Once(), AtEpoch(1))}, "schedule", "gone on for some steps"),
+        (
+            {"schedule": Delayed(), "weights": FedNova(), "optimizer_state": "reset"},
+            "weights",
+            "some steps later",
+        ),
         ({"outer": BlockMomentum(), "lr_scaling": "linear"}, "lr_scaling", "number of workers already"),
     ],
 )
@@ -67,6 +87,9 @@ def test_what_makes_no_sense_together_is_refused_with_the_reason(choices, field,
         {"schedule": Hierarchical(), "averaging": Blocks(), "outer": SlowMo(), "compression": Sign()},
         {"schedule": Switch(EveryStep(), Hierarchical()), "averaging": Blocks()},
         {"weights": FedNova(), "outer": SlowMo()},
+        {"schedule": Delayed(), "weights": FedNova(), "outer": SlowMo(), "compression": TopK()},
+        {"schedule": Switch(EveryStep(), Delayed())},
+        {"schedule": Switch(Delayed(), FixedPeriod(), AtEpoch(1)), "optimizer_state": "average"},
         {"schedule": Switch(), "outer": SlowMo()},
         {"schedule": Switch(), "optimizer_state": "reset"},
         {"outer": BlockMomentum(momentum=0.5), "lr_scaling": "linear"},

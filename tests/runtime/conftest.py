@@ -26,7 +26,8 @@ from raysgd_local.runtime.spec import Loop, WorkerSpec
 from raysgd_local.runtime.worker_group import Resources
 from raysgd_local.training.context import TrainContext, present, run_loop
 from raysgd_local.training.link import Released
-from raysgd_local.training.shell import Place, Shell
+from raysgd_local.training.place import Place
+from raysgd_local.training.shell import Shell
 from raysgd_local.transport.inprocess import InProcessNetwork
 
 torch.set_num_threads(1)

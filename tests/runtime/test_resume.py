@@ -19,7 +19,7 @@ from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.algorithms.averaging import Elastic
 from raysgd_local.algorithms.compression import Half, Int8, RandomK, TopK
 from raysgd_local.algorithms.outer import BlockMomentum, OuterOptimizer, SlowMo
-from raysgd_local.algorithms.schedules import AtEpoch, EveryStep, FixedPeriod, Once, Switch
+from raysgd_local.algorithms.schedules import AtEpoch, Delayed, EveryStep, FixedPeriod, Once, Switch
 from raysgd_local.control.program import Program
 from raysgd_local.control.replicated import Replicated, resumed
 from raysgd_local.control.settings import CheckpointPolicy
@@ -70,6 +70,7 @@ ALGORITHMS = [
     Algorithm(FixedPeriod(3)),
     Algorithm(EveryStep()),
     Algorithm(Once()),
+    Algorithm(Delayed(FixedPeriod(3), 2)),
     Algorithm(FixedPeriod(3), averaging=Elastic()),
     Algorithm(FixedPeriod(3), outer=SlowMo(0.5)),
     Algorithm(FixedPeriod(3), outer=OuterOptimizer("Adam", 0.01)),

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 import raysgd_local
-from raysgd_local import Algorithm, FixedPeriod, LocalSGDTrainer
+from raysgd_local import Algorithm, Delayed, FixedPeriod, LocalSGDTrainer
 from raysgd_local.control import membership
 from raysgd_local.control.settings import Limit
 from raysgd_local.files import journal
@@ -59,14 +59,14 @@ class Running:
         cpus: int = 1,
         timeouts: Any = None,
         chaos: str = "",
-        period: int = 4,
+        schedule: Any = None,
         samples: int = 480,
     ) -> None:
         self.folder, self.path = folder, folder / "run"
         self._trainer = LocalSGDTrainer(
             train_loop_per_worker=patient_loop,
             train_loop_config={"folder": str(folder), "step_s": 0.01, "samples": samples},
-            algorithm=Algorithm(schedule=FixedPeriod(period)),
+            algorithm=Algorithm(schedule=schedule or FixedPeriod(4)),
             scaling_config=ScalingConfig(num_workers=(1, workers), resources_per_worker={"CPU": cpus}),
             run_config=RunConfig(name="run", storage_path=str(folder)),
             chaos=chaos,
@@ -367,7 +367,7 @@ def seconds(rows: list[dict[str, str]]) -> float:
 
 @pytest.mark.long
 def test_a_worker_at_half_speed_takes_fewer_steps_and_rounds_take_no_longer(start):
-    run = start(chaos="slow:2x2@round=24", period=16, samples=6144)
+    run = start(chaos="slow:2x2@round=24", schedule=FixedPeriod(16), samples=6144)
     shared = run.wait(lambda: run.events("steps_shared"), "unequal steps")[-1]
     run.wait(lambda: len(run.rounds()) > shared["round"] + 15, "rounds with them")
     result = run.finish()
@@ -380,3 +380,20 @@ def test_a_worker_at_half_speed_takes_fewer_steps_and_rounds_take_no_longer(star
     assert seconds(after) < 1.35 * seconds(before)  # 1.2 on a machine that is not shared
     assert seconds(after) < seconds(slow)
     assert_exact(run, result)
+
+
+@pytest.mark.long
+def test_where_averagings_travel_a_killed_worker_and_its_replacement_cost_no_sample(start):
+    run = start(schedule=Delayed(FixedPeriod(4), 2))
+    pids = run.steady(3)
+    for victim in (0, 1):
+        name = list(run.members())[victim]
+        os.kill(run.members()[name], signal.SIGKILL)
+        run.wait(lambda name=name: name not in run.members(), "its loss")
+        again = run.steady(3)
+        reached = len(run.rounds())
+        run.wait(lambda reached=reached: len(run.rounds()) > reached + 20, "rounds with its replacement")
+    result = run.finish()
+    assert_exact(run, result)
+    assert result["workers_lost"] == 2
+    assert len(set(again.values()) & set(pids.values())) == 1  # the survivor keeps its process

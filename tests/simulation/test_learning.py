@@ -16,6 +16,7 @@ import raysgd_local
 from raysgd_local import (
     Algorithm,
     Blocks,
+    Delayed,
     Dynamic,
     EveryStep,
     FedNova,
@@ -105,7 +106,11 @@ def events(result, kind):
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("schedule", [FixedPeriod(3), EveryStep()], ids=["tau3", "every-step"])
+@pytest.mark.parametrize(
+    "schedule",
+    [FixedPeriod(3), EveryStep(), pytest.param(Delayed(FixedPeriod(3), 1), marks=pytest.mark.long)],
+    ids=["tau3", "every-step", "delayed"],
+)
 def test_two_simulated_workers_end_with_the_bits_of_two_real_ones(tmp_path, schedule):
     real = trainer(tmp_path, "real", schedule, 2).fit()
     simulated = trainer(tmp_path, "simulated", schedule, 2).simulate()
@@ -113,6 +118,18 @@ def test_two_simulated_workers_end_with_the_bits_of_two_real_ones(tmp_path, sche
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert rounds(real)[SAME].equals(rounds(simulated)[SAME])
     assert rounds(real)["loss"].equals(rounds(simulated)["loss"])
+
+
+@pytest.mark.parametrize("chaos", ["", "kill:1@round=5", "kill:0@round=4; nan:1@round=7"])
+def test_an_averaging_travels_in_virtual_time_while_the_loop_goes_on(tmp_path, chaos):
+    cluster = ClusterModel(steps=Constant(0.1), latency_ms=0, bandwidth_mbps=0.02, startup_s=0.1)
+    elapsed_s = []
+    for name, schedule in {"delayed": Delayed(FixedPeriod(5), 3), "plain": FixedPeriod(5)}.items():
+        run = trainer(tmp_path, name, schedule, 3, straight_loop)
+        result = run.simulate(Conditions(cluster, parse(chaos)))
+        assert json.loads((Path(result.path) / "result.json").read_text())["samples_lost"] == 0
+        elapsed_s.append(rounds(result)["elapsed_s"].iloc[-1])
+    assert elapsed_s[0] < (1.0 if chaos else 0.85) * elapsed_s[1]
 
 
 @pytest.mark.ray

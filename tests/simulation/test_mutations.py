@@ -7,7 +7,7 @@ from raysgd_local.control import boundary, forming, gathering, member, placing, 
 from raysgd_local.control.exchange import Control
 from raysgd_local.control.ledger import Ledger
 from raysgd_local.control.member_events import YieldAsked
-from raysgd_local.simulation import methods, probing, search
+from raysgd_local.simulation import methods, search
 from raysgd_local.simulation.scenario import random_scenario
 
 SEEDS = 2000
@@ -130,8 +130,3 @@ def test_gossip_that_forgets_a_neighbour_s_weight_is_found(monkeypatch):
     right = methods.mixing
     monkeypatch.setattr(methods, "mixing", lambda *where: {**right(*where), where[1]: 0.5})
     assert found("gossip conserves the mean")
-
-
-def test_a_trial_that_is_not_undone_is_found(monkeypatch):
-    monkeypatch.setattr(probing.Trial, "undo", lambda self: None)
-    assert found("what was tried is undone", "no sample twice", "local state is equal")

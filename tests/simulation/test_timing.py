@@ -7,7 +7,15 @@ import time
 import pytest
 
 from raysgd_local.algorithms.learning_rate import LearningRate
-from raysgd_local.algorithms.schedules import AdaComm, AtFirstDecay, EveryStep, FixedPeriod, Stability, Switch
+from raysgd_local.algorithms.schedules import (
+    AdaComm,
+    AtFirstDecay,
+    Delayed,
+    EveryStep,
+    FixedPeriod,
+    Stability,
+    Switch,
+)
 from raysgd_local.control.exchange import SLOT
 from raysgd_local.control.program import Program
 from raysgd_local.errors import InputError
@@ -70,6 +78,19 @@ def test_every_step_costs_a_reduction_each():
 def test_a_round_costs_what_the_cluster_says_beside_its_link():
     cluster = ClusterModel(steps=Constant(0.01), latency_ms=0, round_ms=8)
     assert step_s(FixedPeriod(4), cluster, 64) == pytest.approx(0.01 + 0.008 / 4)
+
+
+@pytest.mark.parametrize(("delay", "seconds"), [(0, 0.8 + 0.3), (1, 0.8 + 0.2), (3, 0.8), (7, 0.8)])
+def test_an_averaging_is_hidden_by_the_steps_that_go_on_meanwhile(delay, seconds):
+    """8 steps of 0.1 s, and a reduction of 0.3 s."""
+    size_bytes = 300_000 - 4 * SLOT * 4
+    cluster = ClusterModel(steps=Constant(0.1), latency_ms=0, bandwidth_mbps=8 * 2 * 3 / 4)
+    rows = timed(Delayed(FixedPeriod(8), delay), 4, cluster, state_bytes=size_bytes, loop=own_steps(800))
+    assert sum(row.steps for row in rows) == 4 * 800
+    middle = [row.elapsed_s for row in rows[10:60]]
+    assert (middle[-1] - middle[0]) / 49 == pytest.approx(seconds)
+    assert rows[20].compute_s == pytest.approx(0.8)
+    assert rows[20].sync_s == pytest.approx(seconds - 0.8, abs=1e-9)
 
 
 def test_the_first_steps_take_longer_by_the_warm_up():

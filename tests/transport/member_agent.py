@@ -61,6 +61,28 @@ class MemberAgent:
         self.transports[view].all_reduce(flat)
         return flat.cpu().clone()
 
+    def all_reduce_aside(self, view: int, seed: int, numel: int, cut: bool = False) -> torch.Tensor:
+        """In a thread of its own, while this one computes, and perhaps cuts it."""
+        flat, found = content(seed, numel, torch.float32).to(self.device), []
+
+        def run() -> None:
+            try:
+                self.transports[view].all_reduce(flat)
+            except TransportError as error:
+                found.append(error)
+
+        aside = threading.Thread(target=run)
+        aside.start()
+        busy = torch.ones(50, 50)
+        while aside.is_alive():
+            busy = (busy @ busy).clamp(max=1.0)
+            if cut:
+                self.transports[view].cut()
+        aside.join()
+        if found:
+            raise found[0]
+        return flat.cpu()
+
     def all_reduce_in_parts(self, view: int, seed: int, ends: list[int], delay_s: float) -> torch.Tensor:
         """Written while it is reduced, with a pause before each part."""
         own = content(seed, ends[-1] + 3, torch.float32).to(self.device)

@@ -70,6 +70,25 @@ def test_a_vector_may_be_written_while_it_is_reduced(fleet: Fleet) -> None:
     torch.testing.assert_close(outcomes[0].value, rank_order_sum([10, 11, 12, 13, 14], 300_003, torch.float32))
 
 
+@pytest.mark.parametrize("numel", [1000, LARGE])
+def test_a_sum_may_be_another_thread_s_while_a_member_computes(fleet: Fleet, numel: int) -> None:
+    view = fleet.form(3)
+    aside = fleet.all("all_reduce_aside", [(view, 10 + rank, numel) for rank in range(3)])
+    torch.testing.assert_close(aside[0].value, rank_order_sum([10, 11, 12], numel, torch.float32))
+    assert all(torch.equal(aside[0].value, outcome.value) for outcome in aside)
+    assert torch.equal(reduce_all(fleet, view, fleet.members[:3], numel)[0].value, aside[0].value)
+
+
+def test_who_cuts_a_sum_of_its_other_thread_is_free_and_so_are_the_others(fleet: Fleet) -> None:
+    view = fleet.form(3)
+    reduce_all(fleet, view, fleet.members[:3])
+    waiting = fleet.members[1].order("all_reduce", view, 1, 1000)
+    started = time.monotonic()
+    assert fleet.members[0].wait(fleet.members[0].order("all_reduce_aside", view, 1, 1000, True)).failed
+    assert fleet.members[1].wait(waiting).failed
+    assert time.monotonic() - started < QUICK_S
+
+
 @pytest.mark.parametrize("delay_s", [0.099, 0.1, 0.101, 0.25])
 def test_members_wait_for_one_that_is_late(fleet: Fleet, delay_s: float) -> None:
     view = fleet.form(3)

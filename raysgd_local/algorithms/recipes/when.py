@@ -10,6 +10,7 @@ from raysgd_local.algorithms.schedules import (
     AdaComm,
     AtFirstDecay,
     AtLoss,
+    Delayed,
     Dynamic,
     EveryStep,
     FixedPeriod,
@@ -103,6 +104,16 @@ WHEN = (
         formula="τ_i = ⌈(F_0/F_i)^⅓⌉·τ_0, capped; lupa-linear is the form with periods fixed in advance",
         traps="The period doubles after any decrease of the loss, however small: `smooth` follows the root itself.",
         algorithm=Algorithm(schedule=LupaLoss()),
+    ),
+    Recipe(
+        name="delayed-averaging",
+        summary="Go on for some steps while the averaging travels, and apply it to where they led.",
+        citation="Zhu, Lu, Lin, Han. Distributed Training Across the World. NeurIPS workshop on systems for machine "
+        "learning, 2019; with as many steps as the period it is CoCoD-SGD: Shen et al., IJCAI 2019",
+        formula="after τ steps start averaging x_i^t; after d more x_i ← A + (x_i − x_i^t), A what came of it",
+        traps="Worth its while only where an averaging takes long: d as long as that, and less than τ. Its result is d "
+        "steps old, so with long delays, large rates or momentum it needs a smaller rate.",
+        algorithm=Algorithm(schedule=Delayed(FixedPeriod(tau=16), delay=4)),
     ),
     Recipe(
         name="hierarchical-sgd",

@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from raysgd_local.algorithms.schedules.adacomm import AdaComm
 from raysgd_local.algorithms.schedules.base import Compared, Mode, Observation, Period, Probe, Schedule
+from raysgd_local.algorithms.schedules.delayed import Delayed
 from raysgd_local.algorithms.schedules.dynamic import Dynamic
 from raysgd_local.algorithms.schedules.every_step import EveryStep
 from raysgd_local.algorithms.schedules.fixed import FixedPeriod
@@ -28,6 +29,7 @@ SCHEDULES: Mapping[str, type[Schedule]] = MappingProxyType(
         "once": Once,
         "hierarchical": Hierarchical,
         "dynamic": Dynamic,
+        "delayed": Delayed,
         "switch": Switch,
     }
 )
@@ -47,6 +49,7 @@ __all__ = [
     "AtFirstDecay",
     "AtLoss",
     "Compared",
+    "Delayed",
     "Dynamic",
     "EveryStep",
     "FixedPeriod",

@@ -44,6 +44,7 @@ class Period:
     mean with the round after which the mode is another. With `partial` members average with some others only, or not
     at all, as the averaging says; but with all if one is further than `delta` from the anchor, squared. `why`
     explains the newest change, for people. `probe` says what members try before.
+    Members go on for `delay` steps of the next period while the averaging travels.
     """
 
     tau: int
@@ -51,6 +52,7 @@ class Period:
     why: str = ""
     delta: float | None = None
     probe: Probe | None = field(default=None, repr=False)
+    delay: int = field(default=0, repr=False)
 
 
 @dataclass(frozen=True)

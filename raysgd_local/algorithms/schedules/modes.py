@@ -21,6 +21,20 @@ def modes(schedule: Any) -> frozenset[Mode]:
     return frozenset({own, *getattr(schedule, "later_modes", ())}).union(*parts)
 
 
+def delays(schedule: Any) -> bool:
+    """Whether a schedule, or a part of it, may have members go on while an averaging travels: its first period does, or
+    it has a `delay`.
+
+    >>> from raysgd_local.algorithms.schedules import Delayed, EveryStep, Switch
+    >>> delays(Switch()), delays(Switch(EveryStep(), Delayed()))
+    (False, True)
+    """
+    inner = [getattr(schedule, field.name) for field in dataclasses.fields(schedule)]
+    parts = [part for part in inner if hasattr(part, "init") and hasattr(part, "next")]
+    own = schedule.init().period.delay > 0 or getattr(schedule, "delay", 0) > 0
+    return own or any(delays(part) for part in parts)
+
+
 def probes(schedule: Any) -> bool:
     """Whether a schedule, or a part of it, has members try steps that don't count.
 

@@ -19,6 +19,7 @@ from raysgd_local.algorithms.schedules import (
     AtFirstDecay,
     AtLoss,
     Compared,
+    Delayed,
     Dynamic,
     EveryStep,
     FixedPeriod,
@@ -52,6 +53,7 @@ EXAMPLES = [
     Switch(EveryStep(), LupaLoss(2), when=AtLoss(1.5)),
     Switch(EveryStep(), FixedPeriod(2), when=Stability(every=1, held_out=2)),
     Switch(FixedPeriod(2), AdaComm(tau0=8, interval_s=2), when=AtFirstDecay()),
+    Delayed(AdaComm(tau0=8, interval_s=2), delay=3),
     Switch(EveryStep(), Switch(FixedPeriod(2), AdaComm(interval_s=1), AtEpoch(2)), AtEpoch(1)),
 ]
 
@@ -288,6 +290,18 @@ class TestSwitch:
         assert taus(follow(schedule, stream)) == [1, 1, 2, 2, 8, 8]
 
 
+class TestDelayed:
+    def test_it_goes_on_for_so_many_steps_but_fewer_than_the_period_has(self):
+        states = follow(Delayed(AdaComm(16, interval_s=10), delay=6), one_round_intervals([1] * 5))
+        assert taus(states) == [16, 8, 4, 2, 1, 1]
+        assert [state.period.delay for state in states] == [6, 6, 3, 1, 0, 0]
+
+    @pytest.mark.parametrize("every", [EveryStep(), Once(), Dynamic(), Hierarchical(), Switch()])
+    def test_what_it_can_t_delay_is_refused(self, every):
+        with pytest.raises(InputError, match="applied later"):
+            Delayed(every)
+
+
 class TestStability:
     @staticmethod
     def tried(results, every=2, tau=3):
@@ -357,6 +371,8 @@ class TestStability:
         (AdaComm, {"gamma": "half"}, "gamma"),
         (AtEpoch, {"epoch": 0}, "epoch"),
         (AtLoss, {"loss": math.nan}, "loss"),
+        (Delayed, {"delay": -1}, "delay"),
+        (Delayed, {"every": "fixed"}, "every"),
         (Stability, {"every": 0}, "every"),
         (Stability, {"steps": 0}, "steps"),
         (Stability, {"held_out": 1}, "held_out"),
@@ -385,6 +401,6 @@ def test_a_class_instead_of_a_schedule_says_what_to_write():
 
 def test_configurations_can_name_every_schedule_and_trigger():
     simple = {EveryStep, FixedPeriod, AdaComm, LupaLinear, LupaLoss, QSR, Once}
-    assert set(SCHEDULES.values()) == {*simple, Hierarchical, Dynamic, Switch}
+    assert set(SCHEDULES.values()) == {*simple, Hierarchical, Dynamic, Delayed, Switch}
     assert set(TRIGGERS.values()) == {AtEpoch, AtFirstDecay, AtLoss, Stability}
     assert all(kind().init().period.tau >= 1 for kind in SCHEDULES.values())

@@ -1,0 +1,65 @@
+"""Delayed averaging: training goes on while the averaging travels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from raysgd_local.algorithms import checks
+from raysgd_local.algorithms.schedules.base import Observation, Period, Schedule
+from raysgd_local.algorithms.schedules.fixed import FixedPeriod
+from raysgd_local.algorithms.schedules.modes import modes
+from raysgd_local.errors import InputError
+from raysgd_local.records import from_plain
+
+
+@dataclass(frozen=True)
+class DelayedState:
+    """`every` is the state of the schedule that says when."""
+
+    period: Period
+    every: Any
+
+
+@dataclass(frozen=True)
+class Delayed:
+    """Average as `every` says, and go on for up to `delay` local steps while that travels; then
+
+        x_i ← A + (x_i − x_i^t),
+
+    x_i^t where member i was when it began to travel, and A what came of it. The `delay` that is worth having is as long
+    as an averaging takes; it is always less than τ, so that one is there before the next begins. With 0 it is `every`.
+
+    Known as delayed, or time-delayed, updates: Zhu, Lu, Lin, Han, "Distributed Training Across the World", NeurIPS
+    workshop on systems for machine learning, 2019 [S]; with d = τ it is CoCoD-SGD (Shen et al., IJCAI 2019) [K].
+
+    Raises InputError unless `every` averages parameters of all members, and delay ≥ 0.
+
+    >>> Delayed(FixedPeriod(8), delay=4).init().period.delay
+    4
+    """
+
+    every: Schedule = field(default_factory=FixedPeriod)
+    delay: int = 4
+
+    def __post_init__(self) -> None:
+        checks.schedule("every", self.every)
+        checks.whole_number("delay", self.delay, at_least=0)
+        if modes(self.every) != {"parameters"}:
+            hint = "only a mean of all members' parameters can be applied later"
+            allowed = "a schedule that averages parameters of all, such as fixed or adacomm"
+            raise InputError("every", type(self.every).__name__, allowed, hint)
+
+    def init(self) -> DelayedState:
+        return self._after(self.every.init())
+
+    def next(self, state: DelayedState, seen: Observation) -> DelayedState:
+        return self._after(self.every.next(state.every, seen))
+
+    def restore(self, plain: dict[str, Any]) -> DelayedState:
+        return DelayedState(from_plain(Period, plain["period"]), self.every.restore(plain["every"]))
+
+    def _after(self, every: Any) -> DelayedState:
+        period: Period = every.period
+        delay = min(self.delay, period.tau - 1)
+        return DelayedState(replace(period, delay=delay, why=f"{period.why}, applied {delay} steps later"), every)
