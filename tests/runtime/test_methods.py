@@ -120,11 +120,16 @@ def replay(
     """The anchors after each round, of which the last is by `last`; and what the dead had left out, as they told it."""
     fleet, anchors, lost = oracle.Fleet(Point().x().detach(), method, rho), [], 0.0
     norms, told = {}, {}  # by member, after the newest round, and the one before
-    views = {order.view.number: order for order in reversed(done.group.orders)}  # the first order of each
+    views = {order.view.number: order for order in done.group.orders}
+    donors: dict[str, str] = {}  # a view that broke may have given state already
+    for order in done.group.orders:
+        if order.donor is not None:
+            given = {order.view.members[rank]: order.view.members[order.donor] for rank in order.receivers}
+            donors |= given
     for row in done.rows():
         number, order = int(row["round"]), views[int(row["view"])]
         members = order.view.members
-        donor = None if order.donor is None else members[order.donor]
+        donor = next((donors.get(name) for name in members if name not in fleet.names), None)
         lost += sum(norm for name, norm in told.items() if name not in members)
         fleet.have(members, donor)
         fleet.begin()
