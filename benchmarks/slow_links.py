@@ -216,7 +216,8 @@ def draw_one(axes: Axes, compression: str, found: dict[Job, Curve]) -> None:
     axes.axhline(goal, color="#64748b", linewidth=0.8, linestyle="--")
     axes.set(xscale="log", yscale="log", title=compression)
     axes.title.set_fontsize(10)
-    axes.yaxis.set_minor_locator(NullLocator())
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_locator(NullLocator())
     axes.set_xticks((2, 5, 10, 20, 50), ("2", "5", "10", "20", "50"))
     axes.set_yticks((0.5, 0.7, 1.0, 1.5), ("0.5", "0.7", "1.0", "1.5"))
 
