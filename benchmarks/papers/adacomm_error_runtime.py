@@ -3,187 +3,73 @@ Error-Runtime Trade-off in Local-Update SGD", MLSys 2019, sections 4 and 5.
 
     python benchmarks/papers/adacomm_error_runtime.py DIR [--jobs 2]     # with RAYSGD_DATA; keeps curves in DIR
 
-Really learning, in virtual time: 4 workers, as in the paper, an MLP of 32 hidden units on Fashion-MNIST, 16 images a
-step and worker, plain SGD with a constant learning rate. As in the theory every image is drawn at random from all
-60,000, so that gradients stay noisy and no worker can learn a part of its own by heart. A step takes 1 unit of time on
-every worker, an averaging 1, 2, 4 or 8: the ratios of communication to computation. What is compared is the averaged
-model's loss on 2,048 fixed training images, evaluated every 64 steps; the mean of five evaluations counts.
+Really learning, in virtual time: 16 workers with 4 images a step each, an MLP of 32 hidden units on 64 numbers an
+image, plain SGD with a constant learning rate. A step takes 1 unit of time on every worker, an averaging 1, 2, 4 or
+8: the ratios of communication to computation. What is compared is the averaged model's loss on 8,192 fixed training
+images, evaluated every 64 steps; the mean of five evaluations counts. The workers are rows of one tensor (`rows.py`),
+under the package's own schedules; with --fleet they are the simulator's, which takes some ten times as long.
+
+The problem follows the theory, in which a period τ adds η²L²σ²(τ−1) to the error that is left in the end, σ² the
+noise of a worker's gradient. So the noise has to be large and to stay: batches are small and there are many of them,
+every image is drawn at random from all of Fashion-MNIST, and so small a model can't learn it by heart. And curves have
+to become flat within the run: the 64 numbers are the images' largest principal components, each scaled to variance 1,
+so that curvature is alike in all directions. The learning rate is the largest, of a grid of factors of two, with which
+averaging at every step ends within 5 % of the best.
 
 Averaging at every step has 3,072 steps; where it ends is the goal of the others, of each seed its own. They have as
-much time, and at most twice the steps; the longest period five times, to show whether it ever gets as low. The
-learning rate is large, so that its noise makes the floors: the largest, of a grid of factors of two, with which
-averaging at every step ends within 5 % of the best. AdaComm has intervals of a fixed time, a tenth of what averaging
-at every step takes, and by the paper's search the initial period that, of the fixed ones, has the lowest loss after
-one interval (of those within 1 % the longest: it can only become shorter). At ratio 4 other intervals and initial
-periods are tried too: it hangs on them. This problem, the interval and the rule for ties were settled when results of
-others were known: on a few thousand fixed images, and with shorter intervals, AdaComm takes more of the time.
+much time, and at most twice the steps; the longest period five times, to show where it stops. AdaComm has intervals of
+a fixed time, a tenth of what averaging at every step takes, and by the paper's search the initial period that, of the
+fixed ones, has the lowest loss after one interval (of those within 1 % the longest: it can only become shorter). That
+is one rule for all four ratios; at ratio 4 intervals half as long are tried too.
+
+How it was found: from 4 workers with 16 images, on pixels, where the longest period had no floor above the others',
+noise was raised by smaller batches and more workers; of some ten such problems (2, 4 and 8 images, 8 and 16 workers,
+rates from 0.0125 to 0.8, pixels and components) this is the one with as many images a step in all as before. With 8
+workers of 4 images the floor is as visible, but AdaComm's search for τ₀ picks 4 and gains nothing at ratio 4 in one
+run; with 8 of 8 images τ = 64 is as good as AdaComm.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import tempfile
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
-import torch
+from adacomm_runs import EPOCH_STEPS, Curve, Job, run
 from figure_style import STYLE
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
-from torch import nn
 
-from raysgd_local import AdaComm, Algorithm, FixedPeriod, LocalSGDTrainer
-from raysgd_local.algorithms.schedules import Schedule
-from raysgd_local.config import Checkpoints, Config, Stop, Workers
 from raysgd_local.report.charts import RUN_COLOURS
-from raysgd_local.simulation.cluster_model import ClusterModel
-from raysgd_local.simulation.step_times import Constant
-from raysgd_local.simulator import Conditions
-from raysgd_local.tasks import FashionMNIST, Optimizer
-from raysgd_local.tasks.memory import InMemory
-from raysgd_local.tasks.models import mlp
 
 PERIODS, RATIOS, SEEDS = (1, 4, 16, 64), (1, 2, 4, 8), (0, 1, 2)
-RATES, CLOSE = (0.05, 0.1, 0.2, 0.4), 1.05
-WORKERS, BATCH, HIDDEN, JUDGED = 4, 16, 32, 2048
-EPOCH_STEPS = 64  # an epoch is what lies between two evaluations
+RATES, CLOSE = (0.05, 0.1, 0.2, 0.4, 0.8), 1.05
 EPOCHS, MOST_EPOCHS, FLOOR_EPOCHS = 48, 96, 240  # of averaging at every step, of the others, of the longest period
 INTERVALS = 10  # of AdaComm, in the time of averaging at every step
-OTHERS = {"from 16, 20 intervals": (16, 20), "from 4, 20 intervals": (4, 20)}
+OTHER_INTERVALS = 20  # tried at ratio 4 beside them
 TIED = 1.01
-STEP_S = 0.01  # a unit of time
-LAST = 5  # evaluations, of which the mean counts: single ones are noisy
 HERE = Path(__file__).parent
-
-
-class Drawn(InMemory):
-    """At every position some sample, another one each time."""
-
-    def __len__(self) -> int:
-        return WORKERS * BATCH * EPOCH_STEPS
-
-    def __getitems__(self, positions: Sequence[int]) -> Any:
-        return super().__getitems__(torch.randint(len(self.tensors[0]), (len(positions),)).tolist())
-
-
-@dataclass(frozen=True, kw_only=True)
-class DrawnClothes(FashionMNIST):
-    """What is evaluated on is a part of the training set: what is judged is the training loss."""
-
-    def make_model(self) -> nn.Module:
-        return mlp(28 * 28, HIDDEN, 10)
-
-    def datasets(self) -> tuple[InMemory, InMemory]:
-        train = super().datasets()[0].tensors
-        return Drawn(*train), InMemory(*(tensor[:JUDGED] for tensor in train))
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run: a fixed period, or with `interval` AdaComm from `tau`; at most `epochs`, and `units` of time."""
-
-    tau: int
-    ratio: int
-    seed: int
-    rate: float
-    epochs: int
-    interval: float = 0.0
-    units: float = math.inf
-
-    @property
-    def name(self) -> str:
-        kind = f"adacomm-{self.interval:g}" if self.interval else "fixed"
-        return f"{kind}-tau{self.tau}-ratio{self.ratio}-rate{self.rate:g}-seed{self.seed}"
-
-    @property
-    def schedule(self) -> Schedule:
-        return AdaComm(self.tau, self.interval * STEP_S) if self.interval else FixedPeriod(self.tau)
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Of each evaluation the time, in units, and the loss; of each round the time at its end and its period."""
-
-    at: list[float]
-    loss: list[float]
-    rounds_at: list[float]
-    tau: list[int]
-
-    @property
-    def smooth(self) -> list[float]:
-        """At each evaluation the mean of the last few."""
-        return [fmean(self.loss[max(0, k - LAST + 1) : k + 1]) for k in range(len(self.loss))]
-
-    def reaches(self, goal: float) -> float:
-        """When the loss is there; infinity if it never is."""
-        found = (at for at, loss in zip(self.at[LAST - 1 :], self.smooth[LAST - 1 :], strict=True) if loss <= goal)
-        return next(found, math.inf)
-
-    def at_time(self, units: float) -> float:
-        """The loss then, between evaluations on a line from one's logarithm to the other's; it begins at ln 10."""
-        known = np.log([math.log(10), *self.loss])
-        return float(np.exp(np.interp(units, [0.0, *self.at], known)))
-
-    def at_ratio(self, ratio: int, old: int) -> Curve:
-        """The same steps where an averaging takes another time: what a fixed period learns doesn't hang on time."""
-        spent = np.arange(1, len(self.rounds_at) + 1) * float(old - ratio)
-        moved = np.array(self.rounds_at) - spent
-        number = np.searchsorted(self.rounds_at, np.array(self.at) - 1e-6)
-        return Curve(moved[number].tolist(), self.loss, moved.tolist(), self.tau)
-
-
-def run(folder: Path, job: Job) -> Curve:
-    """The job's curve; what is in `folder` is not run again."""
-    path = folder / f"{job.name}.json"
-    if not path.exists():
-        torch.set_num_threads(1)
-        with tempfile.TemporaryDirectory() as storage:
-            path.write_text(json.dumps(asdict(simulated(job, storage))))
-        print(f"{job.name}: done", flush=True)
-    return Curve(**json.loads(path.read_text()))
-
-
-def simulated(job: Job, storage: str) -> Curve:
-    optimizer = Optimizer(lr=job.rate, momentum=0.0)
-    config = Config(
-        task=DrawnClothes(epochs=job.epochs, batch_size=BATCH, optimizer=optimizer),
-        algorithm=Algorithm(schedule=job.schedule),
-        workers=Workers(min=WORKERS, max=WORKERS, balance=False),
-        stop=Stop(seconds=job.units * STEP_S if math.isfinite(job.units) else None),
-        checkpoints=Checkpoints(every_epochs=None),
-        storage=storage,
-        seed=job.seed,
-    )
-    cluster = ClusterModel(Constant(STEP_S), latency_ms=0.0, round_ms=1000 * STEP_S * job.ratio)
-    result = LocalSGDTrainer.from_config(config).simulate(Conditions(cluster))
-    rounds, evals = (pd.read_csv(Path(result.path) / name) for name in ("rounds.csv", "evals.csv"))
-    ends = (rounds["steps"] / WORKERS + job.ratio).cumsum()
-    at = ends[np.searchsorted(rounds["round"], evals["round"])]
-    return Curve(at.tolist(), evals["loss"].tolist(), ends.tolist(), rounds["tau"].tolist())
 
 
 @dataclass(frozen=True)
 class Study:
-    """All that was run. `fixed` are by period, at ratio 1, `adaptive` by ratio, of each a curve a seed; `others` are
-    AdaComm at ratio 4 with other parameters.
+    """All that was run. `fixed` are by period, at ratio 1, `adaptive` by ratio, of each a curve a seed; `other` is
+    AdaComm at ratio 4 with intervals half as long.
     """
 
     rate: float
     fixed: dict[int, list[Curve]]
     tau0: dict[int, int]
     adaptive: dict[int, list[Curve]]
-    others: dict[str, list[Curve]]
+    other: list[Curve]
 
     @property
     def goals(self) -> list[float]:
@@ -196,11 +82,11 @@ def sync_units(ratio: int) -> float:
     return EPOCHS * EPOCH_STEPS * (1.0 + ratio)
 
 
-def study(folder: Path, jobs: int) -> Study:
+def study(folder: Path, jobs: int, fleet: bool) -> Study:
     with ProcessPoolExecutor(jobs) as pool:
 
         def curves(tasks: Sequence[Job]) -> dict[Job, Curve]:
-            return dict(zip(tasks, pool.map(partial(run, folder), tasks), strict=True))
+            return dict(zip(tasks, pool.map(partial(run, folder, fleet), tasks), strict=True))
 
         rate = learning_rate(curves([Job(1, 1, 0, rate, EPOCHS) for rate in RATES]))
         epochs = dict.fromkeys(PERIODS, MOST_EPOCHS) | {1: EPOCHS, max(PERIODS): FLOOR_EPOCHS}
@@ -208,17 +94,10 @@ def study(folder: Path, jobs: int) -> Study:
         fixed = {tau: [curve for job, curve in done.items() if job.tau == tau] for tau in PERIODS}
         tau0 = {ratio: initial_period(fixed, ratio) for ratio in RATIOS}
         planned = {ratio: [adaptive_job(tau0[ratio], ratio, seed, rate) for seed in SEEDS] for ratio in RATIOS}
-        other = {
-            name: [adaptive_job(tau, 4, seed, rate, n) for seed in SEEDS] for name, (tau, n) in OTHERS.items()
-        }
-        done = curves([job for jobs in (*planned.values(), *other.values()) for job in jobs])
-    return Study(
-        rate,
-        fixed,
-        tau0,
-        {ratio: [done[job] for job in jobs] for ratio, jobs in planned.items()},
-        {name: [done[job] for job in jobs] for name, jobs in other.items()},
-    )
+        other = [adaptive_job(tau0[4], 4, seed, rate, OTHER_INTERVALS) for seed in SEEDS]
+        done = curves([job for jobs in (*planned.values(), other) for job in jobs])
+    adaptive = {ratio: [done[job] for job in jobs] for ratio, jobs in planned.items()}
+    return Study(rate, fixed, tau0, adaptive, [done[job] for job in other])
 
 
 def learning_rate(tried: dict[Job, Curve]) -> float:
@@ -242,24 +121,37 @@ def adaptive_job(tau0: int, ratio: int, seed: int, rate: float, intervals: int =
     return Job(tau0, ratio, seed, rate, MOST_EPOCHS, interval=units / intervals, units=units)
 
 
-def share(curves: Iterable[Curve], goals: Sequence[float], ratio: int) -> list[float]:
-    """Of the time of averaging at every step the part that it takes to where that ends, a seed each."""
-    return [curve.reaches(goal) / sync_units(ratio) for curve, goal in zip(curves, goals, strict=True)]
+def shares(found: Study, curves: Iterable[Curve], ratio: int) -> list[float]:
+    """Of the time that averaging at every step takes to its goal the part that these take, a seed each."""
+    every_step = (curve.at_ratio(ratio, 1) for curve in found.fixed[1])
+    rows = zip(curves, every_step, found.goals, strict=True)
+    return [curve.reaches(goal) / own.reaches(goal) for curve, own, goal in rows]
 
 
 def tell(found: Study) -> None:
     print(f"rate {found.rate:g}; every step ends at {', '.join(f'{goal:.4f}' for goal in found.goals)}")
+    print("and is there first after " + ", ".join(f"{part:.2f} of its time" for part in first_arrivals(found)))
     for ratio in RATIOS:
         rows = {f"fixed {tau}": [c.at_ratio(ratio, 1) for c in curves] for tau, curves in found.fixed.items()}
         rows[f"AdaComm from {found.tau0[ratio]}"] = found.adaptive[ratio]
         if ratio == 4:
-            rows |= found.others
+            rows[f"{OTHER_INTERVALS} intervals"] = found.other
         print(f"communication : computation {ratio}")
         for name, curves in rows.items():
-            shares = share(curves, found.goals, ratio)
-            end = fmean(curve.smooth[-1] for curve in curves)
-            taken = ", ".join(f"{one:.2f}" if math.isfinite(one) else "never" for one in shares)
-            print(f"  {name:21s} there after {taken} of the time; ends at {end:.4f} after {curves[0].at[-1]:,.0f}")
+            print(f"  {name:16s} " + told(curves, shares(found, curves, ratio)))
+
+
+def first_arrivals(found: Study) -> list[float]:
+    return [curve.reaches(goal) / curve.at[-1] for curve, goal in zip(found.fixed[1], found.goals, strict=True)]
+
+
+def told(curves: Sequence[Curve], parts: Sequence[float]) -> str:
+    """Their times, and what their losses come to: after half of their steps and at their end, and between seeds."""
+    taken = ", ".join(f"{part:.2f}" if math.isfinite(part) else "never" for part in parts)
+    half, *ends = (fmean(c.smooth[len(c.loss) // 2] for c in curves), *(c.smooth[-1] for c in curves))
+    steps = [len(c.loss) * EPOCH_STEPS for c in curves]
+    seeds = f"{min(ends):.3f} to {max(ends):.3f}"
+    return f"{taken} of the time; {half:.3f} half-way, {fmean(ends):.3f} ({seeds}) after {max(steps):,} steps"
 
 
 def draw(found: Study) -> Figure:
@@ -295,9 +187,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where curves are kept")
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--fleet", action="store_true", help="by the simulator's fleet: half an hour and more")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    found = study(options.folder, options.jobs)
+    found = study(options.folder, options.jobs, options.fleet)
     tell(found)
     draw(found).savefig(HERE / "adacomm_error_runtime.svg", metadata={"Date": None})
 

@@ -20,8 +20,8 @@ from raysgd_local.errors import TransportError
 
 T = TypeVar("T")
 
-# `tcpi_bytes_sent` and `tcpi_bytes_retrans` in Linux' struct tcp_info (since 4.19). What is sent again is left out: that
-# depends on the network and on the machine's load, and methods are compared by what they send.
+# `tcpi_bytes_sent` and `tcpi_bytes_retrans` in Linux' struct tcp_info (since 4.19). What is sent again is left out: it
+# depends on the network and the machine's load, and methods are compared by what they send.
 _BYTES_SENT, _TCP_INFO_SIZE = 200, 216
 
 
