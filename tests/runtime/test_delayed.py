@@ -173,7 +173,7 @@ LAST = {"top-k": oracle.compressed(oracle.whole)}
 
 @pytest.mark.parametrize(
     "name",
-    ["mean", "after the switch", "top-k", *(pytest.param(n, marks=pytest.mark.long) for n in ("slowmo", SHORT))],
+    ["mean", *(pytest.param(n, marks=pytest.mark.long) for n in ("after the switch", "top-k", "slowmo", SHORT))],
 )
 def test_it_does_what_the_oracle_does_while_members_die_and_join(train_in_threads, killed, name):
     algorithm, method, rho = METHODS[name]

@@ -108,7 +108,10 @@ def events(result, kind):
 @pytest.mark.ray
 @pytest.mark.parametrize(
     "schedule",
-    [FixedPeriod(3), EveryStep(), pytest.param(Delayed(FixedPeriod(3), 1), marks=pytest.mark.long)],
+    [
+        FixedPeriod(3),
+        *(pytest.param(s, marks=pytest.mark.long) for s in (EveryStep(), Delayed(FixedPeriod(3), 1))),
+    ],
     ids=["tau3", "every-step", "delayed"],
 )
 def test_two_simulated_workers_end_with_the_bits_of_two_real_ones(tmp_path, schedule):
@@ -133,6 +136,7 @@ def test_an_averaging_travels_in_virtual_time_while_the_loop_goes_on(tmp_path, c
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_four_simulated_workers_end_where_four_real_ones_do(tmp_path):
     task = Digits(epochs=3)
     real = trainer(tmp_path, "real", FixedPeriod(4), 4, task).fit()

@@ -44,7 +44,7 @@ def test_a_position_dealt_twice_is_found(monkeypatch):
         return right(self, deal, [c - (rank == forgotten) for rank, c in enumerate(cursors)])
 
     monkeypatch.setattr(Ledger, "close", wrong)
-    assert found("the ledger knows", "no sample twice")
+    assert found("the ledger knows", "no sample twice", "what is lost is counted")
 
 
 def test_a_message_of_an_old_view_that_is_accepted_is_found(monkeypatch):
