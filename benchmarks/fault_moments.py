@@ -269,7 +269,7 @@ def problems(run: Run, running: Running, kind: Kind) -> list[str]:
         f"{run.result['chunks_uncovered_max']} chunks uncovered": kind.uncovered
         or run.result["chunks_uncovered_max"] == 0,
         "the learning rate does not follow the number of workers": rate.max() - rate.min() < 1e-6,
-        "a loss as of fresh weights": run.rounds["loss"].iloc[200:].max() < 1.0,
+        "a loss as of fresh weights": run.rounds["loss"].iloc[50:].max() < 1.0,
         "the storage's trouble was not told": (kind.disk or kind.row is away)
         <= (run.result["storage_failures"] > 0),
     }
