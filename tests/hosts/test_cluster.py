@@ -123,7 +123,8 @@ def test_a_job_whose_process_is_killed_goes_on_when_it_is_run_again(lab, run):
     assert run.ended() == 128 + signal.SIGKILL
     with lab.submitted("hosts", ENDURING) as again:
         wait_for(lambda: again.events("resumed") or again.command.poll() is not None, START_S, "the resume")
-        again.wait_for_workers(2, START_S, after=len(again.rounds()))
+        seen = len(again.rounds())  # with two workers or three: a machine that was off may be back
+        wait_for(lambda: len(again.rounds()) > seen, START_S, "a round after the resume")
         lab.run(f"ray job stop {again.number()} --address http://127.0.0.1:8265")
         assert again.ended() == 130
     result, (resumed,) = again.result(), again.events("resumed")
