@@ -22,6 +22,7 @@ from raysgd_local.faults import Fault
 from raysgd_local.simulation.injection import fire
 from raysgd_local.simulation.invariants import violated
 from raysgd_local.simulation.network import Call, Network
+from raysgd_local.simulation.pace import Pace
 from raysgd_local.simulation.scenario import Scenario
 from raysgd_local.simulation.world import Observer, Process
 
@@ -41,7 +42,7 @@ class Fleet:
     """Runs one scenario. Events happen in the order of time, and of their making where times are equal.
 
     `hire` makes a worker of a name, on a node; `observer` follows what the controller hears and says. After `run`,
-    `finish` says how it ended, `now` when, `fired` which faults happened, `longest_step_s` how slow anybody was.
+    `finish` says how it ended, `now` when, `fired` which faults happened, `pace` how slow anybody was.
     """
 
     def __init__(self, scenario: Scenario, hire: Hire, observer: Observer) -> None:
@@ -50,7 +51,7 @@ class Fleet:
         self.random = Random(f"fleet {scenario.seed}")
         self.network = Network(self.random, self._collective_s)
         self._steps = np.random.default_rng(scenario.seed)
-        self.longest_step_s = 0.0
+        self.pace = Pace()
         self.workers: dict[str, Process] = {}
         self.controller = begin(scenario.settings)
         self._pulse = Pulse(scenario.settings.timeouts.beat_s, 0.0)
@@ -150,7 +151,7 @@ class Fleet:
         cluster = self.scenario.cluster
         drawn_s = float(cluster.steps.draw(self._steps, ()))
         step_s = drawn_s * worker.slow / cluster.speed(int(worker.name[1:]))
-        self.longest_step_s = max(self.longest_step_s, step_s)
+        self.pace.stepped(worker.name, self.now, step_s)
         return step_s
 
     def _collective_s(self, call: Call, members: int) -> float:

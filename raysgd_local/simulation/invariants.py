@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 from raysgd_local.control.controller_events import Finish
 from raysgd_local.control.controller_state import Controller
 from raysgd_local.faults import Fault
+from raysgd_local.simulation.pace import Pace
 
 if TYPE_CHECKING:
     from raysgd_local.simulation.scenario import Scenario
@@ -23,15 +24,17 @@ def violated(invariant: str, what: str) -> NoReturn:
 
 
 def judge(
-    finish: Finish, faults: Sequence[Fault], end: Controller, scenario: Scenario, longest_step_s: float
+    finish: Finish, faults: Sequence[Fault], end: Controller, scenario: Scenario, pace: Pace, lost: Sequence[str]
 ) -> None:
     """Invariant 9: a run ends for a reason, and where nothing went wrong it finishes and loses nobody."""
     fired: set[str] = {fault.kind for fault in faults}
-    calm = _calm(scenario, longest_step_s)
+    calm = _calm(scenario, pace.longest_step_s)
+    slow = [worker for worker in lost if pace.longest_stretch_s(worker) >= _patience_s(scenario)]
     needs: dict[str, set[str]] = {"failed": {"error", "nan"}, "interrupted": {"interrupt"}, "lost": set(fired)}
     if finish.status in needs and not needs[finish.status] & fired and (calm or finish.status != "lost"):
         violated("9: every run ends for a reason", f"{finish} after {sorted(fired)}")
-    if calm and fired <= {"sigterm"} and end.losses:  # who leaves in time is no loss
+    # Who leaves in time is no loss; whose own steps alone outlast the straggler's limit was given up for something.
+    if calm and fired <= {"sigterm"} and end.losses > len(slow):
         violated("nobody is given up for nothing", f"{end.losses} workers lost")
     state = end.books.replicated if end.books else None
     over = state is not None and (state.stopped or state.epoch == scenario.loop.epochs)
@@ -44,7 +47,11 @@ def judge(
 
 def _calm(scenario: Scenario, longest_step_s: float) -> bool:
     """Whether no time-out can pass without a fault: no word is late by seconds, no step outlasts a limit of waiting."""
-    limits = scenario.settings.timeouts
-    patience_s = min(limits.arrival.floor_s, limits.straggler.floor_s)
     prompt = scenario.noise.delay_s * 100 < 2 and scenario.cluster.startup_s < 10
-    return prompt and longest_step_s < patience_s
+    return prompt and longest_step_s < _patience_s(scenario)
+
+
+def _patience_s(scenario: Scenario) -> float:
+    """For how long others are waited for at least."""
+    limits = scenario.settings.timeouts
+    return min(limits.arrival.floor_s, limits.straggler.floor_s)

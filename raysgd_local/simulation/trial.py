@@ -36,7 +36,8 @@ def run_trial(scenario: Scenario) -> Ended:
     fleet = Fleet(scenario, lambda name, node, world: Worker(name, node, world, watch, scenario), watch)
     finish = fleet.run()
     watch.ended(fleet.controller, scenario.loop.samples, bool(scenario.loop.early))
-    judge(finish, fleet.fired, fleet.controller, scenario, fleet.longest_step_s)
+    lost = [said.fields["worker"] for _, said in watch.events if said.event == "worker_lost"]
+    judge(finish, fleet.fired, fleet.controller, scenario, fleet.pace, lost)
     _replay(fleet)
     return Ended(
         finish,

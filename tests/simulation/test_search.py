@@ -6,6 +6,7 @@ import pytest
 
 from raysgd_local.faults import parse, written
 from raysgd_local.simulation import search
+from raysgd_local.simulation.pace import Pace
 from raysgd_local.simulation.scenario import random_scenario
 from raysgd_local.simulation.trial import Ended
 
@@ -32,6 +33,14 @@ def test_who_is_given_up_since_one_step_took_longer_than_others_wait_is_not_give
     outcome = replayed(505433, "")
     assert isinstance(outcome, Ended), outcome
     assert outcome.controller.losses == 1
+
+
+def test_nor_is_who_works_alone_for_longer_than_others_wait(monkeypatch):
+    outcome = replayed(108609, "", methods=True)
+    assert isinstance(outcome, Ended), outcome
+    assert outcome.controller.losses == 1
+    monkeypatch.setattr(Pace, "longest_stretch_s", lambda self, worker: 0.0)
+    assert "given up for nothing" in str(replayed(108609, "", methods=True))
 
 
 def test_two_workers_that_are_taken_away_at_once_in_a_crash_loop_are_both_asked_for_again():
