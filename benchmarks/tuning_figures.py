@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -13,15 +15,9 @@ from matplotlib.figure import Figure
 from raysgd_local.report.charts import RUN_COLOURS
 from raysgd_local.tuning.domains import told
 
-STYLE = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e2e8f0",
-    "svg.hashsalt": "raysgd-local",
-}
+sys.path.insert(0, str(Path(__file__).parent / "papers"))
+from figure_style import STYLE
+
 INK = "#1c2430"
 LR = "task.optimizer.lr"
 WHEN, TAU = "algorithm.schedule.when", "algorithm.schedule.then.tau"

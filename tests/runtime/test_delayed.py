@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import Dataset
 
 import raysgd_local
 from raysgd_local.algorithms.algorithm import Algorithm
@@ -23,22 +22,7 @@ from raysgd_local.control.exchange import Control
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import oracle
-
-RATE, CURVATURE = 0.2, torch.tensor([0.3, 0.6, 1.0, 0.1, 0.8, 0.5], dtype=torch.float64)
-
-
-class Quadratics(Dataset):
-    """Sample i asks that x be c_i."""
-
-    def __init__(self, samples: int) -> None:
-        generator = torch.Generator().manual_seed(5)
-        self.targets = torch.randn(samples, 6, generator=generator, dtype=torch.float64)
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def __getitem__(self, index: int) -> int:
-        return index
+from quadratics import CURVATURE, RATE, Quadratics
 
 
 class Point(nn.Module):
