@@ -5,7 +5,7 @@ every fault fired; nobody is gone but those whom a fault was to cost; the ledger
 some round; nothing is left behind. The stall is the time from a fault to the next committed round as the driver hears
 of it, less that round's own computing time. Exit status 1 if anything does not hold.
 
-What needs other nodes, a disk of its own, or a moment that the run itself brings about is in cluster_faults.py.
+What needs a moment that the run itself brings about is in fault_moments.py.
 """
 
 from __future__ import annotations

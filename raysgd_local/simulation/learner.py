@@ -24,10 +24,11 @@ from raysgd_local.simulation.network import Call
 from raysgd_local.simulation.virtual import VirtualClock, VirtualLink, VirtualNetwork, VirtualWriter
 from raysgd_local.simulation.world import World
 from raysgd_local.training.context import TrainContext, present, run_loop
+from raysgd_local.training.generators import generators, set_generators
 from raysgd_local.training.interference import Interference
 from raysgd_local.training.link import Released
 from raysgd_local.training.place import Place
-from raysgd_local.training.replica import Replica, generators, set_generators
+from raysgd_local.training.replica import Replica
 from raysgd_local.training.shell import Shell
 from raysgd_local.training.user_code import own_traceback
 

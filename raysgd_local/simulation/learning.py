@@ -25,8 +25,8 @@ from raysgd_local.simulation.learner import Learner, Lesson
 from raysgd_local.simulation.recorder import Progress, Recorder
 from raysgd_local.simulation.scenario import Limits, Noise, Scenario
 from raysgd_local.simulation.world import World
+from raysgd_local.training.generators import generators, set_generators
 from raysgd_local.training.place import Place
-from raysgd_local.training.replica import generators, set_generators
 
 _HORIZON_S = 7 * 24 * 3600.0
 _ENDLESS = Limits(events=10**12, seconds=float("inf"))

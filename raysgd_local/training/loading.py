@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 from raysgd_local.algorithms.placement import ChunkPlacement, chunk_bounds
 from raysgd_local.control.deal import Deal, batch_bounds, lists, scaled
 from raysgd_local.errors import InputError
+from raysgd_local.training.generators import processor_generators_kept, seed_processor_generators
 
 Collate = Callable[[Any], Any]
 
@@ -49,19 +49,11 @@ class SeededSamples(Dataset[Any]):
     def __getitems__(self, indices: Sequence[int]) -> Any:
         if _draws_nothing(self.dataset):
             return _fetch(self.dataset, indices)
-        before = torch.get_rng_state(), random.getstate(), np.random.get_state()
-        try:
+        with processor_generators_kept():
             return [self._item(index) for index in indices]
-        finally:
-            torch.set_rng_state(before[0])
-            random.setstate(before[1])
-            np.random.set_state(before[2])
 
     def _item(self, index: int) -> Any:
-        words = np.random.SeedSequence((self.seed, self.epoch, index)).generate_state(3)
-        torch.manual_seed(int(words[0]))
-        random.seed(int(words[1]))
-        np.random.seed(int(words[2]))
+        seed_processor_generators(self.seed, self.epoch, index)
         return self.dataset[index]
 
 

@@ -9,9 +9,10 @@ from raysgd_local.algorithms.state import ReplicaState
 from raysgd_local.control import member_events as m
 from raysgd_local.control.exchange import HeldOut
 from raysgd_local.records import replace
+from raysgd_local.training.generators import generators, set_generators
 from raysgd_local.training.measures import LossMeter
 from raysgd_local.training.reduction import Reduction
-from raysgd_local.training.replica import Replica, generators, set_generators
+from raysgd_local.training.replica import Replica
 from raysgd_local.training.stepping import Stepper
 
 

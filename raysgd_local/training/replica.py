@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import io
-import random
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -141,38 +139,6 @@ class Replica:
         for name, (obj, rule) in self.registered.items():
             if name in state["registered"] and not (joining and rule == "own"):
                 obj.load_state_dict(state["registered"][name])
-
-
-def generators() -> dict[str, Any]:
-    """The state of every global random generator, in types that `torch.load(weights_only=True)` takes."""
-    numpy_state: Any = np.random.get_state(legacy=True)
-    state: dict[str, Any] = {
-        "torch": torch.get_rng_state(),
-        "python": random.getstate(),
-        "numpy": (numpy_state[0], torch.from_numpy(np.asarray(numpy_state[1]).astype(np.int64)), *numpy_state[2:]),
-    }
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
-    return state
-
-
-def set_generators(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"])
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
-    name, keys, *rest = state["numpy"]
-    numpy_state: Any = (name, keys.numpy().astype(np.uint32), *rest)
-    np.random.set_state(numpy_state)
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
-
-
-def seed_generators(*parts: int) -> None:
-    """Seed every global generator from integers, so that (seed, view, rank) gives each worker its own stream."""
-    words = np.random.SeedSequence(parts).generate_state(3)
-    torch.manual_seed(int(words[0]))
-    random.seed(int(words[1]))
-    np.random.seed(int(words[2]))
 
 
 def to_bytes(state: dict[str, Any]) -> bytes:

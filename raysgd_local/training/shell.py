@@ -30,6 +30,7 @@ from raysgd_local.training.chunks import ChunkStore
 from raysgd_local.training.compressed_reduction import make_reduction
 from raysgd_local.training.evaluation import Evaluation
 from raysgd_local.training.flight import Courier
+from raysgd_local.training.generators import seed_generators
 from raysgd_local.training.interference import Interference
 from raysgd_local.training.link import Link, Released, Status
 from raysgd_local.training.measures import LossMeter, Stopwatch
@@ -37,7 +38,7 @@ from raysgd_local.training.place import Place
 from raysgd_local.training.probing import Probing
 from raysgd_local.training.progressing import status_of
 from raysgd_local.training.reduction import Installing, Reduction
-from raysgd_local.training.replica import Replica, seed_generators
+from raysgd_local.training.replica import Replica
 from raysgd_local.training.stepping import Stepper
 from raysgd_local.transport.base import Network, Transport
 

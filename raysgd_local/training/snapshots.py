@@ -10,8 +10,9 @@ from raysgd_local.control.controller_events import CheckpointFailed, ShardWritte
 from raysgd_local.control.protocol import Save
 from raysgd_local.errors import CheckpointError
 from raysgd_local.files.storage import MANIFEST, Storage, checked, read_manifest
+from raysgd_local.training.generators import generators, set_generators
 from raysgd_local.training.link import Link
-from raysgd_local.training.replica import Replica, from_bytes, generators, set_generators, to_bytes
+from raysgd_local.training.replica import Replica, from_bytes, to_bytes
 
 MODEL = "model.pt"
 

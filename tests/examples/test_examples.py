@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -36,6 +38,7 @@ def test_the_training_loop_runs_as_plain_python(tmp_path):
     assert all("accuracy=" in line for line in printed)
 
 
+@pytest.mark.long
 def test_the_training_loop_runs_on_ray(tmp_path, cluster):
     options = ["--workers", "2", "--epochs", "1", "--samples", "96"]
     result = result_of(run([str(EXAMPLES / "training_loop.py"), *options], tmp_path, cluster))
@@ -44,6 +47,7 @@ def test_the_training_loop_runs_on_ray(tmp_path, cluster):
     assert "accuracy" in result["eval"]
 
 
+@pytest.mark.long
 def test_the_custom_task_learns(tmp_path, cluster):
     result = result_of(run([str(EXAMPLES / "custom_task.py")], tmp_path, cluster))
     assert result["samples"] == 60 * 354

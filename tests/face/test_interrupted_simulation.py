@@ -34,7 +34,10 @@ def interrupted(place: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.CompletedProcess(command, running.returncode, out, err)
 
 
-@pytest.mark.parametrize("options", [[], ["--timing-only"]], ids=["learning", "timing-only"])
+TIMING_ONLY = pytest.param(["--timing-only"], id="timing-only", marks=pytest.mark.long)
+
+
+@pytest.mark.parametrize("options", [pytest.param([], id="learning"), TIMING_ONLY])
 def test_ctrl_c_ends_it_with_a_whole_directory_and_status_130(tmp_path, options):
     done = interrupted(tmp_path, *options)
     run = tmp_path / "runs" / "run"

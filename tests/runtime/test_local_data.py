@@ -85,6 +85,7 @@ def test_with_one_copy_a_death_right_after_the_stated_round_loses_its_data_and_s
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_who_leaves_gives_its_data_first(cluster, tmp_path):
     result = train(tmp_path, 1, "drain:1@round=20", workers=(1, 2))
     (left,) = events(result.path, "worker_left")

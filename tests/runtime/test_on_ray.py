@@ -107,7 +107,7 @@ def ours(cluster: str) -> list[psutil.Process]:
     return found
 
 
-@pytest.mark.parametrize("ranks", [(0, 1), (1,)])
+@pytest.mark.parametrize("ranks", [pytest.param((0, 1), marks=pytest.mark.long), (1,)])
 def test_an_error_in_user_code_ends_the_run_with_its_traceback_once_and_its_ranks(cluster, tmp_path, ranks):
     with pytest.raises(UserCodeError, match="the user's own mistake") as caught:
         trainer(failing_loop, tmp_path, workers=2, config={"ranks": ranks}).fit()

@@ -1,0 +1,83 @@
+"""The process's global random generators: torch's, Python's and NumPy's."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+# torch makes the tensor of its generator's state while it holds that generator's mutex. A garbage collection in there
+# can hand the interpreter to a thread that waits for the mutex and keeps the interpreter: both stand still for good.
+# So members that are threads of one process take turns.
+_TURN = threading.RLock()
+os.register_at_fork(before=_TURN.acquire, after_in_parent=_TURN.release, after_in_child=_TURN.release)
+
+
+def generators() -> dict[str, Any]:
+    """The state of every global random generator, in types that `torch.load(weights_only=True)` takes."""
+    numpy_state: Any = np.random.get_state(legacy=True)
+    with _TURN:
+        torch_state = torch.get_rng_state()
+    state: dict[str, Any] = {
+        "torch": torch_state,
+        "python": random.getstate(),
+        "numpy": (numpy_state[0], torch.from_numpy(np.asarray(numpy_state[1]).astype(np.int64)), *numpy_state[2:]),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def set_generators(state: dict[str, Any]) -> None:
+    with _TURN:
+        torch.set_rng_state(state["torch"])
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, keys, *rest = state["numpy"]
+    numpy_state: Any = (name, keys.numpy().astype(np.uint32), *rest)
+    np.random.set_state(numpy_state)
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def seed_generators(*parts: int) -> None:
+    """Seed every global generator from integers, so that (seed, view, rank) gives each worker its own stream."""
+    words = np.random.SeedSequence(parts).generate_state(3)
+    with _TURN:
+        torch.manual_seed(int(words[0]))
+    random.seed(int(words[1]))
+    np.random.seed(int(words[2]))
+
+
+def seed_processor_generators(*parts: int) -> None:
+    """As `seed_generators`, but for the GPUs'.
+
+    `torch.manual_seed` would, as long as CUDA is not in use, keep the call for later with the stack that it came from:
+    too dear, in time and in memory, for something done for every sample.
+    """
+    words = np.random.SeedSequence(parts).generate_state(3)
+    with _TURN:
+        torch.default_generator.manual_seed(int(words[0]))
+    random.seed(int(words[1]))
+    np.random.seed(int(words[2]))
+
+
+@contextmanager
+def processor_generators_kept() -> Iterator[None]:
+    """What is drawn or seeded in here on the processor leaves no trace."""
+    with _TURN:
+        before = torch.get_rng_state()
+    others = random.getstate(), np.random.get_state()
+    try:
+        yield
+    finally:
+        with _TURN:
+            torch.set_rng_state(before)
+        random.setstate(others[0])
+        np.random.set_state(others[1])
