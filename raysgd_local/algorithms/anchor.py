@@ -63,6 +63,12 @@ class Anchor:
         """Members went on without it."""
         self.apart = True
 
+    def rejoin(self) -> None:
+        """Members that stayed apart end that, and nobody trained since the anchor became their mean: they go there."""
+        if self._averaging.coupling(1) is None:
+            self.apart = False
+            self.show()
+
     def leave(self) -> None:
         """Members move together without it now (gradient mode): it is where they are, when it is next asked for."""
         self._behind, self._optimizer, self.apart = True, None, False

@@ -62,6 +62,14 @@ def _entering(member: Member, order: Order) -> tuple[Command | Adopt, ...]:
     return tuple(todo)
 
 
+def left_of(member: Member) -> tuple[Command | Adopt, ...]:
+    """What is still to be done where the view breaks before it is entered: nothing, but where this member is being
+    healed. If that succeeds all the same it must not be done again: the missed round is in its state then.
+    """
+    heals = member.replicated is not None and not member.in_force.restore
+    return member.todo[:1] if heals and member.todo[:1] == (Adopt(),) else ()
+
+
 def _adopt(member: Member) -> Member:
     """Take over what is resolved; steps of a round that others committed are in it already."""
     order, own = member.in_force, member.replicated

@@ -49,7 +49,7 @@ def advance(member: Member, event: Event, now: float) -> Result:
         case Cut(view, why):
             return _cut(member, view, why), ()
         case Failed(view, why, damaged):
-            member = replace(_cut(member, view, why), damaged=damaged)
+            member = replace(_cut(member, view, why), damaged=damaged, todo=())
             return rounds.arrive(member) if member.broken else (member, ())
         case Done(view) | Exchanged(view) | Averaged(view) | Evaluated(view) if (
             member.in_force.view.number != view
@@ -99,4 +99,4 @@ def _ask(member: Member, event: Event) -> Result:
 def _cut(member: Member, view: int, why: str) -> Member:
     if member.order is None or member.order.view.number != view or member.broken:
         return member
-    return replace(member, broken=why, todo=())
+    return replace(member, broken=why, todo=entering.left_of(member))

@@ -49,14 +49,17 @@ def move(
     extent: Extent,
     round: int,
     stay: bool,
+    rejoin: bool = False,
 ) -> Moved:
-    """One averaging of parameters; with `stay` members only learn the mean."""
+    """One averaging of parameters; with `stay` members only learn the mean, with `rejoin` they did so until now."""
     coupling = algorithm.averaging.coupling(len(members))
     if algorithm.averaging.gossips and not stay:
         return _gossip(algorithm, anchor, velocity, members, extent, round)
     if not extent.whole:
         return Moved(anchor, velocity, _block_means(members, extent.blocks), _residuals(members), apart=True)
     shares = extent.shares or _by_weight(members)
+    if not any(shares) and rejoin and coupling is None:
+        return Moved(anchor, velocity, (anchor,) * len(members), _residuals(members), apart=False)
     if not any(shares):
         return Moved(anchor, velocity, tuple(m.x for m in members), _residuals(members), apart=None)
     arrived = [_sent(algorithm, anchor, m, share) for m, share in zip(members, shares, strict=True)]

@@ -333,7 +333,8 @@ class Worker:
         ]
         reach = extent(state, control, program)
         stays = self._stays(control)
-        moved = move(self._method, anchor.x, anchor.velocity, members, reach, state.round + 1, stays)
+        rejoins = state.period.mode == "apart" and not stays
+        moved = move(self._method, anchor.x, anchor.velocity, members, reach, state.round + 1, stays, rejoins)
         return control, replace(reduced, moved=moved)
 
     def _stays(self, control: Control) -> bool:

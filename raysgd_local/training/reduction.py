@@ -183,6 +183,8 @@ class Reduction:
                 self.state.install(flat, weight)
             else:
                 self._install_at_anchor(self.anchor, flat, how, control)
+        elif self.anchor is not None and how.mode == "apart" != how.then:
+            self.anchor.rejoin()
         if self.anchor is not None and how.mode == "gradients":
             self._leave_anchor(self.anchor, how)
 

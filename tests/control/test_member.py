@@ -53,6 +53,19 @@ def test_a_sick_member_is_aligned_after_the_round_and_again_after_a_break():
     assert commands == (m.Align(1, receive=True),)
 
 
+@pytest.mark.parametrize(("outcome", "round"), [(m.Done(2), 1), (m.Failed(2, "broke"), 0)])
+def test_a_member_that_was_healed_as_the_view_broke_has_the_round_that_it_missed(outcome, round):
+    member, order = in_view(EveryStep())
+    resolved = replicated.commit(member.known, Control((said(), said())), order.program)
+    again = replace(order, view=View(2, ("a", "b")), replicated=resolved, heal=1)
+    member, _ = machine.advance(member, m.Ordered(again), 0)
+    member, (heal,) = machine.advance(member, m.Done(2), 0)
+    assert heal == m.Heal(1, True, "gradients", "gradients")
+    member, _ = machine.advance(member, m.Cut(2, "somebody died"), 0)
+    member, (arrive,) = machine.advance(member, outcome, 0)
+    assert (arrive.report.broken, arrive.report.replicated.round) == ("somebody died", round)
+
+
 @pytest.mark.parametrize("schedule", [AdaComm(tau0=2), EveryStep()])
 def test_a_round_without_one_finite_contribution_has_diverged(schedule):
     member, order = in_view(schedule)

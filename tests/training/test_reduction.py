@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from raysgd_local.algorithms.algorithm import Algorithm
-from raysgd_local.algorithms.schedules import FixedPeriod
+from raysgd_local.algorithms.schedules import AtEpoch, EveryStep, FixedPeriod, Once, Switch
 from raysgd_local.algorithms.schedules.base import Mode
 from raysgd_local.algorithms.state import ReplicaState
 from raysgd_local.control.exchange import Contribution, Control, Flags
@@ -78,3 +78,22 @@ def test_the_checksum_of_what_was_committed_last_is_in_the_slots(mode: Mode) -> 
         for control in (second, third):
             assert control.agreed
             assert control.members[0].checksum
+
+
+def test_members_that_end_training_alone_are_equal_though_nobody_trained_since_their_mean() -> None:
+    models, network = wide_models(2), InProcessNetwork()
+
+    def member(rank: int) -> None:
+        algorithm = Algorithm(schedule=Switch(Once(), EveryStep(), AtEpoch(1)))
+        reduction = Reduction(ReplicaState(models[rank]), network.allocate, 2, algorithm)
+        reduction.seat(2)
+        transport = network.connect(1, rank, 2)
+        for round, weight, then in [(1, 2.0, "apart"), (2, 0.0, "gradients")]:
+            control = reduction.reduce(transport, "apart", round, Contribution(weight=weight, samples=int(weight)))
+            reduction.commit(Installing("apart", then, lambda _: None), control)
+
+    mean = [(a + b).detach() / 2 for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True)]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(member, range(2)))
+    for model in models:
+        torch.testing.assert_close([p.detach() for p in model.parameters()], mean)
