@@ -8,9 +8,9 @@ simulator, on the cluster that one run beforehand met: fixed, τ = 1, none of th
 have to correlate by at least 0.7 (Spearman).
 
 `switch` runs the sweep `tune_configs/post-local-switch.yaml` with the paper's period of 16 alone (with all of it the
-sweep takes three times as long), then its best switch point and the paper's, the first decay of the learning rate,
-again from seeds that it did not have, and beside them the recipe `stability-switch` as it is. The best's median time to
-the target has to be no longer than the rule's.
+sweep takes three times as long) and three seeds, then its best switch point and the paper's, the first decay of the
+learning rate, again from seeds that it did not have, and beside them the recipe `stability-switch` as it is. The best's
+median time to the target has to be no longer than the rule's.
 
 With --keep, what is finished there is not run again, so that Ctrl-C does no harm.
 """
@@ -41,7 +41,7 @@ from raysgd_local.tuning.simulated import simulate_all
 from raysgd_local.tuning.sweep import Sweep
 
 LIMIT = 0.7
-SEEDS = (1, 2, 3)
+SEEDS, SWEPT = (1, 2, 3), (4, 5, 6)
 WORKERS = os.cpu_count() or 1
 SWITCH = Path(__file__).parents[1] / "tune_configs" / "post-local-switch.yaml"
 PERIOD = "algorithm.schedule.then.tau"
@@ -142,7 +142,8 @@ def correlation(one: Sequence[float], other: Sequence[float]) -> float:
 
 def switch(place: Path) -> tuple[dict[str, Any], bool]:
     """The sweep's times, then those of its best point and of its best with the paper's rule, again."""
-    sweep = tuning.load(SWITCH, ["checkpoints.every_epochs=null", f"space.{PERIOD}={{choice: [16]}}"])
+    seeds = f"space.seed={{grid_search: {list(SWEPT)}}}"
+    sweep = tuning.load(SWITCH, ["checkpoints.every_epochs=null", f"space.{PERIOD}={{choice: [16]}}", seeds])
     trials = tried(sweep, place / "switch")
     times = figures(trials, sweep.metric)
     arms = {"best": fastest(trials, sweep), "first-decay": fastest(filter(by_the_rule, trials), sweep)}

@@ -62,7 +62,9 @@ def _swept(axes: Axes, trials: Sequence[Mapping[str, Any]]) -> None:
         axes.plot(places, [one["time_to_target_s"] for one in own], "o", color=colour, label=f"H = {tau}")
     axes.set_xticks(range(len(switches)), switches)
     axes.set(
-        ylabel="training time to the target (s)", title="the sweep, one run each", xlim=(-0.5, len(switches) - 0.5)
+        ylabel="training time to the target (s)",
+        title="the sweep, a run each seed",
+        xlim=(-0.5, len(switches) - 0.5),
     )
     axes.legend(frameon=False)
 

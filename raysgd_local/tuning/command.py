@@ -17,7 +17,17 @@ from typing import Any
 from raysgd_local.errors import RunLostError
 from raysgd_local.request import from_config
 from raysgd_local.tuning.points import Point, corners
-from raysgd_local.tuning.results import BEST, SWEEP, Trial, read_trial, trial_directory, write_results
+from raysgd_local.tuning.results import (
+    BEST,
+    SEED,
+    SWEEP,
+    Trial,
+    choice_of,
+    medians,
+    read_trial,
+    trial_directory,
+    write_results,
+)
 from raysgd_local.tuning.simulated import best_points, simulate_all
 from raysgd_local.tuning.start import Narrowing
 from raysgd_local.tuning.sweep import Sweep
@@ -113,10 +123,9 @@ def _conclude(sweep: Sweep, directory: Path, tried: Tried) -> None:
     """Write the results, and say what came of it."""
     best = write_results(directory, sweep, tried.trials)
     if best is not None:
-        value = best.figures[sweep.metric]
-        told = (
-            f"best: {best.name}, {sweep.metric} {value:.4g}; train it with: raysgd-local train {directory / BEST}"
-        )
+        value = medians(tried.trials, sweep.objective)[choice_of(best)]
+        typical = f"{sweep.metric} {value:.4g}" + (", the median of its seeds" if SEED in best.point else "")
+        told = f"best: {best.name}, {typical}; train it with: raysgd-local train {directory / BEST}"
         print(told, file=sys.stderr)
     if tried.interrupted:
         print(f"interrupted; go on with: raysgd-local tune --resume {directory}", file=sys.stderr)

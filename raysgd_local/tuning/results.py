@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SWEEP, TABLE, BEST, PAGE = "sweep.yaml", "trials", "best.yaml", "report.html"
+SEED = "seed"
+"""The key of the space in which trials repeat each other."""
+
 RUN = "run"
 """The run's directory in its trial's."""
 
@@ -64,11 +68,39 @@ def read_trial(directory: Path, point: Point, objective: Objective, status: str,
 
 
 def ranked(trials: Sequence[Trial], objective: Objective) -> list[Trial]:
-    """Those that finished and have the objective's figure, the best first."""
+    """Those that finished and have the objective's figure, the best first.
+
+    Where trials differ in their seed alone, the median over the seeds counts, and a seed's own figure after that: the
+    luck of one seed is no reason to take what it was tried with.
+    """
     sign = 1 if objective.mode == "min" else -1
     finished = [trial for trial in trials if trial.status == "finished"]
     measured = [trial for trial in finished if math.isfinite(trial.figures.get(objective.metric, math.nan))]
-    return sorted(measured, key=lambda trial: sign * trial.figures[objective.metric])
+    typical = medians(trials, objective)
+    return sorted(measured, key=lambda t: (sign * typical[choice_of(t)], sign * t.figures[objective.metric]))
+
+
+def medians(trials: Sequence[Trial], objective: Objective) -> dict[str, float]:
+    """The median of the objective's figure for each choice of all but the seed.
+
+    A trial that was stopped early did worse than others, and one without the figure never got there: both are worst.
+    """
+    found: dict[str, list[float]] = {}
+    for trial in trials:
+        if trial.status in ("finished", "stopped early"):
+            figure = trial.figures.get(objective.metric, math.nan) if trial.status == "finished" else math.nan
+            found.setdefault(choice_of(trial), []).append(objective.worst if math.isnan(figure) else figure)
+    return {choice: statistics.median(figures) for choice, figures in found.items()}
+
+
+def choice_of(trial: Trial) -> str:
+    """What was chosen, but for the seed."""
+    return repr({key: label(value) for key, value in seedless(trial.point).items()})
+
+
+def seedless(point: Point) -> Point:
+    """What was chosen in this point, beside the seed."""
+    return {key: value for key, value in point.items() if key != SEED}
 
 
 def table(trials: Sequence[Trial], objective: Objective) -> pd.DataFrame:
@@ -78,6 +110,9 @@ def table(trials: Sequence[Trial], objective: Objective) -> pd.DataFrame:
     best = ranked(trials, objective)
     order = [*best, *(trial for trial in trials if trial not in best)]
     found = pd.DataFrame([_row(trial, objective) for trial in order])
+    if any(SEED in trial.point for trial in trials):
+        typical = medians(trials, objective)
+        found.insert(3, f"{objective.metric}_median", [typical.get(choice_of(trial), math.nan) for trial in order])
     mixed = [name for name in found.columns if found[name].map(type).nunique() > 1 and found[name].dtype == object]
     return found.astype(dict.fromkeys(mixed, "string"))
 
@@ -105,6 +140,6 @@ def write_results(directory: Path, sweep: Sweep, trials: Sequence[Trial]) -> Tri
     found.to_parquet(directory / f"{TABLE}.parquet", index=False)
     best = next(iter(ranked(trials, sweep.objective)), None)
     if best is not None:
-        (directory / BEST).write_text(sweep.config(best.point).to_yaml(), encoding="utf-8")
+        (directory / BEST).write_text(sweep.config(seedless(best.point)).to_yaml(), encoding="utf-8")
     write_page(directory / PAGE, sweep, trials)
     return best

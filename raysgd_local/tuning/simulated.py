@@ -13,7 +13,7 @@ from pathlib import Path
 from raysgd_local.errors import RaySGDError
 from raysgd_local.simulation.cluster_model import ClusterModel
 from raysgd_local.tuning.points import Point, drawn
-from raysgd_local.tuning.results import RUN, Trial, is_finished, ranked, read_trial, trial_directory
+from raysgd_local.tuning.results import RUN, Trial, is_finished, ranked, read_trial, seedless, trial_directory
 from raysgd_local.tuning.study import Study
 from raysgd_local.tuning.sweep import Sweep
 
@@ -76,5 +76,9 @@ def _tell(futures: Sequence[Future[str]]) -> None:
 
 
 def best_points(sweep: Sweep, trials: Sequence[Trial], count: int) -> list[Point]:
-    """The points of the `count` best trials."""
-    return [trial.point for trial in ranked(trials, sweep.objective)[:count]]
+    """The points of the `count` best choices, each with all its seeds."""
+    best: list[Point] = []
+    for trial in ranked(trials, sweep.objective):
+        if seedless(trial.point) not in best:
+            best.append(seedless(trial.point))
+    return [trial.point for choice in best[:count] for trial in trials if seedless(trial.point) == choice]

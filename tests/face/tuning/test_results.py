@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from raysgd_local.tuning.domains import Choice, Span, parse, plain
 from raysgd_local.tuning.page import render
 from raysgd_local.tuning.results import Trial, ranked, read_trial, write_results
 from raysgd_local.tuning.search import from_tune, make_tuner, to_tune
+from raysgd_local.tuning.simulated import best_points
 from raysgd_local.tuning.trial import placement
 
 SPACE = {
@@ -58,6 +60,29 @@ def test_what_finished_is_told_from_what_was_stopped_by_the_run_itself(trials):
 
 def test_the_best_is_among_those_that_finished_with_a_figure(sweep, trials):
     assert [trial.name for trial in ranked(trials, sweep.objective)] == ["trial_0"]
+
+
+def seeded(figures: dict[tuple[int, int], float], status: str = "finished") -> list[Trial]:
+    """Trials by (τ₀, seed)."""
+    return [
+        Trial(f"{tau0}-{seed}", {"algorithm.schedule.tau0": tau0, "seed": seed}, status, None, {"loss": figure})
+        for (tau0, seed), figure in figures.items()
+    ]
+
+
+def test_trials_that_differ_in_the_seed_alone_are_compared_by_their_median(tmp_path):
+    space = {"algorithm.schedule.tau0": {"grid_search": [4, 8, 16]}, "seed": {"grid_search": [1, 2, 3]}}
+    sweep = tuning.from_mapping({"space": space, "metric": "loss", "searcher": {"kind": "grid"}})
+    found = seeded({(4, 1): 0.1, (4, 2): 0.9, (4, 3): 0.8, (8, 1): 0.5, (8, 2): 0.4, (8, 3): 0.6, (16, 1): 0.2})
+    found += seeded({(16, 2): 0.0, (16, 3): 0.0}, "stopped early")
+    names = [trial.name for trial in ranked(found, sweep.objective)]
+    assert names == ["8-2", "8-1", "8-3", "4-1", "4-3", "4-2", "16-1"]
+    assert best_points(sweep, found, 1) == [trial.point for trial in found[3:6]]
+    best = write_results(tmp_path, sweep, found)
+    assert best is not None
+    assert config.load(tmp_path / "best.yaml").seed == config.load().seed
+    table = pd.read_csv(tmp_path / "trials.csv").set_index("trial")["loss_median"]
+    assert (table["8-1"], table["4-2"], table["16-3"]) == (0.5, 0.8, math.inf)
 
 
 def test_the_tables_have_a_row_a_trial_with_its_point_and_its_figures(sweep, trials, tmp_path):
