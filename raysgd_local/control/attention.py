@@ -18,6 +18,9 @@ _GAPS = 3.0
 _BEATS = 6
 """So many beats may be missing."""
 
+_JOINING = 8
+"""So many times the floor a member may be silent that has not committed a round, beside others who have."""
+
 
 def judge(turn: Turn, heartbeat: Heartbeat) -> None:
     """Give up whoever the limits say; with no one to blame for a stuck collective, try it again in another view."""
@@ -31,8 +34,9 @@ def judge(turn: Turn, heartbeat: Heartbeat) -> None:
 def _silent(turn: Turn, heartbeat: Heartbeat) -> Iterator[tuple[str, str]]:
     """Workers whose process stands still or can't be reached.
 
-    One that has not committed a round yet, and one that nobody else is heard beside, gets the whole ceiling: loading
-    and building may hold everything else up, and without a comparison nobody is to blame.
+    One that is no member yet, and one that nobody else is heard beside, gets the whole ceiling: loading and building
+    may hold everything else up, and without a comparison nobody is to blame. A member's first round is between: much
+    of what it does there is done for the first time, but all others wait for it.
     """
     limit = turn.state.settings.timeouts.heartbeat
     settled = turn.state.formed  # all members are in the round that one of them committed
@@ -41,10 +45,11 @@ def _silent(turn: Turn, heartbeat: Heartbeat) -> Iterator[tuple[str, str]]:
     gap_s = max((sign.gap_s for sign in steady.values()), default=0.0)
     least_s = max(_GAPS * gap_s, _BEATS * turn.state.settings.timeouts.beat_s)
     derived_s = limit.seconds(round_s(heartbeat), least_s)
+    joining_s = min(max(derived_s, _JOINING * limit.floor_s), limit.ceiling_s)
     for sign in heartbeat.signs:
-        silent_s = min(sign.age_s, heartbeat.awake_s)
-        compared_s = min(sign.age_s, heartbeat.hears_s) if sign.worker in steady else 0.0
-        if compared_s > derived_s or silent_s > limit.ceiling_s:
+        silent_s, compared_s = min(sign.age_s, heartbeat.awake_s), min(sign.age_s, heartbeat.hears_s)
+        borne_s = derived_s if sign.worker in steady else joining_s if sign.worker in members else limit.ceiling_s
+        if compared_s > borne_s or silent_s > limit.ceiling_s:
             yield sign.worker, f"no sign of life for {sign.age_s:.3g} s"
 
 

@@ -43,10 +43,23 @@ def test_silence_is_borne_for_two_rounds_and_never_longer_than_the_ceiling():
     assert lost(run.tell(heartbeat(sign("w0", round_s=900.0), sign("w1", age_s=60.1, round_s=900.0)))) == ["w1"]
 
 
-def test_who_has_not_committed_a_round_yet_may_be_silent_for_the_whole_ceiling():
+def test_a_member_that_has_not_committed_a_round_yet_may_be_silent_for_longer():
     run = started()
-    assert not run.tell(heartbeat(sign("w0"), sign("w1", age_s=59.0, round_s=0.0)))
-    assert lost(run.tell(heartbeat(sign("w0"), sign("w1", age_s=60.1, round_s=0.0)))) == ["w1"]
+    assert not run.tell(heartbeat(sign("w0"), sign("w1", age_s=11.9, round_s=0.0)))
+    assert lost(run.tell(heartbeat(sign("w0"), sign("w1", age_s=12.1, round_s=0.0)))) == ["w1"]
+
+
+def test_before_anybody_has_committed_a_round_all_may_be_silent_for_the_whole_ceiling():
+    run = started()
+    assert not run.tell(heartbeat(sign("w0", round_s=0.0), sign("w1", age_s=59.0, round_s=0.0)))
+    assert lost(run.tell(heartbeat(sign("w0", round_s=0.0), sign("w1", age_s=60.1, round_s=0.0)))) == ["w1"]
+
+
+def test_who_is_no_member_yet_may_be_silent_for_the_whole_ceiling():
+    run = started(spares=1)
+    run.tell(c.WorkerUp("w2", "here", 3))
+    assert not run.tell(heartbeat(sign("w0"), sign("w1"), sign("w2", age_s=59.0, round_s=0.0, view=0)))
+    assert lost(run.tell(heartbeat(sign("w0"), sign("w1"), sign("w2", age_s=60.1, round_s=0.0, view=0)))) == ["w2"]
 
 
 def test_nobody_is_blamed_while_nobody_is_heard_or_the_driver_did_not_run():
