@@ -18,7 +18,7 @@ _GAPS = 3.0
 _BEATS = 6
 """So many beats may be missing."""
 
-_JOINING = 8
+_JOINING = 4
 """So many times the floor a member may be silent that has not committed a round, beside others who have."""
 
 

@@ -45,8 +45,8 @@ def test_silence_is_borne_for_two_rounds_and_never_longer_than_the_ceiling():
 
 def test_a_member_that_has_not_committed_a_round_yet_may_be_silent_for_longer():
     run = started()
-    assert not run.tell(heartbeat(sign("w0"), sign("w1", age_s=11.9, round_s=0.0)))
-    assert lost(run.tell(heartbeat(sign("w0"), sign("w1", age_s=12.1, round_s=0.0)))) == ["w1"]
+    assert not run.tell(heartbeat(sign("w0"), sign("w1", age_s=5.9, round_s=0.0)))
+    assert lost(run.tell(heartbeat(sign("w0"), sign("w1", age_s=6.1, round_s=0.0)))) == ["w1"]
 
 
 def test_before_anybody_has_committed_a_round_all_may_be_silent_for_the_whole_ceiling():
