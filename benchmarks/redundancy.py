@@ -127,7 +127,8 @@ def death(storage: str, seeds: int) -> None:
             there = Path(storage) / f"copies-{copies}-seed-{seed}-death"
             run = known(there) or killed(trainer(5, copies, seed, 60, 12, storage, chaos="kill:1@round=60"))
             right = class_accuracies(run)
-            lost.setdefault(seed, lost_chunk(run))
+            if seed not in lost:  # with one copy, which comes first
+                lost[seed] = lost_chunk(run)
             classes = (2 * lost[seed], 2 * lost[seed] + 1)
             of_lost.append(float(np.mean([right[c] for c in classes])))
             of_others.append(float(np.mean([right[c] for c in range(CLASSES) if c not in classes])))
