@@ -1,9 +1,11 @@
 """Whether faults cost accuracy: RAYSGD_DATA=… python benchmarks/fault_accuracy.py kill --seeds 5
 
 Fashion-MNIST, a small MLP, 4 real workers on this machine, momentum SGD, τ = 8, as many epochs with as without faults.
-Says the accuracies and losses on the test set at the end, by seed, and whether they are within noise of the undisturbed
-runs': by no more than 2 standard errors of the difference and 0.5 points. Undisturbed runs that are in --keep already
-are not run again.
+The learning rate follows the number of workers (`linear`): with fewer of them, each with the same batch, the same
+samples make more rounds, and at a fixed rate a run that is short of workers for a while trains further. Says the
+accuracies and losses on the test set at the end, by seed, and whether they are within noise of the undisturbed runs':
+by no more than 2 standard errors of the difference and 0.5 points. Undisturbed runs that are in --keep already are not
+run again.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +53,10 @@ def train(fault: str, seed: int, storage: Path) -> Run:
     if fault == "added":
         address = context.address_info["address"]
         threading.Thread(target=add, args=(storage / name, address), daemon=True).start()
+    usual = FashionMNIST().optimizer
     LocalSGDTrainer(
-        FashionMNIST(model="mlp", epochs=EPOCHS),
-        algorithm=Algorithm(schedule=FixedPeriod(8), placement=RedundantChunks(2)),
+        FashionMNIST(model="mlp", epochs=EPOCHS, optimizer=replace(usual, lr=usual.lr / WORKERS)),
+        algorithm=Algorithm(schedule=FixedPeriod(8), placement=RedundantChunks(2), lr_scaling="linear"),
         scaling_config=ScalingConfig(num_workers=(1, WORKERS)),
         run_config=RunConfig(name=name, storage_path=str(storage)),
         seed=seed,
