@@ -16,9 +16,9 @@ import shutil
 import statistics
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,28 +50,31 @@ def train(fault: str, seed: int, storage: Path) -> Run:
     shutil.rmtree(storage / name, ignore_errors=True)  # one that did not come to its end
     here = WORKERS // 2 if fault == "added" else WORKERS
     context = ray.init("local", num_cpus=here, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    if fault == "added":
-        address = context.address_info["address"]
-        threading.Thread(target=add, args=(storage / name, address), daemon=True).start()
     usual = FashionMNIST().optimizer
-    LocalSGDTrainer(
+    trainer = LocalSGDTrainer(
         FashionMNIST(model="mlp", epochs=EPOCHS, optimizer=replace(usual, lr=usual.lr / WORKERS)),
         algorithm=Algorithm(schedule=FixedPeriod(8), placement=RedundantChunks(2), lr_scaling="linear"),
         scaling_config=ScalingConfig(num_workers=(1, WORKERS)),
         run_config=RunConfig(name=name, storage_path=str(storage)),
         seed=seed,
         chaos=CHAOS[fault],
-    ).fit()
+    )
+    with ThreadPoolExecutor(1) as beside:
+        fitted = beside.submit(trainer.fit)
+        nodes = add(storage / name, context.address_info["address"]) if fault == "added" else None
+        fitted.result()
+    if nodes is not None:
+        nodes.clear()
     ray.shutdown()
     return run_directory.load(storage / name)
 
 
-def add(run: Path, address: str) -> None:
+def add(run: Path, address: str) -> Nodes:
     """Another node, once training is under way."""
     rounds = run / run_directory.ROUNDS
     while not rounds.exists() or rounds.read_text().count("\n") < 90:
         time.sleep(0.1)
-    Nodes(address, WORKERS // 2)
+    return Nodes(address, WORKERS // 2)  # Ray wants the main thread for it
 
 
 def told(runs: Sequence[Run], metric: str) -> list[float]:
