@@ -167,7 +167,8 @@ def deal_shares(
     """How much of a deal each should get: by its samples in a round; nothing new for one who left the epoch."""
     before = () if view is None else view.members
     left = dict(zip(before, state.left, strict=False))
-    paces = dict(zip(before, state.pacing.shares, strict=False)) if state.period.mode in _PACED else {}
+    parts = state.pacing.parts(state.period.tau) if state.period.mode in _PACED else ()
+    paces = dict(zip(before, parts, strict=False))
     return {
         worker: 0.0 if left.get(worker) else paces.get(worker, 1.0) * program.scale_of(rank)
         for rank, worker in enumerate(members)

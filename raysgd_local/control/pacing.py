@@ -61,6 +61,15 @@ class Pacing:
         """
         return max(1, round(tau * self.paces[rank].share)) if self.paces else tau
 
+    def parts(self, tau: int) -> tuple[float, ...]:
+        """What part of a round of period `tau` is each rank's in whole steps: what data are dealt by, lest one whose
+        share was rounded has some left, to train on alone, when the others' are used up.
+
+        >>> Pacing((Pace(), Pace(share=0.56))).parts(8)
+        (1.0, 0.5)
+        """
+        return tuple(self.steps(tau, rank) / tau for rank in range(len(self.paces)))
+
     @property
     def shares(self) -> tuple[float, ...]:
         return tuple(pace.share for pace in self.paces)

@@ -37,6 +37,13 @@ def test_rounds_with_a_worker_at_half_speed_are_no_longer_than_without():
     assert round_s(ended(Balance(), (1.0, 1.0, 1.0, 0.5))) / undisturbed < 1.05
 
 
+def test_an_epoch_ends_for_all_at_once_though_steps_are_whole_and_shares_are_not():
+    outcome = ended(Balance(), (1.0, 1.0, 1.0, 0.56), samples=12_000)  # 4 of 8 steps, not 4.5
+    full = [row.steps for row in outcome.rounds if row.epoch == 1 and row.steps]
+    assert full.count(3 * 8 + 4) > 90
+    assert len(full) - full.count(3 * 8 + 4) <= 2
+
+
 def test_workers_with_batches_of_different_sizes_are_dealt_as_many_samples_as_they_take_in_the_same_steps():
     outcome = ended(
         None, (1.0,), samples=5 * 4 * 8 * 8, batch_scale=(2.0, 0.5, 0.5)
