@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,6 +35,7 @@ def generators() -> dict[str, Any]:
 
 
 def set_generators(state: dict[str, Any]) -> None:
+    """Take over what `generators` gave."""
     with _TURN:
         torch.set_rng_state(state["torch"])
     version, words, gauss = state["python"]
@@ -48,11 +49,7 @@ def set_generators(state: dict[str, Any]) -> None:
 
 def seed_generators(*parts: int) -> None:
     """Seed every global generator from integers, so that (seed, view, rank) gives each worker its own stream."""
-    words = np.random.SeedSequence(parts).generate_state(3)
-    with _TURN:
-        torch.manual_seed(int(words[0]))
-    random.seed(int(words[1]))
-    np.random.seed(int(words[2]))
+    _seed(torch.manual_seed, parts)
 
 
 def seed_processor_generators(*parts: int) -> None:
@@ -61,9 +58,13 @@ def seed_processor_generators(*parts: int) -> None:
     `torch.manual_seed` would, as long as CUDA is not in use, keep the call for later with the stack that it came from:
     too dear, in time and in memory, for something done for every sample.
     """
+    _seed(torch.default_generator.manual_seed, parts)
+
+
+def _seed(seed_torch: Callable[[int], object], parts: tuple[int, ...]) -> None:
     words = np.random.SeedSequence(parts).generate_state(3)
     with _TURN:
-        torch.default_generator.manual_seed(int(words[0]))
+        seed_torch(int(words[0]))
     random.seed(int(words[1]))
     np.random.seed(int(words[2]))
 

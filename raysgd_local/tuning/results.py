@@ -94,12 +94,14 @@ def medians(trials: Sequence[Trial], objective: Objective) -> dict[str, float]:
 
 
 def choice_of(trial: Trial) -> str:
-    """What was chosen, but for the seed."""
+    """What was chosen, but for the seed; a trial without one in its point repeats no other."""
+    if SEED not in trial.point:
+        return trial.name
     return repr({key: label(value) for key, value in seedless(trial.point).items()})
 
 
 def seedless(point: Point) -> Point:
-    """What was chosen in this point, beside the seed."""
+    """The point without its seed."""
     return {key: value for key, value in point.items() if key != SEED}
 
 

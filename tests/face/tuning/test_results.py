@@ -18,7 +18,7 @@ from raysgd_local.errors import InputError
 from raysgd_local.tuning import charts
 from raysgd_local.tuning.domains import Choice, Span, parse, plain
 from raysgd_local.tuning.page import render
-from raysgd_local.tuning.results import Trial, ranked, read_trial, write_results
+from raysgd_local.tuning.results import Trial, medians, ranked, read_trial, write_results
 from raysgd_local.tuning.search import from_tune, make_tuner, to_tune
 from raysgd_local.tuning.simulated import best_points
 from raysgd_local.tuning.trial import placement
@@ -83,6 +83,15 @@ def test_trials_that_differ_in_the_seed_alone_are_compared_by_their_median(tmp_p
     assert config.load(tmp_path / "best.yaml").seed == config.load().seed
     table = pd.read_csv(tmp_path / "trials.csv").set_index("trial")["loss_median"]
     assert (table["8-1"], table["4-2"], table["16-3"]) == (0.5, 0.8, math.inf)
+
+
+def test_a_point_that_a_searcher_tries_twice_is_two_trials():
+    space = {"algorithm.schedule.tau0": {"choice": [4, 8]}}
+    sweep = tuning.from_mapping({"space": space, "metric": "loss"})
+    point = {"algorithm.schedule.tau0": 4}
+    found = [Trial("a", point, "finished", None, {"loss": 0.1}), Trial("b", point, "stopped early")]
+    assert medians(found, sweep.objective) == {"a": 0.1, "b": math.inf}
+    assert [trial.name for trial in ranked(found, sweep.objective)] == ["a"]
 
 
 def test_the_tables_have_a_row_a_trial_with_its_point_and_its_figures(sweep, trials, tmp_path):
