@@ -198,7 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     meter = Meter()
     with tempfile.TemporaryDirectory(prefix="raysgd-soak-") as scratch:
         run = train(options.seconds, chaos, str(options.keep or scratch))
-    summary = {"grown": meter.growth(), "left": leaks(shared), "wrong": problems(run), **times(run)}
+        summary = {"grown": meter.growth(), "left": leaks(shared), "wrong": problems(run), **times(run)}
     print(json.dumps(summary))
     limit_s = min(summary["bounds_s"], MOST_IDLE * summary["elapsed_s"])
     idle = options.calm or summary["not_in_rounds_s"] <= limit_s
