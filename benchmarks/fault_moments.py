@@ -263,13 +263,14 @@ def problems(run: Run, running: Running, kind: Kind) -> list[str]:
     again = len(named(run, "resumed"))
     steps = 0 if again else steps_in_no_round(run)
     rate = run.rounds["lr"] / run.rounds["workers"]
+    first = run.rounds.groupby("incarnation")["loss"].first().round(3).tolist()
     said = {
         f"gone are {sorted(gone)}, struck were {sorted(struck)}": gone == struck or again > 0,
         f"{steps} steps are in no round": 0 <= steps <= (TAU + 1) * len(struck),
         f"{run.result['chunks_uncovered_max']} chunks uncovered": kind.uncovered
         or run.result["chunks_uncovered_max"] == 0,
         "the learning rate does not follow the number of workers": rate.max() - rate.min() < 1e-6,
-        "a loss as of fresh weights": run.rounds["loss"].iloc[50:].max() < 1.0,
+        f"first losses {first} as of fresh weights": all(loss < first[0] / 2 for loss in first[1:]),
         "the storage's trouble was not told": (kind.disk or kind.row is away)
         <= (run.result["storage_failures"] > 0),
     }
