@@ -306,13 +306,13 @@ def rehearse(kind: Kind, scratch: Path, repeats: int, draw: random.Random) -> di
         running.steady()
         run = running.finish()
         left = left_behind()
-    stalled, joined = stalls(run, running.strikes), joins(run)
+        wrong = [*problems(run, running, kind), *([f"left behind: {left}"] if left else [])]
     return {
-        "wrong": [*problems(run, running, kind), *([f"left behind: {left}"] if left else [])],
+        "wrong": wrong,
         "resumed": len(named(run, "resumed")),
         "in a view not formed": sum(unformed(run, strike) for strike in running.strikes),
-        "stall_s": stalled,
-        "join_s": joined,
+        "stall_s": stalls(run, running.strikes),
+        "join_s": joins(run),
         "longest_pause_s": float(pauses(run).max()),
     }
 

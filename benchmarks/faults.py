@@ -144,13 +144,13 @@ def stalls(run: Run, strikes: Sequence[Strike]) -> list[float]:
     """
     computing = run.rounds.groupby("view")["compute_s"].first()
     joined = {e["worker"]: e["time_s"] for e in named(run, "worker_joined")}
-    found: dict[int, float] = {}
+    found: dict[float, float] = {}
     for strike in strikes:
         if joined.get(strike.worker, math.inf) < strike.time_s or not strike.worker:
             view = next((e for e in named(run, "view_formed") if e["time_s"] > strike.time_s), None)
             if view is not None:
                 stall_s = view["time_s"] - strike.time_s - float(computing.get(view["view"], 0.0))
-                found.setdefault(view["view"], stall_s)
+                found.setdefault(view["time_s"], stall_s)  # a restarted driver counts views anew
     return list(found.values())
 
 
