@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import sys
 import tempfile
@@ -95,7 +96,11 @@ def trainer(name: str, trial: Trial, storage: str, seed: int, epochs: int, chaos
 
 
 def run(name: str, trial: Trial, storage: str, seed: int, epochs: int) -> Run:
-    """Half of the epochs with a death and a join, then the rest from the checkpoint."""
+    """Half of the epochs with a death and a join, then the rest from the checkpoint; what is there is not run again."""
+    kept = Path(storage) / f"{name}-{seed}"
+    if (kept / "result.json").exists() and run_directory.load(kept).result["epochs"] >= epochs:
+        return run_directory.load(kept)
+    shutil.rmtree(kept, ignore_errors=True)  # one that was broken off
     trainer(name, trial, storage, seed, max(1, epochs // 2), "kill:1@3s").fit()
     result = trainer(name, trial, storage, seed, epochs, "").fit(resume="auto")
     return run_directory.load(result.path)
@@ -132,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--table", type=Path, help="write the table here too")
-    parser.add_argument("--keep", type=Path, help="where run directories stay")
+    parser.add_argument("--keep", type=Path, help="where run directories stay; it goes on from those")
     options = parser.parse_args(arguments)
     ray.init("local", num_cpus=WORKERS, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     lines = [

@@ -6,8 +6,9 @@ import functools
 import json
 import math
 import tempfile
+import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -66,6 +67,18 @@ class DrawnClothes(FashionMNIST):
         return Drawn(*train), InMemory(*(tensor[:JUDGED] for tensor in train))
 
 
+@dataclass(frozen=True, kw_only=True)
+class WaitingClothes(DrawnClothes):
+    """Each step waits `step_s` beside what it computes, as for an accelerator."""
+
+    step_s: float = STEP_S
+
+    def loss(self, model: nn.Module, batch: Any) -> torch.Tensor:
+        if model.training:
+            time.sleep(self.step_s)
+        return super().loss(model, batch)
+
+
 @dataclass(frozen=True)
 class Job:
     """One run: a fixed period, or with `interval` AdaComm from `tau`; at most `epochs`, and `units` of time."""
@@ -83,9 +96,8 @@ class Job:
         kind = f"adacomm-{self.interval:g}" if self.interval else "fixed"
         return f"{kind}-tau{self.tau}-ratio{self.ratio}-rate{self.rate:g}-seed{self.seed}"
 
-    @property
-    def schedule(self) -> Schedule:
-        return AdaComm(self.tau, self.interval * STEP_S) if self.interval else FixedPeriod(self.tau)
+    def schedule(self, step_s: float) -> Schedule:
+        return AdaComm(self.tau, self.interval * step_s) if self.interval else FixedPeriod(self.tau)
 
 
 @dataclass(frozen=True)
@@ -120,17 +132,22 @@ class Curve:
         return Curve(moved[number].tolist(), self.loss, moved.tolist(), self.tau)
 
 
-def simulated(job: Job, storage: str) -> Curve:
+def configuration(job: Job, storage: str, task: FashionMNIST, step_s: float) -> Config:
+    """The run on workers whose step, a unit of time, takes `step_s`."""
     optimizer = Optimizer(lr=job.rate, momentum=0.0)
-    config = Config(
-        task=DrawnClothes(epochs=job.epochs, batch_size=BATCH, optimizer=optimizer),
-        algorithm=Algorithm(schedule=job.schedule),
+    return Config(
+        task=replace(task, epochs=job.epochs, batch_size=BATCH, optimizer=optimizer),
+        algorithm=Algorithm(schedule=job.schedule(step_s)),
         workers=Workers(min=WORKERS, max=WORKERS, balance=False),
-        stop=Stop(seconds=job.units * STEP_S if math.isfinite(job.units) else None),
+        stop=Stop(seconds=job.units * step_s if math.isfinite(job.units) else None),
         checkpoints=Checkpoints(every_epochs=None),
         storage=storage,
         seed=job.seed,
     )
+
+
+def simulated(job: Job, storage: str) -> Curve:
+    config = configuration(job, storage, DrawnClothes(), STEP_S)
     cluster = ClusterModel(Constant(STEP_S), latency_ms=0.0, round_ms=1000 * STEP_S * job.ratio)
     path = simulate_run(from_config(config), Conditions(cluster), report=False)
     rounds, evals = (pd.read_csv(path / name) for name in ("rounds.csv", "evals.csv"))
@@ -145,7 +162,7 @@ def in_rows(job: Job) -> Curve:
     inputs, classes = principal_components()
     model = mlp(COMPONENTS, HIDDEN, 10)
     rows = Rows(model, (inputs, classes), WORKERS, BATCH, job.rate, job.seed)
-    curve, schedule, steps, clock = Curve([], [], [], []), job.schedule, 0, 0.0
+    curve, schedule, steps, clock = Curve([], [], [], []), job.schedule(STEP_S), 0, 0.0
     state = schedule.init()
     while steps < job.epochs * EPOCH_STEPS and clock < job.units:
         taken = min(state.period.tau, EPOCH_STEPS - steps % EPOCH_STEPS)  # a round ends with its epoch
