@@ -134,9 +134,9 @@ def _delayed(a: Algorithm) -> Refusals:
         what = "averaging.fraction" if a.averaging.fraction < 1 else "averaging"
         hint = "what is applied later is the step of all to their common mean: here there is none, or not of all"
         yield InputError(what, _name(a.averaging), "mean of all with the schedule delayed", hint)
-    if a.partial and not a.averaging.gossips:
-        hint = "a round that is not over all decides in between how far it reaches: nobody can go on meanwhile"
-        yield InputError("schedule", _name(a.schedule), "delayed alone, without blocks or dynamic", hint)
+    if _made_of(a.schedule, Dynamic):
+        hint = "how far apart members are decides in between how far a round reaches: nobody can go on meanwhile"
+        yield InputError("schedule", _name(a.schedule), "delayed or dynamic, not both", hint)
     if not a.weights.plain and a.optimizer_state == "reset":
         hint = "how far steps go is known where momentum begins anew with them; here it does some steps later"
         yield InputError("weights", _name(a.weights), "samples, or momentum that is kept, with delayed", hint)

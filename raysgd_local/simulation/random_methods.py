@@ -51,6 +51,8 @@ def _extended(random: Random, method: Algorithm) -> Algorithm:
         every = random.choice((FixedPeriod(2), FixedPeriod(5), AdaComm(6, interval_s=1.0), LupaLoss(2)))
         late = Delayed(every, random.choice((1, 2, 4)))
         return replace(method, schedule=random.choice((late, late, Switch(EveryStep(), late, AtEpoch(1)))))
+    if isinstance(method.averaging, Blocks) and random.random() < 0.3:
+        return replace(method, schedule=Delayed(method.schedule, random.choice((1, 2, 4))))
     return method
 
 

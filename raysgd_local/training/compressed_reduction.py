@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 
 from raysgd_local.algorithms.algorithm import Algorithm
-from raysgd_local.algorithms.compression import Compression
 from raysgd_local.algorithms.state import ReplicaState
 from raysgd_local.control.exchange import Contribution, Control
 from raysgd_local.control.extent import Extent
@@ -23,17 +22,19 @@ Total = Callable[[torch.Tensor], torch.Tensor]
 
 def make_reduction(state: ReplicaState, allocate: Allocate, members: int, algorithm: Algorithm) -> Reduction:
     """The exchange that a method asks for."""
+    return _kind(algorithm)(state, allocate, members, algorithm)
+
+
+def _kind(algorithm: Algorithm) -> type[Reduction]:
+    if algorithm.delayed:
+        from raysgd_local.training.delayed_reduction import DelayedPartialReduction, DelayedReduction
+
+        return DelayedPartialReduction if algorithm.partial else DelayedReduction
     if algorithm.partial:
         from raysgd_local.training.partial_reduction import PartialReduction
 
-        return PartialReduction(state, allocate, members, algorithm)
-    if algorithm.delayed:
-        from raysgd_local.training.delayed_reduction import DelayedReduction
-
-        return DelayedReduction(state, allocate, members, algorithm)
-    if algorithm.compression is None:
-        return Reduction(state, allocate, members, algorithm)
-    return CompressedReduction(state, allocate, members, algorithm, algorithm.compression)
+        return PartialReduction
+    return Reduction if algorithm.compression is None else CompressedReduction
 
 
 @dataclass
@@ -52,15 +53,9 @@ class CompressedReduction(Reduction):
     compression. In a round in which somebody leaves, or training ends, everybody sends all that is left.
     """
 
-    def __init__(
-        self,
-        state: ReplicaState,
-        allocate: Allocate,
-        members: int,
-        algorithm: Algorithm,
-        compression: Compression | None,
-    ) -> None:
+    def __init__(self, state: ReplicaState, allocate: Allocate, members: int, algorithm: Algorithm) -> None:
         super().__init__(state, allocate, members, algorithm)
+        compression = algorithm.compression
         self._coupled = algorithm.averaging.coupling(1) is not None
         self.compressor: Compressor | None = None
         if compression is not None:

@@ -15,6 +15,7 @@ from raysgd_local.control.exchange import Contribution, Control
 from raysgd_local.control.extent import Extent
 from raysgd_local.control.member_events import Kind
 from raysgd_local.training.compressed_reduction import CompressedReduction
+from raysgd_local.training.partial_reduction import PartialReduction
 from raysgd_local.training.reduction import Allocate, Installing
 from raysgd_local.transport.base import Transport
 
@@ -38,7 +39,7 @@ class DelayedReduction(CompressedReduction):
     """
 
     def __init__(self, state: ReplicaState, allocate: Allocate, members: int, algorithm: Algorithm) -> None:
-        super().__init__(state, allocate, members, algorithm, algorithm.compression)
+        super().__init__(state, allocate, members, algorithm)
         d = sum(state.parameter_sizes)
         packed, start = (torch.zeros(n, dtype=state.dtype, device=state.device) for n in (state.numel, d))
         self._launched = _Launched(packed, start)
@@ -77,10 +78,14 @@ class DelayedReduction(CompressedReduction):
     def _own_integers(self) -> list[int]:
         return self._launched.integers if self._launched.travels else super()._own_integers()
 
+    def _arrives(self, control: Control) -> bool:
+        """Whether parameters become something else with this round; where nobody took a step they stay."""
+        return control.weight > 0
+
     @torch.no_grad()
     def commit(self, how: Installing, control: Control) -> None:
         launched, since = self._launched, None
-        if launched.travels and control.weight > 0 and self._healthy:
+        if launched.travels and self._healthy and self._arrives(control):
             since = torch.empty_like(launched.start)
             self.state.pack_parameters(since, 1.0)
             since.sub_(launched.start)
@@ -94,3 +99,17 @@ class DelayedReduction(CompressedReduction):
         """Who missed a round becomes what came of it: its steps since are taken again, by whoever is dealt them."""
         self.abandon()
         super().heal(transport, source, behind, how)
+
+
+class DelayedPartialReduction(DelayedReduction, PartialReduction):
+    """Where members average in blocks, and what is over all blocks travels while they go on."""
+
+    def _give(self, parameters: torch.Tensor, share: float) -> None:
+        if self._launched.travels:
+            torch.mul(self._launched.start, share, out=parameters)
+        else:
+            super()._give(parameters, share)
+
+    def _arrives(self, control: Control) -> bool:
+        extent = self._extent
+        return super()._arrives(control) if extent is None else any(extent.shares)

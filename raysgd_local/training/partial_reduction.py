@@ -27,7 +27,7 @@ class PartialReduction(CompressedReduction):
     """
 
     def __init__(self, state: ReplicaState, allocate: Allocate, members: int, algorithm: Algorithm) -> None:
-        super().__init__(state, allocate, members, algorithm, algorithm.compression)
+        super().__init__(state, allocate, members, algorithm)
         self._averaging = algorithm.averaging
         numel = sum(state.parameter_sizes)
         self._own, self._start = (torch.zeros(numel, dtype=state.dtype, device=state.device) for _ in range(2))
@@ -89,13 +89,16 @@ class PartialReduction(CompressedReduction):
         if self._averaging.gossips:
             parameters.copy_(self._own).mul_(share)
         elif share:
-            self.state.pack_parameters(parameters, share)
+            self._give(parameters, share)
         if self.compressor is None or self._averaging.gossips:
             transport.all_reduce(parameters)
             return
         anchor = self._anchor.flat
         total = self.compressor.sum(transport, anchor * share - parameters, round, whole=extent.everything)
         torch.sub(anchor, total, out=parameters)
+
+    def _give(self, parameters: torch.Tensor, share: float) -> None:
+        self.state.pack_parameters(parameters, share)
 
     def _mix(self, transport: Transport, control: Control, round: int) -> None:
         """x_i ← Σ_j W_ij y_j, where y is x with the round's step scaled by m·p_i; of y travels its message."""

@@ -15,9 +15,10 @@ from torch import nn
 
 import raysgd_local
 from raysgd_local.algorithms.algorithm import Algorithm
+from raysgd_local.algorithms.averaging import Blocks
 from raysgd_local.algorithms.compression import TopK
 from raysgd_local.algorithms.outer import SlowMo
-from raysgd_local.algorithms.schedules import AtEpoch, Delayed, EveryStep, FixedPeriod, Switch
+from raysgd_local.algorithms.schedules import AtEpoch, Delayed, EveryStep, FixedPeriod, Hierarchical, Switch
 from raysgd_local.control.exchange import Control
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -92,10 +93,18 @@ def shown(ctx: Any) -> torch.Tensor:
 
 
 def replay(
-    lives: dict[str, Life], done: Any, data: Quadratics, method: oracle.Method, last: oracle.Method, rho: float
+    lives: dict[str, Life],
+    done: Any,
+    data: Quadratics,
+    method: oracle.Method,
+    last: oracle.Method,
+    rho: float,
+    whole: oracle.Method | None = None,
 ) -> list[torch.Tensor]:
-    """The anchors after each round. A member's steps since what it gave to a round was launched stay on top of it, but
-    for who is healed: it becomes what came of the round.
+    """The anchors after each round, of which the last is by `last`, and one over all members by `whole`.
+
+    A member's steps since what it gave to a round was launched stay on top of it, but for who is healed: it becomes
+    what came of the round.
     """
     fleet, anchors, begun = oracle.Fleet(Point().x.detach(), method, rho), [], defaultdict(int)
     ahead: dict[str, int] = defaultdict(int)  # steps of the open round that are in a member's row already
@@ -129,20 +138,26 @@ def replay(
             begun[name], ahead[name] = (before, 0) if healed else (begun[name] + said.steps, len(since))
         fleet.rows = ends
         weights = [said.weight for said in control.members]
+        plain = oracle.mean if row["tau"] == "1" else whole if row["scope"] == "global" else None
         ends_here = last if number == len(done.rows()) else None
-        fleet.average(weights, float(row["lr"]), oracle.mean if row["tau"] == "1" else ends_here)
+        fleet.average(weights, float(row["lr"]), plain or ends_here)
         fleet.rows += moves
         anchors.append(fleet.memory.anchor)
     return anchors
 
 
-SHORT = "one step less than the period"
+SHORT, BLOCKS = "one step less than the period", "over all blocks"
 METHODS = {
     "mean": (Algorithm(Delayed(FixedPeriod(4), 2)), oracle.mean, 0.9),
     SHORT: (Algorithm(Delayed(FixedPeriod(3), 9)), oracle.mean, 0.9),
     "slowmo": (
         Algorithm(Delayed(FixedPeriod(4), 2), outer=SlowMo(beta=0.4, alpha=0.9)),
         oracle.heavy_ball(0.9, lambda m: 0.4, unit=lambda rate: rate),
+        0.9,
+    ),
+    BLOCKS: (
+        Algorithm(Delayed(Hierarchical(FixedPeriod(4), FixedPeriod(2)), 2), averaging=Blocks(count=2)),
+        oracle.in_blocks(lambda m: [rank * 2 // m for rank in range(m)]),
         0.9,
     ),
     "after the switch": (Algorithm(Switch(EveryStep(), Delayed(FixedPeriod(4), 2), AtEpoch(2))), oracle.mean, 0.0),
@@ -155,10 +170,10 @@ METHODS = {
 LAST = {"top-k": oracle.compressed(oracle.whole)}
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["mean", *(pytest.param(n, marks=pytest.mark.long) for n in ("after the switch", "top-k", "slowmo", SHORT))],
-)
+SELDOM = [pytest.param(n, marks=pytest.mark.long) for n in ("after the switch", "top-k", "slowmo", SHORT)]
+
+
+@pytest.mark.parametrize("name", ["mean", BLOCKS, *SELDOM])
 def test_it_does_what_the_oracle_does_while_members_die_and_join(train_in_threads, killed, name):
     algorithm, method, rho = METHODS[name]
     data, lives = Quadratics(401), defaultdict(Life)
@@ -180,7 +195,8 @@ def test_it_does_what_the_oracle_does_while_members_die_and_join(train_in_thread
     assert done.result["workers_lost"] == 5
     assert done.result["samples_lost"] == done.result["samples_repeated"] == 0
     assert len(done.rows()) >= 100
-    anchors = replay(lives, done, data, method, LAST.get(name, method), rho)
+    whole = oracle.globally if name == BLOCKS else None
+    anchors = replay(lives, done, data, method, LAST.get(name, method), rho, whole)
     models = [model for life in lives.values() for model in life.models]
     assert len(models) >= 4 * 9
     for number, model in models:

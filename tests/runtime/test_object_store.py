@@ -122,6 +122,7 @@ def wait_until(holds, limit_s, what):
 
 @pytest.mark.ray
 @pytest.mark.long
+@pytest.mark.study
 def test_a_real_run_bears_half_a_minute_without_its_store_and_goes_on_from_there_later(store, cluster):
     run = Storage.at(store.place("runs/run"))
     with ThreadPoolExecutor(1) as beside:

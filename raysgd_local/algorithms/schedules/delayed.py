@@ -30,10 +30,12 @@ class Delayed:
     x_i^t where member i was when it began to travel, and A what came of it. The `delay` that is worth having is as long
     as an averaging takes; it is always less than τ, so that one is there before the next begins. With 0 it is `every`.
 
+    With a hierarchical schedule the averagings over all members are delayed; blocks wait for theirs, which are quick.
+
     Known as delayed, or time-delayed, updates: Zhu, Lu, Lin, Han, "Distributed Training Across the World", NeurIPS
     workshop on systems for machine learning, 2019 [S]; with d = τ it is CoCoD-SGD (Shen et al., IJCAI 2019) [K].
 
-    Raises InputError unless `every` averages parameters of all members, and delay ≥ 0.
+    Raises InputError unless `every` averages parameters and nothing else, and delay ≥ 0.
 
     >>> Delayed(FixedPeriod(8), delay=4).init().period.delay
     4
@@ -45,9 +47,9 @@ class Delayed:
     def __post_init__(self) -> None:
         checks.schedule("every", self.every)
         checks.whole_number("delay", self.delay, at_least=0)
-        if modes(self.every) != {"parameters"}:
+        if not modes(self.every) <= {"parameters", "partial"}:
             hint = "only a mean of all members' parameters can be applied later"
-            allowed = "a schedule that averages parameters of all, such as fixed or adacomm"
+            allowed = "a schedule that averages parameters, such as fixed, adacomm or hierarchical"
             raise InputError("every", type(self.every).__name__, allowed, hint)
 
     def init(self) -> DelayedState:
@@ -61,5 +63,7 @@ class Delayed:
 
     def _after(self, every: Any) -> DelayedState:
         period: Period = every.period
+        if period.mode == "partial":
+            return DelayedState(period, every)
         delay = min(self.delay, period.tau - 1)
         return DelayedState(replace(period, delay=delay, why=f"{period.why}, applied {delay} steps later"), every)

@@ -8,7 +8,7 @@ from typing import Any
 from raysgd_local.algorithms import checks
 from raysgd_local.algorithms.schedules.base import Observation, Period, Schedule
 from raysgd_local.algorithms.schedules.fixed import FixedPeriod
-from raysgd_local.algorithms.schedules.modes import modes
+from raysgd_local.algorithms.schedules.modes import delays, modes
 from raysgd_local.errors import InputError
 from raysgd_local.records import from_plain
 
@@ -38,7 +38,8 @@ class Hierarchical:
 
     Lin, Stich, Patel, Jaggi, "Don't Use Large Mini-Batches, Use Local SGD", ICLR 2020, section 5 [S].
 
-    Raises InputError unless both are schedules that average parameters.
+    Raises InputError unless both are schedules that average parameters, without delay: `Delayed(Hierarchical())` delays
+    what is over all blocks.
 
     >>> schedule = Hierarchical(FixedPeriod(4), FixedPeriod(2))
     >>> schedule.init().period
@@ -53,8 +54,8 @@ class Hierarchical:
         for name in ("inside", "across"):
             schedule = getattr(self, name)
             checks.schedule(name, schedule)
-            if modes(schedule) != {"parameters"}:
-                allowed = "a schedule that averages parameters of all, such as fixed or adacomm"
+            if modes(schedule) != {"parameters"} or delays(schedule):
+                allowed = "a schedule that averages parameters of all at once, such as fixed or adacomm"
                 raise InputError(name, type(schedule).__name__, allowed)
 
     def init(self) -> HierarchicalState:

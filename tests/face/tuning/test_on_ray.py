@@ -58,6 +58,7 @@ TRIALS = ("", "poor", "raise", "long")
 LIMIT_S = 240
 pytestmark = [
     pytest.mark.long,
+    pytest.mark.study,
     pytest.mark.timeout(900),
 ]  # a story of three commands, on machines that are slow at times
 

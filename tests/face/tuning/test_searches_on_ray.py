@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import yaml
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.study, pytest.mark.timeout(600)]
 SWEEP: dict[str, Any] = {
     "base": {"task": {"name": "digits", "epochs": 1000}, "workers": {"min": 1, "max": 1}},
     "settings": {"stop.target": {"metric": "accuracy", "value": 0.9}},
