@@ -1,6 +1,6 @@
 """AdaComm against fixed periods in real time: 16 real workers, links on which an averaging takes as long as 4 steps.
 
-    python benchmarks/papers/adacomm_real.py DIR [--epochs 48] [--mbit 2.0]     # as root, with RAYSGD_DATA
+    python benchmarks/papers/adacomm_real.py DIR [--epochs 48] [--mbit 16]     # as root, with RAYSGD_DATA
 
 The problem, and every setting, are those of `adacomm_error_runtime.py` at ratio 4, where they were chosen in virtual
 time: learning rate 0.4, AdaComm from 16 with intervals of a tenth of the time that averaging at every step takes. Here
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-HOSTS, STEP_S, MBIT = 4, 0.02, 2.0
+HOSTS, STEP_S, MBIT = 4, 0.02, 16.0
 PERIODS, TAU0, RATE = (1, 4, 16, 64), 16, 0.4
 EPOCHS, INTERVALS, RATIO = 48, 10, 4
 SYNC = "every step"
@@ -96,8 +96,9 @@ def train_all(folder: Path, address: str, epochs: int) -> None:
         shutil.rmtree(path, ignore_errors=True)  # one that was broken off
         sync = ran(folder, SYNC)
         sync_s = sync.curve.at[-1] if sync is not None else math.inf
-        config = configuration(job(name, epochs, sync_s), str(folder), WaitingClothes(step_s=STEP_S), STEP_S)
-        LocalSGDTrainer.from_config(replace(config, name=path.name)).fit(address=address, observe=lambda _: None)
+        task = WaitingClothes(step_s=STEP_S)
+        config = configuration(job(name, epochs, sync_s), str(folder), task, STEP_S, path.name)
+        LocalSGDTrainer.from_config(config).fit(address=address, observe=lambda _: None)
         print(f"{name}: done", flush=True)
 
 

@@ -132,7 +132,7 @@ class Curve:
         return Curve(moved[number].tolist(), self.loss, moved.tolist(), self.tau)
 
 
-def configuration(job: Job, storage: str, task: FashionMNIST, step_s: float) -> Config:
+def configuration(job: Job, storage: str, task: FashionMNIST, step_s: float, name: str | None = None) -> Config:
     """The run on workers whose step, a unit of time, takes `step_s`."""
     optimizer = Optimizer(lr=job.rate, momentum=0.0)
     return Config(
@@ -142,6 +142,7 @@ def configuration(job: Job, storage: str, task: FashionMNIST, step_s: float) -> 
         stop=Stop(seconds=job.units * step_s if math.isfinite(job.units) else None),
         checkpoints=Checkpoints(every_epochs=None),
         storage=storage,
+        name=name,
         seed=job.seed,
     )
 
