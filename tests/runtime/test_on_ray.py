@@ -52,6 +52,7 @@ def images(samples: int) -> TensorDataset:
 
 def resnet_loop(config):
     """A loop as anybody would write it; it logs a digest of the whole state after every step."""
+    import gc
     import hashlib
 
     from torchvision.models import resnet18
@@ -68,7 +69,7 @@ def resnet_loop(config):
             if ctx._shell.state.round > done:
                 done = ctx._shell.state.round
                 state = b"".join(t.numpy().tobytes() for t in model.state_dict().values())
-                ctx.log(digest=hashlib.sha256(state).hexdigest())
+                ctx.log(digest=hashlib.sha256(state).hexdigest(), frozen=gc.get_freeze_count())
 
 
 @pytest.mark.parametrize("schedule", [FixedPeriod(2), EveryStep()], ids=["tau2", "every-step"])
@@ -78,6 +79,7 @@ def test_an_unmodified_resnet_is_bit_identical_on_all_workers_after_every_round(
     by_round = logged.groupby("round")["digest"]
     assert by_round.size().max() == 2
     assert (by_round.nunique() == 1).all()
+    assert (logged["frozen"] > 100_000).all()  # what was imported is no matter of the garbage collector
     assert result.metrics["samples_lost"] == result.metrics["samples_repeated"] == 0
 
 
