@@ -35,6 +35,7 @@ from raysgd_local.errors import InputError
 
 BLOCKS = Blocks(count=2)
 HIERARCHICAL = Hierarchical(FixedPeriod(1), FixedPeriod(2))  # what there are blocks for
+LATE = Delayed(Hierarchical(FixedPeriod(2), FixedPeriod(2)), 1)
 
 CHOICES = {
     "schedule": [
@@ -49,9 +50,11 @@ CHOICES = {
         Switch(FixedPeriod(2), EveryStep(), AtEpoch(1)),
         Switch(EveryStep(), Once(), AtEpoch(1)),
         Switch(Once(), FixedPeriod(2), AtEpoch(1)),
+        HIERARCHICAL,
         Dynamic(1, 1e-4),
         Switch(EveryStep(), Dynamic(1, 1e-4), AtEpoch(1)),
         Delayed(FixedPeriod(3), 1),
+        LATE,
         Switch(EveryStep(), Delayed(FixedPeriod(2), 1), AtEpoch(1)),
         Switch(EveryStep(), FixedPeriod(1), Stability(1, held_out=2, epsilon=0.9)),
     ],
@@ -69,13 +72,14 @@ def pairs() -> list[Algorithm]:
     found = []
     for one, other in combinations(CHOICES, 2):
         for a, b in product(CHOICES[one], CHOICES[other]):
-            try:
-                usual = HIERARCHICAL if a is BLOCKS or b is BLOCKS else FixedPeriod(2)
-                algorithm = Algorithm(**{"schedule": usual, one: a, other: b})
-            except InputError:
-                continue
-            if algorithm.weights.plain or algorithm.optimizer_state != "average":  # needs the loop's momentum anew
-                found.append(algorithm)
+            blocks, given = BLOCKS in (a, b), "schedule" in (one, other)
+            for usual in (HIERARCHICAL, LATE) if blocks and not given else (FixedPeriod(2),):
+                try:
+                    algorithm = Algorithm(**{"schedule": usual, one: a, other: b})
+                except InputError:
+                    continue
+                if algorithm.weights.plain or algorithm.optimizer_state != "average":  # the loop's momentum anew
+                    found.append(algorithm)
     return found
 
 
