@@ -57,6 +57,7 @@ from raysgd_local.errors import InputError
         ({"schedule": Once(), "weights": FedNova()}, "weights", "members keep theirs"),
         ({"averaging": Elastic(), "weights": FedNova()}, "weights", "members keep theirs"),
         ({"schedule": Delayed(), "averaging": Elastic()}, "averaging", "applied later"),
+        ({"schedule": Delayed(Dynamic())}, "schedule", "how far apart members are"),
         ({"schedule": Delayed(), "averaging": Gossip()}, "averaging", "applied later"),
         ({"schedule": Delayed(), "averaging": Mean(0.5)}, "averaging.fraction", "applied later"),
         ({"schedule": Switch(Delayed(), Dynamic(), AtEpoch(1))}, "schedule", "go on meanwhile"),

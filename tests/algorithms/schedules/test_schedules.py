@@ -296,7 +296,18 @@ class TestDelayed:
         assert taus(states) == [16, 8, 4, 2, 1, 1]
         assert [state.period.delay for state in states] == [6, 6, 3, 1, 0, 0]
 
-    @pytest.mark.parametrize("every", [EveryStep(), Once(), Dynamic(), Hierarchical(), Switch()])
+    def test_of_a_hierarchical_schedule_it_delays_what_is_over_all(self):
+        late = Delayed(Hierarchical(FixedPeriod(4), FixedPeriod(3)), delay=2)
+        whole = [replace(SEEN, whole=number % 3 == 2) for number in range(6)]
+        periods = [state.period for state in follow(late, whole)]
+        assert [period.mode for period in periods] == ["partial", "partial", "parameters"] * 2 + ["partial"]
+        assert [period.delay for period in periods] == [0, 0, 2] * 2 + [0]
+
+    def test_inside_of_blocks_nothing_is_delayed(self):
+        with pytest.raises(InputError, match="inside"):
+            Hierarchical(Delayed(FixedPeriod(4)), FixedPeriod(3))
+
+    @pytest.mark.parametrize("every", [EveryStep(), Once(), Switch()])
     def test_what_it_can_t_delay_is_refused(self, every):
         with pytest.raises(InputError, match="applied later"):
             Delayed(every)
