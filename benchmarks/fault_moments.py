@@ -34,6 +34,7 @@ from torch import nn
 
 from raysgd_local import Algorithm, FixedPeriod, LocalSGDTrainer, RedundantChunks, run_directory
 from raysgd_local.run_directory import Run
+from raysgd_local.tasks import Optimizer
 
 LIMIT_S = 120.0
 TUNED = {
@@ -46,7 +47,9 @@ TUNED = {
 
 @dataclass(frozen=True, kw_only=True)
 class WideDigits(CountedDigits):
-    """5 MB of parameters, so that giving state to a joiner takes a while."""
+    """5 MB of parameters, so that giving state to a joiner takes a while, and a rate that so wide a model bears."""
+
+    optimizer: Optimizer = Optimizer(lr=0.005, momentum=0.9, weight_decay=1e-4)
 
     def make_model(self) -> nn.Module:
         return nn.Sequential(nn.Flatten(), nn.Linear(64, 16384), nn.ReLU(), nn.Linear(16384, 10))
@@ -270,6 +273,7 @@ def problems(run: Run, running: Running, kind: Kind) -> list[str]:
         f"{run.result['chunks_uncovered_max']} chunks uncovered": kind.uncovered
         or run.result["chunks_uncovered_max"] == 0,
         "the learning rate does not follow the number of workers": rate.max() - rate.min() < 1e-6,
+        "a loss as of fresh weights": run.rounds["loss"].iloc[50:].max() < 1.0,
         f"first losses {first} as of fresh weights": all(loss < first[0] / 2 for loss in first[1:]),
         "the storage's trouble was not told": (kind.disk or kind.row is away)
         <= (run.result["storage_failures"] > 0),
