@@ -20,10 +20,8 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -34,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerator import OnAccelerator
-from hosts import environment, hosts, ray_on
+from hosts import hosts, ray_on, run_script
 
 from raysgd_local.tasks.memory import InMemory
 
@@ -238,28 +236,14 @@ def main() -> int:
     until_s = time.time() + options.limit_s
     if any(curve(folder, job) is None for job in JOBS):
         with hosts(HOSTS, MBIT, burst_kb=32, queue_ms=100) as found, ray_on(found, ON_EACH) as address:
-            again = [
-                sys.executable,
-                __file__,
-                str(folder),
-                "--inside",
-                address,
-                "--limit-s",
-                str(until_s),
-                "--only",
-                *options.only,
-            ]
-            subprocess.run([*found[0].prefix, *again], env=environment() | path(), check=True)
+            words = (str(folder), "--inside", address, "--limit-s", str(until_s), "--only", *options.only)
+            run_script(found[0], __file__, *words)
     curves = {job: one for job in JOBS if (one := curve(folder, job)) is not None}
     tell(curves)
     if len(curves) < len(JOBS):
         print(f"{len(JOBS) - len(curves)} runs are missing: call it again")
     draw(curves).savefig(PICTURE, metadata={"Date": None})
     return int(len(curves) < len(JOBS))
-
-
-def path() -> dict[str, str]:
-    return {"PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
 
 
 if __name__ == "__main__":

@@ -16,10 +16,8 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import shutil
 import signal
-import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +27,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
 
 from adacomm_runs import EPOCH_STEPS, WORKERS, Curve, Job, WaitingClothes, configuration  # noqa: E402
-from hosts import environment, hosts, ray_on  # noqa: E402
+from hosts import hosts, ray_on, run_script  # noqa: E402
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -177,10 +175,8 @@ def main() -> int:
             hosts(HOSTS, options.mbit, burst_kb=3, queue_ms=200) as found,
             ray_on(found, WORKERS // HOSTS) as address,
         ):
-            again = [sys.executable, __file__, str(folder), "--inside", address, "--epochs", str(options.epochs)]
-            python_path = os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get("PYTHONPATH", "")])
-            inside = environment() | {"PYTHONPATH": python_path}
-            subprocess.run([*found[0].prefix, *again], env=inside, check=True)
+            words = (str(folder), "--inside", address, "--epochs", str(options.epochs))
+            run_script(found[0], __file__, *words, beside=[HERE.parent])
     runs = {name: one for name in NAMES if (one := ran(folder, name)) is not None}
     tell(runs)
     draw(runs).savefig(HERE / "adacomm_real.svg", metadata={"Date": None})
