@@ -314,13 +314,18 @@ class Driver:
 
 
 def launch(plan: Plan) -> Any:
-    """The driver actor of a run; its words and its main thread don't wait for each other.
+    """The driver actor of a run; its words and its main thread don't wait for each other."""
+    return ray.remote(**actor_options())(Driver).remote(plan)
 
-    It lives where it was asked for: it would not outlive that machine anyway, and need not die with another. A
-    placement group (Ray Tune's) has its own place for it.
+
+def actor_options() -> dict[str, Any]:
+    """The driver lives where it was asked for: it would not outlive that machine anyway, and need not die with another.
+
+    A placement group (Ray Tune's) has its own place for it.
     """
-    options: Any = {"num_cpus": 0, "max_restarts": 0, "concurrency_groups": {"main": 1}}
+    options: dict[str, Any] = {"num_cpus": 0, "max_restarts": 0, "concurrency_groups": {"main": 1}}
     if ray.util.get_current_placement_group() is None:
         here = ray.get_runtime_context().get_node_id()
-        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(here, soft=True)
-    return ray.remote(**options)(Driver).remote(plan)
+        # A soft one is no affinity at all for an actor without CPUs: Ray then takes any machine of the cluster.
+        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(here, soft=False)
+    return options

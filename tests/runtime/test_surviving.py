@@ -15,6 +15,7 @@ from typing import Any
 
 import psutil
 import pytest
+import ray
 import torch
 from ray.train import RunConfig, ScalingConfig
 from torch import nn
@@ -26,6 +27,7 @@ from raysgd_local import Algorithm, Delayed, FixedPeriod, LocalSGDTrainer
 from raysgd_local.control import membership
 from raysgd_local.control.settings import Limit
 from raysgd_local.files import journal
+from raysgd_local.runtime.driver import actor_options
 
 pytestmark = pytest.mark.ray
 
@@ -325,6 +327,16 @@ def test_workers_on_a_draining_node_leave_without_a_broken_round(start, cluster,
     assert_exact(run, result)
     assert_nothing_broke(run)
     assert (result["workers_lost"], result["stall_s_max"]) == (0, 0.0)
+
+
+class Somewhere:
+    def node(self):
+        return ray.get_runtime_context().get_node_id()
+
+
+def test_the_driver_lives_on_the_machine_that_asked_for_it(second_node):
+    actors = [ray.remote(**actor_options())(Somewhere).remote() for _ in range(8)]
+    assert {ray.get(actor.node.remote()) for actor in actors} == {Somewhere().node()} != {second_node}
 
 
 def driver_of(run: Running) -> psutil.Process:
