@@ -73,7 +73,7 @@ def trials() -> dict[str, Trial]:
     change("swap", "switch at epoch 3", algorithm={"schedule": Switch(EveryStep(), Once(), AtEpoch(3))})
     change("hierarchical-sgd", "2 blocks", algorithm={"averaging": Blocks(count=2)})
     change("dynamic-averaging", "δ = 0.05", algorithm={"schedule": Dynamic(4, 0.05)})
-    change("diloco", "τ = 50, AdamW", algorithm={"schedule": FixedPeriod(50)}, optimizer=Optimizer("adamw", 1e-3))
+    change("diloco", "τ = 50, AdamW", algorithm={"schedule": FixedPeriod(50)}, optimizer=Optimizer(name="adamw", lr=1e-3))
     change("eamsgd", "Nesterov 0.9", optimizer=Optimizer(lr=0.01, momentum=0.9, nesterov=True))
     change("bmuf", "lr 0.01", optimizer=replace(SGD, lr=0.01))
     change("fedavgm", "lr 0.003", optimizer=replace(SGD, lr=0.003))
