@@ -5,8 +5,8 @@
 LeNet, 4 workers on this machine, equal samples for all recipes. In each run one worker is killed by SIGKILL after 3 s
 and another one joins in its place; after half of the epochs the run ends, and is taken up again from its checkpoint.
 Recipes whose paper's defaults don't fit so short a run are scaled to it, as the table's column says. Prints the table
-for `docs/methods.md`; the exit status is 1 if a run did not finish, lost samples, or came out below 0.85 without an
-explanation.
+for `docs/methods.md`, of means, but of seconds the median; the exit status is 1 if a run did not finish, lost samples,
+or came out below 0.85 without an explanation.
 """
 
 from __future__ import annotations
@@ -124,9 +124,8 @@ def problems(found: Run, epochs: int) -> list[str]:
 def row(name: str, trial: Trial, runs: Sequence[Run]) -> str:
     right = [found.result["eval"]["accuracy"] for found in runs]
     spread = f" ± {statistics.stdev(right):.3f}" if len(right) > 1 else ""
-    rounds, sent, seconds = (
-        statistics.mean(found.result[key] for found in runs) for key in ("rounds", "wire_bytes", "elapsed_s")
-    )
+    rounds, sent = (statistics.mean(found.result[key] for found in runs) for key in ("rounds", "wire_bytes"))
+    seconds = statistics.median(found.result["elapsed_s"] for found in runs)
     told = "; ".join(part for part in (trial.changed, trial.why) if part)
     figures = f"{rounds:.0f} | {sent / 1e6:.0f} | {seconds:.0f}"
     return f"| `{name}` | {statistics.mean(right):.3f}{spread} | {figures} | {told} |"

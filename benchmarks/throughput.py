@@ -9,7 +9,7 @@ exchanges nothing. Beside that runs `bare`, the least that local SGD can be: the
 all-reduce of the parameters every 16 steps, and no checks, no control, no failures. All draw batches of the same data
 set through torch's DataLoader, with the same optimizer, sum the loss, in the same processes. All begin together, and
 the slowest worker's time counts, opening our epoch included. Reported are the medians of samples a second, and of the
-ratios pair by pair.
+ratios pair by pair. No checkpoints are written meanwhile: the others write none.
 
 `strided` has a million parameters and little to compute for as much to send; `example` is the network of PyTorch's own
 MNIST example, 1.2 million parameters, whose steps take about three times as long. Batches are that example's, too.
@@ -24,20 +24,22 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from ray.train import RunConfig, ScalingConfig
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, RandomSampler
 
-import raysgd_local
 from raysgd_local import Algorithm, EveryStep, FixedPeriod, LocalSGDTrainer
+from raysgd_local.config import Checkpoints, Config, Workers
+from raysgd_local.tasks import Task
 from raysgd_local.tasks.memory import InMemory
+from raysgd_local.training.context import TrainContext
 
 TAU = 16
 LIMIT = 0.95  # of the rival's samples a second
@@ -107,56 +109,61 @@ class FlatAverage:
         torch._foreach_copy_(self._parameters, self._views)
 
 
-def loop(config: dict[str, Any]) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Turns(Task):
     """Ours and the others take turns; each worker logs its times."""
-    ctx = raysgd_local.get_context()
-    generator = torch.Generator().manual_seed(0)
-    size = config["batch_size"]
-    samples = config["batches"] * size * config["workers"]
-    images = torch.randn(samples, 1, 28, 28, generator=generator)
-    data = InMemory(images, torch.randint(10, (samples,), generator=generator))
-    make = MODELS[config["model"]]
-    model = ctx.prepare_model(make())
-    ctx.prepare_optimizer(optimizer_of(model))
-    rival, bare = make(), make()
-    rivals, bares = optimizer_of(rival), optimizer_of(bare)
-    average = FlatAverage(bare)
-    for pair in ctx.epochs(config["pairs"] + 1):  # the first warms up
-        if pair == 0:
-            store = dist.FileStore(config["store"], config["workers"])
-            dist.init_process_group("gloo", store=store, rank=ctx.rank, world_size=config["workers"])
-            rival = DistributedDataParallel(rival, broadcast_buffers=False) if config["ddp"] else rival
-        rival_s = plain_pass(rival, rivals, data, size)
-        bare_s = 0.0 if config["ddp"] else plain_pass(bare, bares, data, size, average)
-        dist.barrier()
-        began_s = time.perf_counter()
-        for x, y in ctx.batches(data, batch_size=size):
-            loss = F.cross_entropy(model(x), y)
-            loss.backward()
-            ctx.step(loss)
-        ours_s = time.perf_counter() - began_s
-        if pair:
-            ctx.log(pair=pair, ours_s=ours_s, rival_s=rival_s, bare_s=bare_s)
+
+    model: str
+    pairs: int
+    batches: int
+    workers: int
+    ddp: bool
+    store: str
+
+    def train(self, ctx: TrainContext) -> None:
+        data = self.data()
+        make = MODELS[self.model]
+        model = ctx.prepare_model(make())
+        ctx.prepare_optimizer(optimizer_of(model))
+        rival, bare = make(), make()
+        rivals, bares = optimizer_of(rival), optimizer_of(bare)
+        average = FlatAverage(bare)
+        for pair in ctx.epochs(self.pairs + 1):  # the first warms up
+            if pair == 0:
+                store = dist.FileStore(self.store, self.workers)
+                dist.init_process_group("gloo", store=store, rank=ctx.rank, world_size=self.workers)
+                rival = DistributedDataParallel(rival, broadcast_buffers=False) if self.ddp else rival
+            rival_s = plain_pass(rival, rivals, data, self.batch_size)
+            bare_s = 0.0 if self.ddp else plain_pass(bare, bares, data, self.batch_size, average)
+            dist.barrier()
+            began_s = time.perf_counter()
+            for x, y in ctx.batches(data, batch_size=self.batch_size):
+                loss = F.cross_entropy(model(x), y)
+                loss.backward()
+                ctx.step(loss)
+            ours_s = time.perf_counter() - began_s
+            if pair:
+                ctx.log(pair=pair, ours_s=ours_s, rival_s=rival_s, bare_s=bare_s)
+
+    def data(self) -> InMemory:
+        generator = torch.Generator().manual_seed(0)
+        samples = self.batches * self.batch_size * self.workers
+        images = torch.randn(samples, 1, 28, 28, generator=generator)
+        return InMemory(images, torch.randint(10, (samples,), generator=generator))
 
 
 def measure(schedule: Any, ddp: bool, arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
-        config = {
-            "pairs": arguments.pairs,
-            "batches": arguments.batches,
-            "batch_size": arguments.batch_size,
-            "workers": arguments.workers,
-            "ddp": ddp,
-            "model": arguments.model,
-            "store": f"{folder}/store",
-        }
-        LocalSGDTrainer(
-            train_loop_per_worker=loop,
-            train_loop_config=config,
+        given = {name: getattr(arguments, name) for name in ("model", "pairs", "batches", "batch_size", "workers")}
+        config = Config(
+            task=Turns(**given, ddp=ddp, store=f"{folder}/store"),
             algorithm=Algorithm(schedule=schedule),
-            scaling_config=ScalingConfig(num_workers=arguments.workers),
-            run_config=RunConfig(name="run", storage_path=folder),
-        ).fit()
+            workers=Workers(min=arguments.workers, max=arguments.workers),
+            checkpoints=Checkpoints(every_epochs=None),
+            storage=folder,
+            name="run",
+        )
+        LocalSGDTrainer.from_config(config).fit()
         lines = (Path(folder) / "run" / "events.jsonl").read_text().splitlines()
     pairs = slowest([line for line in map(json.loads, lines) if line["event"] == "log"])
     samples = arguments.batches * arguments.batch_size * arguments.workers
