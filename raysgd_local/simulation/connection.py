@@ -22,6 +22,7 @@ class Connection:
         self._view: int | None = None
         self._peers: tuple[str, ...] = ()
         self._cuts: set[int] = set()
+        self._begun = 0
 
     def join(self, view: int, peers: tuple[str, ...]) -> bool:
         """Leave the view before for this one, unless it was cut already."""
@@ -46,7 +47,8 @@ class Connection:
         if self._view is None:
             return False
         call = self.call = Call(self._view, 0, label, self, given, source, size_bytes)
-        self._later(self._timeout_s, lambda: self._time_out(call))
+        begun = self._begun = self._begun + 1  # a timer is kept for long after: it must not keep what was given
+        self._later(self._timeout_s, lambda: self._time_out(begun))
         self._network.call(call, self._peers, combine)
         return True
 
@@ -68,6 +70,6 @@ class Connection:
             self.leave()
         self._tell(call, failure)
 
-    def _time_out(self, call: Call) -> None:
-        if call is self.call:
-            self.settle(call, 0.0, "timed out")
+    def _time_out(self, begun: int) -> None:
+        if self.call is not None and begun == self._begun:
+            self.settle(self.call, 0.0, "timed out")
