@@ -11,8 +11,6 @@ Simulated: 16 workers in 8 blocks, 3 epochs, steps of 10 ms, 1 Gbit/s between no
 description here. Without it each row is run with three seeds; with it with one, since it does not change what is
 learned. Real, on this machine: 4 workers in 2 blocks, 2 epochs, 0 and 1 s, beside the same four simulated. There
 an outer step that does nothing but wait is the delay: it is taken at averagings over all workers only.
-
-Not finished: of the simulated rows a part has been run, of the real ones none, so no page shows its figure yet.
 """
 
 from __future__ import annotations
