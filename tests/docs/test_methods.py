@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import pytest
+
 from raysgd_local.algorithms.recipes import RECIPES
 
 PAGE = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
 
 
-def test_the_table_has_every_recipe():
-    rows = re.findall(r"^\| `([\w-]+)` \|", PAGE.partition("## Rounds")[0], flags=re.M)
+@pytest.mark.parametrize("section", ["Recipes", "The recipes, trained"])
+def test_the_table_has_every_recipe(section):
+    text = PAGE.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `([\w-]+)` \|", text, flags=re.M)
     assert sorted(rows) == sorted(RECIPES)
     assert len(rows) == len(set(rows))
