@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, WorkerCrashedError
+from ray.exceptions import (
+    ActorUnschedulableError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayActorError,
+    WorkerCrashedError,
+)
 
 from raysgd_local.errors import RunLostError
 from raysgd_local.runtime.driver import Plan, Restart
 from raysgd_local.training import snapshots
 
-DEATHS = (RayActorError, OutOfMemoryError, WorkerCrashedError, NodeDiedError)
+DEATHS = (RayActorError, ActorUnschedulableError, OutOfMemoryError, WorkerCrashedError, NodeDiedError)
 """What Ray says when the driver's process is gone: killed for memory it is not called an actor's death."""
 
 IN_A_ROW = 3

@@ -3,7 +3,13 @@
 from types import SimpleNamespace
 
 import pytest
-from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, WorkerCrashedError
+from ray.exceptions import (
+    ActorUnschedulableError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayActorError,
+    WorkerCrashedError,
+)
 
 from raysgd_local import following
 from raysgd_local.errors import RunLostError
@@ -27,7 +33,9 @@ def test_a_checkpoint_between_two_deaths_begins_the_count_anew():
     assert (restarts.count, restarts.in_a_row, restarts.wait_s) == (3, 1, 1.0)
 
 
-@pytest.mark.parametrize("death", [RayActorError, OutOfMemoryError, WorkerCrashedError, NodeDiedError])
+@pytest.mark.parametrize(
+    "death", [RayActorError, ActorUnschedulableError, OutOfMemoryError, WorkerCrashedError, NodeDiedError]
+)
 def test_whatever_ray_calls_the_drivers_death_it_is_started_again(death, tmp_path, monkeypatch):
     lives = []
 
