@@ -17,7 +17,9 @@ from raysgd_local.runtime.driver import Plan, Restart
 from raysgd_local.training import snapshots
 
 DEATHS = (RayActorError, ActorUnschedulableError, OutOfMemoryError, WorkerCrashedError, NodeDiedError)
-"""What Ray says when the driver's process is gone: killed for memory it is not called an actor's death."""
+"""What Ray says when the driver's process is gone: killed for memory it is not called an actor's death.
+
+Nor is it where the machine that it has to live on takes nobody any more."""
 
 IN_A_ROW = 3
 FIRST_WAIT_S = 1.0
