@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from raysgd_local.algorithms.placement import Placement
 from raysgd_local.control import pacing
-from raysgd_local.control.deal import Deal, lists
+from raysgd_local.control.deal import Deal, lengths, lists
 from raysgd_local.control.ledger import Ledger
 from raysgd_local.control.program import Program
 from raysgd_local.control.protocol import Place, Report, View
@@ -190,7 +190,7 @@ def seated(
     return replace(
         state,
         cursors=tuple(0 for _ in members),
-        lengths=None if deal is None else tuple(len(positions) for positions in lists(deal)),
+        lengths=None if deal is None else lengths(deal),
         left=tuple(state.open and left.get(worker, False) for worker in members),
         sick=tuple(sick.get(worker, any(state.sick)) for worker in members),
         residuals=tuple(residuals.get(worker, 0.0) for worker in members),

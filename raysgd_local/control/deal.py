@@ -53,7 +53,7 @@ def lists(deal: Deal) -> tuple[Ints, ...]:
     [[4, 5, 1, 0, 2, 3], [7, 6, 9, 8]]
     """
     chunks = _open_chunks(deal)
-    amounts = _amounts(deal, np.array([len(positions) for positions in chunks], dtype=np.int64))
+    amounts = _amounts(deal, _counts(chunks))
     taken: list[list[Ints]] = [[] for _ in deal.shares]
     for chunk, positions in enumerate(chunks):
         shuffled = _stream(deal, _OF_CHUNKS, chunk).permutation(positions)
@@ -64,13 +64,23 @@ def lists(deal: Deal) -> tuple[Ints, ...]:
     return tuple(_list(deal, rank, parts) for rank, parts in enumerate(taken))
 
 
+def lengths(deal: Deal) -> tuple[int, ...]:
+    """How long each rank's list is, which takes no shuffling to know.
+
+    >>> lengths(Deal(1, 0, 7, 10, 2, pack(np.zeros(10, bool)), ((0,), (1,)), (1.0, 1.0), ((4,), ())))
+    (6, 4)
+    """
+    new = _amounts(deal, _counts(_open_chunks(deal))).sum(axis=0).tolist()
+    return tuple(len(positions) + count for positions, count in zip(deal.pending, new, strict=True))
+
+
 def uncovered(deal: Deal) -> tuple[int, ...]:
     """The chunks with positions left that nobody may take, and so are in no list.
 
     >>> uncovered(Deal(1, 0, 7, 4, 2, pack(np.zeros(4, bool)), ((0,), ()), (1.0,), ((),), restricted=True))
     (1,)
     """
-    counts = np.array([len(positions) for positions in _open_chunks(deal)])
+    counts = _counts(_open_chunks(deal))
     return tuple(np.flatnonzero((counts > 0) & ~_eligible(deal).any(axis=1)).tolist())
 
 
@@ -118,6 +128,10 @@ def _open_chunks(deal: Deal) -> list[Ints]:
     unset = np.flatnonzero(~taken).astype(np.int64)
     edges = np.searchsorted(unset, chunk_bounds(deal.samples, deal.chunks))
     return np.split(unset, edges[1:-1])
+
+
+def _counts(chunks: Sequence[Ints]) -> Ints:
+    return np.array([len(positions) for positions in chunks], dtype=np.int64)
 
 
 def _eligible(deal: Deal) -> Bools:

@@ -1,7 +1,8 @@
 """The member: the pure half of a worker. It decides what a round is, what is kept, and what is fenced off.
 
-`advance(member, event, now)` gives the next state and commands. The shell (a Ray worker, a simulated one, a
-plain process) runs the commands in order and feeds back what came of them; it decides nothing.
+`advance(member, event)` gives the next state and commands. The shell (a Ray worker, a simulated one, a plain
+process) runs the commands in order and feeds back what came of them; it decides nothing. Of time a member knows what
+others told it: deadlines are the controller's.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from raysgd_local.control.member_events import (
     LoopStarted,
     Ordered,
     StepDue,
+    StepsTaken,
     StopAsked,
     Want,
     YieldAsked,
@@ -35,15 +37,13 @@ from raysgd_local.control.member_state import Member, Result
 __all__ = ["Member", "advance"]
 
 
-def advance(member: Member, event: Event, now: float) -> Result:
-    """The member's next state and what its shell must do, in order.
-
-    `now` is the shell's clock in seconds; what must be equal on all members never depends on it.
-    """
-    del now  # deadlines are the controller's
+def advance(member: Member, event: Event) -> Result:
+    """The member's next state and what its shell must do, in order."""
     match event:
-        case StepDue(samples, consumed):  # first: it comes at every step
+        case StepDue(samples, consumed):
             return rounds.step(member, samples, consumed)
+        case StepsTaken(steps, samples, consumed):
+            return rounds.taken(member, steps, samples, consumed), ()
         case Ordered(order):
             return entering.obey(member, order)
         case Cut(view, why):

@@ -49,6 +49,15 @@ class StepDue:
 
 
 @dataclass(frozen=True)
+class StepsTaken:
+    """`steps` local steps that the loop was left to take by itself, over `samples` samples and `consumed` positions."""
+
+    steps: int
+    samples: int
+    consumed: int
+
+
+@dataclass(frozen=True)
 class ListEnded:
     """The loop asks for a batch and its list is used up."""
 
@@ -150,6 +159,7 @@ class StopAsked:
 Event = (
     LoopStarted
     | StepDue
+    | StepsTaken
     | ListEnded
     | EpochLeft
     | EpochWanted
@@ -307,7 +317,13 @@ class Arrive:
 
 @dataclass(frozen=True)
 class Proceed:
-    """Give control back to the loop."""
+    """Give control back to the loop.
+
+    It may take `free` local steps by itself, but not after something came from outside: see `Allowance`. The member is
+    told of them with `StepsTaken`, before anything else.
+    """
+
+    free: int = 0
 
 
 @dataclass(frozen=True)

@@ -37,17 +37,33 @@ def step(member: Member, samples: int, consumed: int) -> Result:
         member, commands = resume(member)
         return member, (*tried, *commands)
     alone = LocalStep(pending=member.uncommitted.samples)
-    member = replace(
+    member = taken(replace(member, want=Want.STEP), 1, samples, consumed)
+    if member.known.period.mode == "gradients":
+        return resume(member)
+    left = _left(member)
+    if left > 0:
+        return member, (alone, Proceed(free=left - 1))
+    member, commands = resume(member)
+    return member, (alone, *commands)
+
+
+def taken(member: Member, steps: int, samples: int, consumed: int) -> Member:
+    """With so many more steps in the open round."""
+    return replace(
         member,
-        want=Want.STEP,
-        steps=member.steps + 1,
+        steps=member.steps + steps,
         samples=member.samples + samples,
         taken=member.taken + consumed,
     )
-    if member.known.period.mode == "gradients":
-        return resume(member)
-    member, commands = resume(member)
-    return member, (alone, *commands)
+
+
+def _left(member: Member) -> int:
+    """How many local steps the open round has left, where nothing happens before the last of them but they."""
+    state = member.known
+    plain = member.flight is None and not (member.broken or member.over or state.drain)
+    if not plain or state.period.probe is not None or member.in_force.program.averaging.fraction < 1:
+        return 0
+    return state.local_steps(member.rank) - member.steps
 
 
 def resume(member: Member) -> Result:

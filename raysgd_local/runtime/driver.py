@@ -6,7 +6,7 @@ import heapq
 import json
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -118,6 +118,7 @@ class Driver:
     def __init__(self, plan: Plan, make_group: MakeGroup | None = None) -> None:
         self._plan, self._make_group = plan, make_group or _ray_group
         self._events: queue.SimpleQueue[c.Event] = queue.SimpleQueue()
+        self._unwritten: list[tuple[c.Event, float, Sequence[c.Command]]] = []  # of the journal
         self._timers: list[tuple[float, int]] = []
         self._status: Status | None = None
         self._refused: InputError | None = None
@@ -222,6 +223,7 @@ class Driver:
             self._look()
             self._files.retry(time.monotonic())
             self._copy_out()
+        self._write_journal()
 
     def _next_event(self) -> c.Event | None:
         """The next event, or the next timer that ran out."""
@@ -250,9 +252,18 @@ class Driver:
         for command in commands:
             self._run_command(command, now)
         if commands or not isinstance(event, c.Heartbeat):
-            self._files.journal(journal.entry(event, now, commands))
+            self._unwritten.append((event, now, commands))
+        if (
+            self._events.empty()
+        ):  # first what others wait for: where all arrive at once, the last one's is the order
+            self._write_journal()
         if self._injector is not None:
             self._injector.see(event, commands)
+
+    def _write_journal(self) -> None:
+        for event, now, commands in self._unwritten:
+            self._files.journal(journal.entry(event, now, commands))
+        self._unwritten.clear()
 
     def _run_command(self, command: c.Command, now: float) -> None:
         match command:

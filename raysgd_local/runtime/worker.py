@@ -162,8 +162,8 @@ class Worker:
 
     # Words of the controller, beside `run`.
 
-    def order(self, order: Order) -> None:
-        self._link.orders.put(order)
+    def order(self, pickled: bytes) -> None:
+        self._link.orders.put(cloudpickle.loads(pickled))
 
     def yield_(self, view: int, segment: int) -> None:
         self._shell.post(YieldAsked(view, segment))

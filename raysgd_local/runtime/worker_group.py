@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import cloudpickle
 import ray
 from ray.exceptions import RayActorError
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
@@ -25,6 +26,9 @@ from raysgd_local.transport.store_clients import forget_views_before
 # Calls beside the training loop must not wait for it.
 _CONTROL = "control"
 _WATCH_EVERY_S = 0.2
+
+# What is smaller goes with each call: it is there before the object store would have answered. Ray's own limit.
+_INLINE_BYTES = 100_000
 
 
 @dataclass(frozen=True)
@@ -66,8 +70,10 @@ class WorkerGroup:
                 ray.kill(actor)
 
     def order(self, to: tuple[str, ...], order: Order) -> None:
-        shared = ray.put(order)
-        self._each(to, lambda actor: _beside(actor.order).remote(shared))
+        content: Any = cloudpickle.dumps(order)
+        if len(content) > _INLINE_BYTES:
+            content = ray.put(content)
+        self._each(to, lambda actor: _beside(actor.order).remote(content))
         if order.view.number > self._newest_view:  # members still say goodbye to the view before
             self._newest_view = order.view.number
             forget_views_before(self._store, self._prefix, order.view.number - 1)

@@ -199,7 +199,7 @@ class _Lockstep:
 
     def _pump(self) -> None:
         while self._events and self._finish is None:
-            self.member, commands = machine.advance(self.member, self._events.popleft(), self.now)
+            self.member, commands = machine.advance(self.member, self._events.popleft())
             for command in commands:
                 self._run(command)
 

@@ -77,9 +77,11 @@ class Watch(Observer):
             violated("2: what is resolved stays", f"round {anchor.round} was another one")
 
     def asking(self, worker: Worker, command: Exchange) -> None:
-        """A member goes into a round: what it was asked to pass on is in its words, and nobody yields in vain."""
-        order = worker.member.in_force
-        if worker.heard == order.number and not command.said.flags & Flags.YIELD:
+        """A member goes into a round: it says what it did and was asked to pass on, and nobody yields in vain."""
+        order, said = worker.member.in_force, command.said
+        if worker.member.known.lengths is not None and said.samples != said.consumed:
+            violated("who says samples took them", f"{worker.name}: {said.samples}, of the deal {said.consumed}")
+        if worker.heard == order.number and not said.flags & Flags.YIELD:
             violated("a yield is passed on", f"{worker.name} in {order.number}")
         if order.number == self._yielded:
             violated("after a yield comes a boundary", f"{worker.name} in {order.number}")

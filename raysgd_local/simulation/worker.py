@@ -11,6 +11,7 @@ from typing import Any
 from raysgd_local.algorithms.schedules.base import Mode
 from raysgd_local.control import member as machine
 from raysgd_local.control import member_events as m
+from raysgd_local.control.allowance import Allowance
 from raysgd_local.control.controller_events import (
     Arrived,
     CheckpointFailed,
@@ -52,6 +53,7 @@ class Worker:
         self.held = Held()
         self.heard = (0, 0)  # the newest view and segment that it was asked to yield in
         self._loop: Asks = training_loop(scenario.loop, self)
+        self._allowance = Allowance()
         self._events: deque[m.Event] = deque()
         self._inbox: list[m.Event] = []
         self._orders: list[Order] = []
@@ -128,6 +130,11 @@ class Worker:
         elif isinstance(ask, Batch):
             delay_s = self._world.step_s(self)
             self._world.after(delay_s, self, lambda: self._computed(ask))
+        elif isinstance(ask, m.StepDue) and self._allowance.free and not self._inbox:
+            self._allowance.take(ask.samples, ask.consumed)
+            self.replica.local_step()
+            self._working_since = self._world.now
+            self._go_on()
         else:
             self._drive(ask)
 
@@ -144,7 +151,7 @@ class Worker:
 
     def _drive(self, event: m.Event) -> None:
         self._proceeding = False
-        self._events.extend([*self._posted(), event])
+        self._events.extend([*self._allowance.ended(), *self._posted(), event])
         self._pump()
 
     def _posted(self) -> list[m.Event]:
@@ -157,7 +164,7 @@ class Worker:
             event = self._events.popleft()
             if isinstance(event, m.YieldAsked):
                 self.heard = max(self.heard, (event.view, event.segment))
-            self.member, commands = machine.advance(self.member, event, self._world.now)
+            self.member, commands = machine.advance(self.member, event)
             for command in commands:
                 self._run(command)
         if not self.alive or self._waits or self._awaits_order:
@@ -203,7 +210,8 @@ class Worker:
                 self._await_order()
             case m.CopyState(save):
                 self._save(save.name, save.everyone)
-            case m.Proceed():
+            case m.Proceed(free):
+                self._allowance.grant(free)
                 self._working_since = self._world.now
                 self._proceeding = True
             case m.Exit(why):

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from raysgd_local.algorithms.learning_rate import LearningRate
 from raysgd_local.control import member_events as m
 from raysgd_local.control import probing
+from raysgd_local.control.member import Member
 from raysgd_local.control.protocol import View
 from raysgd_local.errors import InputError, UsageError
 from raysgd_local.training.evaluation import Evaluation, Metrics
@@ -176,14 +177,14 @@ class TrainContext:
             raise UsageError(
                 "ctx.step needs samples=… where no batch was taken from ctx.batches since the last step"
             )
-        if shell.state.stopped:
+        state = shell.state
+        if state.stopped:
             return
-        if not shell.state.open:
+        if not state.open:
             self._begin_own_data()
         shell.loss.add(loss, count)
-        shell.steps += 1
         shell.interference.before_step(shell.replica)
-        shell.drive(m.StepDue(count, consumed))
+        shell.step(count, consumed)
         shell.interference.after_step()
 
     def _begin_own_data(self) -> None:
@@ -236,6 +237,7 @@ class Batches:
     def __init__(self, shell: Shell, source: DealtBatches) -> None:
         self._shell, self._source = shell, source
         self._unstepped = 0
+        self._asked: Member | None = None
         self.left = False
 
     def __iter__(self) -> Batches:
@@ -258,7 +260,10 @@ class Batches:
         raise StopIteration
 
     def _going_on(self) -> bool:
-        state, order, member = self._shell.state, self._shell.order, self._shell.member
+        member = self._shell.member
+        if member is self._asked:
+            return True  # it heard of nothing since the last batch
+        state, order = self._shell.state, self._shell.order
         if state.stopped or not state.open or order.deal is None:
             return False
         if order.deal.samples != self._source.samples:
@@ -268,6 +273,7 @@ class Batches:
             )
         start, scale = state.cursors[member.rank] + member.uncommitted.taken, order.program.scale_of(member.rank)
         self._source.deal(order.deal, member.rank, start, scale=scale, times=self._shell.rewound)
+        self._asked = member
         return True
 
     def leave(self) -> None:

@@ -45,9 +45,10 @@ class SeededSamples(Dataset[Any]):
 
     def __init__(self, dataset: Dataset[Any], seed: int, epoch: int) -> None:
         self.dataset, self.seed, self.epoch = dataset, seed, epoch
+        self._plain = _draws_nothing(dataset)
 
     def __getitems__(self, indices: Sequence[int]) -> Any:
-        if _draws_nothing(self.dataset):
+        if self._plain:
             return _fetch(self.dataset, indices)
         with processor_generators_kept():
             return [self._item(index) for index in indices]

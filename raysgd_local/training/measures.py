@@ -88,10 +88,12 @@ class LossMeter:
         self._travelling: torch.Tensor | float | None = None
 
     def add(self, loss: torch.Tensor | float, samples: int) -> None:
-        if isinstance(loss, torch.Tensor) and loss.device.type != "cpu":
+        if not isinstance(loss, torch.Tensor):
+            self._sum = self._sum + loss * samples
+        elif loss.is_cpu:  # nothing to wait for
+            self._sum = self._sum + loss.item() * samples
+        else:
             self._sum = self._sum + loss.detach().double() * samples
-        else:  # nothing to wait for
-            self._sum = self._sum + (loss.item() if isinstance(loss, torch.Tensor) else loss) * samples
 
     def value(self) -> float:
         return float(self._sum)

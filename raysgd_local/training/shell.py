@@ -17,6 +17,7 @@ import torch
 from raysgd_local.clock import Clock, SystemClock
 from raysgd_local.control import member as machine
 from raysgd_local.control import member_events as m
+from raysgd_local.control.allowance import Allowance
 from raysgd_local.control.exchange import Contribution, Control, Flags
 from raysgd_local.control.extent import Extent
 from raysgd_local.control.program import Program
@@ -61,6 +62,7 @@ class Shell:
         self.member = machine.Member(place.worker)
         self.replica = Replica(optimizer_state=place.algorithm.optimizer_state)
         self.stepper = Stepper(self.replica, place.algorithm.lr_scaling)
+        self._allowance = Allowance()
         self.loss = LossMeter()
         self.watch = Stopwatch(clock or SystemClock())
         self.evaluation: Evaluation | None = None
@@ -109,11 +111,24 @@ class Shell:
         """A stream of random numbers of its own for every worker that enters."""
         seed_generators(self.place.seed, self.order.incarnation, self.order.view.number, self.member.rank)
 
+    def step(self, samples: int, consumed: int) -> None:
+        """Gradients are ready, over `samples` samples and `consumed` positions of the deal."""
+        self.steps += 1
+        if self._allowance.free and self._inbox.empty():
+            self._local_step(self.member.samples + self._allowance.take(samples, consumed))
+        else:
+            self.drive(m.StepDue(samples, consumed))
+
+    def _local_step(self, pending: int) -> None:
+        state = self.state
+        workers = len(state.left)
+        self.stepper.step(state.samples + pending * workers, workers)
+
     def drive(self, event: m.Event) -> None:
         """Feed the member an event and run its commands until it hands control back to the loop."""
-        events = deque([*self._posted(), event])
+        events: deque[m.Event] = deque([*self._allowance.ended(), *self._posted(), event])
         while events:
-            self.member, commands = machine.advance(self.member, events.popleft(), self.watch.now())
+            self.member, commands = machine.advance(self.member, events.popleft())
             for command in commands:
                 outcome = self._run(command)
                 if outcome is not None:
@@ -129,8 +144,10 @@ class Shell:
         """Do what one command says; None where the member waits for no answer."""
         match command:
             case m.LocalStep(pending):
-                workers = len(self.state.left)
-                self.stepper.step(self.state.samples + pending * workers, workers)
+                self._local_step(pending)
+            case m.Proceed(free):
+                self._allowance.grant(free)
+                self.watch.work_begins()
             case m.Mark() | m.Look() | m.ShowMean() | m.Undo():
                 self.probing.obey(command, self._reducing)
             case m.Exchange(kind="probe"):
@@ -151,8 +168,6 @@ class Shell:
                 return self._arrive(self._told(report))
             case m.CopyState(save):
                 self._writer.save(save, self.replica, self.member.rank)
-            case m.Proceed():
-                self.watch.work_begins()
             case m.Exit(why):
                 raise Released(why)
             case m.Restore(name):
@@ -286,7 +301,7 @@ class Shell:
             compute_s=compute_s,
             clock_s=clock_s,
             lr=self.stepper.lr(samples, workers),
-            lr_decay=self.stepper.rates(samples, workers).decay,
+            lr_decay=self.stepper.decay(samples),
             lr_settled=self.stepper.settled_lr(samples, workers),
             scale=self.stepper.scale,
             residual=self._reducing.left_out,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -18,22 +17,6 @@ from raysgd_local.training.replica import Prepared, Replica
 Decay = Callable[[float], float]
 
 
-@dataclass(frozen=True)
-class Rates:
-    """The learning rate as a function of progress: its decay factor, and what else it is multiplied by.
-
-    `settled` is what that will be after warm-up: the scaling with workers alone.
-    """
-
-    decay: float = 1.0
-    other: float = 1.0
-    settled: float = 1.0
-
-    @property
-    def factor(self) -> float:
-        return self.decay * self.other
-
-
 class Stepper:
     """Takes the replica's optimizer steps. `epoch_samples` is the training set's size once it is known (or 1)."""
 
@@ -45,22 +28,25 @@ class Stepper:
         self.good_steps = 0
         self._unscaled = False
 
-    def rates(self, samples: int, workers: int) -> Rates:
-        """The rates after `samples` of all workers; those of the open round as if all took as many steps."""
-        epochs, settled = samples / self.epoch_samples, scale(self._lr_scaling, workers)
+    def decay(self, samples: int) -> float:
+        """The rate's decay factor after `samples` of all workers."""
+        epochs = samples / self.epoch_samples
+        return self.schedule.decay(epochs) if isinstance(self.schedule, LearningRate) else self.schedule(epochs)
+
+    def _factor(self, samples: int, workers: int) -> float:
+        """Decay, warm-up and scaling; those of the open round as if all took as many steps."""
+        epochs = samples / self.epoch_samples
         if isinstance(self.schedule, LearningRate):
-            other = self.schedule.warmup(epochs, self._lr_scaling, workers)
-            return Rates(self.schedule.decay(epochs), other, settled)
-        return Rates(self.schedule(epochs), settled, settled)
+            return self.schedule.factor(epochs, self._lr_scaling, workers)
+        return self.schedule(epochs) * scale(self._lr_scaling, workers)
 
     def lr(self, samples: int, workers: int) -> float:
         """The first parameter group's rate, for the tables."""
-        return self._base_lr * self.rates(samples, workers).factor
+        return self._base_lr * self._factor(samples, workers)
 
     def settled_lr(self, samples: int, workers: int) -> float:
-        """The first parameter group's rate as if warm-up were over, for schedules."""
-        rates = self.rates(samples, workers)
-        return self._base_lr * rates.decay * rates.settled
+        """The first parameter group's rate as if warm-up were over, for schedules: scaled with workers alone."""
+        return self._base_lr * self.decay(samples) * scale(self._lr_scaling, workers)
 
     @property
     def _base_lr(self) -> float:
@@ -86,7 +72,9 @@ class Stepper:
     def unscale(self) -> bool:
         """Take the loss scale out of the gradients; whether they overflowed, which is told to all."""
         scaler = self._replica.scaler
-        if scaler is None or self._unscaled:
+        if scaler is None:
+            return False
+        if self._unscaled:
             return bool(self.flags & Flags.OVERFLOW)
         for prepared in self._replica.optimizers:
             scaler.unscale_(prepared.optimizer)
@@ -103,7 +91,7 @@ class Stepper:
         self._rescale(overflow)
 
     def _step(self, samples: int, workers: int, skip: bool) -> None:
-        factor = self.rates(samples, workers).factor
+        factor = self._factor(samples, workers)
         for prepared in self._replica.optimizers:
             if not skip:
                 self._step_one(prepared, factor)

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from raysgd_local.algorithms.placement import Placement, Worker, chunk_bounds, rebalance
-from raysgd_local.control.deal import Deal, batch_bounds, lists, pack, uncovered, unpack
+from raysgd_local.control.deal import Deal, batch_bounds, lengths, lists, pack, uncovered, unpack
 from raysgd_local.control.shares import apportion, split_among_holders
 from raysgd_local.errors import InputError
 from raysgd_local.records import from_plain, to_plain
@@ -77,6 +77,12 @@ def test_every_open_position_is_in_exactly_one_list_unless_its_chunk_is_uncovere
     lost = set(uncovered(deal))
     expected = [p for p in open_positions.tolist() if p in pending or chunk_of(deal, p) not in lost]
     assert dealt == Counter(expected)
+
+
+@settings(max_examples=200, deadline=None)
+@given(deals())
+def test_how_long_lists_are_is_known_without_them(deal):
+    assert lengths(deal) == tuple(len(positions) for positions in lists(deal))
 
 
 @settings(max_examples=200, deadline=None)

@@ -4,11 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from raysgd_local.algorithms.schedules import AdaComm, EveryStep, FixedPeriod
+from raysgd_local.algorithms.schedules import AdaComm, Delayed, EveryStep, FixedPeriod
 from raysgd_local.control import member as machine
 from raysgd_local.control import member_events as m
 from raysgd_local.control import replicated
 from raysgd_local.control.exchange import Contribution, Control, Flags
+from raysgd_local.control.member_state import Flight
 from raysgd_local.control.program import Program
 from raysgd_local.control.protocol import Order, View
 from raysgd_local.control.replicated import Replicated
@@ -27,29 +28,59 @@ def said(**changes):
 
 def test_an_order_has_an_effect_once():
     member, order = in_view(FixedPeriod(2))
-    assert machine.advance(member, m.Ordered(order), 0) == (member, ())
-    _, commands = machine.advance(member, m.Ordered(replace(order, segment=2)), 0)
+    assert machine.advance(member, m.Ordered(order)) == (member, ())
+    _, commands = machine.advance(member, m.Ordered(replace(order, segment=2)))
     assert commands == (m.Proceed(),)
 
 
 def test_a_yield_that_comes_before_its_order_is_passed_on():
     member, order = in_view(FixedPeriod(1))
-    member, _ = machine.advance(member, m.YieldAsked(1, 2), 0)
-    _, commands = machine.advance(member, m.StepDue(4, 0), 0)
+    member, _ = machine.advance(member, m.YieldAsked(1, 2))
+    _, commands = machine.advance(member, m.StepDue(4, 0))
     assert not commands[-1].said.flags & Flags.YIELD
-    member, _ = machine.advance(member, m.Ordered(replace(order, segment=2)), 0)
-    _, commands = machine.advance(member, m.StepDue(4, 0), 0)
+    member, _ = machine.advance(member, m.Ordered(replace(order, segment=2)))
+    _, commands = machine.advance(member, m.StepDue(4, 0))
     assert commands[-1].said.flags & Flags.YIELD
+
+
+def test_steps_that_a_loop_takes_by_itself_count_as_if_it_had_asked():
+    member, _ = in_view(FixedPeriod(4))
+    asked = member
+    for left in (2, 1, 0):
+        asked, commands = machine.advance(asked, m.StepDue(4, 5))
+        assert commands == (m.LocalStep(pending=4 * (2 - left)), m.Proceed(free=left))
+    told, _ = machine.advance(member, m.StepDue(4, 5))
+    told, nothing = machine.advance(told, m.StepsTaken(steps=2, samples=8, consumed=10))
+    assert nothing == ()
+    assert told == asked
+    _, (_, exchange) = machine.advance(told, m.StepDue(4, 5))
+    assert (exchange.said.steps, exchange.said.samples, exchange.said.consumed) == (4, 16, 20)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "changes"),
+    [
+        (EveryStep(), {}),
+        (FixedPeriod(1), {}),
+        (Delayed(FixedPeriod(8), delay=4), {"flight": Flight(8, 32, 32)}),
+        (FixedPeriod(8), {"broken": "cut"}),
+        (FixedPeriod(8), {"over": True}),
+    ],
+)
+def test_a_loop_takes_no_step_by_itself_where_there_may_be_more_to_do_than_that(schedule, changes):
+    member, _ = in_view(schedule)
+    _, commands = machine.advance(replace(member, **changes), m.StepDue(4, 5))
+    assert not any(command.free for command in commands if isinstance(command, m.Proceed))
 
 
 def test_a_sick_member_is_aligned_after_the_round_and_again_after_a_break():
     member, order = in_view(FixedPeriod(1))
     control = Control((said(weight=0.0, flags=Flags.NONFINITE), said()))
-    member, commands = machine.advance(member, m.Exchanged(1, control, 0.1), 0)
+    member, commands = machine.advance(member, m.Exchanged(1, control, 0.1))
     assert commands[-1] == m.Align(1, receive=True)
     again = replace(order, view=View(2, ("a", "b")), replicated=member.known, align=True)
-    member, _ = machine.advance(replace(member, todo=()), m.Ordered(again), 0)
-    _, commands = machine.advance(member, m.Done(2), 0)
+    member, _ = machine.advance(replace(member, todo=()), m.Ordered(again))
+    _, commands = machine.advance(member, m.Done(2))
     assert commands == (m.Align(1, receive=True),)
 
 
@@ -58,11 +89,11 @@ def test_a_member_that_was_healed_as_the_view_broke_has_the_round_that_it_missed
     member, order = in_view(EveryStep())
     resolved = replicated.commit(member.known, Control((said(), said())), order.program)
     again = replace(order, view=View(2, ("a", "b")), replicated=resolved, heal=1)
-    member, _ = machine.advance(member, m.Ordered(again), 0)
-    member, (heal,) = machine.advance(member, m.Done(2), 0)
+    member, _ = machine.advance(member, m.Ordered(again))
+    member, (heal,) = machine.advance(member, m.Done(2))
     assert heal == m.Heal(1, True, "gradients", "gradients")
-    member, _ = machine.advance(member, m.Cut(2, "somebody died"), 0)
-    member, (arrive,) = machine.advance(member, outcome, 0)
+    member, _ = machine.advance(member, m.Cut(2, "somebody died"))
+    member, (arrive,) = machine.advance(member, outcome)
     assert (arrive.report.broken, arrive.report.replicated.round) == ("somebody died", round)
 
 
@@ -124,5 +155,5 @@ def test_where_nobody_took_a_step_nothing_is_sent():
 def test_a_member_says_which_epoch_is_its_loop_s_last():
     member, _ = in_view(FixedPeriod(1))
     for epochs, last in ((1, True), (2, False)):
-        _, commands = machine.advance(replace(member, epochs=epochs), m.StepDue(4, 0), 0)
+        _, commands = machine.advance(replace(member, epochs=epochs), m.StepDue(4, 0))
         assert bool(commands[-1].said.flags & Flags.LAST) is last

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from raysgd_local.algorithms.placement import Worker as Holder
 from raysgd_local.control import boundary, forming, gathering, member, placing, replicated
+from raysgd_local.control.allowance import Allowance
 from raysgd_local.control.exchange import Control
 from raysgd_local.control.ledger import Ledger
 from raysgd_local.control.member_events import YieldAsked
@@ -96,11 +97,17 @@ def test_anti_affinity_that_is_ignored_is_found(monkeypatch):
 def test_a_lost_yield_is_found(monkeypatch):
     right = member.advance
 
-    def wrong(state, event, now):
-        return (state, ()) if isinstance(event, YieldAsked) else right(state, event, now)
+    def wrong(state, event):
+        return (state, ()) if isinstance(event, YieldAsked) else right(state, event)
 
     monkeypatch.setattr(member, "advance", wrong)
     assert found("a yield is passed on")
+
+
+def test_samples_of_steps_that_a_loop_took_by_itself_and_does_not_tell_of_are_found(monkeypatch):
+    right = Allowance.ended
+    monkeypatch.setattr(Allowance, "ended", lambda self: tuple(replace(t, samples=0) for t in right(self)))
+    assert found("who says samples took them")
 
 
 def test_weights_that_are_not_renormalised_are_found(monkeypatch):

@@ -8,8 +8,16 @@ from torch import nn
 from torch.utils.data import IterableDataset, TensorDataset
 
 import raysgd_local
+from raysgd_local.algorithms.schedules import FixedPeriod
+from raysgd_local.control.member_events import LeaveAsked
+from raysgd_local.control.program import Program
+from raysgd_local.control.settings import CheckpointPolicy, Settings
 from raysgd_local.errors import InputError, UsageError
-from raysgd_local.training.alone import alone
+from raysgd_local.training.alone import DirectLink, alone
+from raysgd_local.training.context import TrainContext
+from raysgd_local.training.place import Place
+from raysgd_local.training.shell import Shell
+from raysgd_local.transport.inprocess import InProcessNetwork
 
 DATA = TensorDataset(torch.randn(20, 3))
 
@@ -118,6 +126,42 @@ def test_stop_ends_batches_and_epochs(ctx):
             steps += 1
     assert ctx.stopping
     assert steps == 1
+
+
+def in_rounds_of(tau):
+    settings = Settings(
+        Program(FixedPeriod(tau)), workers_min=1, workers_max=1, checkpoints=CheckpointPolicy(last=False)
+    )
+    return TrainContext(Shell(Place("w0", 0), InProcessNetwork(), DirectLink(settings)))
+
+
+def test_the_member_hears_of_a_round_s_steps_when_they_are_over():
+    ctx = in_rounds_of(6)
+    model = prepared(ctx)
+    told = []
+    for _ in ctx.epochs(1):
+        for (x,) in ctx.batches(DATA, batch_size=2):  # ten batches
+            loss = model(x).mean()
+            loss.backward()
+            ctx.step(loss)
+            told.append((ctx._shell.member.steps, ctx._shell.state.samples))
+    assert told == [(1, 0)] * 5 + [(0, 12)] + [(1, 12)] * 4
+    assert (ctx._shell.state.steps, ctx._shell.state.samples) == (10, 20)
+
+
+def test_a_word_from_outside_is_heard_at_the_next_step_of_a_round():
+    ctx = in_rounds_of(8)
+    model = prepared(ctx)
+    heard = []
+    for _ in ctx.epochs(1):
+        for step, (x,) in enumerate(ctx.batches(DATA, batch_size=4)):  # five batches
+            loss = model(x).mean()
+            loss.backward()
+            if step == 2:
+                ctx._shell.post(LeaveAsked())
+            ctx.step(loss)
+            heard.append((ctx._shell.member.leaving, ctx._shell.member.steps))
+    assert heard == [(False, 1), (False, 1), (True, 3), (True, 3), (True, 3)]
 
 
 def test_an_epoch_whose_body_does_nothing_is_counted(ctx):
