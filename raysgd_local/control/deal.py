@@ -52,16 +52,13 @@ def lists(deal: Deal) -> tuple[Ints, ...]:
     >>> [positions.tolist() for positions in lists(deal)]
     [[4, 5, 1, 0, 2, 3], [7, 6, 9, 8]]
     """
-    chunks = _open_chunks(deal)
-    amounts = _amounts(deal, _counts(chunks))
-    taken: list[list[Ints]] = [[] for _ in deal.shares]
-    for chunk, positions in enumerate(chunks):
-        shuffled = _stream(deal, _OF_CHUNKS, chunk).permutation(positions)
-        stop = 0
-        for rank in np.flatnonzero(amounts[chunk]).tolist():
-            start, stop = stop, stop + int(amounts[chunk, rank])
-            taken[rank].append(shuffled[start:stop])
-    return tuple(_list(deal, rank, parts) for rank, parts in enumerate(taken))
+    return _lists(deal, range(len(deal.shares)))
+
+
+@lru_cache(maxsize=4)
+def own_list(deal: Deal, rank: int) -> Ints:
+    """`lists(deal)[rank]`, from the chunks alone that the rank gets something of."""
+    return _lists(deal, [rank])[0]
 
 
 def lengths(deal: Deal) -> tuple[int, ...]:
@@ -118,6 +115,18 @@ def unpack(bitmap: bytes, samples: int) -> Bools:
     """The first `samples` flags of a bitmap."""
     packed = np.frombuffer(bitmap, dtype=np.uint8)
     return np.unpackbits(packed, count=samples, bitorder="little").astype(bool)
+
+
+def _lists(deal: Deal, ranks: Sequence[int]) -> tuple[Ints, ...]:
+    chunks = _open_chunks(deal)
+    amounts = _amounts(deal, _counts(chunks))
+    stops = amounts.cumsum(axis=1)
+    taken: dict[int, list[Ints]] = {rank: [] for rank in ranks}
+    for chunk in np.flatnonzero(amounts[:, ranks].any(axis=1)).tolist():
+        shuffled = _stream(deal, _OF_CHUNKS, chunk).permutation(chunks[chunk])
+        for rank, parts in taken.items():
+            parts.append(shuffled[stops[chunk, rank] - amounts[chunk, rank] : stops[chunk, rank]])
+    return tuple(_list(deal, rank, parts) for rank, parts in taken.items())
 
 
 def _open_chunks(deal: Deal) -> list[Ints]:

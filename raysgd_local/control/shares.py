@@ -70,18 +70,35 @@ class Flow:
 
 
 def route(counts: Ints, eligible: Bools, targets: Ints) -> Flow:
-    """As much of `counts` as fits, no rank over its target; begun with an even spread, to stay near it."""
-    from scipy.sparse.csgraph import breadth_first_order, maximum_flow
+    """As much of `counts` as fits, no rank over its target."""
+    single = eligible.sum(axis=1).max(initial=0) <= 1
+    return fill(counts, eligible, targets) if single else maximum_flow(counts, eligible, targets)
+
+
+def fill(counts: Ints, eligible: Bools, targets: Ints) -> Flow:
+    """`route` where no chunk has more than one rank, and so nothing could be moved to another."""
+    begun = _spread(counts, eligible, targets)
+    left = np.where(eligible, counts[:, None] - begun, 0)
+    before = left.cumsum(axis=0) - left
+    amounts = begun + np.clip(targets - begun.sum(axis=0) - before, 0, left)
+    crowded = (counts > amounts.sum(axis=1))[:, None] & eligible
+    ranks = crowded.any(axis=0)
+    return Flow(amounts, bool(amounts.sum() == counts.sum()), (eligible & ranks).any(axis=1), ranks)
+
+
+def maximum_flow(counts: Ints, eligible: Bools, targets: Ints) -> Flow:
+    """`route` wherever chunks may go; begun with an even spread, to stay near it."""
+    from scipy.sparse import csgraph  # a quarter of a second to load, for what most runs don't need
 
     begun = _spread(counts, eligible, targets)
     residual = _Residual(counts, eligible, targets, begun)
     source, sink = 0, 1 + len(counts) + len(targets)
-    found = maximum_flow(residual.graph(), source, sink)
+    found = csgraph.maximum_flow(residual.graph(), source, sink)
     chunks, ranks = slice(1, 1 + len(counts)), slice(1 + len(counts), sink)
     amounts = begun + found.flow[chunks, ranks].toarray().astype(np.int64)
     left = _Residual(counts, eligible, targets, amounts).graph()
     reached = np.zeros(sink + 1, dtype=bool)
-    reached[breadth_first_order(left, source, return_predecessors=False)] = True
+    reached[csgraph.breadth_first_order(left, source, return_predecessors=False)] = True
     return Flow(amounts, bool(amounts.sum() == counts.sum()), reached[chunks], reached[ranks])
 
 

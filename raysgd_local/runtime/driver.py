@@ -18,6 +18,7 @@ from raysgd_local.control import controller
 from raysgd_local.control import controller_events as c
 from raysgd_local.control.chaos import Watch
 from raysgd_local.control.controller_state import begin
+from raysgd_local.control.deal import lists
 from raysgd_local.control.protocol import Order
 from raysgd_local.control.pulse import Beat, Pulse
 from raysgd_local.control.saves import Snapshot, snapshot_of
@@ -125,7 +126,7 @@ class Driver:
         self._finish: c.Finish | None = None
         self._injector: Injector | None = None
         self._files = RunFiles(plan.storage, time.time)
-        self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="manifest")
+        self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="background")
         self._lives = 1 + (plan.restart.count if plan.restart is not None else 0)
         self._controller = begin(plan.settings, self._resumed(), incarnation=self._lives)
         self._pulse = Pulse(plan.settings.timeouts.beat_s, time.monotonic())
@@ -192,7 +193,7 @@ class Driver:
             if self._injector is not None:
                 self._injector.close()
             self._group.close()
-            self._writer.shutdown(wait=True)
+            self._background.shutdown(wait=True)
             self._plan.storage.delete_file(self._plan.spec.probe)
         return self._close()
 
@@ -275,6 +276,7 @@ class Driver:
                 self._group.kill(worker)
             case c.Form(order, to):
                 self._group.order(to, order)
+                self._foresee(order)
             case c.Yield(view, segment, to):
                 self._group.yield_(to, view, segment)
             case c.CutView(view, to, why):
@@ -286,6 +288,11 @@ class Driver:
             case _:
                 self._write(command)
 
+    def _foresee(self, order: Order) -> None:
+        """Shuffle the lists that the next boundary will be about while nobody waits for them; they are remembered."""
+        if order.deal is not None:
+            self._background.submit(lists, order.deal)
+
     def _write(self, command: c.Command) -> None:
         match command:
             case c.RecordRounds():
@@ -295,9 +302,9 @@ class Driver:
             case c.RewindTables(round, evaluations):
                 self._files.rewind(round, evaluations)
             case c.PublishManifest(name, manifest):
-                self._writer.submit(self._publish, name, manifest)
+                self._background.submit(self._publish, name, manifest)
             case c.DeleteCheckpoint(name):
-                self._writer.submit(self._plan.storage.under("checkpoints").delete, name)
+                self._background.submit(self._plan.storage.under("checkpoints").delete, name)
 
     def _publish(self, name: str, manifest: dict[str, Any]) -> None:
         try:

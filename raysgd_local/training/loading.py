@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset, default_collate
 
 from raysgd_local.algorithms.placement import ChunkPlacement, chunk_bounds
-from raysgd_local.control.deal import Deal, batch_bounds, lists, scaled
+from raysgd_local.control.deal import Deal, batch_bounds, own_list, scaled
 from raysgd_local.errors import InputError
 from raysgd_local.training.generators import processor_generators_kept, seed_processor_generators
 
@@ -106,7 +106,7 @@ class DealtBatches:
             return
         self.close()
         self._dealt = deal.number, times
-        positions = self._order.samples(lists(deal)[rank], deal)
+        positions = self._order.samples(own_list(deal, rank), deal)
         bounds = batch_bounds(len(positions), start, scaled(self._batch_size, scale))
         self._fetched = self._fetch([positions[a:b].tolist() for a, b in bounds], deal.epoch)
 

@@ -12,8 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from raysgd_local.algorithms.placement import Placement, Worker, chunk_bounds, rebalance
-from raysgd_local.control.deal import Deal, batch_bounds, lengths, lists, pack, uncovered, unpack
-from raysgd_local.control.shares import apportion, split_among_holders
+from raysgd_local.control.deal import Deal, batch_bounds, lengths, lists, own_list, pack, uncovered, unpack
+from raysgd_local.control.shares import apportion, fill, maximum_flow, split_among_holders
 from raysgd_local.errors import InputError
 from raysgd_local.records import from_plain, to_plain
 
@@ -81,8 +81,10 @@ def test_every_open_position_is_in_exactly_one_list_unless_its_chunk_is_uncovere
 
 @settings(max_examples=200, deadline=None)
 @given(deals())
-def test_how_long_lists_are_is_known_without_them(deal):
+def test_a_list_and_how_long_all_are_is_known_without_the_others(deal):
     assert lengths(deal) == tuple(len(positions) for positions in lists(deal))
+    for rank, positions in enumerate(lists(deal)):
+        np.testing.assert_array_equal(own_list(deal, rank), positions)
 
 
 @settings(max_examples=200, deadline=None)
@@ -139,6 +141,24 @@ def test_the_highest_total_per_share_is_as_low_as_the_holdings_allow(case):
             best = max(best, counts[~others].sum() / shares[list(ranks)].sum())
     totals = amounts.sum(axis=0)
     assert (totals <= best * shares + 1 + 1e-9).all()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_where_each_chunk_has_one_holder_filling_does_what_a_maximum_flow_does(data):
+    chunks, ranks = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 5))
+    counts = np.array(data.draw(st.lists(st.integers(1, 9), min_size=chunks, max_size=chunks)))
+    holders = data.draw(st.lists(st.integers(0, ranks - 1), min_size=chunks, max_size=chunks))
+    eligible = np.arange(ranks) == np.array(holders)[:, None]
+    shares = np.array(data.draw(st.lists(st.sampled_from([0.5, 1.0, 1.7]), min_size=ranks, max_size=ranks)))
+    targets = apportion(int(counts.sum()), shares)
+    filled, flow = fill(counts, eligible, targets), maximum_flow(counts, eligible, targets)
+    assert (filled.amounts >= 0).all()
+    assert (filled.amounts.sum(axis=1) <= counts).all()
+    np.testing.assert_array_equal(filled.amounts.sum(axis=0), flow.amounts.sum(axis=0))
+    assert filled.complete is flow.complete
+    np.testing.assert_array_equal(filled.crowded_ranks, flow.crowded_ranks)
+    np.testing.assert_array_equal(filled.crowded_chunks, flow.crowded_chunks)
 
 
 def test_each_chunk_is_spread_over_all_its_holders():
