@@ -254,9 +254,7 @@ class Driver:
             self._run_command(command, now)
         if commands or not isinstance(event, c.Heartbeat):
             self._unwritten.append((event, now, commands))
-        if (
-            self._events.empty()
-        ):  # first what others wait for: where all arrive at once, the last one's is the order
+        if self._events.empty():  # what others wait for comes first: the order, where all arrive at once
             self._write_journal()
         if self._injector is not None:
             self._injector.see(event, commands)
