@@ -246,7 +246,7 @@ class LocalStep:
 @dataclass(frozen=True)
 class Mark:
     """A probe begins: all that the loop changes from here on will be undone. With `local` what is looked at in it comes
-    after local steps, otherwise after synchronous ones, on the same batches.
+    after local steps, otherwise after synchronous ones, on the same batches. Gradients that are there are dropped.
     """
 
     local: bool

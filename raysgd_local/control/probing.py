@@ -43,13 +43,18 @@ def step(member: Member, samples: int, consumed: int) -> Result:
 
 
 def go_on(member: Member, probe: Probe) -> Result:
-    """What comes next in it; ends with `Undo`, or at once where there is nothing to compare with."""
+    """What comes next in it; ends with `Undo`, or at once where there is nothing to compare with.
+
+    A step that a broken view left pending, a gradient that could not be averaged, is dropped before: its samples come
+    first in this member's list, so the loop is given them again.
+    """
     commands: tuple[Command, ...] = ()
     if not member.trial.stage:
         if not probe.steps and member.tried_in != _place(member):
             return replace(member, trial=Trial("done")), ()
         commands = (Mark(local=probe.steps > 0),)
-        member = replace(member, trial=Trial("local" if probe.steps else "looking"))
+        trial = Trial("local" if probe.steps else "looking")
+        member = replace(member, trial=trial, steps=0, samples=0, taken=0)
     trial = member.trial
     left = probe.steps - trial.steps if trial.stage == "local" else probe.held_out - trial.looked
     if left > 0 and _willing(member):

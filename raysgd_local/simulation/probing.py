@@ -47,7 +47,8 @@ class Trial:
         if local:
             self.losses[True] = []
         r = self.replica
-        self._marked = r.x, r.momentum, r.gradient, list(r.taken)
+        r.gradient, r.taken = 0.0, []
+        self._marked = r.x, r.momentum
 
     def look(self) -> None:
         """The gradient is the distance to what the batch asks for."""
@@ -55,7 +56,8 @@ class Trial:
 
     def undo(self) -> None:
         r = self.replica
-        r.x, r.momentum, r.gradient, r.taken = self._marked
+        r.x, r.momentum = self._marked
+        r.gradient, r.taken = 0.0, []
 
     def told(self, said: HeldOut) -> HeldOut:
         if not said.batches:

@@ -51,6 +51,8 @@ class Probing:
 
     def mark(self, local: bool) -> None:
         """What comes from here on is undone."""
+        self._stepper.drop()
+        self._loss.reset()
         self._local, self._losses[False] = local, []
         if local:
             self._losses[True] = []

@@ -1,10 +1,12 @@
 """What a member makes of orders, words from the side, and rounds."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from raysgd_local.algorithms.schedules import AdaComm, Delayed, EveryStep, FixedPeriod
+from raysgd_local.algorithms.schedules.base import Period, Probe
 from raysgd_local.control import member as machine
 from raysgd_local.control import member_events as m
 from raysgd_local.control import replicated
@@ -71,6 +73,18 @@ def test_a_loop_takes_no_step_by_itself_where_there_may_be_more_to_do_than_that(
     member, _ = in_view(schedule)
     _, commands = machine.advance(replace(member, **changes), m.StepDue(4, 5))
     assert not any(command.free for command in commands if isinstance(command, m.Proceed))
+
+
+@pytest.mark.parametrize("steps", [2, 0])
+def test_a_step_that_a_broken_view_left_pending_is_dropped_before_a_probe(steps):
+    """Undoing the probe would drop its gradient, and its samples would count all the same."""
+    schedule = SimpleNamespace(period=Period(1, "gradients", probe=Probe(steps=steps, held_out=2)))
+    member, order = in_view(FixedPeriod(1))
+    state = replace(member.known, schedule=schedule, lengths=(12, 12))
+    pending = replace(member, replicated=state, steps=1, samples=4, taken=4, tried_in=(1, 0))
+    after, commands = machine.advance(pending, m.Ordered(replace(order, segment=2, replicated=state)))
+    assert commands == (m.Mark(local=steps > 0), m.Proceed())
+    assert after.uncommitted == Flight(0, 0, 0)
 
 
 def test_a_sick_member_is_aligned_after_the_round_and_again_after_a_break():

@@ -149,6 +149,16 @@ def test_the_member_hears_of_a_round_s_steps_when_they_are_over():
     assert (ctx._shell.state.steps, ctx._shell.state.samples) == (10, 20)
 
 
+def test_a_probe_begins_without_the_gradients_and_the_loss_of_a_step_that_is_dropped(ctx):
+    model = prepared(ctx)
+    for _ in ctx.epochs(1):
+        model(DATA.tensors[0]).mean().backward()
+        ctx._shell.loss.add(1.0, samples=20)
+        ctx._shell.probing.mark(local=True)
+        assert model.weight.grad is None
+        assert ctx._shell.loss.value() == 0
+
+
 def test_a_word_from_outside_is_heard_at_the_next_step_of_a_round():
     ctx = in_rounds_of(8)
     model = prepared(ctx)
