@@ -77,7 +77,7 @@ class Shell:
         self._courier = Courier(courier)
         self.healed = 0  # rounds that it missed and took from others
         self._probing: Probing | None = None
-        self._newest_row: RoundRow | None = None
+        self._told_row: RoundRow | None = None  # the newest that the controller knows
         self.steps = self.epochs = 0
 
     def post(self, event: m.Event) -> None:
@@ -353,6 +353,8 @@ class Shell:
         self.watch.work_ends()
         if report.broken:
             self._leave()
+        if report.rounds:
+            self._told_row = report.rounds[-1]
         order = self._link.arrive(report)
         self.watch.exclude_s(order.paused_s)
         return m.Ordered(order)
@@ -385,9 +387,9 @@ class Shell:
 
     def status(self) -> Status | None:
         """Where training is, for live progress; from any thread."""
-        rows = self.member.rounds
-        self._newest_row = rows[-1] if rows else self._newest_row
-        return status_of(self.member, self.epochs, self.stepper.epoch_samples, self._newest_row)
+        member = self.member
+        row = member.rounds[-1] if member.rounds else self._told_row
+        return status_of(member, self.epochs, self.stepper.epoch_samples, row)
 
     def close(self) -> None:
         """Leave the view, so that others notice at once, and finish writing."""

@@ -159,6 +159,20 @@ def test_a_probe_begins_without_the_gradients_and_the_loss_of_a_step_that_is_dro
         assert ctx._shell.loss.value() == 0
 
 
+def test_the_newest_round_is_shown_when_the_controller_was_told_of_it():
+    ctx = in_rounds_of(5)
+    model = prepared(ctx)
+    for epoch in ctx.epochs(2):
+        batches = ctx.batches(DATA, batch_size=4)
+        if epoch:
+            assert ctx._shell.member.rounds == ()
+            assert ctx._shell.status().loss > 0
+        for (x,) in batches:
+            loss = model(x).square().mean()
+            loss.backward()
+            ctx.step(loss)
+
+
 def test_a_word_from_outside_is_heard_at_the_next_step_of_a_round():
     ctx = in_rounds_of(8)
     model = prepared(ctx)
