@@ -27,8 +27,9 @@ import ray
 from fault_moments import Nodes
 from ray.train import RunConfig, ScalingConfig
 
-from raysgd_local import Algorithm, FixedPeriod, LocalSGDTrainer, RedundantChunks, run_directory
-from raysgd_local.run_directory import Run
+from raysgd_local import Algorithm, FixedPeriod, LocalSGDTrainer, RedundantChunks
+from raysgd_local.run_files import reader
+from raysgd_local.run_files.reader import Run
 from raysgd_local.tasks import FashionMNIST
 
 EPOCHS, WORKERS = 8, 4
@@ -45,8 +46,8 @@ CHAOS = {
 
 def train(fault: str, seed: int, storage: Path) -> Run:
     name = f"{fault}-{seed}"
-    if (storage / name / run_directory.RESULT).exists():
-        return run_directory.load(storage / name)
+    if (storage / name / reader.RESULT).exists():
+        return reader.load(storage / name)
     shutil.rmtree(storage / name, ignore_errors=True)  # one that did not come to its end
     here = WORKERS // 2 if fault == "added" else WORKERS
     context = ray.init("local", num_cpus=here, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
@@ -66,12 +67,12 @@ def train(fault: str, seed: int, storage: Path) -> Run:
     if nodes is not None:
         nodes.clear()
     ray.shutdown()
-    return run_directory.load(storage / name)
+    return reader.load(storage / name)
 
 
 def add(run: Path, address: str) -> Nodes:
     """Another node, once training is under way."""
-    rounds = run / run_directory.ROUNDS
+    rounds = run / reader.ROUNDS
     while not rounds.exists() or rounds.read_text().count("\n") < 90:
         time.sleep(0.1)
     return Nodes(address, WORKERS // 2)  # Ray wants the main thread for it

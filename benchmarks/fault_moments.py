@@ -32,8 +32,9 @@ from ray._private.parameter import RayParams
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from torch import nn
 
-from raysgd_local import Algorithm, FixedPeriod, LocalSGDTrainer, RedundantChunks, run_directory
-from raysgd_local.run_directory import Run
+from raysgd_local import Algorithm, FixedPeriod, LocalSGDTrainer, RedundantChunks
+from raysgd_local.run_files import reader
+from raysgd_local.run_files.reader import Run
 from raysgd_local.tasks import Optimizer
 
 LIMIT_S = 120.0
@@ -123,7 +124,7 @@ class Running:
     def finish(self) -> Run:
         (self.steps / "enough").touch()
         self._thread.join(LIMIT_S)
-        return run_directory.load(self.path)
+        return reader.load(self.path)
 
 
 class Nodes:

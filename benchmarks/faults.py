@@ -28,9 +28,10 @@ from typing import Any
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 
-from raysgd_local import Algorithm, FixedPeriod, LocalSGDTrainer, RedundantChunks, Stop, get_context, run_directory
-from raysgd_local.faults import parse
-from raysgd_local.run_directory import Run
+from raysgd_local import Algorithm, FixedPeriod, LocalSGDTrainer, RedundantChunks, Stop, get_context
+from raysgd_local.faults.language import parse
+from raysgd_local.run_files import reader
+from raysgd_local.run_files.reader import Run
 from raysgd_local.tasks import Digits
 
 FIRST_S, GAP_S = 4.0, 11.0
@@ -118,7 +119,7 @@ def train(kind: Kind, workers: int, count: int, gap_s: float, draw: random.Rando
         stop=Stop(seconds=FIRST_S + gap_s * count),
         chaos=schedule(kind, workers, count, gap_s, draw),
     ).fit()
-    return run_directory.load(result.path)
+    return reader.load(result.path)
 
 
 def named(run: Run, event: str) -> list[dict[str, Any]]:

@@ -36,10 +36,10 @@ from raysgd_local import (
     Once,
     OuterOptimizer,
     Switch,
-    run_directory,
 )
 from raysgd_local.algorithms.recipes import RECIPES
-from raysgd_local.run_directory import Run
+from raysgd_local.run_files import reader
+from raysgd_local.run_files.reader import Run
 from raysgd_local.tasks import FashionMNIST, Optimizer
 
 WORKERS, ENOUGH = 4, 0.85
@@ -97,12 +97,12 @@ def trainer(name: str, trial: Trial, storage: str, seed: int, epochs: int, chaos
 def run(name: str, trial: Trial, storage: str, seed: int, epochs: int) -> Run:
     """Half of the epochs with a death and a join, then the rest from the checkpoint; what is there is not run again."""
     kept = Path(storage) / f"{name}-{seed}"
-    if (kept / "result.json").exists() and run_directory.load(kept).result["epochs"] >= epochs:
-        return run_directory.load(kept)
+    if (kept / "result.json").exists() and reader.load(kept).result["epochs"] >= epochs:
+        return reader.load(kept)
     shutil.rmtree(kept, ignore_errors=True)  # one that was broken off
     trainer(name, trial, storage, seed, max(1, epochs // 2), "kill:1@3s").fit()
     result = trainer(name, trial, storage, seed, epochs, "").fit(resume="auto")
-    return run_directory.load(result.path)
+    return reader.load(result.path)
 
 
 def problems(found: Run, epochs: int) -> list[str]:

@@ -28,9 +28,10 @@ import torch
 from matplotlib.figure import Figure
 from ray.train import RunConfig, ScalingConfig
 
-from raysgd_local import Algorithm, FixedPeriod, LocalSGDTrainer, RedundantChunks, run_directory
+from raysgd_local import Algorithm, FixedPeriod, LocalSGDTrainer, RedundantChunks
 from raysgd_local.report.charts import RUN_COLOURS
-from raysgd_local.run_directory import Run
+from raysgd_local.run_files import reader
+from raysgd_local.run_files.reader import Run
 from raysgd_local.tasks import Digits, Optimizer
 from raysgd_local.tasks.memory import InMemory
 
@@ -71,13 +72,13 @@ def trainer(workers: int, copies: int, seed: int, epochs: int, tau: int, storage
 
 def simulated(copies: int, seed: int, storage: str) -> Run:
     there = Path(storage) / f"copies-{copies}-seed-{seed}"
-    return known(there) or run_directory.load(trainer(10, copies, seed, 60, 18, storage).simulate().path)
+    return known(there) or reader.load(trainer(10, copies, seed, 60, 18, storage).simulate().path)
 
 
 def known(there: Path) -> Run | None:
     """A run that is there already is not run again; one that did not come to its end is."""
-    if (there / run_directory.RESULT).exists():
-        return run_directory.load(there)
+    if (there / reader.RESULT).exists():
+        return reader.load(there)
     shutil.rmtree(there, ignore_errors=True)
     return None
 
@@ -155,7 +156,7 @@ def killed(asked: LocalSGDTrainer) -> Run:
     thread.join()
     for other in waiting:
         ray.kill(other)
-    return run_directory.load(path)
+    return reader.load(path)
 
 
 class _Other:

@@ -125,9 +125,9 @@ class ours:  # noqa: N801
     def __init__(self, model, options: argparse.Namespace, store, address: str, shared_memory: bool) -> None:
         from raysgd_local.algorithms.algorithm import Algorithm
         from raysgd_local.algorithms.schedules import FixedPeriod
-        from raysgd_local.algorithms.state import ReplicaState
-        from raysgd_local.control.exchange import SLOT
-        from raysgd_local.training.reduction import Installing, Reduction
+        from raysgd_local.control.control_slots import SLOT
+        from raysgd_local.state.replica_state import ReplicaState
+        from raysgd_local.training.exchange.plain import Installing, Reduction
         from raysgd_local.transport.process_group import ProcessGroupNetwork
 
         network = ProcessGroupNetwork(store, address, f"bench/{shared_memory}", shared_memory=shared_memory)
@@ -140,7 +140,7 @@ class ours:  # noqa: N801
         self.transport = network.connect(1, options.rank, options.world_size)
 
     def __call__(self) -> dict[str, float]:
-        from raysgd_local.control.exchange import Contribution
+        from raysgd_local.control.control_slots import Contribution
 
         marks = [time.perf_counter()]
         self.round += 1

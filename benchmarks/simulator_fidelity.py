@@ -121,16 +121,17 @@ def train(case: Case, schedule: str, run: Path, found: list[Host], address: str)
 
 def compared(case: Case, schedule: str, run: Path, calibration: Path, mbps: float, latency_ms: float) -> Compared:
     """The run against its prediction."""
-    from raysgd_local import config, run_directory
+    from raysgd_local import config
     from raysgd_local.planning.forecast import timing_plan
     from raysgd_local.planning.workload import Workload
-    from raysgd_local.simulation.loss_curve import RecordedLoss
-    from raysgd_local.simulation.recorded import cluster_of
-    from raysgd_local.simulation.timing import simulate_timing
+    from raysgd_local.run_files import reader
+    from raysgd_local.simulation.cluster.loss_curve import RecordedLoss
+    from raysgd_local.simulation.cluster.recorded import cluster_of
+    from raysgd_local.simulation.timing.lockstep import simulate_timing
 
-    rows = run_directory.load(run).rounds
+    rows = reader.load(run).rounds
     cluster = replace(cluster_of(str(calibration)), bandwidth_mbps=mbps, latency_ms=latency_ms)
-    sent = run_directory.load(calibration).rounds["wire_bytes"].iloc[1]
+    sent = reader.load(calibration).rounds["wire_bytes"].iloc[1]
     state_bytes = round(sent / (2 * (case.workers - 1)))  # of a ring; what it reduces, slots included
     workload = Workload(EPOCH_SAMPLES, state_bytes, (), 0.0, 0.0)
     plan = timing_plan(config.load(run / "config.yaml"), cluster, workload, RecordedLoss(str(calibration)))

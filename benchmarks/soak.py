@@ -30,9 +30,10 @@ import ray
 from faults import TAU, CountedDigits, ends, left_behind, named, steps_in_no_round, unsound
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 
-from raysgd_local import Algorithm, FixedPeriod, LocalSGDTrainer, RedundantChunks, Stop, run_directory
-from raysgd_local.faults import parse
-from raysgd_local.run_directory import Run
+from raysgd_local import Algorithm, FixedPeriod, LocalSGDTrainer, RedundantChunks, Stop
+from raysgd_local.faults.language import parse
+from raysgd_local.run_files import reader
+from raysgd_local.run_files.reader import Run
 from raysgd_local.tasks.memory import InMemory
 
 EVERY_S, WORKERS, MOST_IDLE = 20.0, 4, 0.15
@@ -182,7 +183,7 @@ def train(seconds: float, chaos: str, storage: str) -> Run:
         stop=Stop(seconds=seconds),
         chaos=chaos,
     ).fit()
-    return run_directory.load(result.path)
+    return reader.load(result.path)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

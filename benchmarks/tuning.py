@@ -36,7 +36,8 @@ from raysgd_local import config, tuning
 from raysgd_local.config import Config, load_cluster
 from raysgd_local.trainer import LocalSGDTrainer
 from raysgd_local.tuning.command import run_trials
-from raysgd_local.tuning.results import Trial, is_finished, ranked, write_results
+from raysgd_local.tuning.result_files import write_results
+from raysgd_local.tuning.results import Trial, is_finished, ranked
 from raysgd_local.tuning.simulated import simulate_all
 from raysgd_local.tuning.sweep import Sweep
 

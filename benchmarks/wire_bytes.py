@@ -22,11 +22,11 @@ import torch.distributed as dist
 from torch.nn import functional as F
 
 from raysgd_local import Algorithm, FixedPeriod, Half, Int8, Sign, TopK
-from raysgd_local.algorithms.state import ReplicaState
-from raysgd_local.control.exchange import Contribution, Flags
+from raysgd_local.control.control_slots import Contribution, Flags
+from raysgd_local.state.replica_state import ReplicaState
 from raysgd_local.tasks import FashionMNIST
-from raysgd_local.training.compressed_reduction import make_reduction
-from raysgd_local.training.reduction import Installing
+from raysgd_local.training.exchange.factory import make_reduction
+from raysgd_local.training.exchange.plain import Installing
 from raysgd_local.transport.process_group import ProcessGroupNetwork
 
 TAU, BATCH, RATE = 8, 32, 0.03

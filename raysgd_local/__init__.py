@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     )
     from raysgd_local.tasks import Task
     from raysgd_local.trainer import LocalSGDTrainer
-    from raysgd_local.training.context import TrainContext, get_context
+    from raysgd_local.training.context import TrainContext
+    from raysgd_local.training.current import get_context
 
     __version__: str
 
@@ -141,7 +142,8 @@ _HOMES = {
         "UsageError",
         "UserCodeError",
     ),
-    "training.context": ("TrainContext", "get_context"),
+    "training.context": ("TrainContext",),
+    "training.current": ("get_context",),
     "tasks": ("Task",),
     "trainer": ("LocalSGDTrainer",),
 }

@@ -12,24 +12,24 @@ from typing import Any, get_args
 import pandas as pd
 from ray.train import Checkpoint, Result, RunConfig, ScalingConfig
 
-from raysgd_local.algorithms import checks
+from raysgd_local.algorithms import validation
 from raysgd_local.algorithms.algorithm import Algorithm
-from raysgd_local.algorithms.anchor import check_outer
-from raysgd_local.claim import check_new, claim, give_back
 from raysgd_local.config import Config, Data, Stop
 from raysgd_local.config.model import Access
 from raysgd_local.errors import CheckpointError, InputError, RunLostError, UserCodeError
-from raysgd_local.files.run_files import RESULT
-from raysgd_local.files.storage import Storage
-from raysgd_local.following import follow, planned
-from raysgd_local.progress import Display, Observer
-from raysgd_local.ray_cluster import attached
 from raysgd_local.report import write_report
-from raysgd_local.request import Request, from_arguments, from_config
+from raysgd_local.run.directory import check_new, claim, give_back
+from raysgd_local.run.progress import Display, Observer
+from raysgd_local.run.request import Request, from_arguments, from_config
+from raysgd_local.run.simulator import Conditions, simulate_run
+from raysgd_local.run_files.storage import Storage
+from raysgd_local.run_files.writer import RESULT
 from raysgd_local.runtime.driver import Outcome, Plan
-from raysgd_local.simulator import Conditions, simulate_run
+from raysgd_local.runtime.ray_cluster import attached
+from raysgd_local.runtime.supervisor import follow, planned
+from raysgd_local.state.anchor import check_outer
 from raysgd_local.tasks.base import Task
-from raysgd_local.training import snapshots
+from raysgd_local.training.replica import checkpoint_parts
 
 
 class LocalSGDTrainer:
@@ -66,7 +66,7 @@ class LocalSGDTrainer:
         given = [loop for loop in (task, train_loop_per_worker) if loop is not None]
         if len(given) != 1 or not isinstance(task, Task | None):
             raise InputError("task", task, "a Task, or a train_loop_per_worker: exactly one of them")
-        checks.one_of("data_access", data_access, get_args(Access))
+        validation.one_of("data_access", data_access, get_args(Access))
         self._request = from_arguments(
             given[0],
             train_loop_config,
@@ -134,9 +134,9 @@ def _manifest(storage: Storage, resume: str | None) -> tuple[dict[str, Any] | No
     if resume is None:
         return None, ()
     asked = Path(resume).name
-    if resume != "auto" and asked in snapshots.finished(storage):
-        return snapshots.verified(storage.under("checkpoints"), asked), ()
-    manifest, damaged = snapshots.newest_good(storage)
+    if resume != "auto" and asked in checkpoint_parts.finished(storage):
+        return checkpoint_parts.verified(storage.under("checkpoints"), asked), ()
+    manifest, damaged = checkpoint_parts.newest_good(storage)
     if manifest is None and (damaged or resume != "auto"):
         raise CheckpointError(f"{resume}: no finished, undamaged checkpoint to go on from")
     for name in damaged:
@@ -166,7 +166,7 @@ def _raise(outcome: Outcome, storage: Storage, request: Request, fresh: bool) ->
 
 def _result(content: dict[str, Any], storage: Storage) -> Result:
     local = storage.local
-    names = snapshots.finished(storage)
+    names = checkpoint_parts.finished(storage)
     newest = storage.under("checkpoints").under(names[-1]) if names else None
     return Result(
         metrics={**content, **content["eval"]},

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = ["run_directories"]
+
 # How long something takes says nothing here: machines that run tests are shared, and slow at times.
 settings.register_profile(
     "shared machine",

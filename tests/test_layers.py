@@ -18,21 +18,19 @@ PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 NEEDS_RAY = (
     "raysgd_local.runtime",
     "raysgd_local.trainer",
-    "raysgd_local.following",
-    "raysgd_local.ray_cluster",
-    "raysgd_local.submission",
+    "raysgd_local.cli.submission",
     "raysgd_local.tuning.search",
     "raysgd_local.tuning.terminal",
     "raysgd_local.tuning.trial",
 )
 FACE_WITHOUT_TORCH = (
-    "cli",
+    "cli.app",
+    "cli.job",
+    "cli.methods",
     "config",
-    "job",
-    "methods_text",
-    "progress",
     "report",
-    "request",
+    "run.progress",
+    "run.request",
     "tasks.base",
     "tasks.optimizer",
     "tuning.start",
@@ -85,7 +83,11 @@ def failures(absent: tuple[str, ...], modules: list[str]) -> dict[str, str]:
 def test_all_below_the_runtime_and_the_face_around_it_import_without_ray():
     names = modules()
     chosen = sorted(set(names) - set(within(names, NEEDS_RAY)))
-    assert {"raysgd_local.control.member", "raysgd_local.transport.gloo", "raysgd_local.cli"} <= set(chosen)
+    assert {
+        "raysgd_local.control.member.machine",
+        "raysgd_local.transport.gloo.transport",
+        "raysgd_local.cli.app",
+    } <= set(chosen)
     assert failures(("ray",), chosen) == {}
 
 
@@ -93,15 +95,15 @@ def test_configuration_schedules_and_both_machines_import_without_torch_too():
     chosen = within(modules(), without_torch())
     assert {
         "raysgd_local.config",
-        "raysgd_local.control.controller",
+        "raysgd_local.control.controller.machine",
         "raysgd_local.algorithms.schedules.adacomm",
-        "raysgd_local.request",
+        "raysgd_local.run.request",
     } <= set(chosen)
     assert failures(("ray", "torch", "torchvision"), chosen) == {}
 
 
 def test_a_training_loop_gets_its_context_without_ray():
-    assert failures(("ray",), ["raysgd_local.training.context", "raysgd_local.training.alone"]) == {}
+    assert failures(("ray",), ["raysgd_local.training.context", "raysgd_local.training.standalone"]) == {}
 
 
 @pytest.mark.parametrize("absent", ["ray", "torch"])

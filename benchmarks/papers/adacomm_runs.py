@@ -22,10 +22,10 @@ from torch import nn
 from raysgd_local import AdaComm, Algorithm, FixedPeriod
 from raysgd_local.algorithms.schedules import Observation, Schedule
 from raysgd_local.config import Checkpoints, Config, Stop, Workers
-from raysgd_local.request import from_config
-from raysgd_local.simulation.cluster_model import ClusterModel
-from raysgd_local.simulation.step_times import Constant
-from raysgd_local.simulator import Conditions, simulate_run
+from raysgd_local.run.request import from_config
+from raysgd_local.run.simulator import Conditions, simulate_run
+from raysgd_local.simulation.cluster.cluster_model import ClusterModel
+from raysgd_local.simulation.cluster.step_times import Constant
 from raysgd_local.tasks import FashionMNIST, Optimizer
 from raysgd_local.tasks.memory import InMemory
 from raysgd_local.tasks.models import mlp

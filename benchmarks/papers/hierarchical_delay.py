@@ -30,13 +30,14 @@ import torch
 from figure_style import STYLE
 from matplotlib.figure import Figure
 
-from raysgd_local import Algorithm, Blocks, FixedPeriod, Hierarchical, LocalSGDTrainer, run_directory
+from raysgd_local import Algorithm, Blocks, FixedPeriod, Hierarchical, LocalSGDTrainer
 from raysgd_local.config import Checkpoints, Config, Workers
 from raysgd_local.report.charts import RUN_COLOURS
-from raysgd_local.request import from_config
-from raysgd_local.simulation.cluster_model import ClusterModel, Nodes
-from raysgd_local.simulation.step_times import Constant
-from raysgd_local.simulator import Conditions, simulate_run
+from raysgd_local.run.request import from_config
+from raysgd_local.run.simulator import Conditions, simulate_run
+from raysgd_local.run_files import reader
+from raysgd_local.simulation.cluster.cluster_model import ClusterModel, Nodes
+from raysgd_local.simulation.cluster.step_times import Constant
 from raysgd_local.tasks import FashionMNIST, Optimizer
 
 SHAPES = ((16, 1), (8, 2), (4, 4), (2, 8), (1, 16), (1, 1))  # H, Hᵇ: the first is local SGD, the last every step
@@ -140,7 +141,7 @@ def outcome(job: Job, storage: str) -> Outcome:
         path = Path(LocalSGDTrainer.from_config(config).fit().path)
     else:
         path = simulate_run(from_config(config), Conditions(cluster(job)), report=False)
-    ran = run_directory.load(path)
+    ran = reader.load(path)
     whole = int((ran.rounds["scope"] == "global").sum())
     return Outcome(ran.result["elapsed_s"], ran.result["eval"]["accuracy"], whole, len(ran.rounds))
 

@@ -27,12 +27,12 @@ from scipy.integrate import quad
 from scipy.special import gammainc
 
 from raysgd_local.algorithms.schedules import FixedPeriod
-from raysgd_local.control.program import Program
+from raysgd_local.control.replicated.program import Program
 from raysgd_local.report.charts import RUN_COLOURS
-from raysgd_local.simulation.cluster_model import ClusterModel
-from raysgd_local.simulation.loop import LoopPlan
-from raysgd_local.simulation.step_times import Exponential, Pareto, StepTimes
-from raysgd_local.simulation.timing import TimingPlan, simulate_timing
+from raysgd_local.simulation.cluster.cluster_model import ClusterModel
+from raysgd_local.simulation.cluster.step_times import Exponential, Pareto, StepTimes
+from raysgd_local.simulation.engine.loop import LoopPlan
+from raysgd_local.simulation.timing.lockstep import TimingPlan, simulate_timing
 
 PERIODS = (1, 2, 4, 8, 16, 32, 64)
 WORKERS = (2, 8, 64)

@@ -15,9 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from ray.train import CheckpointConfig, RunConfig, ScalingConfig
 
-from raysgd_local import AdaComm, Algorithm, EveryStep, FixedPeriod, LocalSGDTrainer, run_directory
+from raysgd_local import AdaComm, Algorithm, EveryStep, FixedPeriod, LocalSGDTrainer
 from raysgd_local.report.charts import RUN_COLOURS, running_mean, thin
-from raysgd_local.run_directory import Run
+from raysgd_local.run_files import reader
+from raysgd_local.run_files.reader import Run
 from raysgd_local.tasks import Digits
 
 REPEATS = 5
@@ -40,7 +41,7 @@ STYLE = {
 
 def train(label: str, repeat: int, storage: Path) -> Run:
     name = f"{label.partition(',')[0].replace(' ', '-').lower()}-{repeat}"
-    if not (storage / name / run_directory.RESULT).exists():
+    if not (storage / name / reader.RESULT).exists():
         LocalSGDTrainer(
             Digits(model="cnn", epochs=30),
             algorithm=Algorithm(schedule=SCHEDULES[label]),
@@ -49,7 +50,7 @@ def train(label: str, repeat: int, storage: Path) -> Run:
                 name=name, storage_path=str(storage), checkpoint_config=CheckpointConfig(num_to_keep=1)
             ),
         ).fit()
-    return run_directory.load(storage / name)
+    return reader.load(storage / name)
 
 
 def median(runs: list[Run]) -> Run:

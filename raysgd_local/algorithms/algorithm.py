@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from raysgd_local.algorithms import checks, combinations
+from raysgd_local.algorithms import compatibility, validation
 from raysgd_local.algorithms.averaging import Averaging, Mean
 from raysgd_local.algorithms.compression import Compression
 from raysgd_local.algorithms.learning_rate import Scaling
@@ -46,17 +46,19 @@ class Algorithm:
     weights: Weights = field(default_factory=Samples)
 
     def __post_init__(self) -> None:
-        checks.schedule("schedule", self.schedule)
-        checks.has_methods("averaging", self.averaging, ("coupling",), "Mean() or Elastic()")
+        validation.schedule("schedule", self.schedule)
+        validation.has_methods("averaging", self.averaging, ("coupling",), "Mean() or Elastic()")
         if self.outer is not None:
-            checks.has_methods("outer", self.outer, ("step",), "an outer step, such as SlowMo(), or None")
-        checks.has_methods("placement", self.placement, ("copies_among", "order"), "such as DisjointChunks()")
-        checks.has_methods("weights", self.weights, ("weight", "stretch"), "Samples() or FedNova()")
-        checks.one_of("optimizer_state", self.optimizer_state, get_args(OptimizerState))
-        checks.one_of("lr_scaling", self.lr_scaling, get_args(Scaling))
+            validation.has_methods("outer", self.outer, ("step",), "an outer step, such as SlowMo(), or None")
+        validation.has_methods("placement", self.placement, ("copies_among", "order"), "such as DisjointChunks()")
+        validation.has_methods("weights", self.weights, ("weight", "stretch"), "Samples() or FedNova()")
+        validation.one_of("optimizer_state", self.optimizer_state, get_args(OptimizerState))
+        validation.one_of("lr_scaling", self.lr_scaling, get_args(Scaling))
         if self.compression is not None:
-            checks.has_methods("compression", self.compression, ("encode", "decode"), "such as Int8(), or None")
-        combinations.check(self)
+            validation.has_methods(
+                "compression", self.compression, ("encode", "decode"), "such as Int8(), or None"
+            )
+        compatibility.check(self)
 
     @property
     def keeps_anchor(self) -> bool:

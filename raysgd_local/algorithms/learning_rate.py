@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from raysgd_local.algorithms import checks
+from raysgd_local.algorithms import validation
 from raysgd_local.errors import InputError
 
 Decay = Literal["constant", "multistep", "cosine"]
@@ -52,12 +52,12 @@ class LearningRate:
     warmup_epochs: float = 0.0
 
     def __post_init__(self) -> None:
-        checks.one_of("kind", self.kind, get_args(Decay))
+        validation.one_of("kind", self.kind, get_args(Decay))
         self._check_milestones()
-        checks.number("gamma", self.gamma, above=0, at_most=1)
+        validation.number("gamma", self.gamma, above=0, at_most=1)
         self._check_epochs()
         if self.warmup_epochs != 0:
-            checks.number("warmup_epochs", self.warmup_epochs, above=0)
+            validation.number("warmup_epochs", self.warmup_epochs, above=0)
 
     def decay(self, epochs_done: float) -> float:
         """The decay factor alone, 1 at the start: what schedules of the period see."""
@@ -96,12 +96,12 @@ class LearningRate:
         if not isinstance(self.milestones, tuple) or not self.milestones:
             raise InputError("milestones", self.milestones, allowed, "kind multistep needs some")
         for milestone in self.milestones:
-            checks.number("milestones", milestone, above=0)
+            validation.number("milestones", milestone, above=0)
         if list(self.milestones) != sorted(set(self.milestones)):
             raise InputError("milestones", self.milestones, allowed)
 
     def _check_epochs(self) -> None:
         if self.kind == "cosine":
-            checks.number("epochs", self.epochs, above=0)
+            validation.number("epochs", self.epochs, above=0)
         elif self.epochs is not None:
             raise InputError("epochs", self.epochs, f"none with kind {self.kind}")

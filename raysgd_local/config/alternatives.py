@@ -12,7 +12,7 @@ from raysgd_local.algorithms.schedules import SCHEDULES, TRIGGERS, Schedule, Tri
 from raysgd_local.algorithms.weights import WEIGHTS, Weights
 from raysgd_local.config.build import Alternative, Builder, table
 from raysgd_local.errors import InputError, nearest
-from raysgd_local.simulation.step_times import STEP_TIMES, StepTimes
+from raysgd_local.simulation.cluster.step_times import STEP_TIMES, StepTimes
 from raysgd_local.tasks import Task, find_task, task_name
 
 _SCHEDULE = table(SCHEDULES)

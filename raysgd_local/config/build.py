@@ -20,7 +20,7 @@ from pydantic.errors import PydanticSchemaGenerationError
 
 from raysgd_local.config.describe import WORDS, describe
 from raysgd_local.errors import InputError, nearest
-from raysgd_local.plugins import class_path, find_class
+from raysgd_local.import_path import class_path, find_class
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from raysgd_local.config import files
 from raysgd_local.config.alternatives import BUILDER
-from raysgd_local.simulation.cluster_model import ClusterModel
+from raysgd_local.simulation.cluster.cluster_model import ClusterModel
 
 
 def load_cluster(path: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> ClusterModel:
@@ -29,7 +29,7 @@ def load_cluster(path: str | Path | None = None, overrides: Mapping[str, Any] | 
 
 
 def _met(run: str | Path, overrides: Mapping[str, Any]) -> ClusterModel:
-    from raysgd_local.simulation.recorded import cluster_of
+    from raysgd_local.simulation.cluster.recorded import cluster_of
 
     given = _given(overrides)
     said: ClusterModel = BUILDER.build(ClusterModel, given, "cluster")

@@ -10,9 +10,9 @@ import yaml
 from annotated_types import Ge, Gt, Le, MinLen
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, PlainValidator, model_validator
 
-from raysgd_local.algorithms import checks
+from raysgd_local.algorithms import validation
 from raysgd_local.algorithms.algorithm import Algorithm
-from raysgd_local.algorithms.combinations import check_workers
+from raysgd_local.algorithms.compatibility import check_workers
 from raysgd_local.config import files
 from raysgd_local.config.alternatives import BUILDER
 from raysgd_local.config.sections import Section, validated
@@ -207,7 +207,7 @@ class Config(Section):
 
     def with_workers(self, most: int) -> Config:
         """The same run on up to `most` workers, checked as if it had been configured so. Raises `InputError`."""
-        checks.whole_number("workers", most, at_least=1)
+        validation.whole_number("workers", most, at_least=1)
         tree = self.model_dump()
         tree["workers"] |= {"min": min(self.workers.min, most), "max": most}
         return from_mapping(tree)

@@ -1,0 +1,1 @@
+"""Where the journal's command was before `raysgd-local replay`."""

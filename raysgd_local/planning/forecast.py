@@ -16,15 +16,15 @@ from raysgd_local.algorithms.schedules import (
     Switch,
 )
 from raysgd_local.config import Config
-from raysgd_local.control.deal import batch_bounds
-from raysgd_local.control.exchange import SLOT
+from raysgd_local.control.control_slots import SLOT
+from raysgd_local.control.data.deal import batch_bounds
 from raysgd_local.planning.workload import Workload, measure
-from raysgd_local.request import program
-from raysgd_local.simulation.cluster_model import ClusterModel, Failures
-from raysgd_local.simulation.loop import LoopPlan
-from raysgd_local.simulation.loss_curve import HalvingLoss, LossCurve
-from raysgd_local.simulation.step_times import Samples
-from raysgd_local.simulation.timing import TimingPlan, loop_over, simulate_timing
+from raysgd_local.run.request import program
+from raysgd_local.simulation.cluster.cluster_model import ClusterModel, Failures
+from raysgd_local.simulation.cluster.loss_curve import HalvingLoss, LossCurve
+from raysgd_local.simulation.cluster.step_times import Samples
+from raysgd_local.simulation.engine.loop import LoopPlan
+from raysgd_local.simulation.timing.lockstep import TimingPlan, loop_over, simulate_timing
 
 PERIODS = (4, 16, 64)
 SHARES = (0.5, 0.2, 0.1, 0.05)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from raysgd_local.config import Config
 from raysgd_local.errors import InputError
-from raysgd_local.simulation.cluster_model import ClusterModel
+from raysgd_local.simulation.cluster.cluster_model import ClusterModel
 
 _OPTION = "with --timing-only"
 

@@ -9,20 +9,21 @@ import numpy as np
 import torch
 
 from raysgd_local.algorithms.schedules import FixedPeriod
-from raysgd_local.control.program import Program
-from raysgd_local.control.protocol import Order, Report
-from raysgd_local.control.settings import CheckpointPolicy, Settings
+from raysgd_local.control.controller.settings import CheckpointPolicy, Settings
+from raysgd_local.control.messages import Order, Report
+from raysgd_local.control.replicated.program import Program
 from raysgd_local.errors import InputError, UserCodeError
 from raysgd_local.records import RoundRow
 from raysgd_local.tasks import task_name
 from raysgd_local.tasks.base import Task
-from raysgd_local.training.alone import DirectLink
-from raysgd_local.training.context import TrainContext, present, run_loop
-from raysgd_local.training.link import Released
-from raysgd_local.training.place import Place
+from raysgd_local.training.context import TrainContext
+from raysgd_local.training.current import present, run_loop
+from raysgd_local.training.ports import Released
 from raysgd_local.training.shell import Shell
-from raysgd_local.training.user_code import own_traceback
-from raysgd_local.transport.inprocess import InProcessNetwork
+from raysgd_local.training.standalone import DirectLink
+from raysgd_local.training.user_traceback import own_traceback
+from raysgd_local.training.worker_setup import Place
+from raysgd_local.transport.in_process import InProcessNetwork
 
 _WARM_UP = 3  # steps; caches fill, and what is loaded lazily is loaded
 

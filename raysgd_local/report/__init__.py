@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from raysgd_local.errors import InputError
-from raysgd_local.run_directory import Run, load
+from raysgd_local.run_files.reader import Run, load
 
 __all__ = ["Chart", "render", "rendered", "save", "write_report"]
 

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator, StrMethodFormatter
 
-from raysgd_local.run_directory import Run
+from raysgd_local.run_files.reader import Run
 
 if TYPE_CHECKING:
     import pandas as pd

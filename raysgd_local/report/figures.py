@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raysgd_local.progress import duration, size
+from raysgd_local.quantities import duration, size
 from raysgd_local.report.charts import time_parts
-from raysgd_local.run_directory import Run
+from raysgd_local.run_files.reader import Run
 
 MAX_EVENTS = 200
 

@@ -14,28 +14,28 @@ from typing import Any, Protocol
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raysgd_local.control import controller
-from raysgd_local.control import controller_events as c
-from raysgd_local.control.chaos import Watch
-from raysgd_local.control.controller_state import begin
-from raysgd_local.control.deal import lists
-from raysgd_local.control.protocol import Order
-from raysgd_local.control.pulse import Beat, Pulse
-from raysgd_local.control.saves import Snapshot, snapshot_of
-from raysgd_local.control.settings import Settings
+from raysgd_local.control.controller import events as c
+from raysgd_local.control.controller import machine as controller
+from raysgd_local.control.controller.checkpoints import Snapshot, snapshot_of
+from raysgd_local.control.controller.heartbeats import Pulse
+from raysgd_local.control.controller.settings import Settings
+from raysgd_local.control.controller.state import begin
+from raysgd_local.control.data.deal import lists
+from raysgd_local.control.messages import Beat, Order
 from raysgd_local.errors import InputError
-from raysgd_local.faults import Fault
-from raysgd_local.files import journal
-from raysgd_local.files.result import Names, result
-from raysgd_local.files.run_files import RESULT, RunFiles
-from raysgd_local.files.storage import MANIFEST, Storage
+from raysgd_local.faults.language import Fault
+from raysgd_local.faults.schedule import Watch
+from raysgd_local.run_files import journal
+from raysgd_local.run_files.result import Names, result
+from raysgd_local.run_files.storage import MANIFEST, Storage
+from raysgd_local.run_files.writer import RESULT, RunFiles
 from raysgd_local.runtime import nodes
-from raysgd_local.runtime.injector import Injector
-from raysgd_local.runtime.sabotage import damage_newest
-from raysgd_local.runtime.spec import WorkerSpec
+from raysgd_local.runtime.fault_effects import damage_newest
+from raysgd_local.runtime.fault_injection import Injector
 from raysgd_local.runtime.worker_group import Resources, WorkerGroup
-from raysgd_local.training import snapshots
-from raysgd_local.training.link import Status
+from raysgd_local.runtime.worker_spec import WorkerSpec
+from raysgd_local.training.ports import Status
+from raysgd_local.training.replica import checkpoint_parts
 
 _COPY_OUT_EVERY_S = 10.0
 
@@ -207,7 +207,7 @@ class Driver:
         if resume is None and self._files.rounds:
             self._files.rewind(0, 0)
         if resume is not None:
-            snapshots.delete_after(self._plan.storage, resume["name"], keep=self._plan.damaged)
+            checkpoint_parts.delete_after(self._plan.storage, resume["name"], keep=self._plan.damaged)
         if restart is None:
             return
         origin = resume["name"] if resume is not None else None

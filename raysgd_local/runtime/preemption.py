@@ -11,7 +11,7 @@ from types import FrameType
 
 import ray
 
-from raysgd_local.control.controller_events import NodesDraining
+from raysgd_local.control.controller.events import NodesDraining
 
 _LOOK_EVERY_S = 1.0
 

@@ -14,7 +14,7 @@ from ray.exceptions import (
 
 from raysgd_local.errors import RunLostError
 from raysgd_local.runtime.driver import Plan, Restart
-from raysgd_local.training import snapshots
+from raysgd_local.training.replica import checkpoint_parts
 
 DEATHS = (RayActorError, ActorUnschedulableError, OutOfMemoryError, WorkerCrashedError, NodeDiedError)
 """What Ray says when the driver's process is gone: killed for memory it is not called an actor's death.
@@ -51,7 +51,7 @@ def planned_again(plan: Plan, restarts: Restarts, reason: str) -> tuple[Plan, Re
     """The plan of the next driver, and the count with this death in it. Before the first checkpoint training begins
     anew; where there are some and none is good, that is not done unasked: raises `RunLostError`.
     """
-    manifest, damaged = snapshots.newest_good(plan.storage)
+    manifest, damaged = checkpoint_parts.newest_good(plan.storage)
     if manifest is None and damaged:
         raise RunLostError(f"the driver died ({reason}), and every checkpoint is damaged: {', '.join(damaged)}")
     before = plan.resume["name"] if plan.resume is not None else ""

@@ -14,8 +14,7 @@ import ray
 import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from raysgd_local.control.chaos import Watch
-from raysgd_local.control.controller_events import (
+from raysgd_local.control.controller.events import (
     Arrived,
     CheckpointFailed,
     DrainNotice,
@@ -24,19 +23,21 @@ from raysgd_local.control.controller_events import (
     UserError,
     WorkerUp,
 )
-from raysgd_local.control.member_events import Cut, LeaveAsked, YieldAsked
-from raysgd_local.control.protocol import Order, Report
+from raysgd_local.control.member.events import Cut, LeaveAsked, YieldAsked
+from raysgd_local.control.messages import Order, Report
 from raysgd_local.errors import InputError
-from raysgd_local.faults import Fault
+from raysgd_local.faults.language import Fault
+from raysgd_local.faults.schedule import Watch
 from raysgd_local.runtime import preemption
-from raysgd_local.runtime.sabotage import Sabotage
-from raysgd_local.runtime.spec import Loop, WorkerSpec
+from raysgd_local.runtime.fault_effects import Sabotage
+from raysgd_local.runtime.worker_spec import Loop, WorkerSpec
 from raysgd_local.training.allocator import keep_freed_memory
-from raysgd_local.training.context import TrainContext, present, run_loop
-from raysgd_local.training.link import Released
-from raysgd_local.training.place import Place
+from raysgd_local.training.context import TrainContext
+from raysgd_local.training.current import present, run_loop
+from raysgd_local.training.ports import Released
 from raysgd_local.training.shell import Shell
-from raysgd_local.training.user_code import own_traceback
+from raysgd_local.training.user_traceback import own_traceback
+from raysgd_local.training.worker_setup import Place
 from raysgd_local.transport.listening import nccl_environment, own_address
 from raysgd_local.transport.process_group import ProcessGroupNetwork
 

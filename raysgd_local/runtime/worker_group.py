@@ -13,13 +13,13 @@ import ray
 from ray.exceptions import RayActorError
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-from raysgd_local.control.chaos import Watch
-from raysgd_local.control.controller_events import Died, Event
-from raysgd_local.control.protocol import Order
-from raysgd_local.faults import Fault
+from raysgd_local.control.controller.events import Died, Event
+from raysgd_local.control.messages import Order
+from raysgd_local.faults.language import Fault
+from raysgd_local.faults.schedule import Watch
 from raysgd_local.runtime.preemption import DrainWatch
-from raysgd_local.runtime.spec import WorkerSpec
 from raysgd_local.runtime.worker import Worker, node_address
+from raysgd_local.runtime.worker_spec import WorkerSpec
 from raysgd_local.transport.listening import Listening, listener, own_address
 from raysgd_local.transport.store_clients import forget_views_before
 

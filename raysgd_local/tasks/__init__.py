@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from raysgd_local.errors import InputError, nearest
-from raysgd_local.plugins import class_path, find_class
+from raysgd_local.import_path import class_path, find_class
 from raysgd_local.tasks.base import Task
 from raysgd_local.tasks.optimizer import Optimizer
 

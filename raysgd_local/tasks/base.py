@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from raysgd_local.algorithms import checks
+from raysgd_local.algorithms import validation
 from raysgd_local.algorithms.learning_rate import LearningRate
 from raysgd_local.tasks.optimizer import Optimizer
 
@@ -39,10 +39,10 @@ class Task:
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate"):
-            checks.whole_number(name, getattr(self, name), at_least=1)
-        checks.whole_number("loader_workers", self.loader_workers, at_least=0)
+            validation.whole_number(name, getattr(self, name), at_least=1)
+        validation.whole_number("loader_workers", self.loader_workers, at_least=0)
         if self.clip_grad_norm is not None:
-            checks.number("clip_grad_norm", self.clip_grad_norm, above=0)
+            validation.number("clip_grad_norm", self.clip_grad_norm, above=0)
 
     def check(self) -> None:
         """Raise `InputError` where the data set is missing. Runs before torch is loaded; by default nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from raysgd_local.algorithms import checks
+from raysgd_local.algorithms import validation
 from raysgd_local.tasks.classification import Classification
 from raysgd_local.tasks.optimizer import Optimizer
 
@@ -31,7 +31,7 @@ class Digits(Classification):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.one_of("model", self.model, ("mlp", "cnn"))
+        validation.one_of("model", self.model, ("mlp", "cnn"))
 
     def make_model(self) -> nn.Module:
         from raysgd_local.tasks import models

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from raysgd_local.algorithms import checks
+from raysgd_local.algorithms import validation
 from raysgd_local.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ class Optimizer:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        checks.one_of("name", self.name, ("sgd", "adam", "adamw"))
-        checks.number("lr", self.lr, above=0)
+        validation.one_of("name", self.name, ("sgd", "adam", "adamw"))
+        validation.number("lr", self.lr, above=0)
         if not 0 <= self.momentum < 1:
             raise InputError("momentum", self.momentum, "a number of at least 0 and below 1")
         if not self.weight_decay >= 0:

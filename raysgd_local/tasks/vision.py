@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from raysgd_local.algorithms import checks
+from raysgd_local.algorithms import validation
 from raysgd_local.errors import InputError
 from raysgd_local.tasks.archives import missing, unpacked
 from raysgd_local.tasks.classification import Classification
@@ -38,7 +38,7 @@ class FashionMNIST(Classification):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.one_of("model", self.model, ("lenet", "mlp"))
+        validation.one_of("model", self.model, ("lenet", "mlp"))
         if self.data_dir:  # workers run in another directory
             object.__setattr__(self, "data_dir", os.path.abspath(os.path.expanduser(self.data_dir)))
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -13,14 +10,14 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from raysgd_local.algorithms.learning_rate import LearningRate
-from raysgd_local.control import member_events as m
-from raysgd_local.control import probing
-from raysgd_local.control.member import Member
-from raysgd_local.control.protocol import View
+from raysgd_local.control.member import events as m
+from raysgd_local.control.member import probing
+from raysgd_local.control.member.machine import Member
+from raysgd_local.control.messages import View
 from raysgd_local.errors import InputError, UsageError
+from raysgd_local.training.data.loading import DealtBatches, to_device
 from raysgd_local.training.evaluation import Evaluation, Metrics
-from raysgd_local.training.loading import DealtBatches, to_device
-from raysgd_local.training.replica import Joining, Prepared, Stateful
+from raysgd_local.training.replica.replica import Joining, Prepared, Stateful
 from raysgd_local.training.shell import Shell
 
 M = TypeVar("M", bound=nn.Module)
@@ -285,41 +282,3 @@ class Batches:
         """Positions handed out since the last step."""
         taken, self._unstepped = self._unstepped, 0
         return taken
-
-
-_present: ContextVar[TrainContext] = ContextVar("present")  # of this thread, or greenlet
-
-
-def get_context() -> TrainContext:
-    """This worker's context inside a training loop; outside of Ray, a context of one worker.
-
-    So the same loop runs under plain Python and a debugger.
-    """
-    ctx = _present.get(None)
-    if ctx is None:
-        from raysgd_local.training.alone import alone  # only needed, and only loaded, without a cluster
-
-        ctx = alone()
-        _present.set(ctx)
-    return ctx
-
-
-@contextmanager
-def present(ctx: TrainContext) -> Iterator[None]:
-    """What `get_context` gives in this thread meanwhile."""
-    token = _present.set(ctx)
-    try:
-        yield
-    finally:
-        _present.reset(token)
-
-
-def run_loop(loop: Any, config: dict[str, Any] | None, ctx: TrainContext) -> None:
-    """Run a task's `train`, or a function with or without a config, to the end of this worker's life."""
-    if hasattr(loop, "train") and not inspect.isfunction(loop):
-        loop.train(ctx)
-    elif inspect.signature(loop).parameters:
-        loop(config or {})
-    else:
-        loop()
-    ctx.finish()

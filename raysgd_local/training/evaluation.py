@@ -12,8 +12,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from raysgd_local.errors import UsageError
-from raysgd_local.training.loading import collate_of, to_device
-from raysgd_local.transport.base import Transport
+from raysgd_local.training.data.loading import collate_of, to_device
+from raysgd_local.transport.contract import Transport
 
 Metrics = Callable[[Any, Any], Any]
 

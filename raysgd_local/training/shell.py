@@ -15,33 +15,32 @@ from functools import partial
 import torch
 
 from raysgd_local.clock import Clock, SystemClock
-from raysgd_local.control import member as machine
-from raysgd_local.control import member_events as m
-from raysgd_local.control.allowance import Allowance
-from raysgd_local.control.exchange import Contribution, Control, Flags
-from raysgd_local.control.extent import Extent
-from raysgd_local.control.program import Program
-from raysgd_local.control.protocol import Order, Report
-from raysgd_local.control.pulse import Beat
-from raysgd_local.control.replicated import Replicated, extent
+from raysgd_local.control.control_slots import Contribution, Control, Flags
+from raysgd_local.control.member import events as m
+from raysgd_local.control.member import machine
+from raysgd_local.control.member.free_steps import Allowance
+from raysgd_local.control.messages import Beat, Order, Report
+from raysgd_local.control.replicated.extent import Extent
+from raysgd_local.control.replicated.program import Program
+from raysgd_local.control.replicated.state import Replicated, extent
 from raysgd_local.errors import CheckpointError, TransportError
 from raysgd_local.records import RoundRow
-from raysgd_local.training import snapshots, transfer
-from raysgd_local.training.chunks import ChunkStore
-from raysgd_local.training.compressed_reduction import make_reduction
+from raysgd_local.training.data.chunk_store import ChunkStore
 from raysgd_local.training.evaluation import Evaluation
-from raysgd_local.training.flight import Courier
-from raysgd_local.training.generators import seed_generators
-from raysgd_local.training.interference import Interference
-from raysgd_local.training.link import Link, Released, Status
-from raysgd_local.training.measures import LossMeter, Stopwatch
-from raysgd_local.training.place import Place
-from raysgd_local.training.probing import Probing
-from raysgd_local.training.progressing import status_of
-from raysgd_local.training.reduction import Installing, Reduction
-from raysgd_local.training.replica import Replica
-from raysgd_local.training.stepping import Stepper
-from raysgd_local.transport.base import Network, Transport
+from raysgd_local.training.exchange.background import Courier
+from raysgd_local.training.exchange.factory import make_reduction
+from raysgd_local.training.exchange.plain import Installing, Reduction
+from raysgd_local.training.fault_hooks import Interference
+from raysgd_local.training.ports import Link, Released, Status
+from raysgd_local.training.replica import checkpoint_parts, transfer
+from raysgd_local.training.replica.probe import Probing
+from raysgd_local.training.replica.replica import Replica
+from raysgd_local.training.replica.rng import seed_generators
+from raysgd_local.training.replica.stepping import Stepper
+from raysgd_local.training.status import status_of
+from raysgd_local.training.stopwatch import LossMeter, Stopwatch
+from raysgd_local.training.worker_setup import Place
+from raysgd_local.transport.contract import Network, Transport
 
 
 class Shell:
@@ -68,7 +67,7 @@ class Shell:
         self.evaluation: Evaluation | None = None
         self.interference = Interference()
         self.chunks = ChunkStore()
-        self._writer = snapshots.ShardWriter(place.worker, place.storage, link, background)
+        self._writer = checkpoint_parts.ShardWriter(place.worker, place.storage, link, background)
         self._inbox: queue.SimpleQueue[m.Event] = queue.SimpleQueue()
         self._transport: Transport | None = None
         self._reduction: Reduction | None = None
@@ -242,7 +241,7 @@ class Shell:
             raise RuntimeError("a run without storage has no checkpoints")
         world_size = len(self.order.view.members)
         self._seed()
-        snapshots.load(self.place.storage, name, self.replica, self.member.rank, world_size)
+        checkpoint_parts.load(self.place.storage, name, self.replica, self.member.rank, world_size)
         self._reducing.rebase()
 
     def _exchange(self, command: m.Exchange) -> m.Event:

@@ -13,7 +13,7 @@ from typing import TypeVar
 import psutil
 
 from raysgd_local.errors import InputError, TransportError
-from raysgd_local.transport.sockets import Address, with_listener
+from raysgd_local.transport.gloo.sockets import Address, with_listener
 
 T = TypeVar("T")
 

@@ -16,7 +16,7 @@ from torch._C._distributed_c10d import PrefixStore
 from raysgd_local.errors import TransportError
 from raysgd_local.transport.rendezvous import Rendezvous
 from raysgd_local.transport.store_clients import StoreClients
-from raysgd_local.transport.volume import (
+from raysgd_local.transport.wire_volume import (
     all_gather_bytes,
     all_reduce_bytes,
     all_to_all_bytes,

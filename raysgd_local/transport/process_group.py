@@ -11,11 +11,11 @@ import torch
 from torch._C._distributed_c10d import TCPStore
 
 from raysgd_local.errors import InputError, TransportError
-from raysgd_local.transport.base import Transport
-from raysgd_local.transport.gloo import open_gloo
+from raysgd_local.transport.contract import Transport
+from raysgd_local.transport.gloo.transport import open_gloo
 from raysgd_local.transport.nccl import open_nccl
 from raysgd_local.transport.rendezvous import Rendezvous
-from raysgd_local.transport.shared_memory import SharedVector
+from raysgd_local.transport.shared_memory.vectors import SharedVector
 from raysgd_local.transport.solo import SoloTransport
 from raysgd_local.transport.store_clients import StoreClients
 

@@ -15,19 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from raysgd_local.errors import RunLostError
-from raysgd_local.request import from_config
+from raysgd_local.run.request import from_config
 from raysgd_local.tuning.points import Point, corners
-from raysgd_local.tuning.results import (
-    BEST,
-    SEED,
-    SWEEP,
-    Trial,
-    choice_of,
-    medians,
-    read_trial,
-    trial_directory,
-    write_results,
-)
+from raysgd_local.tuning.result_files import write_results
+from raysgd_local.tuning.results import BEST, SEED, SWEEP, Trial, choice_of, medians, read_trial, trial_directory
 from raysgd_local.tuning.simulated import best_points, simulate_all
 from raysgd_local.tuning.start import Narrowing
 from raysgd_local.tuning.sweep import Sweep
@@ -68,7 +59,7 @@ def run_trials(
 ) -> Tried:
     """Run the trials on Ray: on the cluster at `address`, or on this machine for as long as they take."""
     os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")  # Tune's books are small, and a trial is dear
-    from raysgd_local.ray_cluster import attached
+    from raysgd_local.runtime.ray_cluster import attached
     from raysgd_local.tuning.search import can_resume, make_tuner, resumed
 
     _quieten()

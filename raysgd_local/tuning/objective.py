@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from raysgd_local.config import Target
-from raysgd_local.control.replicated import is_error
+from raysgd_local.control.replicated.state import is_error
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from raysgd_local.run_directory import Run
+    from raysgd_local.run_files.reader import Run
 
 TIME_TO_TARGET = "time_to_target_s"
 LOSS_AT_BUDGET = "loss_at_budget"

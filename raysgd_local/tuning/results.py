@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raysgd_local import run_directory
 from raysgd_local.errors import InputError
-from raysgd_local.run_directory import RESULT, Run
+from raysgd_local.run_files import reader
+from raysgd_local.run_files.reader import RESULT, Run
 from raysgd_local.tuning.domains import label
 from raysgd_local.tuning.objective import Objective
 from raysgd_local.tuning.points import Point
-from raysgd_local.tuning.sweep import Sweep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +59,7 @@ def is_finished(run: Path) -> bool:
 def read_trial(directory: Path, point: Point, objective: Objective, status: str, error: str = "") -> Trial:
     """The trial in this directory; `status` is what is said of it where its run did not go to its end."""
     try:
-        run = run_directory.load(directory / RUN)
+        run = reader.load(directory / RUN)
     except InputError:  # it never came so far
         return Trial(directory.name, point, status, error=error)
     status = "finished" if is_finished(directory / RUN) else status
@@ -131,17 +130,3 @@ def _row(trial: Trial, objective: Objective) -> dict[str, object]:
         row |= {"elapsed_s": rounds["elapsed_s"].max(), "rounds": len(rounds), "tau_mean": rounds["tau"].mean()}
         row |= {name: rounds[name].sum() for name in ("steps", "samples", "wire_bytes")}
     return {**row, "error": trial.error}
-
-
-def write_results(directory: Path, sweep: Sweep, trials: Sequence[Trial]) -> Trial | None:
-    """Write `trials.csv`, `trials.parquet`, `best.yaml` and `report.html`; returns the best trial, if there is one."""
-    from raysgd_local.tuning.page import write_page
-
-    found = table(trials, sweep.objective)
-    found.to_csv(directory / f"{TABLE}.csv", index=False)
-    found.to_parquet(directory / f"{TABLE}.parquet", index=False)
-    best = next(iter(ranked(trials, sweep.objective)), None)
-    if best is not None:
-        (directory / BEST).write_text(sweep.config(seedless(best.point)).to_yaml(), encoding="utf-8")
-    write_page(directory / PAGE, sweep, trials)
-    return best

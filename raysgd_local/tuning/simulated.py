@@ -11,7 +11,7 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from raysgd_local.errors import RaySGDError
-from raysgd_local.simulation.cluster_model import ClusterModel
+from raysgd_local.simulation.cluster.cluster_model import ClusterModel
 from raysgd_local.tuning.points import Point, drawn
 from raysgd_local.tuning.results import RUN, Trial, is_finished, ranked, read_trial, seedless, trial_directory
 from raysgd_local.tuning.study import Study
@@ -57,8 +57,8 @@ def _silence() -> None:
 
 def _simulate(study: Study, home: Path, point: Point, cluster: ClusterModel) -> str:
     """One trial; says what went wrong, or nothing."""
-    from raysgd_local.request import from_config
-    from raysgd_local.simulator import Conditions, simulate_run
+    from raysgd_local.run.request import from_config
+    from raysgd_local.run.simulator import Conditions, simulate_run
 
     shutil.rmtree(home, ignore_errors=True)
     config = study.open().config(point, storage=str(home), name=RUN)

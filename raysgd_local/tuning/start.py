@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from raysgd_local import run_directory
 from raysgd_local.errors import InputError
-from raysgd_local.simulation.cluster_model import ClusterModel
+from raysgd_local.run_files import reader
+from raysgd_local.simulation.cluster.cluster_model import ClusterModel
 from raysgd_local.tuning.reported import check_metrics
 from raysgd_local.tuning.results import SWEEP
 from raysgd_local.tuning.sweep import Sweep, load
@@ -48,7 +48,7 @@ def asked(
     directory = Path(place).absolute() / (name or default_name(file.stem))
     if resume == "auto" and (directory / SWEEP).is_file():
         return Asked(begun(directory, given), directory)
-    run_directory.refuse_existing(place, directory.name)
+    reader.refuse_existing(place, directory.name)
     return Asked(given, directory)
 
 
@@ -70,6 +70,6 @@ def begun(directory: Path, given: Sweep | None) -> Sweep:
 def _check(sweep: Sweep, storage: str) -> None:
     if "://" in storage:
         raise InputError("storage", storage, "a path that all machines see, for a sweep")
-    run_directory.check_storage(storage)
+    reader.check_storage(storage)
     sweep.first.check()
     check_metrics(sweep)

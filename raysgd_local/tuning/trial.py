@@ -10,12 +10,12 @@ from typing import Any
 
 from ray import tune
 
-from raysgd_local import run_directory
 from raysgd_local.config import Config
-from raysgd_local.files.storage import Storage
-from raysgd_local.progress import Snapshot
+from raysgd_local.run.progress import Snapshot
+from raysgd_local.run_files import reader
+from raysgd_local.run_files.storage import Storage
 from raysgd_local.trainer import LocalSGDTrainer
-from raysgd_local.training import snapshots
+from raysgd_local.training.replica import checkpoint_parts
 from raysgd_local.tuning.domains import unlabelled
 from raysgd_local.tuning.objective import LOSS_AT_BUDGET, TIME_TO_TARGET, TRAIN_LOSS, Objective
 from raysgd_local.tuning.points import Point
@@ -59,11 +59,11 @@ def _run(study: Study, labelled: dict[str, Any]) -> None:
     sweep = study.open()
     home = trial_directory(Path(study.directory), tune.get_context().get_trial_id())
     if not is_finished(home / RUN):
-        if not snapshots.finished(Storage.at(str(home / RUN))):  # what it did is lost, and did not happen
+        if not checkpoint_parts.finished(Storage.at(str(home / RUN))):  # what it did is lost, and did not happen
             shutil.rmtree(home / RUN, ignore_errors=True)
         config = sweep.config(unlabel(sweep, labelled), storage=str(home), name=RUN)
         LocalSGDTrainer.from_config(config).fit(resume="auto", observe=Reporter(sweep.objective))
-    run = run_directory.load(home / RUN)
+    run = reader.load(home / RUN)
     ended = {name: run.result[name] for name in ("elapsed_s", "samples")} | {"round": run.result["rounds"]}
     tune.report({**ended, **sweep.objective.figures(run), FINISHED: True})
 

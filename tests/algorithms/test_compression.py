@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raysgd_local.algorithms.compression import COMPRESSIONS, Half, Int8, RandomK, Sign, TopK
-from raysgd_local.algorithms.messages import Messages, Residual, best_way
 from raysgd_local.errors import InputError
+from raysgd_local.state.compressed_messages import Messages, Residual, best_way
 
 KINDS = [Half(), Half(block=3), Int8(), Int8(block=3), TopK(0.2), RandomK(0.2), Sign()]
 SIZES = [4, 1, 12, 3]

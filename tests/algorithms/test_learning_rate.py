@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from raysgd_local.algorithms.learning_rate import LearningRate, scale
 from raysgd_local.errors import InputError
-from raysgd_local.records import from_plain, to_plain
+from raysgd_local.serialization import from_plain, to_plain
 
 
 def test_a_constant_rate_never_decays():

@@ -95,7 +95,7 @@ def follow(schedule, rounds, losses=lambda round: 1.0, alone=lambda round: False
 
 
 def _plain(state):
-    from raysgd_local.records import to_plain
+    from raysgd_local.serialization import to_plain
 
     return to_plain(state)
 

@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 
 from raysgd_local import config
-from raysgd_local.control.program import Program
-from raysgd_local.control.settings import Limit, Timeouts
-from raysgd_local.request import Request, from_config
+from raysgd_local.control.controller.settings import Limit, Timeouts
+from raysgd_local.control.replicated.program import Program
+from raysgd_local.run.request import Request, from_config
 
 PAGE = (Path(__file__).parents[2] / "docs" / "architecture.md").read_text(encoding="utf-8")
 

@@ -23,8 +23,8 @@ from raysgd_local.algorithms.schedules import SCHEDULES, TRIGGERS, Schedule, Tri
 from raysgd_local.algorithms.weights import WEIGHTS, Weights
 from raysgd_local.config import Config
 from raysgd_local.config.describe import describe
-from raysgd_local.simulation.cluster_model import ClusterModel, Failures, Nodes
-from raysgd_local.simulation.step_times import STEP_TIMES, StepTimes
+from raysgd_local.simulation.cluster.cluster_model import ClusterModel, Failures, Nodes
+from raysgd_local.simulation.cluster.step_times import STEP_TIMES, StepTimes
 from raysgd_local.tasks import TASKS, Optimizer, Task, find_task
 from raysgd_local.tuning import Sweep
 

@@ -31,7 +31,7 @@ def test_the_schedule_s_state_survives_a_checkpoint(workplace):
     write_files(PAGE, workplace)
     from growing import Growing
 
-    from raysgd_local.records import to_plain
+    from raysgd_local.serialization import to_plain
 
     state = Growing(first=4).init()
     assert Growing().restore(json.loads(json.dumps(to_plain(state)))) == state

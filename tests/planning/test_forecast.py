@@ -8,15 +8,15 @@ import pytest
 
 from raysgd_local import config
 from raysgd_local.algorithms.schedules import AdaComm, FixedPeriod
-from raysgd_local.control.program import Program
+from raysgd_local.control.replicated.program import Program
 from raysgd_local.planning import forecast
 from raysgd_local.planning.forecast import candidates, communication_s, forecasts, on_this_machine, timing_plan
 from raysgd_local.planning.workload import Workload
-from raysgd_local.simulation.cluster_model import ClusterModel, Failures
-from raysgd_local.simulation.loop import LoopPlan
-from raysgd_local.simulation.loss_curve import HalvingLoss
-from raysgd_local.simulation.step_times import Constant, Samples
-from raysgd_local.simulation.timing import TimingPlan
+from raysgd_local.simulation.cluster.cluster_model import ClusterModel, Failures
+from raysgd_local.simulation.cluster.loss_curve import HalvingLoss
+from raysgd_local.simulation.cluster.step_times import Constant, Samples
+from raysgd_local.simulation.engine.loop import LoopPlan
+from raysgd_local.simulation.timing.lockstep import TimingPlan
 
 WORKLOAD = Workload(samples=1600, state_bytes=1_000_000, step_s=(0.01, 0.03), round_s=0.002, warmup_s=0.1)
 CLUSTER = ClusterModel(steps=Constant(0.01), latency_ms=0, bandwidth_mbps=800, round_ms=1)

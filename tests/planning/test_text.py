@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from raysgd_local import cli
+from raysgd_local.cli import app
 
 SCHEDULES = (
     "every step",
@@ -19,7 +19,7 @@ SCHEDULES = (
 
 def test_plan_prints_a_line_a_schedule_and_periods_to_try(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert cli.run(["plan", "--workers", "8", "--bandwidth-mbps", "10", "--set", "task.epochs=4"]) == 0
+    assert app.run(["plan", "--workers", "8", "--bandwidth-mbps", "10", "--set", "task.epochs=4"]) == 0
     text = capsys.readouterr().out
     assert "digits, 4 epochs on 8 workers, links of 10 Mbit/s and 0.5 ms" in " ".join(text.split())
     for name in SCHEDULES:
@@ -32,7 +32,7 @@ def test_plan_prints_a_line_a_schedule_and_periods_to_try(capsys, tmp_path, monk
 
 def test_a_clusters_file_takes_the_place_of_what_is_measured(capsys, tmp_path):
     (tmp_path / "cluster.yaml").write_text("steps: {kind: constant, mean_s: 0.25}\nround_ms: 50\n")
-    assert cli.run(["plan", "--cluster", str(tmp_path / "cluster.yaml"), "--set", "task.epochs=1"]) == 0
+    assert app.run(["plan", "--cluster", str(tmp_path / "cluster.yaml"), "--set", "task.epochs=1"]) == 0
     assert "a step takes 250 ms" in " ".join(capsys.readouterr().out.split())
 
 
@@ -47,7 +47,7 @@ def test_a_clusters_file_takes_the_place_of_what_is_measured(capsys, tmp_path):
     ],
 )
 def test_bad_input_ends_with_status_2_and_one_line(options, told, capsys):
-    assert cli.run(["plan", *options]) == 2
+    assert app.run(["plan", *options]) == 2
     shown = capsys.readouterr().err
     assert told in shown
     assert len(shown.splitlines()) == 1

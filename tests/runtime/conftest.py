@@ -14,21 +14,22 @@ import torch
 
 from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.algorithms.schedules import FixedPeriod
-from raysgd_local.control.controller_events import Arrived, Died, Event, Progress, UserError, WorkerUp
-from raysgd_local.control.member_events import Cut, YieldAsked
-from raysgd_local.control.program import Program
-from raysgd_local.control.protocol import Order, Report
-from raysgd_local.control.settings import CheckpointPolicy, Settings, Timeouts
-from raysgd_local.files.result import Names
-from raysgd_local.files.storage import Storage
+from raysgd_local.control.controller.events import Arrived, Died, Event, Progress, UserError, WorkerUp
+from raysgd_local.control.controller.settings import CheckpointPolicy, Settings, Timeouts
+from raysgd_local.control.member.events import Cut, YieldAsked
+from raysgd_local.control.messages import Order, Report
+from raysgd_local.control.replicated.program import Program
+from raysgd_local.run_files.result import Names
+from raysgd_local.run_files.storage import Storage
 from raysgd_local.runtime.driver import Driver, Outcome, Plan
-from raysgd_local.runtime.spec import Loop, WorkerSpec
 from raysgd_local.runtime.worker_group import Resources
-from raysgd_local.training.context import TrainContext, present, run_loop
-from raysgd_local.training.link import Released
-from raysgd_local.training.place import Place
+from raysgd_local.runtime.worker_spec import Loop, WorkerSpec
+from raysgd_local.training.context import TrainContext
+from raysgd_local.training.current import present, run_loop
+from raysgd_local.training.ports import Released
 from raysgd_local.training.shell import Shell
-from raysgd_local.transport.inprocess import InProcessNetwork
+from raysgd_local.training.worker_setup import Place
+from raysgd_local.transport.in_process import InProcessNetwork
 
 torch.set_num_threads(1)
 

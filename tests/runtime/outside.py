@@ -11,7 +11,7 @@ from raysgd_local.algorithms.outer import OuterStep
 from raysgd_local.algorithms.placement import ChunkPlacement
 from raysgd_local.algorithms.schedules import Observation, Period
 from raysgd_local.algorithms.weights import Weights
-from raysgd_local.records import from_plain
+from raysgd_local.serialization import from_plain
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,7 @@ from torch.utils.data import TensorDataset
 
 import raysgd_local
 from raysgd_local import Algorithm, FixedPeriod, LocalSGDTrainer
-from raysgd_local.control.chaos import Watch
-from raysgd_local.control.controller_events import (
+from raysgd_local.control.controller.events import (
     Arrived,
     Died,
     DrainNotice,
@@ -30,15 +29,16 @@ from raysgd_local.control.controller_events import (
     StopRequested,
     WorkerUp,
 )
-from raysgd_local.control.program import Program
-from raysgd_local.control.protocol import Order, View
-from raysgd_local.control.replicated import Replicated
+from raysgd_local.control.messages import Order, View
+from raysgd_local.control.replicated.program import Program
+from raysgd_local.control.replicated.state import Replicated
 from raysgd_local.errors import InputError
-from raysgd_local.faults import Fault, When, parse_real
-from raysgd_local.files import journal
-from raysgd_local.runtime.injector import Injector
-from raysgd_local.runtime.sabotage import Sabotage
-from raysgd_local.training.replica import Prepared, Replica
+from raysgd_local.faults.language import Fault, When, parse_real
+from raysgd_local.faults.schedule import Watch
+from raysgd_local.run_files import journal
+from raysgd_local.runtime.fault_effects import Sabotage
+from raysgd_local.runtime.fault_injection import Injector
+from raysgd_local.training.replica.replica import Prepared, Replica
 
 
 def loop(config):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import sys
 from collections import defaultdict
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+import oracle
 import pytest
 import torch
+from quadratics import CURVATURE, RATE, Quadratics
 from torch import nn
 
 import raysgd_local
@@ -19,11 +19,7 @@ from raysgd_local.algorithms.averaging import Blocks
 from raysgd_local.algorithms.compression import TopK
 from raysgd_local.algorithms.outer import SlowMo
 from raysgd_local.algorithms.schedules import AtEpoch, Delayed, EveryStep, FixedPeriod, Hierarchical, Switch
-from raysgd_local.control.exchange import Control
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import oracle
-from quadratics import CURVATURE, RATE, Quadratics
+from raysgd_local.control.control_slots import Control
 
 
 class Point(nn.Module):

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import raysgd_local
 from raysgd_local.algorithms.schedules import AdaComm, AtEpoch, EveryStep, FixedPeriod, Switch
-from raysgd_local.control.deal import Deal, lists
+from raysgd_local.control.data.deal import Deal, lists
 
 
 def regression(samples: int = 96, dtype: torch.dtype = torch.float64) -> TensorDataset:
@@ -70,7 +70,7 @@ def test_every_step_equals_one_process_on_the_joined_batches(train_in_threads, k
 
 def joined_batches(deals: list[Deal], sizes: list[int]) -> list[list[int]]:
     """What all workers' batches of the same step are together."""
-    from raysgd_local.control.deal import batch_bounds
+    from raysgd_local.control.data.deal import batch_bounds
 
     found = []
     for deal in deals:

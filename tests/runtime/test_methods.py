@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+import oracle
 import pytest
 import torch
+from quadratics import CURVATURE, RATE, Quadratics
 from torch import nn
 
 import raysgd_local
@@ -31,10 +31,6 @@ from raysgd_local.algorithms.schedules import (
 )
 from raysgd_local.algorithms.schedules.modes import modes
 from raysgd_local.algorithms.weights import FedNova
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import oracle
-from quadratics import CURVATURE, RATE, Quadratics
 
 
 class Point(nn.Module):

@@ -4,27 +4,22 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
+from object_store import object_store
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 import raysgd_local
-from raysgd_local import cli
-from raysgd_local.control.settings import CheckpointPolicy
-from raysgd_local.files.storage import Storage
+from raysgd_local.cli import app
+from raysgd_local.control.controller.settings import CheckpointPolicy
+from raysgd_local.run_files.storage import Storage
 from raysgd_local.runtime import driver
-from raysgd_local.training import snapshots
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from object_store import object_store
+from raysgd_local.training.replica import checkpoint_parts
 
 EVERY_EPOCH = CheckpointPolicy(every_epochs=1, keep=2)
 EPOCHS, AWAY_FROM, AWAY_UNTIL = 8, 2, 5
@@ -94,7 +89,7 @@ def test_training_goes_on_while_the_store_is_away_and_the_next_checkpoint_lands(
     assert seen_s[AWAY_UNTIL] - seen_s[AWAY_FROM] < 8  # a request that nobody answers takes longer
     events = [json.loads(line) for line in storage.read("events.jsonl").decode().splitlines()]
     *_, last = [event for event in events if event["event"] == "checkpoint_written"]
-    newest, damaged = snapshots.newest_good(storage)
+    newest, damaged = checkpoint_parts.newest_good(storage)
     assert (newest["name"], last["round"], len(damaged)) == (last["checkpoint"], done.result["rounds"], 0)
     rows = list(csv.DictReader(storage.read("rounds.csv").decode().splitlines()))
     assert [int(row["round"]) for row in rows] == list(range(1, done.result["rounds"] + 1))
@@ -126,8 +121,8 @@ def wait_until(holds, limit_s, what):
 def test_a_real_run_bears_half_a_minute_without_its_store_and_goes_on_from_there_later(store, cluster):
     run = Storage.at(store.place("runs/run"))
     with ThreadPoolExecutor(1) as beside:
-        running = beside.submit(cli.run, words_of(store.place("runs"), cluster, f"stop.seconds={AWAY_S + 10}"))
-        wait_until(lambda: running.done() or snapshots.finished(run), 90, "a checkpoint")
+        running = beside.submit(app.run, words_of(store.place("runs"), cluster, f"stop.seconds={AWAY_S + 10}"))
+        wait_until(lambda: running.done() or checkpoint_parts.finished(run), 90, "a checkpoint")
         store.go_away()
         away_from_s = time.time()
         time.sleep(AWAY_S)
@@ -148,7 +143,7 @@ def test_a_real_run_bears_half_a_minute_without_its_store_and_goes_on_from_there
     assert (result["status"], result["samples_lost"], result["samples_repeated"]) == ("finished", 0, 0)
 
     again = words_of(store.place("runs"), cluster, f"stop.seconds={AWAY_S + 12}")
-    assert cli.run(again) == 0
+    assert app.run(again) == 0
     events = [json.loads(line)["event"] for line in run.read("events.jsonl").decode().splitlines()]
     assert events.count("resumed") == 1
     assert json.loads(run.read("result.json"))["samples"] > result["samples"]

@@ -21,7 +21,7 @@ from torch.utils.data import TensorDataset
 import raysgd_local
 from raysgd_local import Algorithm, EveryStep, FixedPeriod, LocalSGDTrainer
 from raysgd_local.errors import InputError, UserCodeError
-from raysgd_local.files.storage import Storage
+from raysgd_local.run_files.storage import Storage
 
 pytestmark = pytest.mark.ray
 
@@ -165,7 +165,7 @@ def test_more_workers_than_the_cluster_can_have_is_told_after_the_stated_wait(cl
 def test_a_worker_that_does_not_share_the_storage_is_told(cluster, tmp_path, monkeypatch):
     """The driver's probe is taken away, as it is for a worker on a machine with another disk."""
     run = trainer(failing_loop, tmp_path)
-    monkeypatch.setattr("raysgd_local.following.launch", launch_elsewhere)
+    monkeypatch.setattr("raysgd_local.runtime.supervisor.launch", launch_elsewhere)
     with pytest.raises(InputError, match=r"storage: .*a path that the driver and all workers share"):
         run.fit()
     assert not (tmp_path / "run").exists()

@@ -14,11 +14,11 @@ from torch.utils.data import Dataset, TensorDataset
 import raysgd_local
 from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.algorithms.schedules import Compared, EveryStep, FixedPeriod, Stability, Switch
-from raysgd_local.algorithms.state import ReplicaState
-from raysgd_local.control.exchange import Contribution
-from raysgd_local.training.compressed_reduction import make_reduction
-from raysgd_local.training.reduction import Installing
-from raysgd_local.transport.inprocess import InProcessNetwork
+from raysgd_local.control.control_slots import Contribution
+from raysgd_local.state.replica_state import ReplicaState
+from raysgd_local.training.exchange.factory import make_reduction
+from raysgd_local.training.exchange.plain import Installing
+from raysgd_local.transport.in_process import InProcessNetwork
 
 
 @dataclass(frozen=True)

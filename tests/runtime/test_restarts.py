@@ -11,9 +11,9 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from raysgd_local import following
 from raysgd_local.errors import RunLostError
-from raysgd_local.files.storage import Storage
+from raysgd_local.run_files.storage import Storage
+from raysgd_local.runtime import supervisor
 from raysgd_local.runtime.driver import Plan
 from raysgd_local.runtime.restarts import Restarts
 
@@ -45,10 +45,10 @@ def test_whatever_ray_calls_the_drivers_death_it_is_started_again(death, tmp_pat
             raise death("the process is gone")
         return "the outcome"
 
-    monkeypatch.setattr(following, "_watch", watch)
-    monkeypatch.setattr(following.time, "sleep", lambda _: None)
+    monkeypatch.setattr(supervisor, "_watch", watch)
+    monkeypatch.setattr(supervisor.time, "sleep", lambda _: None)
     plan = Plan(
         SimpleNamespace(), SimpleNamespace(), SimpleNamespace(), Storage.at(str(tmp_path)), SimpleNamespace()
     )
-    assert following.follow(plan, lambda _: None) == "the outcome"
+    assert supervisor.follow(plan, lambda _: None) == "the outcome"
     assert [restart and restart.count for restart in lives] == [None, 1]

@@ -20,12 +20,12 @@ from raysgd_local.algorithms.averaging import Elastic
 from raysgd_local.algorithms.compression import Half, Int8, RandomK, TopK
 from raysgd_local.algorithms.outer import BlockMomentum, OuterOptimizer, SlowMo
 from raysgd_local.algorithms.schedules import AtEpoch, Delayed, EveryStep, FixedPeriod, Once, Switch
-from raysgd_local.control.program import Program
-from raysgd_local.control.replicated import Replicated, resumed
-from raysgd_local.control.settings import CheckpointPolicy
+from raysgd_local.control.controller.settings import CheckpointPolicy
+from raysgd_local.control.replicated.program import Program
+from raysgd_local.control.replicated.state import Replicated, resumed
 from raysgd_local.errors import CheckpointError
-from raysgd_local.files.storage import Storage
-from raysgd_local.training import snapshots
+from raysgd_local.run_files.storage import Storage
+from raysgd_local.training.replica import checkpoint_parts
 
 
 def data() -> TensorDataset:
@@ -144,20 +144,20 @@ def test_a_goal_that_was_reached_is_reached_on_resume_and_a_farther_one_is_not()
 def test_a_damaged_newest_checkpoint_is_passed_over(train_in_threads, tmp_path):
     train_in_threads(loop(2), workers=2, name="run", policy=EVERY_EPOCH)
     storage = Storage.at(str(tmp_path / "run"))
-    names = snapshots.finished(storage)
+    names = checkpoint_parts.finished(storage)
     shard = tmp_path / "run" / "checkpoints" / names[-1] / "rank-1.pt"
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
-    manifest, damaged = snapshots.newest_good(storage)
+    manifest, damaged = checkpoint_parts.newest_good(storage)
     assert (manifest["name"], damaged) == (names[-2], (names[-1],))
     with pytest.raises(CheckpointError, match="damaged"):
-        snapshots.verified(storage.under("checkpoints"), names[-1])
+        checkpoint_parts.verified(storage.under("checkpoints"), names[-1])
 
 
 def test_only_as_many_checkpoints_are_kept_as_asked_and_the_model_is_a_plain_state_dict(
     train_in_threads, tmp_path
 ):
     done = train_in_threads(loop(4), workers=2, name="run", policy=CheckpointPolicy(keep=2))
-    assert len(snapshots.finished(Storage.at(str(tmp_path / "run")))) == 2
+    assert len(checkpoint_parts.finished(Storage.at(str(tmp_path / "run")))) == 2
     model = copy.deepcopy(INITIAL)
     model.load_state_dict(torch.load(tmp_path / "run" / "model.pt", weights_only=True))
     ours_and_theirs = zip((*model.parameters(), *model.buffers()), done.models()[0], strict=True)

@@ -24,9 +24,9 @@ from torch.utils.data import TensorDataset
 
 import raysgd_local
 from raysgd_local import Algorithm, Delayed, FixedPeriod, LocalSGDTrainer
-from raysgd_local.control import membership
-from raysgd_local.control.settings import Limit
-from raysgd_local.files import journal
+from raysgd_local.control.controller import membership
+from raysgd_local.control.controller.settings import Limit
+from raysgd_local.run_files import journal
 from raysgd_local.runtime.driver import actor_options
 
 pytestmark = pytest.mark.ray

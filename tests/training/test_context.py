@@ -9,15 +9,15 @@ from torch.utils.data import IterableDataset, TensorDataset
 
 import raysgd_local
 from raysgd_local.algorithms.schedules import FixedPeriod
-from raysgd_local.control.member_events import LeaveAsked
-from raysgd_local.control.program import Program
-from raysgd_local.control.settings import CheckpointPolicy, Settings
+from raysgd_local.control.controller.settings import CheckpointPolicy, Settings
+from raysgd_local.control.member.events import LeaveAsked
+from raysgd_local.control.replicated.program import Program
 from raysgd_local.errors import InputError, UsageError
-from raysgd_local.training.alone import DirectLink, alone
 from raysgd_local.training.context import TrainContext
-from raysgd_local.training.place import Place
 from raysgd_local.training.shell import Shell
-from raysgd_local.transport.inprocess import InProcessNetwork
+from raysgd_local.training.standalone import DirectLink, alone
+from raysgd_local.training.worker_setup import Place
+from raysgd_local.transport.in_process import InProcessNetwork
 
 DATA = TensorDataset(torch.randn(20, 3))
 

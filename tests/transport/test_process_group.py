@@ -11,9 +11,9 @@ import torch.distributed as dist
 from fleets import ProcessFleet, rank_order_sum
 
 from raysgd_local.errors import InputError, TransportError
-from raysgd_local.transport.gloo import GlooTransport, Goodbyes
+from raysgd_local.transport.gloo.sockets import with_listener
+from raysgd_local.transport.gloo.transport import GlooTransport, Goodbyes
 from raysgd_local.transport.process_group import ProcessGroupNetwork
-from raysgd_local.transport.sockets import with_listener
 
 NUMEL = 500_000
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from raysgd_local.algorithms import checks
+from raysgd_local.algorithms import validation
 from raysgd_local.algorithms.averaging.base import Averaging
 from raysgd_local.errors import InputError
 
@@ -29,7 +29,7 @@ class Blocks(Averaging):
 
     def __post_init__(self) -> None:
         if self.count is not None:
-            checks.whole_number("count", self.count, at_least=1)
+            validation.whole_number("count", self.count, at_least=1)
             if self.named:
                 raise InputError("named", self.named, "count or named, not both")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from raysgd_local.algorithms import checks
+from raysgd_local.algorithms import validation
 from raysgd_local.algorithms.averaging.base import Averaging, Coupling
 
 
@@ -31,9 +31,9 @@ class Elastic(Averaging):
     alpha: float | None = None
 
     def __post_init__(self) -> None:
-        checks.number("beta", self.beta, above=0, below=1)
+        validation.number("beta", self.beta, above=0, below=1)
         if self.alpha is not None:
-            checks.number("alpha", self.alpha, above=0, below=1)
+            validation.number("alpha", self.alpha, above=0, below=1)
 
     def coupling(self, workers: int) -> Coupling:
         alpha = self.beta / workers if self.alpha is None else self.alpha

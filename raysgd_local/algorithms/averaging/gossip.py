@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from raysgd_local.algorithms import checks
+from raysgd_local.algorithms import validation
 from raysgd_local.algorithms.averaging.base import Averaging
 
 Topology = Literal["ring", "torus", "exponential", "pairs", "complete"]
@@ -38,7 +38,7 @@ class Gossip(Averaging):
     scope = "neighbours"
 
     def __post_init__(self) -> None:
-        checks.one_of("topology", self.topology, get_args(Topology))
+        validation.one_of("topology", self.topology, get_args(Topology))
 
     def blocks(self, nodes: tuple[str, ...]) -> tuple[int, ...]:
         """What everyone did reaches everyone in the end."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from raysgd_local.algorithms import checks
+from raysgd_local.algorithms import validation
 from raysgd_local.algorithms.averaging.base import Averaging
 
 
@@ -24,4 +24,4 @@ class Mean(Averaging):
     fraction: float = 1.0
 
     def __post_init__(self) -> None:
-        checks.number("fraction", self.fraction, above=0, at_most=1)
+        validation.number("fraction", self.fraction, above=0, at_most=1)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from raysgd_local.algorithms import checks
+from raysgd_local.algorithms import validation
 from raysgd_local.algorithms.compression.base import blocks, largest
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Int8:
     fine = True
 
     def __post_init__(self) -> None:
-        checks.whole_number("block", self.block, at_least=1)
+        validation.whole_number("block", self.block, at_least=1)
 
     def encode(self, vector: Tensor, sizes: Sequence[int], seed: int) -> tuple[Tensor, ...]:  # noqa: ARG002
         rows = blocks(vector, self.block)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from raysgd_local.algorithms import checks
+from raysgd_local.algorithms import validation
 from raysgd_local.algorithms.compression.base import kept
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class RandomK:
     fine = False
 
     def __post_init__(self) -> None:
-        checks.number("ratio", self.ratio, above=0, at_most=1)
+        validation.number("ratio", self.ratio, above=0, at_most=1)
 
     def encode(self, vector: Tensor, sizes: Sequence[int], seed: int) -> tuple[Tensor, ...]:  # noqa: ARG002
         drawn = self._drawn(vector.numel(), seed)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from raysgd_local.algorithms import checks
+from raysgd_local.algorithms import validation
 from raysgd_local.algorithms.compression.base import kept
 from raysgd_local.errors import InputError
 
@@ -38,7 +38,7 @@ class TopK:
     fine = False
 
     def __post_init__(self) -> None:
-        checks.number("ratio", self.ratio, above=0, at_most=1)
+        validation.number("ratio", self.ratio, above=0, at_most=1)
         if not self.memory:
             raise InputError("memory", self.memory, "true", "without it the largest elements alone diverge")
 

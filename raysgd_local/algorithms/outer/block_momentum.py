@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from raysgd_local.algorithms import checks
+from raysgd_local.algorithms import validation
 from raysgd_local.algorithms.outer.base import OuterStep
 
 
@@ -33,9 +33,9 @@ class BlockMomentum:
     nesterov: bool = False
 
     def __post_init__(self) -> None:
-        checks.number("zeta", self.zeta, above=0)
+        validation.number("zeta", self.zeta, above=0)
         if self.momentum is not None:
-            checks.number("momentum", self.momentum, above=0, below=1)
+            validation.number("momentum", self.momentum, above=0, below=1)
 
     def step(self, workers: int, lr: float) -> OuterStep | None:  # noqa: ARG002
         momentum = 1 - 1 / workers if self.momentum is None else self.momentum

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from raysgd_local.algorithms import checks
+from raysgd_local.algorithms import validation
 from raysgd_local.algorithms.outer.base import OuterStep
 
 
@@ -29,7 +29,7 @@ class MaxChange:
     limit: float
 
     def __post_init__(self) -> None:
-        checks.number("limit", self.limit, above=0)
+        validation.number("limit", self.limit, above=0)
 
     def step(self, workers: int, lr: float) -> OuterStep:  # noqa: ARG002
         return OuterStep("SGD", {"lr": 1.0}, max_norm=self.limit)

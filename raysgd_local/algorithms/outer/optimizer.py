@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from raysgd_local.algorithms import checks
+from raysgd_local.algorithms import validation
 from raysgd_local.algorithms.outer.base import Option, OuterStep
 from raysgd_local.errors import InputError
 
@@ -47,8 +47,8 @@ class OuterOptimizer:
     options: dict[str, Option] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        checks.one_of("name", self.name, OPTIMIZERS)
-        checks.number("lr", self.lr, above=0)
+        validation.one_of("name", self.name, OPTIMIZERS)
+        validation.number("lr", self.lr, above=0)
         if "lr" in self.options:
             raise InputError("options", self.options, "the optimizer's arguments but for lr", "lr has its own key")
 

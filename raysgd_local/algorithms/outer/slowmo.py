@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from raysgd_local.algorithms import checks
+from raysgd_local.algorithms import validation
 from raysgd_local.algorithms.outer.base import OuterStep
 
 
@@ -30,9 +30,9 @@ class SlowMo:
     alpha: float = 1.0
 
     def __post_init__(self) -> None:
-        checks.number("alpha", self.alpha, above=0)
+        validation.number("alpha", self.alpha, above=0)
         if self.beta != 0:
-            checks.number("beta", self.beta, above=0, below=1)
+            validation.number("beta", self.beta, above=0, below=1)
 
     def step(self, workers: int, lr: float) -> OuterStep | None:  # noqa: ARG002
         if lr <= 0:

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from raysgd_local.algorithms import checks
+from raysgd_local.algorithms import validation
 from raysgd_local.algorithms.schedules.base import Observation, Period
 from raysgd_local.errors import InputError
-from raysgd_local.records import from_plain
+from raysgd_local.serialization import from_plain
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ class AdaComm:
     gamma: float = 0.5
 
     def __post_init__(self) -> None:
-        checks.whole_number("tau0", self.tau0, at_least=1)
-        checks.number("interval_s", self.interval_s, above=0)
-        checks.number("gamma", self.gamma, above=0, at_most=1)
+        validation.whole_number("tau0", self.tau0, at_least=1)
+        validation.number("interval_s", self.interval_s, above=0)
+        validation.number("gamma", self.gamma, above=0, at_most=1)
 
     def init(self) -> AdaCommState:
         return AdaCommState(Period(self.tau0, why=f"tau0 is {self.tau0}"))

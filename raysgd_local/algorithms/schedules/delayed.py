@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from raysgd_local.algorithms import checks
+from raysgd_local.algorithms import validation
 from raysgd_local.algorithms.schedules.base import Observation, Period, Schedule
 from raysgd_local.algorithms.schedules.fixed import FixedPeriod
 from raysgd_local.algorithms.schedules.modes import modes
 from raysgd_local.errors import InputError
-from raysgd_local.records import from_plain
+from raysgd_local.serialization import from_plain
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class Delayed:
     delay: int = 4
 
     def __post_init__(self) -> None:
-        checks.schedule("every", self.every)
-        checks.whole_number("delay", self.delay, at_least=0)
+        validation.schedule("every", self.every)
+        validation.whole_number("delay", self.delay, at_least=0)
         if not modes(self.every) <= {"parameters", "partial"}:
             hint = "only a mean of all members' parameters can be applied later"
             allowed = "a schedule that averages parameters, such as fixed, adacomm or hierarchical"

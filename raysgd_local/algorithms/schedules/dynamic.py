@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from raysgd_local.algorithms import checks
+from raysgd_local.algorithms import validation
 from raysgd_local.algorithms.schedules.base import Observation, Period
-from raysgd_local.records import from_plain
+from raysgd_local.serialization import from_plain
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class Dynamic:
     later_modes = ("partial",)
 
     def __post_init__(self) -> None:
-        checks.whole_number("every", self.every, at_least=1)
-        checks.whole_number("most", self.most, at_least=1)
+        validation.whole_number("every", self.every, at_least=1)
+        validation.whole_number("most", self.most, at_least=1)
         if self.delta != 0:
-            checks.number("delta", self.delta, above=0)
+            validation.number("delta", self.delta, above=0)
 
     def init(self) -> DynamicState:
         return self._after(0)

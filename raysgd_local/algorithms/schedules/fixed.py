@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from raysgd_local.algorithms import checks
+from raysgd_local.algorithms import validation
 from raysgd_local.algorithms.schedules.base import Observation, Period
-from raysgd_local.records import from_plain
+from raysgd_local.serialization import from_plain
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class FixedPeriod:
     tau: int = 16
 
     def __post_init__(self) -> None:
-        checks.whole_number("tau", self.tau, at_least=1)
+        validation.whole_number("tau", self.tau, at_least=1)
 
     def init(self) -> FixedPeriodState:
         return FixedPeriodState(Period(self.tau, why=f"fixed period of {self.tau}"))

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from raysgd_local.algorithms import checks
+from raysgd_local.algorithms import validation
 from raysgd_local.algorithms.schedules.base import Observation, Period, Schedule
 from raysgd_local.algorithms.schedules.fixed import FixedPeriod
 from raysgd_local.algorithms.schedules.modes import delays, modes
 from raysgd_local.errors import InputError
-from raysgd_local.records import from_plain
+from raysgd_local.serialization import from_plain
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Hierarchical:
     def __post_init__(self) -> None:
         for name in ("inside", "across"):
             schedule = getattr(self, name)
-            checks.schedule(name, schedule)
+            validation.schedule(name, schedule)
             if modes(schedule) != {"parameters"} or delays(schedule):
                 allowed = "a schedule that averages parameters of all at once, such as fixed or adacomm"
                 raise InputError(name, type(schedule).__name__, allowed)

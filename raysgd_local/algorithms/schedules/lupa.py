@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from raysgd_local.algorithms import checks
+from raysgd_local.algorithms import validation
 from raysgd_local.algorithms.schedules.base import Observation, Period
 from raysgd_local.errors import InputError
-from raysgd_local.records import from_plain
+from raysgd_local.serialization import from_plain
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class LupaLinear:
     rounds: int = 50
 
     def __post_init__(self) -> None:
-        checks.whole_number("tau0", self.tau0, at_least=1)
-        checks.whole_number("rounds", self.rounds, at_least=2)
-        checks.whole_number("steps", self.steps, at_least=self.rounds * self.tau0)
+        validation.whole_number("tau0", self.tau0, at_least=1)
+        validation.whole_number("rounds", self.rounds, at_least=2)
+        validation.whole_number("steps", self.steps, at_least=self.rounds * self.tau0)
 
     def tau(self, index: int) -> int:
         """The period of round `index`, from 0."""
@@ -112,8 +112,8 @@ class LupaLoss:
     smooth: bool = False
 
     def __post_init__(self) -> None:
-        checks.whole_number("tau0", self.tau0, at_least=1)
-        checks.whole_number("tau_max", self.tau_max, at_least=self.tau0)
+        validation.whole_number("tau0", self.tau0, at_least=1)
+        validation.whole_number("tau_max", self.tau_max, at_least=self.tau0)
 
     def init(self) -> LupaLossState:
         return LupaLossState(Period(self.tau0, why=f"tau0 is {self.tau0}"))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raysgd_local.algorithms.schedules.base import LONGEST, Observation, Period
-from raysgd_local.records import from_plain
+from raysgd_local.serialization import from_plain
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from raysgd_local.algorithms import checks
+from raysgd_local.algorithms import validation
 from raysgd_local.algorithms.schedules.base import LONGEST, Observation, Period
-from raysgd_local.records import from_plain
+from raysgd_local.serialization import from_plain
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class QSR:
     base: int = 4
 
     def __post_init__(self) -> None:
-        checks.number("c", self.c, above=0)
-        checks.whole_number("base", self.base, at_least=1)
+        validation.number("c", self.c, above=0)
+        validation.whole_number("base", self.base, at_least=1)
 
     def init(self) -> QSRState:
         return QSRState(Period(self.base, why=f"base is {self.base}"))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from raysgd_local.algorithms import checks
+from raysgd_local.algorithms import validation
 from raysgd_local.algorithms.schedules.base import Compared, Observation, Probe
-from raysgd_local.records import from_plain
+from raysgd_local.serialization import from_plain
 
 Stage = Literal["waiting", "local", "synchronous", "comparing"]
 
@@ -64,11 +64,11 @@ class Stability:
     epsilon: float = 0.02
 
     def __post_init__(self) -> None:
-        checks.whole_number("every", self.every, at_least=1)
+        validation.whole_number("every", self.every, at_least=1)
         if self.steps is not None:
-            checks.whole_number("steps", self.steps, at_least=1)
-        checks.whole_number("held_out", self.held_out, at_least=2)
-        checks.number("epsilon", self.epsilon, above=0, below=1)
+            validation.whole_number("steps", self.steps, at_least=1)
+        validation.whole_number("held_out", self.held_out, at_least=2)
+        validation.number("epsilon", self.epsilon, above=0, below=1)
 
     def passes(self, found: Compared) -> bool:
         """Whether local steps did as well; never where a loss is not finite."""

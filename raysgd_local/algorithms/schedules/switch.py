@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from raysgd_local.algorithms import checks
+from raysgd_local.algorithms import validation
 from raysgd_local.algorithms.schedules.base import Observation, Period, Schedule
 from raysgd_local.algorithms.schedules.every_step import EveryStep
 from raysgd_local.algorithms.schedules.fixed import FixedPeriod
 from raysgd_local.algorithms.schedules.modes import modes
 from raysgd_local.algorithms.schedules.stability import Stability, StabilityState
 from raysgd_local.errors import InputError
-from raysgd_local.records import from_plain
+from raysgd_local.serialization import from_plain
 
 
 class Condition(Protocol):
@@ -30,7 +30,7 @@ class AtEpoch:
     epoch: int
 
     def __post_init__(self) -> None:
-        checks.whole_number("epoch", self.epoch, at_least=1)
+        validation.whole_number("epoch", self.epoch, at_least=1)
 
     def reached(self, seen: Observation) -> str:
         return f"epoch {seen.epoch} has begun" if seen.epoch >= self.epoch else ""
@@ -51,7 +51,7 @@ class AtLoss:
     loss: float
 
     def __post_init__(self) -> None:
-        checks.number("loss", self.loss)
+        validation.number("loss", self.loss)
 
     def reached(self, seen: Observation) -> str:
         below = seen.round_samples > 0 and seen.loss <= self.loss
@@ -96,13 +96,13 @@ class Switch:
     when: Trigger = field(default_factory=AtFirstDecay)
 
     def __post_init__(self) -> None:
-        checks.schedule("first", self.first)
-        checks.schedule("then", self.then)
+        validation.schedule("first", self.first)
+        validation.schedule("then", self.then)
         if isinstance(self.when, Stability):
             self._check_probes(self.when)
             return
         allowed = "AtEpoch(epoch), AtFirstDecay(), AtLoss(loss) or Stability()"
-        checks.has_methods("when", self.when, ("reached",), allowed)
+        validation.has_methods("when", self.when, ("reached",), allowed)
 
     def _check_probes(self, when: Stability) -> None:
         """The synchronous branch is the training before the switch, the local one what comes after it."""

@@ -34,7 +34,7 @@ from raysgd_local.algorithms.schedules import (
 )
 from raysgd_local.algorithms.schedules.base import LONGEST
 from raysgd_local.errors import InputError
-from raysgd_local.records import to_plain
+from raysgd_local.serialization import to_plain
 
 SEEN = Observation(
     round=1, loss=2.0, round_samples=64, samples=64, steps=2, epoch=0, elapsed_s=1.0, lr_decay=1.0, workers=2

@@ -1,0 +1,316 @@
+"""The command line. What the user gave is validated before torch or Ray is loaded."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from raysgd_local.errors import InputError, RaySGDError
+
+if TYPE_CHECKING:
+    from raysgd_local.config import Config
+    from raysgd_local.faults.language import Fault
+    from raysgd_local.simulation.cluster.cluster_model import ClusterModel
+
+INTERRUPTED = 130
+USAGE_ERROR: Any = typer.BadParameter.__base__  # typer's, or click's under older versions of typer
+
+# What several commands take.
+ConfigFile = Annotated[Path | None, typer.Argument(help="A YAML file; without one, digits with 4 workers.")]
+Method = Annotated[str | None, typer.Option(help="A recipe in place of the file's algorithm.")]
+Changes = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: task.epochs=5")
+]
+StoragePath = Annotated[str | None, typer.Option(help="The directory that run directories go to.")]
+RunName = Annotated[str | None, typer.Option(help="The run directory's name.")]
+WorkersMax = Annotated[int | None, typer.Option(help="How many workers: workers.max.")]
+Chaos = Annotated[
+    str,
+    typer.Option(
+        metavar="FAULTS", help="Faults to rehearse on the real processes: 'kill:1@round=20; stop:2@30s'."
+    ),
+]
+ClusterFile = Annotated[
+    Path | None,
+    typer.Option(help="A YAML file that describes the cluster, or the directory of a run that met it."),
+]
+Bandwidth = Annotated[float | None, typer.Option(help="In its place: each worker's link, each way.")]
+Latency = Annotated[float | None, typer.Option(help="In its place: a message's time.")]
+
+app = typer.Typer(
+    help="Elastic distributed training on Ray with local-update SGD.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """The console script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Do what the arguments say; returns the exit status, with any error told on standard error.
+
+    0 finished, 1 error in user code, 2 bad input, 3 run lost, 130 interrupted.
+    """
+    try:
+        status = app(list(arguments), prog_name="raysgd-local", standalone_mode=False)
+        return status if isinstance(status, int) else 0
+    except RaySGDError as error:
+        return _tell(error, error.exit_status)
+    except USAGE_ERROR as error:
+        return _tell(error.format_message(), InputError.exit_status)
+    except (KeyboardInterrupt, typer.Abort):
+        return INTERRUPTED
+
+
+def _tell(message: object, status: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return status
+
+
+@app.callback(invoke_without_command=True)
+def _program(
+    context: typer.Context,
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if show_version:
+        print(f"raysgd-local {version('raysgd-local')}")
+    elif context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command()
+def train(
+    config: ConfigFile = None,
+    method: Method = None,
+    settings: Changes = None,
+    storage: StoragePath = None,
+    name: RunName = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="auto|PATH", help="Go on from this run; auto: from the one named, if it exists."),
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="A Ray cluster; without one, this machine.")] = None,
+    chaos: Chaos = "",
+) -> None:
+    """Train. The last line printed is the run directory."""
+    from raysgd_local import config as configuration
+    from raysgd_local.faults.language import parse_real
+    from raysgd_local.run_files import reader
+
+    if resume is not None and resume != "auto":
+        run = reader.enclosing(resume)
+        config = config or run / reader.CONFIG
+        if name is None:
+            storage, name = str(run.parent), run.name
+    plan = configuration.load(config, method=method, settings=settings or (), storage=storage, name=name)
+    if resume == "auto" and plan.name is None:
+        raise InputError("name", None, "the run's name, with --resume auto", "add --name")
+    parse_real(chaos, plan.workers.max)
+    plan.check()
+    reader.check_storage(plan.storage)
+    if resume is None and plan.name is not None:
+        reader.refuse_existing(plan.storage, plan.name)
+    from raysgd_local.trainer import LocalSGDTrainer
+
+    result = LocalSGDTrainer.from_config(plan, chaos).fit(resume=resume, address=address)
+    print(result.path, flush=True)
+
+
+@app.command()
+def submit(
+    config: ConfigFile = None,
+    method: Method = None,
+    settings: Changes = None,
+    storage: StoragePath = None,
+    name: RunName = None,
+    address: Annotated[str, typer.Option(help="The cluster's job server.")] = "http://127.0.0.1:8265",
+    working_dir: Annotated[Path, typer.Option(help="The files that the job gets.")] = Path("."),
+    chaos: Chaos = "",
+) -> int:
+    """Train on a cluster that is elsewhere, as a Ray job, and show its log. Run again it goes on by itself."""
+    from raysgd_local import config as configuration
+    from raysgd_local.cli.job import as_job
+    from raysgd_local.faults.language import parse_real
+
+    plan = configuration.load(config, method=method, settings=settings or (), storage=storage, name=name)
+    parse_real(chaos, plan.workers.max)
+    job = as_job(plan, working_dir, config, method, settings or (), chaos)
+    try:
+        from raysgd_local.cli.submission import submit
+    except ModuleNotFoundError as error:
+        raise InputError("ray", None, "Ray with its job client: pip install 'ray[default]'", str(error)) from error
+    return submit(job, address)
+
+
+@app.command()
+def simulate(
+    config: ConfigFile = None,
+    method: Method = None,
+    settings: Changes = None,
+    storage: StoragePath = None,
+    name: RunName = None,
+    workers: WorkersMax = None,
+    cluster: ClusterFile = None,
+    step_ms: Annotated[float | None, typer.Option(help="In its place: an optimizer step's compute time.")] = None,
+    bandwidth_mbps: Bandwidth = None,
+    latency_ms: Latency = None,
+    chaos: Annotated[str, typer.Option(help='What goes wrong, and when: "kill:3@round=20; stop:2@30s"')] = "",
+    seed: Annotated[int, typer.Option(help="Of the simulated times; the run's own is the setting seed.")] = 0,
+    timing_only: Annotated[
+        bool, typer.Option("--timing-only", help="Without the learning: thousands of workers in seconds.")
+    ] = False,
+) -> None:
+    """Train in virtual time, without a cluster: really learning, with simulated times. Prints the run directory."""
+    from raysgd_local import config as configuration
+    from raysgd_local.config.cluster import load_cluster
+    from raysgd_local.faults import language
+    from raysgd_local.planning.timed import check_timed
+    from raysgd_local.run_files import reader
+
+    steps = None if step_ms is None else {"kind": "constant", "mean_s": step_ms / 1000}
+    overrides = {"steps": steps, "bandwidth_mbps": bandwidth_mbps, "latency_ms": latency_ms}
+    model = load_cluster(cluster, overrides)
+    schedule = language.parse(chaos)
+    plan = configuration.load(config, method=method, settings=settings or (), storage=storage, name=name)
+    plan = plan if workers is None else plan.with_workers(workers)
+    if timing_only:
+        check_timed(plan, model, chaos)
+    plan.check()
+    reader.check_storage(plan.storage)
+    if plan.name is not None:
+        reader.refuse_existing(plan.storage, plan.name)
+    print(_time(plan, model, seed) if timing_only else _simulate(plan, model, schedule, seed), flush=True)
+
+
+def _time(plan: Config, cluster: ClusterModel, seed: int) -> Path:
+    from raysgd_local.planning.forecast import timing_of
+    from raysgd_local.run.request import from_config
+    from raysgd_local.run.simulator import time_run
+
+    return time_run(from_config(plan), timing_of(plan, cluster, seed))
+
+
+def _simulate(plan: Config, cluster: ClusterModel, faults: tuple[Fault, ...], seed: int) -> Path:
+    from raysgd_local.run.request import from_config
+    from raysgd_local.run.simulator import Conditions, simulate_run
+
+    return simulate_run(from_config(plan), Conditions(cluster, faults, seed))
+
+
+@app.command()
+def tune(
+    sweep: Annotated[Path | None, typer.Argument(help="A YAML file; see docs/tuning.md.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Change the sweep (budget.trials=20) or what it trains."),
+    ] = None,
+    storage: StoragePath = None,
+    name: Annotated[str | None, typer.Option(help="The sweep directory's name.")] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="auto|PATH", help="Go on with this sweep; auto: with the one named, if it exists."),
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="A Ray cluster; without one, this machine.")] = None,
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="Try all points in virtual time, without Ray.")
+    ] = False,
+    cluster: ClusterFile = None,
+    top: Annotated[int | None, typer.Option(help="With --simulate: then really try so many of the best.")] = None,
+) -> None:
+    """Search: many runs that differ in some settings, compared by training time. Prints the sweep's directory."""
+    from raysgd_local.config.cluster import load_cluster
+    from raysgd_local.errors import InputError
+    from raysgd_local.tuning import start
+
+    if not simulate and (cluster is not None or top is not None):
+        raise InputError("--simulate", None, "given, where --cluster or --top is")
+    if top is not None and top < 1:
+        raise InputError("--top", top, "an integer of at least 1")
+    asked = start.asked(sweep, settings or (), storage, name, resume)
+    narrowing = start.Narrowing(load_cluster(cluster), top) if simulate else None
+    from raysgd_local.tuning import command
+
+    command.run(asked.sweep, asked.directory, address, narrowing)
+    print(asked.directory, flush=True)
+
+
+@app.command()
+def plan(
+    config: ConfigFile = None,
+    method: Method = None,
+    settings: Changes = None,
+    workers: WorkersMax = None,
+    cluster: ClusterFile = None,
+    bandwidth_mbps: Bandwidth = None,
+    latency_ms: Latency = None,
+) -> None:
+    """Measure a step here, and say how long each schedule would take on a cluster with such links."""
+    from raysgd_local import config as configuration
+    from raysgd_local.config.cluster import load_cluster
+
+    model = load_cluster(cluster, {"bandwidth_mbps": bandwidth_mbps, "latency_ms": latency_ms})
+    asked = configuration.load(config, method=method, settings=settings or ())
+    asked = asked if workers is None else asked.with_workers(workers)
+    asked.check()
+    from raysgd_local.planning.text import print_plan
+
+    print_plan(asked, model)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run directories.")],
+    output: Annotated[Path | None, typer.Option(help="The page's file.")] = None,
+) -> None:
+    """One self-contained HTML page; of several runs, side by side. Prints the page's path."""
+    from raysgd_local.report import write_report
+
+    print(write_report(runs, output))
+
+
+@app.command()
+def methods(name: Annotated[str | None, typer.Argument(help="A method, to see all about it.")] = None) -> None:
+    """Every method, one line and its paper; of one, everything."""
+    from raysgd_local.cli import methods
+
+    print(methods.one(name) if name else methods.every())
+
+
+@app.command()
+def replay(
+    run: Annotated[str, typer.Argument(help="A run directory.")],
+    show: Annotated[
+        bool, typer.Option("--show", help="Print every event and the commands that answered it.")
+    ] = False,
+) -> int:
+    """Feed a run's journal to the controller again. Exit status 1 where it decides otherwise than it did then."""
+    from raysgd_local.run_files.journal import report
+
+    return report(run, show)
+
+
+@app.command()
+def search(
+    seeds: Annotated[int, typer.Option(help="How many seeds to try.")] = 1000,
+    first: Annotated[int, typer.Option(help="The first one.")] = 0,
+    jobs: Annotated[int, typer.Option(help="In so many processes.")] = 1,
+    most: Annotated[int, typer.Option(help="Stop after so many failures.")] = 20,
+    chaos: Annotated[str | None, typer.Option(help="These faults instead of the first seed's own.")] = None,
+) -> int:
+    """Search for bugs: random simulated runs from seeds, under every invariant. Exit status 1 where one breaks."""
+    from raysgd_local.simulation.search.seed_search import retry
+    from raysgd_local.simulation.search.seed_search import search as search_seeds
+
+    if chaos is not None:
+        return retry(first, chaos)
+    return search_seeds(range(first, first + seeds), jobs, most)
+

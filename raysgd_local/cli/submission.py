@@ -1,0 +1,149 @@
+"""A run on a cluster that is elsewhere: submitted as a Ray job, its log followed to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from time import monotonic, sleep
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+from ray.exceptions import AuthenticationError
+from ray.job_submission import JobStatus, JobSubmissionClient
+
+from raysgd_local.cli.job import Job
+from raysgd_local.errors import InputError, RunLostError
+
+INTERRUPTED = 130
+_RUN = "raysgd-local run"  # the job's label
+_NOT_IN_JOBS = ["runs", ".git", "__pycache__", ".venv"]
+_SILENCE_LIMIT_S = 60.0
+_AGAIN_AFTER_S = 0.5
+_OTHER_ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
+
+# `ray job stop` as Ctrl-C: with a checkpoint, for which there is time.
+_ENVIRONMENT = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "60"}
+
+
+def submit(job: Job, address: str) -> int:
+    """Have the cluster run `job`, and show its log; returns its exit status, or 130 where Ctrl-C ended the showing.
+
+    `address` is that of the cluster's job server. Raises `InputError` where there is none that lets us in, or
+    where a job does this run already.
+    """
+    address = address if "://" in address else f"http://{address}"
+    client = _client(address)
+    _refuse_double(client, job, address)
+    try:
+        number = client.submit_job(
+            entrypoint=job.entrypoint,
+            runtime_env={
+                "working_dir": str(job.directory),
+                "excludes": _NOT_IN_JOBS,
+                "env_vars": _ENVIRONMENT,
+            },
+            metadata={_RUN: job.run},
+        )
+    except (ValueError, RuntimeError) as error:  # too large, or nothing that Ray could pack
+        raise InputError(
+            "working-dir", str(job.directory), "a directory that Ray can submit", str(error)
+        ) from error
+    print(f"submitted as {number}", file=sys.stderr)
+    try:
+        return _followed(client, number)
+    except KeyboardInterrupt:
+        print(f"the job goes on; {_how(number, address)}", file=sys.stderr)
+        return INTERRUPTED
+    except RunLostError as error:
+        raise RunLostError(f"{error}; {_how(number, address)}") from error
+
+
+def _how(number: str, address: str) -> str:
+    there = f"{number} --address {address}"
+    return f"follow it with: ray job logs --follow {there}; end it, with a checkpoint: ray job stop {there}"
+
+
+def _client(address: str) -> JobSubmissionClient:
+    for name in _OTHER_ADDRESSES:  # which Ray would take in place of the one that was asked for
+        os.environ.pop(name, None)
+    try:
+        _knock(address)
+        return JobSubmissionClient(address)
+    except AuthenticationError as error:
+        allowed = "the cluster's token, in ~/.ray/auth_token or RAY_AUTH_TOKEN, with RAY_AUTH_MODE=token"
+        raise InputError("token", None, allowed, str(error).splitlines()[0]) from error
+    except (OSError, ValueError) as error:
+        raise InputError(
+            "address", address, "the address of a Ray job server: http://HOST:8265", str(error)
+        ) from error
+    except RuntimeError as error:
+        raise InputError("address", address, "a job server of Ray 2, and ray[default] here", str(error)) from error
+
+
+def _knock(address: str) -> None:
+    """Raise `OSError` where nobody listens: Ray's client would wait for minutes."""
+    parts = urlsplit(address)
+    socket.create_connection(
+        (parts.hostname or "", parts.port or {"https": 443}.get(parts.scheme, 80)), timeout=5
+    ).close()
+
+
+def _refuse_double(client: JobSubmissionClient, job: Job, address: str) -> None:
+    """Raise `InputError` where a job does this run already: two would write into one directory."""
+    for other in client.list_jobs():
+        if (other.metadata or {}).get(_RUN) == job.run and not other.status.is_terminal():
+            number = other.submission_id or ""
+            raise InputError("name", job.run, "a run that no job is doing already", _how(number, address))
+
+
+def _followed(client: JobSubmissionClient, number: str) -> int:
+    """Show the log until the job is over. The connection may break: what was shown is not shown again."""
+    log, lost_s = _Log(client, number), None
+    while True:
+        began_s = monotonic()
+        try:
+            asyncio.run(log.show())
+            info = client.get_job_info(number)
+        except (OSError, RuntimeError, aiohttp.ClientError) as error:
+            now = monotonic()
+            if lost_s is None or now - began_s > _SILENCE_LIMIT_S:  # until now it was connected
+                lost_s = now
+            if now - lost_s > _SILENCE_LIMIT_S:
+                raise RunLostError(f"no word from the job server for {_SILENCE_LIMIT_S:g} s: {error}") from error
+        else:
+            lost_s = None
+            if info.status.is_terminal():
+                return _exit_status(info)
+        sleep(_AGAIN_AFTER_S)
+
+
+class _Log:
+    """A job's log on standard output. The server begins anew with every connection."""
+
+    def __init__(self, client: JobSubmissionClient, number: str) -> None:
+        self._client, self._number = client, number
+        self._shown = 0  # characters
+
+    async def show(self) -> None:
+        """Print what is new until the connection ends."""
+        seen = 0
+        async for text in self._client.tail_job_logs(self._number):
+            print(text[max(0, self._shown - seen) :], end="", flush=True)
+            seen += len(text)
+            self._shown = max(self._shown, seen)
+
+
+def _exit_status(info: Any) -> int:
+    if info.status == JobStatus.SUCCEEDED:
+        return 0
+    if info.status == JobStatus.STOPPED:
+        print("the job was stopped; submit it again, and it goes on", file=sys.stderr)
+        return INTERRUPTED
+    code: int | None = info.driver_exit_code
+    if not code:  # Ray could not run it, or lost the head's processes
+        print(info.message, file=sys.stderr)
+        return RunLostError.exit_status
+    return code if code > 0 else 128 - code  # ended by a signal, as shells say it

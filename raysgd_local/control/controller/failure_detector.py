@@ -1,0 +1,108 @@
+"""Who is given up: the silent, those who keep all others waiting, those who never come.
+
+Every limit follows the measured round time, between a floor and a ceiling. A machine that is starved for a moment is
+no reason: silence counts only while the driver itself ran and somebody was heard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from raysgd_local.control.controller import membership
+from raysgd_local.control.controller.events import Heartbeat, Sign
+from raysgd_local.control.controller.state import Phase, Standing, Turn
+
+_GAPS = 3.0
+"""So many of the longest pause between two beats that anyone made lately are borne, whatever the round time."""
+
+_BEATS = 6
+"""So many beats may be missing."""
+
+_JOINING = 4
+"""So many times the floor a member may be silent that has not committed a round, beside others who have."""
+
+
+def judge(turn: Turn, heartbeat: Heartbeat) -> None:
+    """Give up whoever the limits say; with no one to blame for a stuck collective, try it again in another view."""
+    for worker, reason in [*_silent(turn, heartbeat), *_unready(turn), *_absent(turn, heartbeat)]:
+        membership.lose(turn, worker, reason)
+    stuck_s = _stuck_s(turn, heartbeat)
+    if stuck_s:
+        _free(turn, heartbeat, f"kept the others waiting for {stuck_s:.3g} s")
+
+
+def _silent(turn: Turn, heartbeat: Heartbeat) -> Iterator[tuple[str, str]]:
+    """Workers whose process stands still or can't be reached.
+
+    One that is no member yet, and one that nobody else is heard beside, gets the whole ceiling: loading and building
+    may hold everything else up, and without a comparison nobody is to blame. A member's first round is between: much
+    of what it does there is done for the first time, but all others wait for it.
+    """
+    limit = turn.state.settings.timeouts.heartbeat
+    settled = turn.state.formed  # all members are in the round that one of them committed
+    members = turn.state.members
+    steady = {s.worker: s for s in heartbeat.signs if s.worker in members and (s.round_s or settled)}
+    gap_s = max((sign.gap_s for sign in steady.values()), default=0.0)
+    least_s = max(_GAPS * gap_s, _BEATS * turn.state.settings.timeouts.beat_s)
+    derived_s = limit.seconds(round_s(heartbeat), least_s)
+    joining_s = min(max(derived_s, _JOINING * limit.floor_s), limit.ceiling_s)
+    for sign in heartbeat.signs:
+        silent_s, compared_s = min(sign.age_s, heartbeat.awake_s), min(sign.age_s, heartbeat.hears_s)
+        borne_s = derived_s if sign.worker in steady else joining_s if sign.worker in members else limit.ceiling_s
+        if compared_s > borne_s or silent_s > limit.ceiling_s:
+            yield sign.worker, f"no sign of life for {sign.age_s:.3g} s"
+
+
+def _unready(turn: Turn) -> Iterator[tuple[str, str]]:
+    """Workers that run but never come to their first epoch."""
+    limit_s = turn.state.settings.timeouts.start_s
+    for name, worker in turn.state.workers.items():
+        if worker.standing is Standing.UP and turn.now - worker.up_s > limit_s:
+            yield name, f"was not ready within {limit_s:g} s of its process's start"
+
+
+def _absent(turn: Turn, heartbeat: Heartbeat) -> Iterator[tuple[str, str]]:
+    """Members that did not come to a boundary at which others wait."""
+    state = turn.state
+    if state.phase not in (Phase.RUNNING, Phase.RESOLVING) or state.arriving_since is None:
+        return
+    waited_s = min(turn.now - state.arriving_since, heartbeat.awake_s)
+    limit_s = state.settings.timeouts.arrival.seconds(round_s(heartbeat))
+    if waited_s > limit_s:
+        for worker in state.members:
+            if worker not in state.arrivals:
+                yield worker, f"did not arrive within {limit_s:.3g} s of the others"
+
+
+def _stuck_s(turn: Turn, heartbeat: Heartbeat) -> float:
+    """For how long members have been waiting in the view's collective, if that is too long, else 0."""
+    if turn.state.phase is not Phase.RUNNING:
+        return 0.0
+    waits_s = min(max((sign.waits_s for sign in _present(turn, heartbeat)), default=0.0), heartbeat.awake_s)
+    limit_s = turn.state.settings.timeouts.straggler.seconds(round_s(heartbeat))
+    return waits_s if waits_s > limit_s else 0.0
+
+
+def _free(turn: Turn, heartbeat: Heartbeat, why: str) -> None:
+    """Let those go on who wait: without the members that they wait for, or, if all wait for each other, anew."""
+    waiting = {sign.worker for sign in _present(turn, heartbeat) if sign.waits_s} | set(turn.state.arrivals)
+    late = [worker for worker in turn.state.members if worker not in waiting]
+    for worker in late:
+        membership.lose(turn, worker, why)
+    if not late:
+        membership.break_view(turn, "a collective did not complete")
+
+
+def _present(turn: Turn, heartbeat: Heartbeat) -> list[Sign]:
+    """The signs of members that have the present view's order."""
+    view = turn.state.view
+    return [
+        sign
+        for sign in heartbeat.signs
+        if view is not None and sign.view == view.number and sign.worker in turn.state.members
+    ]
+
+
+def round_s(heartbeat: Heartbeat) -> float | None:
+    """How long rounds take at present: the longest of all workers'; None before the first."""
+    return max((sign.round_s for sign in heartbeat.signs if sign.round_s), default=None)

@@ -1,0 +1,66 @@
+"""Signs of life: what workers send all the time, and what it amounts to at any moment.
+
+A meter, not a judge: `attention` decides who is given up. Time comes as an argument.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from raysgd_local.control.controller.events import Heartbeat, Sign
+from raysgd_local.control.messages import Beat
+
+_GAP_HALF_LIFE_S = 60.0
+
+
+@dataclass(frozen=True)
+class _Heard:
+    beat: Beat
+    at_s: float
+    gap_s: float = 0.0
+
+
+class Pulse:
+    """Collects beats that should come every `beat_s`. `beat` may be called from another thread than the rest."""
+
+    def __init__(self, beat_s: float, now: float) -> None:
+        self._beat_s = beat_s
+        self._known: set[str] = set()
+        self._heard: dict[str, _Heard] = {}
+        self._asked_s = self._awake_since = self._hears_since = now
+
+    def expect(self, worker: str) -> None:
+        """It was asked for; nobody else's beats count."""
+        self._known.add(worker)
+
+    def beat(self, beat: Beat, now: float) -> None:
+        if beat.worker not in self._known:
+            return
+        before = self._heard.get(beat.worker)
+        gap_s = 0.0
+        if before is not None and before.beat.round_s:  # before its first round a worker loads and builds
+            between_s = now - before.at_s
+            gap_s = max(between_s, before.gap_s * 0.5 ** (between_s / _GAP_HALF_LIFE_S))
+        self._heard[beat.worker] = _Heard(beat, now, gap_s)
+
+    def forget(self, worker: str) -> None:
+        """It is no worker of ours any more."""
+        self._known.discard(worker)
+        self._heard.pop(worker, None)
+
+    def heartbeat(self, now: float) -> Heartbeat:
+        """What is known at this moment; asked every `beat_s`, and whoever asks later was not awake meanwhile."""
+        heard = [one for one in list(self._heard.values()) if one.beat.worker in self._known]
+        if now - self._asked_s > 3 * self._beat_s:
+            self._awake_since = now
+        if now - max((one.at_s for one in heard), default=now) > 4 * self._beat_s:
+            self._hears_since = now
+        self._asked_s = now
+        signs = tuple(_sign(one, now) for one in heard)
+        return Heartbeat(signs, now - self._awake_since, now - max(self._hears_since, self._awake_since))
+
+
+def _sign(heard: _Heard, now: float) -> Sign:
+    age_s, beat = now - heard.at_s, heard.beat
+    waits_s = beat.waits_s + age_s if beat.waits_s else 0.0
+    return Sign(beat.worker, age_s, heard.gap_s, beat.view, beat.round_s, waits_s)

@@ -1,0 +1,91 @@
+"""The controller: the pure half of the driver. It decides who is a member, what is resolved, and when it ends.
+
+`advance(controller, event, now)` gives the next state and commands, and does nothing else. Members run rounds by
+themselves; the controller is asked at boundaries only, when *all* members have arrived. The same events give the
+same commands, so a journal of them can be replayed.
+"""
+
+from __future__ import annotations
+
+from raysgd_local.control.controller import arrivals, failure_detector, membership, stopping, termination
+from raysgd_local.control.controller.events import (
+    Arrived,
+    CheckpointFailed,
+    CheckpointPublished,
+    Command,
+    Died,
+    DrainNotice,
+    Event,
+    Heartbeat,
+    NodesDraining,
+    Progress,
+    RunStarted,
+    ShardWritten,
+    StopRequested,
+    Timer,
+    UserError,
+    WorkerUp,
+)
+from raysgd_local.control.controller.state import Controller, Phase, Turn
+
+
+def advance(controller: Controller, event: Event, now: float) -> tuple[Controller, tuple[Command, ...]]:
+    """The next state and what the shell must do, in order. `now` is in seconds and never falls."""
+    if controller.phase is Phase.ENDED:
+        return controller, ()
+    turn = Turn(controller, now)
+    _handle(turn, event)
+    arrivals.consider(turn)
+    return turn.state, tuple(turn.commands)
+
+
+def _handle(turn: Turn, event: Event) -> None:
+    match event:
+        case RunStarted():
+            membership.start(turn)
+        case WorkerUp():
+            membership.up(turn, event)
+        case Arrived(report):
+            arrivals.arrive(turn, report)
+        case Progress():
+            membership.progress(turn, event)
+        case Heartbeat():
+            failure_detector.judge(turn, event)
+        case Died(worker, reason):
+            membership.lose(turn, worker, reason)
+        case DrainNotice(worker, reason):
+            membership.drain(turn, worker, reason)
+        case NodesDraining(nodes):
+            membership.nodes_draining(turn, nodes)
+        case UserError(worker, traceback):
+            stopping.user_error(turn, worker, traceback)
+        case ShardWritten():
+            termination.shard_written(turn, event)
+        case CheckpointPublished(name):
+            termination.published(turn, name)
+        case CheckpointFailed(name, reason):
+            termination.checkpoint_failed(turn, name, reason)
+        case StopRequested(reason):
+            stopping.stop(turn, reason)
+        case Timer(id):
+            _timer(turn, id)
+
+
+def _timer(turn: Turn, number: int) -> None:
+    """A timer that was set anew or cleared since has no effect."""
+    names = [name for name, id in turn.state.timers.items() if id == number]
+    for name in names:
+        turn.clear_timer(name)
+        _TIMERS[name.partition(":")[0]](turn)
+
+
+_TIMERS = {
+    "start": membership.start_expired,
+    "gather": arrivals.gathered,
+    "pause": termination.pause_expired,
+    "errors": stopping.errors_gathered,
+    "finish": termination.finish_expired,
+    "save": lambda _: None,  # from here on the last checkpoint may be tried again
+    "exit": termination.exit_expired,
+    "respawn": membership.respawn,
+}

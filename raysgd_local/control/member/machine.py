@@ -1,0 +1,102 @@
+"""The member: the pure half of a worker. It decides what a round is, what is kept, and what is fenced off.
+
+`advance(member, event)` gives the next state and commands. The shell (a Ray worker, a simulated one, a plain
+process) runs the commands in order and feeds back what came of them; it decides nothing. Of time a member knows what
+others told it: deadlines are the controller's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from raysgd_local.control.member import probing, rounds, view_entry
+from raysgd_local.control.member.events import (
+    Averaged,
+    Cut,
+    Done,
+    EpochLeft,
+    EpochWanted,
+    Evaluated,
+    EvaluationDue,
+    Event,
+    Exchanged,
+    Failed,
+    LeaveAsked,
+    ListEnded,
+    LoopFinished,
+    LoopStarted,
+    Ordered,
+    StepDue,
+    StepsTaken,
+    StopAsked,
+    Want,
+    YieldAsked,
+)
+from raysgd_local.control.member.state import Member, Result
+
+__all__ = ["Member", "advance"]
+
+
+def advance(member: Member, event: Event) -> Result:
+    """The member's next state and what its shell must do, in order."""
+    match event:
+        case StepDue(samples, consumed):
+            return rounds.step(member, samples, consumed)
+        case StepsTaken(steps, samples, consumed):
+            return rounds.taken(member, steps, samples, consumed), ()
+        case Ordered(order):
+            return view_entry.obey(member, order)
+        case Cut(view, why):
+            return _cut(member, view, why), ()
+        case Failed(view, why, damaged):
+            member = replace(_cut(member, view, why), damaged=damaged, todo=())
+            return rounds.arrive(member) if member.broken else (member, ())
+        case Done(view) | Exchanged(view) | Averaged(view) | Evaluated(view) if (
+            member.in_force.view.number != view
+        ):
+            return member, ()
+        case Done():
+            return view_entry.go_on(member)
+        case Exchanged():
+            member, commit = rounds.commit(member, event)
+            member, then = view_entry.go_on(member)
+            return member, (*commit, *then)
+        case Averaged(_, control):
+            member, commands = probing.averaged(member, control)
+            member, then = rounds.resume(member)
+            return member, (*commands, *then)
+        case Evaluated(_, metrics):
+            return rounds.evaluated(member, metrics)
+        case YieldAsked(view, segment):
+            return replace(member, yield_asked=max(member.yield_asked, (view, segment))), ()
+        case LeaveAsked():
+            return replace(member, leaving=True), ()
+        case StopAsked():
+            return replace(member, stop_asked=True), ()
+        case _:
+            return _ask(member, event)
+
+
+def _ask(member: Member, event: Event) -> Result:
+    """The loop asks for something; it gets control back with `Proceed`."""
+    match event:
+        case LoopStarted(epochs):
+            return rounds.arrive(replace(member, want=Want.STATE, epochs=epochs))
+        case ListEnded():
+            return rounds.resume(replace(member, want=Want.DATA))
+        case EpochLeft():
+            return rounds.resume(replace(member, want=Want.CLOSE))
+        case EpochWanted(samples):
+            return rounds.resume(replace(member, want=Want.EPOCH, dataset=samples))
+        case EvaluationDue():
+            return rounds.resume(replace(member, want=Want.EVALUATE))
+        case LoopFinished():
+            return rounds.arrive(replace(member, want=Want.FINISH))
+        case _:
+            raise TypeError(f"not an event of a loop: {event!r}")
+
+
+def _cut(member: Member, view: int, why: str) -> Member:
+    if member.order is None or member.order.view.number != view or member.broken:
+        return member
+    return replace(member, broken=why, todo=view_entry.left_of(member))

@@ -1,0 +1,106 @@
+"""Probes: what members try before a round's first step, undo, and compare; none of it counts."""
+
+from __future__ import annotations
+
+from raysgd_local.algorithms.schedules.base import Probe
+from raysgd_local.control.control_slots import Contribution, Control, HeldOut
+from raysgd_local.control.member.events import (
+    Command,
+    Exchange,
+    LocalStep,
+    Look,
+    Mark,
+    Proceed,
+    ShowMean,
+    Undo,
+    Want,
+)
+from raysgd_local.control.member.state import Member, Result, Trial
+from raysgd_local.records import replace
+
+
+def under_way(member: Member) -> bool:
+    """Whether what the loop does now is a probe's, and will be undone."""
+    return member.trial.stage in ("local", "looking")
+
+
+def due(member: Member) -> bool:
+    """Whether a probe comes before the open round's steps. The same on all members, but for when each is done."""
+    state = member.known
+    open_lists = state.open and not state.stopped and state.lengths is not None
+    return state.period.probe is not None and open_lists and member.trial.stage != "done"
+
+
+def step(member: Member, samples: int, consumed: int) -> Result:
+    """A step of the loop in a probe: taken alone, or only looked at."""
+    trial = member.trial
+    taken = trial.taken + consumed
+    if trial.stage == "local":
+        after = replace(trial, steps=trial.steps + 1, samples=trial.samples + samples, taken=taken)
+        return replace(member, want=Want.STEP, trial=after), (LocalStep(pending=trial.samples),)
+    trial = replace(trial, looked=trial.looked + 1, looked_at=trial.looked_at + samples, taken=taken)
+    return replace(member, want=Want.STEP, trial=trial), (Look(samples),)
+
+
+def go_on(member: Member, probe: Probe) -> Result:
+    """What comes next in it; ends with `Undo`, or at once where there is nothing to compare with.
+
+    A step that a broken view left pending, a gradient that could not be averaged, is dropped before: its samples come
+    first in this member's list, so the loop is given them again.
+    """
+    commands: tuple[Command, ...] = ()
+    if not member.trial.stage:
+        if not probe.steps and member.tried_in != _place(member):
+            return replace(member, trial=Trial("done")), ()
+        commands = (Mark(local=probe.steps > 0),)
+        trial = Trial("local" if probe.steps else "looking")
+        member = replace(member, trial=trial, steps=0, samples=0, taken=0)
+    trial = member.trial
+    left = probe.steps - trial.steps if trial.stage == "local" else probe.held_out - trial.looked
+    if left > 0 and _willing(member):
+        return member, (*commands, Proceed())
+    if trial.stage == "local":
+        said = Contribution(weight=float(trial.samples), steps=trial.steps, samples=trial.samples)
+        exchange = Exchange(member.in_force.view.number, member.known.round + 1, "probe", said)
+        return member, (*commands, exchange)
+    member, undo = _ended(member, probe, complete=left <= 0)
+    return member, (*commands, *undo)
+
+
+def averaged(member: Member, control: Control) -> Result:
+    """All know each other's local steps, and what they lead to on average: look at that, if all took as many."""
+    probe = member.known.period.probe
+    if probe is None:
+        raise RuntimeError("no probe is due")  # a bug of a shell
+    if all(said.steps >= probe.steps for said in control.members) and control.weight > 0:
+        return replace(member, trial=replace(member.trial, stage="looking")), (ShowMean(control),)
+    return _ended(member, probe, complete=False)
+
+
+def _ended(member: Member, probe: Probe, complete: bool) -> Result:
+    """The probe's stage is over: what it found is kept if it is `complete`."""
+    trial = member.trial
+    if probe.steps:
+        tried_in, said = (_place(member) if complete else None), HeldOut()
+    else:
+        tried_in, said = None, HeldOut(trial.looked, trial.looked_at) if complete else HeldOut()
+    return replace(member, trial=Trial("done"), tried_in=tried_in, held_out=said), (Undo(),)
+
+
+def abandoned(member: Member) -> Result:
+    """The view broke: what was tried is undone, and tried again by those who are left."""
+    undo: tuple[Command, ...] = (Undo(),) if under_way(member) else ()
+    return replace(member, trial=Trial(), held_out=HeldOut()), undo
+
+
+def _willing(member: Member) -> bool:
+    """Whether the loop takes another batch of the open epoch."""
+    if member.want in (Want.CLOSE, Want.EVALUATE, Want.FINISH):
+        return False
+    return member.want is not Want.DATA or not member.known.used_up(member.rank, member.trial.taken)
+
+
+def _place(member: Member) -> tuple[int, int]:
+    """Where the same batches come next: a view, and a deal in it."""
+    order = member.in_force
+    return order.view.number, order.deal.number if order.deal is not None else 0

@@ -1,0 +1,277 @@
+"""Rounds, as a member runs them: when an averaging is due, what it says there, and what is committed."""
+
+from __future__ import annotations
+
+from raysgd_local.control.control_slots import Contribution, Control, Flags, HeldOut
+from raysgd_local.control.member import probing
+from raysgd_local.control.member.events import (
+    Align,
+    Arrive,
+    Collect,
+    Command,
+    Commit,
+    Exchange,
+    Exchanged,
+    Kind,
+    Launch,
+    LocalStep,
+    Proceed,
+    Want,
+)
+from raysgd_local.control.member.state import Adopt, Flight, Member, Result, Trial
+from raysgd_local.control.messages import Report
+from raysgd_local.control.replicated import state as shared
+from raysgd_local.control.replicated.state import Replicated
+from raysgd_local.records import EvalRow, PeriodChange, RoundRow, replace
+
+_FADING = 0.9
+"""An epoch's last round may be a short one: how long rounds take is not forgotten at once."""
+
+
+def step(member: Member, samples: int, consumed: int) -> Result:
+    """A step of the loop: taken alone at once, or with all others in the exchange; not taken once training is over."""
+    if member.known.stopped:
+        return member, (Proceed(),)
+    if probing.under_way(member):
+        member, tried = probing.step(member, samples, consumed)
+        member, commands = resume(member)
+        return member, (*tried, *commands)
+    alone = LocalStep(pending=member.uncommitted.samples)
+    member = taken(replace(member, want=Want.STEP), 1, samples, consumed)
+    if member.known.period.mode == "gradients":
+        return resume(member)
+    left = _left(member)
+    if left > 0:
+        return member, (alone, Proceed(free=left - 1))
+    member, commands = resume(member)
+    return member, (alone, *commands)
+
+
+def taken(member: Member, steps: int, samples: int, consumed: int) -> Member:
+    """With so many more steps in the open round."""
+    return replace(
+        member,
+        steps=member.steps + steps,
+        samples=member.samples + samples,
+        taken=member.taken + consumed,
+    )
+
+
+def _left(member: Member) -> int:
+    """How many local steps the open round has left, where nothing happens before the last of them but they."""
+    state = member.known
+    plain = member.flight is None and not (member.broken or member.over or state.drain)
+    if not plain or state.period.probe is not None or member.in_force.program.averaging.fraction < 1:
+        return 0
+    return state.local_steps(member.rank) - member.steps
+
+
+def resume(member: Member) -> Result:
+    """Go on with what the loop wants: by itself, with an exchange, or by asking the controller."""
+    if member.flight is not None and not member.broken:
+        return member, ((Proceed() if _goes_on(member) else Collect()),)
+    if member.broken or member.over:
+        return arrive(member)
+    state = member.known
+    if state.drain:
+        return _exchange(member)
+    if state.period.probe is not None and probing.due(member):
+        member, tried = probing.go_on(member, state.period.probe)
+        if probing.under_way(member):
+            return member, tried  # the loop, or all members, go on with it
+        member, commands = resume(member)
+        return member, (*tried, *commands)
+    match member.want:
+        case Want.STEP if _due(member):
+            return _exchange(member)
+        case Want.STEP | Want.EPOCH if _sits_out(member):
+            return _exchange(replace(member, want=Want.STEP))
+        case Want.DATA if state.open and not state.stopped and state.used_up(member.rank, member.taken):
+            return _exchange(member)
+        case Want.CLOSE if state.open and not state.stopped:
+            return _exchange(member)
+        case Want.EPOCH if not state.open and not state.stopped:
+            return arrive(member)
+        case Want.EVALUATE:
+            return member, (Exchange(member.in_force.view.number, state.round, "evaluation"),)
+        case Want.FINISH:
+            return arrive(member)
+        case _:
+            return member, (Proceed(),)
+
+
+def _due(member: Member) -> bool:
+    state = member.known
+    enough = state.period.mode == "gradients" or member.steps >= state.local_steps(member.rank)
+    return member.steps > 0 and enough
+
+
+def _goes_on(member: Member) -> bool:
+    """Whether a member takes another step while an averaging travels: each for itself, nobody waits for that.
+
+    Fewer than the round has, and none where somebody waits for the model, or this member's steps are over.
+    """
+    state, ends = member.known, (Want.CLOSE, Want.EVALUATE, Want.FINISH)
+    if member.in_force.program.whole or member.leaving or member.stop_asked or state.drain or member.want in ends:
+        return False
+    if member.want is Want.DATA and state.used_up(member.rank, member.uncommitted.taken):
+        return False
+    return member.steps < min(state.period.delay, state.local_steps(member.rank) - 1)
+
+
+def _sits_out(member: Member) -> bool:
+    """Whether others take this round's steps, though this member has some to take."""
+    state, fraction = member.known, member.in_force.program.averaging.fraction
+    if fraction >= 1 or not state.open or state.stopped or state.idle[member.rank]:
+        return False
+    return member.rank not in state.participants(fraction)
+
+
+def _exchange(member: Member) -> Result:
+    said = Contribution(
+        weight=float(member.samples),
+        steps=member.steps,
+        samples=member.samples,
+        consumed=member.taken,
+        flags=_flags(member),
+        held_out=member.held_out,
+    )
+    state = member.known
+    mode = state.period.mode
+    kind: Kind = "partial" if member.in_force.program.stages(mode) else mode
+    command = Exchange(member.in_force.view.number, state.round + 1, kind, said)
+    travelling = Flight(member.steps, member.samples, member.taken)
+    ahead = replace(member, flight=travelling, steps=0, samples=0, taken=0)
+    return (ahead, (Launch(command), Proceed())) if _goes_on(ahead) else (member, (command,))
+
+
+def _flags(member: Member) -> Flags:
+    flags = Flags.NONE
+    if member.yield_asked == member.in_force.number:
+        flags |= Flags.YIELD
+    if member.leaving:
+        flags |= Flags.LEAVING
+    if member.stop_asked:
+        flags |= Flags.STOP
+    if member.want is Want.CLOSE:
+        flags |= Flags.LEFT
+    if member.known.epoch == member.epochs - 1:
+        flags |= Flags.LAST
+    return flags
+
+
+def commit(member: Member, done: Exchanged) -> Result:
+    """All contributions are here: the round is committed, and the next period follows from it alone.
+
+    What must become equal on all members now is left to be done.
+    """
+    before, control = member.known, done.control
+    state = shared.commit(before, control, member.in_force.program, done.finite)
+    row = _row(member, before, state, done)
+    since = Flight(0, 0, 0) if member.flight is None else Flight(member.steps, member.samples, member.taken)
+    member = replace(
+        member,
+        replicated=state,
+        flight=None,
+        **vars(since),
+        rounds=(*_told(member.rounds, control), row),
+        changes=(*member.changes, *_change(before, state)),
+        round_s=max(row.compute_s + row.wait_s + row.sync_s, _FADING * member.round_s),
+        over=_segment_over(member, state, control),
+        todo=aligning(state, member.rank),
+        trial=Trial(),
+        held_out=HeldOut(),
+    )
+    return member, () if state.diverged else (Commit(before.period.mode, control, state.period.mode),)
+
+
+def _segment_over(member: Member, state: Replicated, control: Control) -> bool:
+    program = member.in_force.program
+    return (
+        bool(control.flags & (Flags.YIELD | Flags.LEAVING))
+        or state.needs_deal
+        or state.diverged
+        or state.round - member.segment_round >= program.segment_rounds
+        or state.elapsed_s - member.segment_s >= program.segment_s
+    )
+
+
+def aligning(state: Replicated, rank: int) -> tuple[Command | Adopt, ...]:
+    """Local state that must become equal now: all of it on entering gradient mode, always a non-finite one's."""
+    alignment = state.alignment(rank)
+    return () if alignment is None else (Align(*alignment),)
+
+
+def _change(before: Replicated, state: Replicated) -> tuple[PeriodChange, ...]:
+    """Of the period, or of what a probe that ended with this round found."""
+    probe = before.period.probe
+    ended = probe is not None and not probe.steps
+    if before.period.tau == state.period.tau and not ended:
+        return ()
+    return (PeriodChange(state.round, before.period.tau, state.period.tau, state.period.why),)
+
+
+def _told(rows: tuple[RoundRow, ...], control: Control) -> tuple[RoundRow, ...]:
+    """What the newest round sent is known, and told, with the round after it."""
+    if not rows:
+        return rows
+    return (*rows[:-1], replace(rows[-1], wire_bytes=control.wire_bytes))
+
+
+def _row(member: Member, before: Replicated, state: Replicated, done: Exchanged) -> RoundRow:
+    """The round as it will stand in `rounds.csv`; the wait for the slowest is known from the compute times."""
+    control, order = done.control, member.in_force
+    own_wait_s = control.slowest_s - control.members[member.rank].compute_s
+    wait_s = control.slowest_s - control.compute_s
+    if member.flight is not None:  # what it waited for was hidden by the steps since
+        wait_s = min(wait_s, done.exchange_s)
+    sync_s = max(0.0, done.exchange_s - own_wait_s)
+    return RoundRow(
+        round=before.round + 1,
+        view=order.view.number,
+        incarnation=order.incarnation,
+        workers=len(control.members),
+        tau=before.period.tau,
+        scope=order.program.averaging.scope if state.partial else "global",
+        steps=control.steps,
+        samples=control.samples,
+        epoch=before.epoch,
+        elapsed_s=before.elapsed_s + control.clock_s + control.slowest_s - control.members[0].compute_s + sync_s,
+        compute_s=control.compute_s,
+        sync_s=sync_s,
+        wait_s=wait_s,
+        wire_bytes=0,
+        loss=control.loss,
+        lr=control.members[0].lr,
+    )
+
+
+def evaluated(member: Member, metrics: dict[str, float]) -> Result:
+    state = shared.evaluated(member.known, metrics, member.in_force.program.target)
+    row = EvalRow(state.round, state.steps, state.samples, max(0, state.epoch - 1), state.elapsed_s, dict(metrics))
+    member = replace(member, replicated=state, want=Want.STEP, evaluations=(*member.evaluations, row))
+    return resume(member)
+
+
+def arrive(member: Member) -> Result:
+    member, undo = probing.abandoned(member)
+    member = replace(member, flight=None, **vars(member.uncommitted))
+    order = member.order
+    report = Report(
+        worker=member.worker,
+        view=order.view.number if order else 0,
+        segment=order.segment if order else 0,
+        place=member.want.place,
+        replicated=member.replicated,
+        steps=member.steps,
+        taken=member.taken,
+        leaving=member.leaving,
+        samples=member.dataset,
+        rounds=member.rounds,
+        evaluations=member.evaluations,
+        changes=member.changes,
+        copied=member.copied,
+        damaged=member.damaged,
+        broken=member.broken,
+    )
+    return replace(member, rounds=(), evaluations=(), changes=()), (*undo, Arrive(report))

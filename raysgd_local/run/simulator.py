@@ -1,0 +1,149 @@
+"""A run in virtual time: from what was asked to a run directory, without Ray and without a cluster."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from raysgd_local.errors import InputError, RunLostError, UserCodeError
+from raysgd_local.faults.language import Fault
+from raysgd_local.records import RoundRow
+from raysgd_local.report import write_report
+from raysgd_local.run.directory import check_new, claim, give_back
+from raysgd_local.run.progress import Display, Snapshot
+from raysgd_local.run.request import Request, threads_per_worker
+from raysgd_local.run_files.result import Names
+from raysgd_local.run_files.storage import Storage
+from raysgd_local.simulation.cluster.cluster_model import ClusterModel
+from raysgd_local.simulation.learning.recorder import Progress
+from raysgd_local.simulation.learning.simulate import Simulated, Simulation, simulate
+from raysgd_local.simulation.timing.lockstep import TimingPlan
+from raysgd_local.simulation.timing.recorder import record_timing
+from raysgd_local.training.worker_setup import Place
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a run is simulated under: the cluster, and what goes wrong there (none: what the run itself rehearses).
+
+    The same seed gives the same run.
+    """
+
+    cluster: ClusterModel = field(default_factory=ClusterModel)
+    faults: tuple[Fault, ...] = ()
+    seed: int = 0
+
+
+def simulate_run(request: Request, conditions: Conditions, report: bool = True) -> Path:
+    """Run it in virtual time, without Ray; returns the run directory, with all files that a real run has.
+
+    Without its `report`, if none is wanted: of a short run that takes as long as all the rest.
+
+    Raises `InputError`, `UserCodeError` or `RunLostError`, as a real run would; on Ctrl-C the run ends with a
+    checkpoint, and `KeyboardInterrupt` is raised after it.
+    """
+    return _run(request, lambda storage, told: simulate(_simulation(request, conditions, storage), told), report)
+
+
+def time_run(request: Request, plan: TimingPlan) -> Path:
+    """Run what is asked as `plan` says, without learning anything; returns the run directory.
+
+    Raises `InputError` or `KeyboardInterrupt`, as `simulate_run` does.
+    """
+    names = Names(request.method, request.task)
+    return _run(request, lambda storage, told: record_timing(plan, storage, names, told))
+
+
+def _run(request: Request, run: Callable[[Storage, Progress], Simulated], report: bool = True) -> Path:
+    """The life of a run's directory, with what happens on the way shown."""
+    storage = Storage.at(request.storage, request.filesystem).under(request.name)
+    if storage.local is None:
+        raise InputError("storage", request.storage, "a path on this machine, for a simulated run")
+    check_new(storage, request)
+    claim(storage, request)
+    try:
+        with Display() as display:
+            simulated = run(storage, _Shown(request, display))
+    except InputError:
+        give_back(storage)
+        raise
+    for fault in simulated.unfired:
+        print(f"warning: {fault} did not happen: the run has {simulated.result['rounds']} rounds", file=sys.stderr)
+    if report and simulated.result["rounds"]:
+        write_report([storage.local])
+    _raise(simulated, storage)
+    return storage.local
+
+
+def _simulation(request: Request, conditions: Conditions, storage: Storage) -> Simulation:
+    settings, algorithm = request.settings, request.algorithm
+
+    def place(worker: str) -> Place:
+        return Place(
+            worker,
+            settings.seed,
+            storage,
+            algorithm=algorithm,
+            members=settings.workers_max,
+            restricted=settings.restricted,
+        )
+
+    return Simulation(
+        loop=request.loop,
+        loop_config=request.loop_config,
+        settings=settings,
+        place=place,
+        storage=storage,
+        names=Names(request.method, request.task),
+        cluster=conditions.cluster,
+        faults=conditions.faults or request.chaos,
+        seed=conditions.seed,
+        threads=threads_per_worker(request, os.cpu_count() or 1),
+        collective_timeout_s=request.collective_s,
+    )
+
+
+class _Shown:
+    """Shows rounds as they are resolved."""
+
+    def __init__(self, request: Request, display: Display) -> None:
+        self._request, self._display, self._samples = request, display, 0
+
+    def __call__(self, rows: tuple[RoundRow, ...]) -> None:
+        self._samples += sum(row.samples for row in rows)
+        self._display.update(_snapshot(rows[-1], self._samples, self._request))
+
+
+def _snapshot(row: RoundRow, samples: int, request: Request) -> Snapshot:
+    spent_s = row.compute_s + row.sync_s + row.wait_s or 1.0
+    return Snapshot(
+        status="simulating",
+        epoch=row.epoch,
+        epochs=getattr(request.loop, "epochs", 0),
+        samples=samples,
+        samples_per_s=samples / row.elapsed_s if row.elapsed_s else 0.0,
+        round=row.round,
+        tau=row.tau,
+        workers=row.workers,
+        loss=None if math.isnan(row.loss) else row.loss,
+        compute_share=row.compute_s / spent_s,
+        sync_share=row.sync_s / spent_s,
+        wait_share=row.wait_s / spent_s,
+        elapsed_s=row.elapsed_s,
+    )
+
+
+def _raise(simulated: Simulated, storage: Storage) -> None:
+    finish: Any = simulated.finish
+    if finish.error:
+        raise UserCodeError(finish.error, finish.ranks)
+    if finish.status == "interrupted":
+        print(f"interrupted; what was done is in {storage.root}", file=sys.stderr)
+        raise KeyboardInterrupt
+    if finish.status != "finished":
+        raise RunLostError(finish.reason)

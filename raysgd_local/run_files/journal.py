@@ -1,0 +1,140 @@
+"""The journal of a run: what its controller was told, so that what it decided can be gone through again.
+
+`raysgd-local replay RUN` does that, and says whether today's controller decides the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from raysgd_local.algorithms.schedules.base import Schedule
+from raysgd_local.control.controller import machine as controller
+from raysgd_local.control.controller.checkpoints import snapshot_of
+from raysgd_local.control.controller.events import Arrived, Command, Event
+from raysgd_local.control.controller.settings import Settings
+from raysgd_local.control.controller.state import Controller, begin
+from raysgd_local.errors import InputError
+from raysgd_local.import_path import class_path, find_class
+from raysgd_local.run_files.writer import JOURNAL
+from raysgd_local.serialization import from_plain, to_plain
+
+_BEGUN = "Begun"
+_EVENTS: dict[str, type] = {kind.__name__: kind for kind in get_args(Event)}
+
+Line = dict[str, Any]
+
+
+def begun(settings: Settings, resume: Line | None, incarnation: int = 1) -> Line:
+    """The first line of a driver's life: all that the controller knows before anything happens.
+
+    `resume` is the manifest that it goes on from; without one, this is the run's `incarnation`.
+    """
+    return {"kind": _BEGUN, "settings": _tagged(settings), "resume": resume, "incarnation": incarnation}
+
+
+def entry(event: Event, now: float, commands: Sequence[Command]) -> Line:
+    """The line of one event, with a digest of what came of it."""
+    return {"now": now, "kind": type(event).__name__, "event": to_plain(event), "commands": digest(commands)}
+
+
+def digest(commands: Sequence[Command]) -> str:
+    """Equal for equal commands; empty for none."""
+    if not commands:
+        return ""
+    plain = [[type(command).__name__, to_plain(command)] for command in commands]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """One event gone through again: its number in the journal, its time, and what the controller says now.
+
+    `same`: it said so then, too.
+    """
+
+    line: int
+    now: float
+    event: Event
+    commands: tuple[Command, ...]
+    same: bool
+
+
+def replay(lines: Iterable[Line]) -> Iterator[Replayed]:
+    """Go through a journal with the real controller. Raises `InputError` for what is no journal."""
+    state: Controller | None = None
+    for number, line in enumerate(lines, start=1):
+        if line.get("kind") == _BEGUN:
+            settings: Settings = _untagged(line["settings"])
+            resume = line["resume"] and snapshot_of(line["resume"], settings.program.schedule)
+            state = begin(settings, resume, line["incarnation"])
+            continue
+        if state is None:
+            raise InputError("journal", line.get("kind"), f"a journal that begins with a line {_BEGUN!r}")
+        event = _event(line, state.settings.program.schedule)
+        state, commands = controller.advance(state, event, line["now"])
+        yield Replayed(number, line["now"], event, commands, digest(commands) == line["commands"])
+
+
+def read(directory: str | Path) -> list[Line]:
+    """The lines of a run's journal; a last one that was still being written is left out."""
+    path = Path(directory) / JOURNAL
+    if not path.is_file():
+        raise InputError("run", str(directory), f"a run directory with a {JOURNAL}")
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+
+
+def _event(line: Line, schedule: Schedule) -> Event:
+    kind = _EVENTS.get(line.get("kind", ""))
+    if kind is None:
+        raise InputError("journal", line.get("kind"), f"one of {', '.join(_EVENTS)}")
+    event: Event = from_plain(kind, line["event"])
+    if isinstance(event, Arrived) and event.report.replicated is not None:
+        state = replace(event.report.replicated, schedule=schedule.restore(event.report.replicated.schedule))
+        event = Arrived(replace(event.report, replicated=state))
+    return event
+
+
+def _tagged(value: Any) -> Any:
+    """JSON-able, with the class of everything: settings hold a schedule and a placement of any kind."""
+    if is_dataclass(value) and not isinstance(value, type):
+        plain = {field.name: _tagged(getattr(value, field.name)) for field in fields(value) if field.init}
+        return {"class": class_path(type(value)), **plain}
+    return [_tagged(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def _untagged(plain: Any) -> Any:
+    if isinstance(plain, dict):
+        kind = find_class(plain["class"], "journal")
+        if not is_dataclass(kind):
+            raise InputError("journal", plain["class"], "a dataclass")
+        return kind(**{name: _untagged(item) for name, item in plain.items() if name != "class"})
+    return tuple(_untagged(item) for item in plain) if isinstance(plain, list) else plain
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="raysgd-local replay", description=__doc__)
+    parser.add_argument("run", help="a run directory")
+    parser.add_argument("--show", action="store_true", help="print every event and what came of it")
+    options = parser.parse_args(arguments)
+    return report(options.run, options.show)
+
+
+def report(directory: str | Path, show: bool = False) -> int:
+    """Replay a run's journal, print where today's controller decides otherwise (`show`: everything); the exit status.
+
+    Raises `InputError` where there is no journal.
+    """
+    events = differing = 0
+    for step in replay(read(directory)):
+        events, differing = events + 1, differing + (not step.same)
+        if show or not step.same:
+            print(f"line {step.line}, {step.now:.3f} s: {step.event}")
+            print("".join(f"  {'' if step.same else 'now '}{command}\n" for command in step.commands), end="")
+    print(f"{events} events, {differing} of them with other commands than then")
+    return 1 if differing else 0

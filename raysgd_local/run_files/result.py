@@ -1,0 +1,56 @@
+"""`result.json`: a run in one object."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from raysgd_local.control.controller.boundary import Books
+from raysgd_local.control.controller.events import Finish
+from raysgd_local.run_files.writer import RunFiles
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the run is called in tables."""
+
+    method: str
+    task: str
+
+
+def result(files: RunFiles, books: Books | None, finish: Finish, names: Names) -> dict[str, Any]:
+    """Totals over the whole run, resumes included, and the final metrics."""
+    state = books.replicated if books else None
+    ledger = books.ledger if books else None
+    rounds, events = files.rounds, files.events
+    losses = [float(row["loss"]) for row in rounds if not math.isnan(float(row["loss"]))]
+    stalls = [float(e["stall_s"]) for e in events if e["event"] == "view_formed"]
+    return {
+        "schema": 1,
+        "status": finish.status if finish.status in ("finished", "interrupted") else "failed",
+        "reason": finish.reason,
+        "method": names.method,
+        "task": names.task,
+        "rounds": len(rounds),
+        "steps": state.steps if state else 0,
+        "samples": state.samples if state else 0,
+        "epochs": state.epoch if state else 0,
+        "elapsed_s": float(rounds[-1]["elapsed_s"]) if rounds else 0.0,
+        **{name: sum(float(row[name]) for row in rounds) for name in ("compute_s", "sync_s", "wait_s")},
+        "wire_bytes": sum(int(row["wire_bytes"]) for row in rounds),
+        "train_loss": losses[-1] if losses else None,
+        "eval": dict(state.metrics) if state else {},
+        "views": sum(e["event"] == "view_formed" for e in events),
+        "workers_lost": sum(e["event"] == "worker_lost" for e in events),
+        "stall_s_max": max(stalls, default=0.0),
+        "samples_lost": ledger.samples_lost if ledger else 0,
+        "samples_repeated": ledger.samples_repeated if ledger else 0,
+        "chunks_uncovered_max": max((e["chunks"] for e in events if e["event"] == "chunks_uncovered"), default=0),
+        "driver_restarts": sum(e["event"] == "driver_restarted" for e in events),
+        "storage_failures": sum(e["event"] == "storage_failed" for e in events),
+        "residual_lost": sum(e["norm"] for e in events if e["event"] == "residual_lost"),
+        "moved_bytes": sum(e["bytes"] for e in events if e["event"] == "chunks_moved"),
+        "checkpoints_failed": sum(e["event"] == "checkpoint_failed" for e in events),
+        "checkpoints_damaged": sum(e["event"] == "checkpoint_damaged" for e in events),
+    }

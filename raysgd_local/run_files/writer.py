@@ -1,0 +1,247 @@
+"""The run directory as it is written: tables, events, journal, result. Nothing but resolved rounds goes in."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from raysgd_local.control.controller.events import RecordRounds
+from raysgd_local.records import EvalRow, RoundRow
+from raysgd_local.run_files.background_copy import Copies
+from raysgd_local.run_files.outage import Outage
+from raysgd_local.run_files.storage import Storage
+
+ROUNDS, EVALS, EVENTS, JOURNAL = "rounds.csv", "evals.csv", "events.jsonl", "journal.jsonl"
+RESULT = "result.json"
+OWN_FILES = (ROUNDS, EVALS, EVENTS, JOURNAL, RESULT)
+_ROUND_COLUMNS = [f.name for f in fields(RoundRow)]
+_EVAL_COLUMNS = [f.name for f in fields(EvalRow) if f.name != "metrics"]
+
+Row = dict[str, Any]
+
+
+class RunFiles:
+    """Appends to a run's files. On storage that can't append they grow in a local folder and are copied there.
+
+    `time` gives Unix seconds for `events.jsonl`. Opening an existing run directory goes on in its files.
+    """
+
+    def __init__(self, storage: Storage, time: Callable[[], float]) -> None:
+        self._storage, self._time = storage, time
+        self._staging = None if storage.local else tempfile.TemporaryDirectory(prefix="raysgd-local-")
+        self._folder = storage.local or Path(self._staging.name if self._staging else "")
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._dirty: set[str] = set()
+        self._behind: set[str] = set()
+        self._journal: list[str] = []  # what could not be written yet
+        self._outage, self._away = Outage(), Outage()
+        self._copies = Copies(self._folder, storage)
+        self._fetch()
+        for name in (ROUNDS, EVALS, EVENTS, JOURNAL):
+            self._drop_half_line(name)
+        self.rounds = [_numbers(row) for row in self._read_table(ROUNDS)]
+        self.evaluations = [_numbers(row) for row in self._read_table(EVALS)]
+        self.events = [json.loads(line) for line in self._read(EVENTS).splitlines()]
+
+    def _fetch(self) -> None:
+        """What an earlier incarnation left on storage that is not this machine's."""
+        if self._staging is None:
+            return
+        for name in (ROUNDS, EVALS, EVENTS, JOURNAL):
+            if self._storage.exists(name):
+                (self._folder / name).write_bytes(self._storage.read(name))
+
+    def _read(self, name: str) -> str:
+        path = self._folder / name
+        return path.read_text() if path.exists() else ""
+
+    def _read_table(self, name: str) -> list[Row]:
+        return list(csv.DictReader(io.StringIO(self._read(name))))
+
+    def _drop_half_line(self, name: str) -> None:
+        """Whoever wrote it before may have died in the middle of a line."""
+        text = self._read(name)
+        if text and not text.endswith("\n"):
+            (self._folder / name).write_text(text[: text.rfind("\n") + 1])
+
+    def _append(self, name: str, text: str) -> None:
+        """Append, or, while the disk is in trouble, leave it to `retry`."""
+        if name not in self._behind:
+            try:
+                with (self._folder / name).open("a") as stream:
+                    stream.write(text)
+            except OSError as error:
+                self._fall_behind(name, error)
+        if name in self._behind and name == JOURNAL:
+            self._journal.append(text)
+        self._dirty.add(name)
+
+    def _rewrite(self, name: str) -> None:
+        try:
+            self._replace(name)
+        except OSError as error:
+            self._fall_behind(name, error)
+        self._dirty.add(name)
+
+    def _replace(self, name: str) -> None:
+        """The whole file from what is in memory; of the journal, which is not, the missing end."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        before = self._read(name) if name == JOURNAL else ""
+        draft = self._folder / f"{name}.tmp"
+        draft.write_text(before[: before.rfind("\n") + 1] + self._content(name))
+        draft.replace(self._folder / name)
+        if name == JOURNAL:
+            self._journal.clear()
+
+    def _content(self, name: str) -> str:
+        match name:
+            case "rounds.csv":
+                return _table(_ROUND_COLUMNS, self.rounds, header=True)
+            case "evals.csv":
+                return _table(self._evaluation_columns(), self.evaluations, header=True)
+            case "events.jsonl":
+                return "".join(json.dumps(line) + "\n" for line in self.events)
+            case _:
+                return "".join(self._journal)
+
+    def _fall_behind(self, name: str, error: OSError) -> None:
+        """The disk is full or gone: training goes on, what is missing is kept, and it is told."""
+        first = not self._behind
+        self._behind.add(name)
+        if first:
+            self.event("storage_failed", reason=str(error))
+
+    def retry(self, now: float) -> str:
+        """Write what is missing, when that is due again; says what stands in the way, or nothing."""
+        if not self._behind or not self._outage.due(now):
+            return ""
+        try:
+            for name in sorted(self._behind):
+                self._replace(name)
+                self._behind.discard(name)
+        except OSError as error:
+            self._outage.goes_on(now)
+            return str(error)
+        self.event("storage_recovered", after_s=round(self._outage.ends(now), 1))
+        return ""
+
+    def finish(self, name: str, text: str, sleep: Callable[[float], None]) -> str:
+        """Write the last file, and all that is missing, in a few attempts; says what stands in the way, or nothing."""
+        trouble = ""
+        for wait_s in (0.0, 1.0, 2.0, 4.0):
+            sleep(wait_s)
+            try:
+                self._storage.write(name, text.encode())
+                for behind in sorted(self._behind):
+                    self._replace(behind)
+                self._behind.clear()
+                self.copy_out_now()
+            except OSError as error:
+                trouble = str(error)
+            else:
+                return ""
+        return trouble
+
+    def record(self, resolved: RecordRounds) -> None:
+        """Append resolved rounds and evaluations."""
+        rows = [asdict(row) for row in resolved.rounds]
+        header = not self.rounds and not (self._folder / ROUNDS).exists()
+        if rows:
+            self.rounds += rows
+            self._append(ROUNDS, _table(_ROUND_COLUMNS, rows, header=header))
+        for row in resolved.evaluations:
+            self._record_evaluation(row)
+
+    def _record_evaluation(self, row: EvalRow) -> None:
+        known = self._evaluation_columns()
+        plain: Row = {name: getattr(row, name) for name in _EVAL_COLUMNS} | row.metrics
+        self.evaluations.append(plain)
+        columns = self._evaluation_columns()
+        if columns == known and (self._folder / EVALS).exists():
+            self._append(EVALS, _table(columns, [plain], header=False))
+        else:
+            self._rewrite(EVALS)
+
+    def _evaluation_columns(self) -> list[str]:
+        metrics = {name for row in self.evaluations for name in row} - set(_EVAL_COLUMNS)
+        return [*_EVAL_COLUMNS, *sorted(metrics)]
+
+    def rewind(self, round: int, evaluations: int) -> None:
+        """What came after a checkpoint that the run goes back to did not happen."""
+        self.rounds = [row for row in self.rounds if int(row["round"]) <= round]
+        self.evaluations = self.evaluations[:evaluations]
+        self._rewrite(ROUNDS)
+        self._rewrite(EVALS)
+
+    def event(self, event: str, **values: Any) -> None:
+        line = {"time_s": round(self._time(), 4), "event": event, **values}
+        self.events.append(line)
+        self._append(EVENTS, json.dumps(line) + "\n")
+
+    def journal(self, line: dict[str, Any]) -> None:
+        """One input of the controller, so that what it decided can be replayed."""
+        self._append(JOURNAL, json.dumps(line) + "\n")
+
+    def write(self, name: str, text: str) -> None:
+        """A whole file, such as `config.yaml` and `result.json`."""
+        self._storage.write(name, text.encode())
+
+    def copy_out(self, now: float) -> None:
+        """Bring the storage up to date, where it is not this machine's file system: in the background, and never
+        before the copies that are under way are done. What failed is tried again, later and later."""
+        if self._staging is None or self._copies.busy:
+            return
+        self._take_in_copies(now)
+        if self._dirty and self._away.due(now):
+            self._copies.start(self._dirty)
+            self._dirty.clear()
+
+    def _take_in_copies(self, now: float) -> None:
+        if (ended := self._copies.ended()) is None:
+            return
+        again, trouble = ended
+        self._dirty |= again
+        if trouble:
+            if not self._away.lasts:
+                self.event("storage_failed", reason=trouble)
+            self._away.goes_on(now)
+        elif self._away.lasts:
+            self.event("storage_recovered", after_s=round(self._away.ends(now), 1))
+
+    def copy_out_now(self) -> None:
+        """The same in this thread, until it is done. Raises `OSError` where the storage is away."""
+        if self._staging is None:
+            return
+        again, _ = self._copies.ended() or (frozenset(), "")
+        self._dirty |= again
+        self._copies.copy(self._dirty)
+        self._dirty.clear()
+
+
+def _table(columns: list[str], rows: Iterable[Row], header: bool) -> str:
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, columns, lineterminator="\n")
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def _numbers(row: Row) -> Row:
+    """A row as read back: numbers where there are numbers."""
+    return {name: _number(value) for name, value in row.items()}
+
+
+def _number(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

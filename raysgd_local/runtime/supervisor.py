@@ -1,0 +1,131 @@
+"""A run's driver from its start to its end: what it shall do, its progress, its deaths, and Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError
+
+from raysgd_local.config import Network
+from raysgd_local.run.progress import Observer, Snapshot
+from raysgd_local.run.request import Request, threads_per_worker
+from raysgd_local.run_files.result import Names
+from raysgd_local.run_files.storage import Storage
+from raysgd_local.runtime.driver import Glance, Outcome, Plan, launch
+from raysgd_local.runtime.restarts import DEATHS, Restarts, planned_again
+from raysgd_local.runtime.worker_group import Resources
+from raysgd_local.runtime.worker_spec import Loop, WorkerSpec
+from raysgd_local.transport.listening import Listening
+
+_GLANCE_EVERY_S = 0.25
+
+
+def planned(request: Request, storage: Storage, manifest: dict[str, Any] | None, own: bool) -> Plan:
+    """What the driver shall do; `own` where Ray runs for this run alone, and its workers share this machine."""
+    settings = request.settings
+    threads = threads_per_worker(request, os.cpu_count() or 1) if own else max(1, int(request.cpus))
+    name = f"{request.name}-{os.urandom(4).hex()}"
+    spec = WorkerSpec(
+        loop=Loop.of(request.loop, request.loop_config, tuple(p or os.getcwd() for p in sys.path)),
+        seed=settings.seed,
+        storage=storage,
+        probe=f".{name}",
+        algorithm=request.algorithm,
+        use_gpu=request.use_gpu,
+        backend="nccl" if request.use_gpu and request.resources.get("GPU", 1) >= 1 else "gloo",
+        threads=threads,
+        prefix=name,
+        formation_timeout_s=request.formation_s,
+        collective_timeout_s=request.collective_s,
+        beat_s=settings.timeouts.beat_s,
+        restricted=settings.restricted,
+        chaos=bool(request.chaos),
+        listening=_listening(request.network),
+    )
+    custom = {key: amount for key, amount in request.resources.items() if key != "GPU"}
+    gpus = request.resources.get("GPU", 1.0) if request.use_gpu else 0.0
+    return Plan(
+        settings=settings,
+        spec=spec,
+        resources=Resources(request.cpus, gpus, custom or None),
+        storage=storage,
+        names=Names(request.method, request.task),
+        resume=manifest,
+        chaos=request.chaos,
+    )
+
+
+def _listening(network: Network) -> Listening:
+    first, last = network.first_port, network.last_port
+    ports = (first, last) if first is not None and last is not None else None
+    return Listening(network.interface, network.subnet, ports)
+
+
+def follow(plan: Plan, observe: Observer) -> Outcome:
+    """Watch the run until it is over; a driver that dies is started again."""
+    restarts = Restarts()
+    while True:
+        try:
+            return _watch(plan, observe)
+        except DEATHS as error:
+            if isinstance(error, RayActorError) and error.actor_init_failed:
+                raise
+            reason = str(error).splitlines()[0]
+            plan, restarts = planned_again(plan, restarts, reason)
+            told = f"the driver died; starting it again in {restarts.wait_s:g} s"
+            observe(Snapshot(status="restarting", message=told))
+            time.sleep(restarts.wait_s)
+
+
+def _watch(plan: Plan, observe: Observer) -> Outcome:
+    """One driver's life. The first Ctrl-C ends the run with a checkpoint, the second at once."""
+    driver = launch(plan)
+    running = driver.run.options(concurrency_group="main").remote()
+    asked = False
+    while True:
+        try:
+            done, _ = ray.wait([running], timeout=_GLANCE_EVERY_S)
+            if done:
+                outcome: Outcome = ray.get(running)
+                return outcome
+            observe(_snapshot(ray.get(driver.glance.remote())))
+        except DEATHS:
+            if asked:
+                raise KeyboardInterrupt from None
+            with contextlib.suppress(Exception):  # it may be alive where we can't reach it
+                ray.kill(driver)
+            raise
+        except KeyboardInterrupt:
+            if asked:
+                raise
+            asked = True
+            driver.stop.remote("interrupted")
+            observe(Snapshot(status="stopping", message="stopping at the next boundary, with a checkpoint"))
+
+
+def _snapshot(glance: Glance) -> Snapshot:
+    status = glance.status
+    if status is None:
+        return Snapshot(status=glance.phase, workers=glance.workers)
+    spent_s = status.compute_s + status.sync_s + status.wait_s or 1.0
+    return Snapshot(
+        status=glance.phase,
+        epoch=status.epoch,
+        epochs=status.epochs,
+        round=status.round,
+        tau=status.tau,
+        workers=glance.workers,
+        loss=status.loss,
+        samples=status.samples,
+        samples_per_s=status.samples / status.elapsed_s if status.elapsed_s else 0.0,
+        compute_share=status.compute_s / spent_s,
+        sync_share=status.sync_s / spent_s,
+        wait_share=status.wait_s / spent_s,
+        elapsed_s=status.elapsed_s,
+        metrics=status.metrics,
+    )

@@ -1,0 +1,202 @@
+"""How long an optimizer step takes on a worker of speed 1: distributions, and what a run measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from raysgd_local.algorithms import validation
+from raysgd_local.errors import InputError
+from raysgd_local.run_files import reader
+
+Floats = npt.NDArray[np.float64]
+
+
+class StepTimes(Protocol):
+    """Draws the times of steps; independent from worker to worker."""
+
+    @property
+    def mean_s(self) -> float: ...
+
+    def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+        """Seconds, an array of `shape`: the last axis is one worker's steps in a row."""
+        ...
+
+
+@dataclass(frozen=True)
+class Constant:
+    """Every step takes `mean_s`."""
+
+    mean_s: float = 0.1
+
+    def __post_init__(self) -> None:
+        validation.number("mean_s", self.mean_s, above=0)
+
+    def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> Floats:  # noqa: ARG002 - a constant
+        return np.full(shape, self.mean_s)
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """Exponential times, as in section 3 of Wang & Joshi (MLSys 2019): with m workers the slowest of them takes
+    1 + 1/2 + … + 1/m times the mean.
+    """
+
+    mean_s: float = 0.1
+
+    def __post_init__(self) -> None:
+        validation.number("mean_s", self.mean_s, above=0)
+
+    def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+        return random.exponential(self.mean_s, shape)
+
+
+@dataclass(frozen=True)
+class ShiftedExponential:
+    """At least `shift_s`, and an exponential time on top whose mean is `tail_s`: the usual model of stragglers."""
+
+    shift_s: float = 0.08
+    tail_s: float = 0.02
+
+    def __post_init__(self) -> None:
+        validation.number("shift_s", self.shift_s, above=0)
+        validation.number("tail_s", self.tail_s, above=0)
+
+    @property
+    def mean_s(self) -> float:
+        return self.shift_s + self.tail_s
+
+    def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+        return self.shift_s + random.exponential(self.tail_s, shape)
+
+
+@dataclass(frozen=True)
+class Pareto:
+    """Heavy tails: never below `least_s`, and P(time > t) = (least_s / t)^shape. `shape` above 1 has a mean."""
+
+    least_s: float = 0.1
+    shape: float = 3.0
+
+    def __post_init__(self) -> None:
+        validation.number("least_s", self.least_s, above=0)
+        validation.number("shape", self.shape, above=1)
+
+    @property
+    def mean_s(self) -> float:
+        return self.least_s * self.shape / (self.shape - 1)
+
+    def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+        return self.least_s * (1.0 + random.pareto(self.shape, shape))
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Times that were measured one by one, drawn again independently of each other."""
+
+    times_s: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.times_s:
+            raise InputError("times_s", self.times_s, "a list of at least one number above 0")
+        for time_s in self.times_s:
+            validation.number("times_s", time_s, above=0)
+
+    @property
+    def mean_s(self) -> float:
+        return float(np.mean(self.times_s))
+
+    def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+        return random.choice(np.array(self.times_s), shape)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The times of an earlier run, taken from its `rounds.csv`.
+
+    A row says how long a worker computed on average (`compute_s`), and how much longer the slowest did (`wait_s`), for
+    the round's steps: all there is to know with two workers. With more, the others are taken to lie as exponential
+    times would, between their mean and that. Steps in a row keep the mean of the round that they were drawn from, for
+    as many steps as that round had. So a run that averaged at every step tells most about how steps differ; from a
+    run with long periods shorter ones look smoother than they are. The first round is left out: in it things are
+    loaded and set up.
+    """
+
+    run: str
+
+    def __post_init__(self) -> None:
+        if not len(self._blocks.steps):
+            raise InputError("run", self.run, "a run directory", "no round in it has a step that took time")
+
+    @cached_property
+    def _blocks(self) -> Blocks:
+        rows = reader.load(self.run).rounds
+        rows = rows[(rows["steps"] > 0) & (rows["compute_s"] > 0)]
+        rows = rows.iloc[1:] if len(rows) > 1 else rows
+        columns = (rows[name].to_numpy(float) for name in ("workers", "steps", "compute_s", "wait_s"))
+        return Blocks.of([_workers_of(*row) for row in zip(*columns, strict=True)])
+
+    @property
+    def mean_s(self) -> float:
+        return self._blocks.mean_s
+
+    def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+        return self._blocks.draw(random, shape)
+
+
+def _workers_of(workers: float, steps: float, compute_s: float, wait_s: float) -> tuple[Floats, float]:
+    """A row's workers (their seconds a step, shortest first), and how many steps each took."""
+    own = steps / workers
+    order = np.cumsum(1.0 / np.arange(workers, 0, -1))  # the means of exponential times of mean 1, in order
+    spread = (order - 1) / (order[-1] - 1) if workers > 1 else np.zeros(1)
+    return np.maximum(compute_s + wait_s * spread, 0.0) / own, own
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Runs of `steps` steps that took `step_s` each, one as likely to come next as another. Both (n,)."""
+
+    step_s: Floats
+    steps: npt.NDArray[np.int64]
+
+    @staticmethod
+    def of(rounds: Sequence[tuple[Floats, float]]) -> Blocks:
+        """Of each round its workers' seconds a step, and how many steps each of them took."""
+        if not rounds:
+            return Blocks(np.empty(0), np.empty(0, dtype=np.int64))
+        lengths = [np.full(len(times), max(1, round(steps)), dtype=np.int64) for times, steps in rounds]
+        return Blocks(np.concatenate([times for times, _ in rounds]), np.concatenate(lengths))
+
+    @property
+    def mean_s(self) -> float:
+        return float(self.steps @ self.step_s / self.steps.sum())
+
+    def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+        """Each line of the last axis is blocks end to end, beginning anywhere inside the first."""
+        *lines, steps = shape or (1,)
+        count, most = int(np.prod(lines)), -(-steps // int(self.steps.min())) + 1
+        chosen = random.integers(len(self.steps), size=(count, most))
+        chosen[:, 0] = random.choice(len(self.steps), count, p=self.steps / self.steps.sum())
+        lengths = self.steps[chosen]  # (count, most)
+        lengths[:, 0] = random.integers(1, lengths[:, 0] + 1)
+        ends = np.minimum(lengths.cumsum(axis=1), steps) + steps * np.arange(count)[:, None]
+        block = np.searchsorted(ends.ravel(), np.arange(count * steps), side="right")
+        return np.asarray(self.step_s[chosen.ravel()[block]].reshape(shape))
+
+
+STEP_TIMES: Mapping[str, type[StepTimes]] = MappingProxyType(
+    {
+        "constant": Constant,
+        "exponential": Exponential,
+        "shifted-exponential": ShiftedExponential,
+        "pareto": Pareto,
+        "samples": Samples,
+        "measured": Measured,
+    }
+)
+"""From the kind that a cluster's file names to the class with its options."""

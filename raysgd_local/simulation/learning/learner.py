@@ -1,0 +1,202 @@
+"""A worker that really learns, in virtual time: the same shell, context and loop as in a process of its own.
+
+Each runs in a greenlet: it goes on until it would wait (for a step to be computed, for others, for an order), and then
+hands the processor back to the fleet. So one process holds hundreds of workers, and the same seed gives the same run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from greenlet import GreenletExit, getcurrent, greenlet
+
+from raysgd_local.control.controller.events import UserError, WorkerUp
+from raysgd_local.control.member import events as m
+from raysgd_local.control.messages import Order
+from raysgd_local.errors import InputError
+from raysgd_local.simulation.engine.connection import Connection
+from raysgd_local.simulation.engine.network import Call
+from raysgd_local.simulation.engine.world import World
+from raysgd_local.simulation.learning.courier import VirtualCourier
+from raysgd_local.simulation.learning.virtual import VirtualClock, VirtualLink, VirtualNetwork, VirtualWriter
+from raysgd_local.training.context import TrainContext
+from raysgd_local.training.current import present, run_loop
+from raysgd_local.training.fault_hooks import Interference
+from raysgd_local.training.ports import Released
+from raysgd_local.training.replica.replica import Replica
+from raysgd_local.training.replica.rng import generators, set_generators
+from raysgd_local.training.shell import Shell
+from raysgd_local.training.user_traceback import own_traceback
+from raysgd_local.training.worker_setup import Place
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What every worker runs: `loop` is a task, or a function that is called with `config`.
+
+    `generators` is the state of the global random generators that each begins with, as a new process would.
+    """
+
+    loop: Any
+    config: dict[str, Any] | None
+    seed: int
+    place: Callable[[str], Place]
+    beat_s: float = 0.25
+    collective_timeout_s: float = 600.0
+    generators: dict[str, Any] = field(default_factory=generators)
+
+
+class Learner:
+    """One worker's process. `alive`, `frozen` and what else a fault changes are the fleet's to set."""
+
+    def __init__(self, name: str, node: str, world: World, lesson: Lesson, log: Callable[[dict[str, Any]], None]):
+        self.name, self.node = name, node
+        self._world, self._lesson = world, lesson
+        self.alive, self.frozen, self.slow = True, False, 1.0
+        self.spoiled = self.unwritten = self.hung = self._stands = False
+        self.deferred: list[Callable[[], None]] = []
+        self.connection = Connection(name, world.network, self._later, lesson.collective_timeout_s, self._settled)
+        network = VirtualNetwork(self.connection, self._call_ended, lambda: self.shell.order.view.members)
+        link = VirtualLink(name, world, self._next_order, log)
+        writer = VirtualWriter(self, world, link, self._wait, self._go_on)
+        self._courier = VirtualCourier(self._wait, self._go_on)
+        self.shell = Shell(lesson.place(name), network, link, VirtualClock(world), writer, self._courier)
+        self.shell.interference = VirtualSteps(self)
+        self._orders: list[Order] = []
+        self._settlements: list[tuple[Call, str]] = []
+        self._awaits_order = False
+        self._error = ""
+        self._fleet = getcurrent()
+        self._thread = greenlet(self._live, parent=self._fleet)
+        self._generators = lesson.generators
+
+    # From outside.
+
+    def start(self) -> None:
+        self._world.tell(self.name, WorkerUp(self.name, self.node, 0))
+        self._beat()
+        self._world.after(self._world.io_s(), self, self._go_on)
+
+    def post(self, event: m.Event) -> None:
+        self.shell.post(event)
+
+    def give(self, order: Order) -> None:
+        self._orders.append(order)
+        if self._awaits_order:
+            self._awaits_order = False
+            self._go_on()
+
+    def raise_error(self, message: str) -> None:
+        self._error = message
+
+    def wake(self) -> None:
+        self.hung, stood, self._stands = False, self._stands, False
+        if stood:
+            self._go_on()
+
+    def die(self) -> None:
+        self.connection.leave()
+        self._courier.die()
+        if self._thread:
+            self._thread.throw(GreenletExit)
+
+    # The process.
+
+    def _live(self) -> None:
+        """What `runtime.worker.Worker.run` does."""
+        ctx = TrainContext(self.shell)
+        torch.manual_seed(self._lesson.seed)
+        try:
+            with present(ctx):
+                run_loop(self._lesson.loop, self._lesson.config, ctx)
+        except Released:
+            pass
+        except GreenletExit:
+            return
+        except InputError:
+            raise  # what the user gave can't work: that ends the simulation, in the fleet's greenlet
+        except Exception as error:
+            self._world.tell(self.name, UserError(self.name, own_traceback(error)))
+        finally:
+            self.shell.close()
+        self._world.ended(self, "its loop ended")
+
+    def _beat(self) -> None:
+        self._world.beat(self.shell.beat())
+        self._world.after(self._lesson.beat_s, self, self._beat)
+
+    # Waiting.
+
+    def _go_on(self) -> None:
+        """In the fleet's greenlet, which draws nothing from global generators: let this worker run until it waits."""
+        set_generators(self._generators)
+        try:
+            self._thread.switch()
+        finally:
+            self._generators = generators()
+
+    def _wait(self) -> None:
+        """In the worker's greenlet: let the fleet go on until something wakes this worker."""
+        if not self.alive:
+            raise GreenletExit
+        self._fleet.switch()
+
+    def _later(self, delay_s: float, action: Callable[[], None]) -> None:
+        self._world.after(delay_s, self, action)
+
+    def _settled(self, call: Call, failure: str) -> None:
+        self._settlements.append((call, failure))
+        if self._courier.waits:
+            self._courier.go_on()
+        else:
+            self._go_on()
+
+    def _call_ended(self) -> tuple[Call, str]:
+        """The end of the collective that was begun: why it failed, or nothing."""
+        if self._courier.runs:
+            self._courier.wait()
+        else:
+            self._wait()
+        call, failure = self._settlements.pop()
+        return call, failure
+
+    def _next_order(self) -> Order:
+        if not self._orders:
+            self._awaits_order = True
+            self._wait()
+        return self._orders.pop(0)
+
+    def compute(self, replica: Replica) -> None:
+        """A step's time passes; what goes wrong in user code goes wrong here."""
+        self._world.after(self._world.step_s(self), self, self._go_on)
+        self._wait()
+        if self.hung:
+            self._stands = True
+            self._wait()
+        if self._error:
+            raise RuntimeError(self._error)
+        if self.spoiled:
+            self.spoiled = False
+            for prepared in replica.optimizers:
+                for parameter in prepared.parameters():
+                    parameter.grad = torch.full_like(parameter, math.nan)
+
+    def committed(self, round: int) -> None:
+        self._world.committed(round)
+
+
+class VirtualSteps(Interference):
+    """Computing takes virtual time."""
+
+    def __init__(self, learner: Learner) -> None:
+        self._learner = learner
+
+    def before_step(self, replica: Replica) -> None:
+        self._learner.compute(replica)
+
+    def committed(self, view: int, round: int) -> None:  # noqa: ARG002
+        self._learner.committed(round)

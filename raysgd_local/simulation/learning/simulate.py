@@ -1,0 +1,135 @@
+"""A run that really learns, in virtual time, with the files of a real one."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from raysgd_local.control.controller.events import Finish
+from raysgd_local.control.controller.settings import Settings
+from raysgd_local.faults.language import Fault
+from raysgd_local.run_files.result import Names
+from raysgd_local.run_files.storage import Storage
+from raysgd_local.simulation.cluster.cluster_model import ClusterModel
+from raysgd_local.simulation.cluster.hazards import drawn_faults
+from raysgd_local.simulation.engine.fleet import Fleet
+from raysgd_local.simulation.engine.interruption import interruptible
+from raysgd_local.simulation.engine.scenario import Limits, Noise, Scenario
+from raysgd_local.simulation.engine.world import World
+from raysgd_local.simulation.learning.learner import Learner, Lesson
+from raysgd_local.simulation.learning.recorder import Progress, Recorder
+from raysgd_local.training.replica.rng import generators, set_generators
+from raysgd_local.training.worker_setup import Place
+
+_HORIZON_S = 7 * 24 * 3600.0
+_ENDLESS = Limits(events=10**12, seconds=float("inf"))
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """One run in virtual time.
+
+    `loop` is a task, or a function that is called with `loop_config`; `place` says where a worker of a name is.
+    `faults` and the `cluster`'s times follow `seed`. `threads` are torch's, as on each worker of a real run.
+    """
+
+    loop: Any
+    settings: Settings
+    place: Callable[[str], Place]
+    storage: Storage
+    names: Names
+    cluster: ClusterModel = field(default_factory=ClusterModel)
+    faults: tuple[Fault, ...] = ()
+    loop_config: dict[str, Any] | None = None
+    seed: int = 0
+    threads: int = 1
+    collective_timeout_s: float = 600.0
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """How it ended, after how many virtual seconds, `result.json`'s content, and which faults happened or did not."""
+
+    finish: Finish
+    seconds: float
+    result: dict[str, Any]
+    fired: tuple[Fault, ...] = ()
+    unfired: tuple[Fault, ...] = ()
+
+
+def simulate(run: Simulation, progress: Progress = lambda _: None) -> Simulated:
+    """The whole run; its directory is `run.storage`. Workers compute one after the other, in this process.
+
+    The first Ctrl-C ends it at the next boundary, with a checkpoint; the second raises `KeyboardInterrupt`.
+    """
+    recorder = Recorder(run.storage, progress)
+    recorder.begin(run.settings)
+    lesson = Lesson(
+        _with_shared_data(run.loop),
+        run.loop_config,
+        run.settings.seed,
+        run.place,
+        beat_s=run.settings.timeouts.beat_s,
+        collective_timeout_s=run.collective_timeout_s,
+    )
+
+    def hire(name: str, node: str, world: World) -> Learner:
+        return Learner(name, node, world, lesson, recorder.log)
+
+    scenario = Scenario(
+        run.settings,
+        faults=(*run.faults, *_hazards(run)),
+        seed=run.seed,
+        workers_a_node=run.cluster.nodes.workers if run.cluster.nodes else 1,
+        cluster=run.cluster,
+        noise=Noise(delay_s=run.cluster.latency_s, late=0.0, twice=0.0, sooner=0.0),
+        limits=_ENDLESS,
+    )
+    fleet = Fleet(scenario, hire, recorder)
+    with _threads(run.threads), _own_generators(), interruptible(fleet.interrupt):
+        finish = fleet.run()
+    unfired = tuple((Counter(run.faults) - Counter(fleet.fired)).elements())
+    recorder.unfired(unfired)
+    content = recorder.end(finish, fleet.controller.books, run.names)
+    return Simulated(finish, fleet.now, content, tuple(fleet.fired), unfired)
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _own_generators() -> Iterator[None]:
+    """Workers set the global random generators; afterwards they are as they were."""
+    before = generators()
+    try:
+        yield
+    finally:
+        set_generators(before)
+
+
+def _hazards(run: Simulation) -> tuple[Fault, ...]:
+    """What the cluster's failure rates bring; most of it after the run."""
+    return drawn_faults(run.cluster.failures, run.settings.workers_max, _HORIZON_S, run.seed)
+
+
+def _with_shared_data(loop: Any) -> Any:
+    """A task gives the same data at every call: one copy serves all workers of this process."""
+    if not hasattr(loop, "datasets"):
+        return loop
+    shared = copy.copy(loop)
+    object.__setattr__(shared, "datasets", functools.cache(loop.datasets))
+    return shared

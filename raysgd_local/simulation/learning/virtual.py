@@ -1,0 +1,199 @@
+"""What a worker's shell needs of the world around it, in virtual time: a clock, a network, a driver, a disk."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor, Future
+from typing import Any
+
+import torch
+
+from raysgd_local.control.controller.events import Arrived, CheckpointFailed, Progress, ShardWritten
+from raysgd_local.control.messages import Order, Report
+from raysgd_local.errors import TransportError
+from raysgd_local.simulation.engine.connection import Connection
+from raysgd_local.simulation.engine.network import Call
+from raysgd_local.simulation.engine.world import Process, World
+from raysgd_local.transport.contract import Transport
+from raysgd_local.transport.wire_volume import (
+    all_gather_bytes,
+    all_reduce_bytes,
+    all_to_all_bytes,
+    broadcast_bytes,
+    swap_bytes,
+)
+
+AwaitEnd = Callable[[], tuple[Call, str]]
+
+
+class VirtualClock:
+    """The fleet's time."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def now(self) -> float:
+        return self._world.now
+
+
+class VirtualNetwork:
+    """One worker's way to the others. `await_end` waits for the end of what was begun; `members` are the view's."""
+
+    def __init__(
+        self, connection: Connection, await_end: AwaitEnd, members: Callable[[], tuple[str, ...]]
+    ) -> None:
+        self._connection, self._await_end, self._members = connection, await_end, members
+
+    def allocate(self, numel: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        return torch.zeros(numel, dtype=dtype)
+
+    def connect(self, view: int, rank: int, world_size: int) -> Transport:
+        if not self._connection.join(view, self._members()):
+            raise TransportError(f"view {view} was cut")
+        transport = VirtualTransport(self._connection, self._await_end, rank, world_size)
+        transport.take_part("connect", lambda _: None, None, None, 0)
+        return transport
+
+    def cut(self, view: int) -> None:
+        self._connection.cut(view)
+
+
+class VirtualTransport:
+    """A member's side of one view. Sums are taken in rank order; bytes are those of a ring, by formula."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, connection: Connection, await_end: AwaitEnd, rank: int, world_size: int) -> None:
+        self.rank, self.world_size = rank, world_size
+        self._connection, self._await_end, self._sent = connection, await_end, 0
+
+    def take_part(
+        self, label: str, combine: Callable[[Sequence[Any]], Any], given: Any, source: int | None, size_bytes: int
+    ) -> Any:
+        """What came of a collective. Raises `TransportError` where it did not complete for this member."""
+        if not self._connection.begin(label, combine, given, source, size_bytes):
+            raise TransportError("the view was left")
+        call, failure = self._await_end()
+        if failure:
+            raise TransportError(failure)
+        return call.result
+
+    def all_reduce(self, flat: torch.Tensor, ready: Iterable[int] = ()) -> None:
+        deque(ready, maxlen=0)
+        flat.copy_(self.take_part("reduce", _sum, flat, None, flat.nbytes))
+        self._sent += all_reduce_bytes(flat.nbytes, self.world_size)
+
+    def broadcast(self, flat: torch.Tensor, source: int) -> None:
+        given = flat.clone() if self.rank == source else None  # the source may go on before the others take it
+        flat.copy_(self.take_part("broadcast", lambda _: None, given, source, flat.nbytes))
+        self._sent += broadcast_bytes(flat.nbytes, self.world_size, self.rank, source)
+
+    def all_gather(self, content: torch.Tensor) -> torch.Tensor:
+        as_reduced = content.nbytes * self.world_size // 2  # a reduction of so many bytes takes as long
+        rows: torch.Tensor = self.take_part("gather", _stack, content, None, as_reduced)
+        self._sent += all_gather_bytes(content.nbytes, self.world_size)
+        return rows.clone()
+
+    def all_to_all(self, rows: torch.Tensor) -> torch.Tensor:
+        every: torch.Tensor = self.take_part("all-to-all", _stack, rows, None, rows.nbytes // 2)
+        self._sent += all_to_all_bytes(rows.nbytes, self.world_size)
+        return every[:, self.rank].clone()
+
+    def swap(self, parts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        sizes = [part.nbytes for part in parts]
+        sent = swap_bytes(sizes, self.rank)
+        rows = self.take_part(
+            "swap", _copied, list(parts), None, sent // 2
+        )  # takes as long as a reduction of half
+        self._sent += sent
+        return [rows[peer][self.rank] for peer in range(self.world_size)]
+
+    def wire_bytes(self) -> int:
+        return self._sent
+
+    def cut(self) -> None:
+        self._connection.leave()
+
+    def close(self) -> None:
+        self._connection.leave()
+
+
+def _sum(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    total = parts[0].clone()
+    for part in parts[1:]:
+        total += part
+    return total
+
+
+def _copied(rows: Sequence[list[torch.Tensor]]) -> list[list[torch.Tensor]]:
+    """Who gave them may go on before the others take them."""
+    return [[part.clone() for part in row] for row in rows]
+
+
+def _stack(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    return torch.stack(list(parts))
+
+
+class VirtualLink:
+    """The way to the controller; `next_order` waits for one."""
+
+    def __init__(
+        self, worker: str, world: World, next_order: Callable[[], Order], log: Callable[[dict[str, Any]], None]
+    ) -> None:
+        self._worker, self._world, self._next_order, self._log = worker, world, next_order, log
+
+    def arrive(self, report: Report) -> Order:
+        self._world.tell(self._worker, Arrived(report))
+        order = self._next_order()
+        while order.number <= (report.view, report.segment):  # of the past: no answer to this
+            order = self._next_order()
+        return order
+
+    def formed(self, view: int, round: int, steps: int) -> None:
+        self._world.tell(self._worker, Progress(self._worker, view, round, steps))
+
+    def tell(self, event: ShardWritten | CheckpointFailed) -> None:
+        self._world.tell(self._worker, event)
+
+    def log(self, fields: dict[str, Any]) -> None:
+        self._log(fields)
+
+
+class VirtualWriter(Executor):
+    """A disk: what is to be written is written some time later, while the worker goes on.
+
+    `pause` and `resume` are the worker's: it waits at its end until all is written.
+    """
+
+    def __init__(
+        self,
+        worker: Process,
+        world: World,
+        link: VirtualLink,
+        pause: Callable[[], None],
+        resume: Callable[[], None],
+    ) -> None:
+        self._worker, self._world, self._link = worker, world, link
+        self._pause, self._resume = pause, resume
+        self._pending, self._closing = 0, False
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self._pending += 1
+        self._world.after(self._world.io_s(), self._worker, lambda: self._write(fn, args, kwargs))
+        return Future()
+
+    def _write(self, write: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._worker.unwritten:
+            self._worker.unwritten = False
+            self._link.tell(CheckpointFailed(args[0].name, f"{self._worker.name}: no space left"))
+        else:
+            write(*args, **kwargs)
+        self._pending -= 1
+        if self._closing and not self._pending:
+            self._resume()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002
+        self._closing = True
+        if wait and self._pending and self._worker.alive:
+            self._pause()

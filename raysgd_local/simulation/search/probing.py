@@ -1,0 +1,69 @@
+"""A probe with a model that is a number: what is tried, looked at, and undone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from raysgd_local.control.control_slots import Contribution, Control, HeldOut
+from raysgd_local.control.member import events as m
+from raysgd_local.records import replace
+from raysgd_local.simulation.search.model import Part, Replica
+
+
+def average_trials(given: Sequence[tuple[Contribution, Part]]) -> tuple[Control, float]:
+    """All members' words, and the mean of where their steps led; who is not finite counts for nothing."""
+    good = [part for _, part in given if part.finite and part.weight]
+    total = math.fsum(part.weight for part in good)
+    mean = math.fsum(part.weight * part.x for part in good) / total if total else math.nan
+    return Control(tuple(said for said, _ in given)), mean
+
+
+@dataclass
+class Trial:
+    """One worker's. `losses` are by whether they come after local steps."""
+
+    replica: Replica
+    mean: float = 0.0
+    losses: dict[bool, list[float]] = field(default_factory=lambda: {True: [], False: []})
+    _local: bool = False
+    _marked: tuple[Any, ...] = ()
+
+    def obey(self, command: m.Mark | m.Look | m.ShowMean | m.Undo) -> None:
+        match command:
+            case m.Mark(local):
+                self.mark(local)
+            case m.Look():
+                self.look()
+            case m.ShowMean():
+                self.replica.x = self.mean
+            case m.Undo():
+                self.undo()
+
+    def mark(self, local: bool) -> None:
+        self._local, self.losses[False] = local, []
+        if local:
+            self.losses[True] = []
+        r = self.replica
+        r.gradient, r.taken = 0.0, []
+        self._marked = r.x, r.momentum
+
+    def look(self) -> None:
+        """The gradient is the distance to what the batch asks for."""
+        self.losses[self._local].append(self.replica.gradient**2)
+
+    def undo(self) -> None:
+        r = self.replica
+        r.x, r.momentum = self._marked
+        r.gradient, r.taken = 0.0, []
+
+    def told(self, said: HeldOut) -> HeldOut:
+        if not said.batches:
+            return said
+        size = said.samples / said.batches
+        pairs = list(zip(self.losses[True], self.losses[False], strict=True))
+        gaps = [(local - synchronous) * size for local, synchronous in pairs]
+        total = size * math.fsum(self.losses[False])
+        return replace(said, loss_sum=total, gap_sum=math.fsum(gaps), gap_squares=math.fsum(g * g for g in gaps))

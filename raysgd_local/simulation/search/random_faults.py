@@ -1,0 +1,59 @@
+"""Schedules of faults drawn from a seed."""
+
+from __future__ import annotations
+
+from random import Random
+
+from raysgd_local.faults.language import NUMBERED, UNTARGETED, Among, Fault, When
+
+_ODDS: dict[str, float] = {
+    "kill": 6,
+    "vanish": 1,
+    "stop": 2,
+    "hang": 1,
+    "zombie": 2,
+    "slow": 1,
+    "drain": 2,
+    "sigterm": 1,
+    "nan": 2,
+    "error": 0.4,
+    "cut": 2,
+    "unwritten": 0.5,
+    "unpublished": 0.5,
+    "interrupt": 0.3,
+    "driver": 0.4,
+}
+
+
+def random_faults(random: Random, most: int, events: int) -> tuple[Fault, ...]:
+    """Up to `most` faults, most of them at any of the first `events` events; some come in bursts."""
+    faults: list[Fault] = []
+    for _ in range(random.randint(0, most)):
+        burst = faults and random.random() < 0.35 and faults[-1].when.event is not None
+        if burst:
+            when = When(event=(faults[-1].when.event or 0) + random.randint(0, 12))
+        elif random.random() < 0.2:
+            when = When(round=random.randint(1, 20))
+        else:
+            when = When(event=random.randint(1, events))
+        faults.append(_random_fault(random, when))
+    return tuple(faults)
+
+
+def random_damage(random: Random, events: int) -> tuple[Fault, ...]:
+    """Now and then the newest checkpoint is damaged, and all who have the model die soon after."""
+    if random.random() > 0.04:
+        return ()
+    at = random.randint(1, events)
+    kills = tuple(Fault("kill", When(event=at + random.randint(0, 9))) for _ in range(random.choice((0, 6))))
+    return (Fault("damage", When(event=at)), *kills)
+
+
+def _random_fault(random: Random, when: When) -> Fault:
+    kind = random.choices(tuple(_ODDS), tuple(_ODDS.values()))[0]
+    among: Among = "joiners" if kind not in UNTARGETED and random.random() < 0.15 else "members"
+    target = 0 if kind in UNTARGETED else random.randrange(8)
+    amount = 0.0
+    if kind in NUMBERED:
+        amount = round(random.choice((0.5, 2, 8, 25)) * random.uniform(0.5, 1.5), 2)
+    return Fault(kind, when, target, amount, among)  # type: ignore[arg-type]

@@ -1,0 +1,117 @@
+"""Random scenarios from seeds, until one breaks an invariant; that one is shortened and told."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import time
+import traceback
+from collections import Counter
+from dataclasses import dataclass
+
+from raysgd_local.faults.language import Fault, parse, written
+from raysgd_local.simulation.engine.scenario import Scenario
+from raysgd_local.simulation.engine.violation import Violated
+from raysgd_local.simulation.search.random_scenario import random_scenario
+from raysgd_local.simulation.search.trial import Ended, run_trial
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A seed whose scenario breaks an invariant, with as few faults as still do."""
+
+    seed: int
+    what: str
+    faults: tuple[Fault, ...]
+
+    def __str__(self) -> str:
+        chaos = written(self.faults)
+        return (
+            f'seed {self.seed}: {self.what}\n  raysgd-local search --first {self.seed} --seeds 1 --chaos "{chaos}"'
+        )
+
+
+def attempt(scenario: Scenario) -> Ended | str:
+    """How the run ended, or what went wrong: an invariant, or an exception of the code under test."""
+    try:
+        return run_trial(scenario)
+    except Violated as error:
+        return str(error)
+    except Exception as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{frame.name}, line {frame.lineno} of {frame.filename.rpartition(chr(47))[2]}"
+        return f"{type(error).__name__} in {place}: {error}"
+
+
+def check(seed: int, faults: int = 8) -> Failure | Ended:
+    """Try one seed."""
+    scenario = random_scenario(seed, faults)
+    outcome = attempt(scenario)
+    return shortened(scenario, outcome) if isinstance(outcome, str) else outcome
+
+
+def shortened(scenario: Scenario, what: str) -> Failure:
+    """Leave out faults one by one, as long as something still goes wrong."""
+    faults = scenario.faults
+    index = 0
+    while index < len(faults):
+        fewer = (*faults[:index], *faults[index + 1 :])
+        outcome = attempt(scenario.with_faults(fewer))
+        if isinstance(outcome, str):
+            faults, what = fewer, outcome
+        else:
+            index += 1
+    return Failure(scenario.seed, what, faults)
+
+
+def first_failure(seeds: range, faults: int = 8) -> Failure | None:
+    """The first seed of `seeds` that breaks something, if one does."""
+    for seed in seeds:
+        outcome = check(seed, faults)
+        if isinstance(outcome, Failure):
+            return outcome
+    return None
+
+
+def _summary(seed: int) -> tuple[int, str, str]:
+    outcome = check(seed)
+    if isinstance(outcome, Failure):
+        return seed, "violated", str(outcome)
+    return seed, outcome.finish.status, outcome.finish.reason
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="raysgd-local search", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=1000, help="how many")
+    parser.add_argument("--first", type=int, default=0, help="the first one")
+    parser.add_argument("--jobs", type=int, default=1, help="processes")
+    parser.add_argument("--most", type=int, default=20, help="stop after as many failures")
+    parser.add_argument("--chaos", help="these faults instead of the first seed's own")
+    options = parser.parse_args(arguments)
+    if options.chaos is not None:
+        return retry(options.first, options.chaos)
+    return search(range(options.first, options.first + options.seeds), options.jobs, options.most)
+
+
+def search(seeds: range, jobs: int = 1, most: int = 20) -> int:
+    """Try `seeds` in `jobs` processes, until `most` have failed, and print what came of them; the exit status."""
+    began, ends, failures = time.monotonic(), Counter[str](), 0
+    with multiprocessing.Pool(jobs) as pool:
+        for _seed, status, text in pool.imap(_summary, seeds, chunksize=8):
+            ends[status] += 1
+            if status == "violated":
+                failures += 1
+                print(text, flush=True)
+            if failures >= most:
+                break
+    print(f"{sum(ends.values())} seeds in {time.monotonic() - began:.0f} s: {dict(ends)}")
+    return 1 if failures else 0
+
+
+def retry(seed: int, chaos: str) -> int:
+    """Try one seed with these faults instead of its own; the exit status."""
+    outcome = attempt(random_scenario(seed).with_faults(parse(chaos)))
+    print(
+        outcome if isinstance(outcome, str) else f"{outcome.finish}, {outcome.now:.1f} s, {outcome.events} events"
+    )
+    return isinstance(outcome, str)

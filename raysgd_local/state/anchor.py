@@ -1,0 +1,208 @@
+"""The anchor: the committed parameters, where members or an optimizer of their own need them beside the model's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from raysgd_local.algorithms.averaging import Averaging
+from raysgd_local.algorithms.outer import Outer, OuterStep
+from raysgd_local.errors import InputError
+from raysgd_local.state.cpu_copy import on_cpu
+from raysgd_local.state.flat_vector import FlatLayout, pack, unpack
+
+
+class Anchor:
+    """What the outer step moves and members are coupled to: one flat vector (d,), and the outer optimizer's buffers.
+
+    `own` gives this member's parameters, which are written in place. All else is replicated: every member must
+    commit the same means. `apart` says whether members may differ from it between commits.
+    """
+
+    def __init__(
+        self,
+        own: Callable[[], Sequence[Tensor]],
+        dtype: torch.dtype,
+        device: torch.device,
+        outer: Outer | None,
+        averaging: Averaging,
+    ) -> None:
+        self._own = own
+        self._layout = FlatLayout.like(own())
+        self._parameter = nn.Parameter(torch.empty(self._layout.numel, dtype=dtype, device=device), False)
+        self._outer, self._averaging = outer, averaging
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._step = OuterStep()
+        self._behind = False
+        self.apart = averaging.coupling(1) is not None
+        self.take()
+
+    @property
+    def numel(self) -> int:
+        """How many elements all parameters have: d."""
+        return self._layout.numel
+
+    @property
+    def flat(self) -> Tensor:
+        """The committed parameters, (d,)."""
+        if self._behind:
+            self.take()
+        return self._parameter.detach()
+
+    @torch.no_grad()
+    def take(self) -> None:
+        """The anchor is where this member is; the outer step begins anew."""
+        self._behind, self._optimizer = False, None
+        pack(self._layout.views(self._parameter.detach()), self._own(), 1.0)
+
+    def part(self) -> None:
+        """Members went on without it."""
+        self.apart = True
+
+    def rejoin(self) -> None:
+        """Members that stayed apart end that, and nobody trained since the anchor became their mean: they go there."""
+        if self._averaging.coupling(1) is None:
+            self.apart = False
+            self.show()
+
+    def leave(self) -> None:
+        """Members move together without it now (gradient mode): it is where they are, when it is next asked for."""
+        self._behind, self._optimizer, self.apart = True, None, False
+
+    @torch.no_grad()
+    def commit(
+        self,
+        mean: Tensor,
+        workers: int,
+        lr: float,
+        *,
+        stay: bool = False,
+        healthy: bool = True,
+        sent: Tensor | None = None,
+    ) -> None:
+        """After a round of `workers` members whose weighted mean was `mean` (d,), and their rate `lr` at its start.
+
+        With `stay` the anchor becomes the mean and members stay where they are. A member that is not `healthy` has
+        nothing worth keeping, and goes to the anchor. `sent` is anchor − x as it entered the mean, where that was
+        not exact: a coupling pulls both ends by the same.
+        """
+        coupling = None if stay else self._averaging.coupling(workers)
+        if coupling is not None:
+            self._pull(coupling.pull, sent)
+            self._parameter.lerp_(mean, coupling.push)
+        elif stay:
+            self._parameter.copy_(mean)
+        else:
+            self._move(mean, workers, lr)
+        self.apart = stay or coupling is not None
+        if not (self.apart and healthy):
+            self.show()
+
+    def _pull(self, share: float, sent: Tensor | None) -> None:
+        if sent is not None:
+            for tensor, way in zip(self._own(), self._layout.views(sent), strict=True):
+                tensor.copy_(tensor.to(way) + share * way)
+            return
+        for tensor, anchor in zip(self._own(), self._layout.views(self.flat), strict=True):
+            tensor.copy_(torch.lerp(tensor.to(anchor), anchor, share))
+
+    def _move(self, mean: Tensor, workers: int, lr: float) -> None:
+        step = self._outer.step(workers, lr) if self._outer is not None else None
+        if step is None:
+            self._optimizer = None
+            self._parameter.copy_(mean)
+            return
+        gradient = torch.sub(self._parameter, mean).mul_(step.scale)
+        if step.max_norm is not None:
+            gradient.mul_((step.max_norm / gradient.norm()).clamp(max=1.0))
+        optimizer = self._optimizer_for(step)
+        self._parameter.grad = gradient
+        optimizer.step()
+        self._parameter.grad = None
+
+    def _optimizer_for(self, step: OuterStep) -> torch.optim.Optimizer:
+        """The optimizer with its buffers so far, and the step's options."""
+        if self._optimizer is None or step.optimizer != self._step.optimizer:
+            self._optimizer = make_optimizer(self._parameter, step)
+        self._optimizer.param_groups[0].update(_arguments(step))
+        self._step = step
+        return self._optimizer
+
+    @torch.no_grad()
+    def show(self) -> None:
+        """Put the anchor into this member's model."""
+        unpack(self._layout.views(self.flat), self._own(), 1.0)
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """The anchor is in the model meanwhile, which has its own parameters back afterwards."""
+        own = self.own_state()
+        if own is None:
+            yield
+            return
+        self.show()
+        try:
+            yield
+        finally:
+            self.load_own(own)
+
+    def own_state(self) -> list[Tensor] | None:
+        """A copy of this member's own parameters, where they may differ from the anchor."""
+        return [tensor.detach().clone() for tensor in self._own()] if self.apart else None
+
+    @torch.no_grad()
+    def load_own(self, own: Sequence[Tensor]) -> None:
+        """Take over an `own_state`."""
+        for tensor, value in zip(self._own(), own, strict=True):
+            tensor.copy_(value)
+        self.apart = True
+
+    def state(self) -> dict[str, Any]:
+        """What is replicated, on the CPU: for joiners and checkpoints."""
+        state: dict[str, Any] = {"anchor": self.flat, "outer": None}
+        if self._optimizer is not None:
+            step = {"optimizer": self._step.optimizer, "options": dict(self._step.options)}
+            state["outer"] = {"step": step, "buffers": self._optimizer.state_dict()}
+        copied: dict[str, Any] = on_cpu(state)
+        return copied
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take over a `state`; this member goes to the anchor."""
+        self._behind, self._optimizer = False, None
+        self._parameter.copy_(state["anchor"])
+        if state["outer"] is not None:
+            self._optimizer_for(OuterStep(**state["outer"]["step"])).load_state_dict(state["outer"]["buffers"])
+        self.show()
+
+
+def check_outer(outer: Outer | None) -> None:
+    """Raises `InputError` where the optimizer that an outer step asks for does not take its options."""
+    step = outer.step(2, 0.1) if outer is not None else None
+    if step is not None:
+        try:
+            make_optimizer(nn.Parameter(torch.zeros(1)), step)
+        except InputError as error:
+            raise error.under("algorithm.outer") from error
+
+
+def make_optimizer(parameter: nn.Parameter, step: OuterStep) -> torch.optim.Optimizer:
+    """The optimizer that a step asks for. Raises `InputError` for options that it doesn't take."""
+    name = step.optimizer
+    kind: Any = getattr(torch.optim, name)
+    known = kind([parameter], lr=1.0).defaults
+    decay = {"weight_decay": 0.0} if "weight_decay" in known else {}
+    try:
+        made: torch.optim.Optimizer = kind([parameter], **{**decay, **_arguments(step)})
+    except (TypeError, ValueError) as error:
+        allowed = f"{name}'s {', '.join(option for option in known if option != 'lr')}"
+        raise InputError("options", dict(step.options), allowed, str(error)) from error
+    return made
+
+
+def _arguments(step: OuterStep) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in step.options.items()}

@@ -1,0 +1,151 @@
+"""A model's buffers other than BatchNorm's statistics: which rule holds for which, and the rules."""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+from raysgd_local.errors import InputError, nearest
+from raysgd_local.state.flat_vector import FlatLayout, pack, unpack
+
+BufferRule = Literal["mean", "max", "same", "keep"]
+
+_FLOATING_RULES, _INTEGER_RULES = ("mean", "keep"), ("max", "same", "keep")
+
+# Larger integer buffers are tables (positions, masks) rather than counters: sending them each round would cost more
+# than it is worth, and differing ones are a mistake.
+_LARGEST_COUNTER = 16
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A buffer, found anew at each use: user code may rebind it."""
+
+    name: str
+    owner: nn.Module
+    key: str
+
+    @property
+    def tensor(self) -> Tensor:
+        tensor = self.owner._buffers[self.key]
+        assert tensor is not None
+        return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
+def buffers_by_rule(
+    model: nn.Module, rules: Mapping[str, str], others: set[str]
+) -> dict[BufferRule, list[Buffer]]:
+    """All buffers but `others`, by the rule that holds for them. `rules` maps names or patterns to rules.
+
+    By default floating buffers are averaged; those that hold an infinite or NaN value from the beginning (masks)
+    are kept. Small integer and boolean ones take the maximum; large ones must be the same on all members.
+
+    Raises `InputError` for a rule that the buffer can't have, and for a name that no buffer has.
+    """
+    found: dict[BufferRule, list[Buffer]] = {rule: [] for rule in get_args(BufferRule)}
+    names = []
+    for buffer in _all_buffers(model):
+        names.append(buffer.name)
+        if buffer.name not in others or _explicit(buffer.name, rules):
+            found[_rule(buffer, rules)].append(buffer)
+    for pattern in rules:
+        if not fnmatch.filter(names, pattern):
+            raise InputError(
+                "buffers", pattern, "names of the model's buffers, or patterns", nearest(pattern, names)
+            )
+    return found
+
+
+def explicit_names(model: nn.Module, rules: Mapping[str, str]) -> set[str]:
+    """The names of buffers that the user gave a rule for."""
+    return {buffer.name for buffer in _all_buffers(model) if _explicit(buffer.name, rules)}
+
+
+def _all_buffers(model: nn.Module) -> list[Buffer]:
+    """Each buffer once, however often it is reachable."""
+    owners = dict(model.named_modules())
+    places = [(name, *name.rpartition(".")[::2]) for name, _ in model.named_buffers()]
+    return [Buffer(name, owners[path], key) for name, path, key in places]
+
+
+def _explicit(name: str, rules: Mapping[str, str]) -> str | None:
+    return rules.get(name) or next((rule for p, rule in rules.items() if fnmatch.fnmatch(name, p)), None)
+
+
+def _rule(buffer: Buffer, rules: Mapping[str, str]) -> BufferRule:
+    tensor = buffer.tensor
+    allowed = _FLOATING_RULES if tensor.is_floating_point() else _INTEGER_RULES
+    rule = _explicit(buffer.name, rules)
+    if rule is None:
+        return _default_rule(tensor)
+    if rule not in allowed:
+        hint = nearest(rule, allowed)
+        raise InputError(f"buffers.{buffer.name}", rule, f"{', '.join(allowed)} for {tensor.dtype}", hint)
+    return cast(BufferRule, rule)
+
+
+def _default_rule(tensor: Tensor) -> BufferRule:
+    if not tensor.is_floating_point():
+        return "max" if tensor.numel() <= _LARGEST_COUNTER else "same"
+    # Beyond 1e18 a weighted sum would overflow: such values stand for infinity.
+    return "mean" if bool((tensor.abs() < 1e18).all()) else "keep"
+
+
+class MeanBuffers:
+    """Floating buffers that are averaged like parameters."""
+
+    def __init__(self, buffers: Sequence[Buffer]) -> None:
+        self._buffers = list(buffers)
+        self._layout = FlatLayout.like(self._tensors())
+        self.numel = self._layout.numel
+
+    def pack(self, flat: Tensor, weight: float) -> None:
+        pack(self._layout.views(flat), self._tensors(), weight)
+
+    def install(self, flat: Tensor, total: float) -> None:
+        unpack(self._layout.views(flat), self._tensors(), total)
+
+    def _tensors(self) -> list[Tensor]:
+        return [buffer.tensor for buffer in self._buffers]
+
+
+class IntegerBuffers:
+    """Integer and boolean buffers. The members' lists of values are combined by taking the maximum of each.
+
+    A buffer that must be the same everywhere says a digest and its negative: their maxima agree only if all do.
+    """
+
+    def __init__(self, largest: Sequence[Buffer], same: Sequence[Buffer]) -> None:
+        self._largest, self._same = list(largest), list(same)
+        self.count = sum(b.tensor.numel() for b in largest) + 2 * len(same)
+
+    def values(self) -> list[int]:
+        values = [int(v) for buffer in self._largest for v in buffer.tensor.flatten().tolist()]
+        for digest in map(_digest, self._same):
+            values += [digest, -digest]
+        return values
+
+    def install(self, maxima: Sequence[int]) -> None:
+        """Raises `InputError`, on all members alike, where a buffer should be the same everywhere and is not."""
+        left = list(maxima)
+        for buffer in self._largest:
+            tensor = buffer.tensor
+            values, left = left[: tensor.numel()], left[tensor.numel() :]
+            if tensor.numel() == 1:
+                tensor.fill_(values[0])
+            else:
+                tensor.copy_(torch.tensor(values).to(tensor.dtype).view(tensor.shape))
+        for buffer, highest, lowest in zip(self._same, left[0::2], left[1::2], strict=True):
+            if highest != -lowest:
+                raise InputError(f"buffers.{buffer.name}", "different on workers", "max, keep", "give it a rule")
+
+
+def _digest(buffer: Buffer) -> int:
+    content = buffer.tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    return int.from_bytes(hashlib.blake2b(content, digest_size=6).digest(), "little")

@@ -1,0 +1,44 @@
+"""Gradients in the place of parameters: for methods that average before the optimizer's step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from raysgd_local.state.flat_vector import FlatLayout, unpack
+
+
+class Gradients:
+    """The gradients of some parameters. One that a member lacks counts as zero; one that all lack stays None.
+
+    Behind the gradients travels, for each parameter, how many members had one.
+    """
+
+    def __init__(self, parameters: Sequence[nn.Parameter], layout: FlatLayout) -> None:
+        self._parameters, self._layout = list(parameters), layout
+        self.numel = len(self._parameters)  # of the presence
+
+    def own(self) -> list[Tensor | None]:
+        """Dense and real, for each parameter; None where this member has none."""
+        return [None if p.grad is None else _dense(p.grad) for p in self._parameters]
+
+    def pack(self, flat: Tensor, weight: float) -> None:  # noqa: ARG002
+        """Which of them are here. Counted, not weighted."""
+        flat.copy_(torch.tensor([p.grad is not None for p in self._parameters], dtype=flat.dtype))
+
+    def install(self, flat: Tensor, presence: Tensor, total: float) -> None:
+        somewhere = [count > 0 for count in presence.tolist()]
+        for parameter, wanted in zip(self._parameters, somewhere, strict=True):
+            if not wanted:
+                parameter.grad = None
+            elif parameter.grad is None or parameter.grad.is_sparse:
+                parameter.grad = torch.empty_like(parameter)
+        pieces = [piece for piece, wanted in zip(self._layout.views(flat), somewhere, strict=True) if wanted]
+        unpack(pieces, [gradient for gradient in self.own() if gradient is not None], total)
+
+
+def _dense(gradient: Tensor) -> Tensor:
+    dense = gradient.to_dense() if gradient.is_sparse else gradient
+    return torch.view_as_real(dense) if dense.is_complex() else dense

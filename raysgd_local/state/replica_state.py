@@ -1,0 +1,275 @@
+"""What of one replica travels in an averaging, and the rule for each piece of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Protocol, cast, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
+
+from raysgd_local.errors import InputError, UsageError, nearest
+from raysgd_local.state.batchnorm import PooledStatistics, statistics_layers
+from raysgd_local.state.buffers import IntegerBuffers, MeanBuffers, buffers_by_rule, explicit_names
+from raysgd_local.state.cpu_copy import on_cpu
+from raysgd_local.state.flat_vector import FlatLayout, checksum, pack, unpack
+from raysgd_local.state.gradients import Gradients
+from raysgd_local.state.optimizer_state import AveragedOptimizers
+from raysgd_local.state.packing import Blocks, Packing
+
+__all__ = ["OptimizerPolicy", "ReplicaState", "checksum"]
+
+OptimizerPolicy = Literal["keep", "reset", "average"]
+
+
+class _Packed(Protocol):
+    """A stretch of the flat vector."""
+
+    numel: int
+
+    def pack(self, flat: Tensor, weight: float) -> None: ...
+
+
+class _Section(_Packed, Protocol):
+    """Weighted sums in, the weighted mean out."""
+
+    def install(self, flat: Tensor, total: float) -> None: ...
+
+
+class ReplicaState:
+    """One replica's part in an averaging: a flat vector of weighted state in, the committed mean out.
+
+    | state | rule |
+    |---|---|
+    | parameters | weighted mean in float32, or float64 if any state is; tied ones once; written in place |
+    | normalisation statistics | pooled (`PooledStatistics`) |
+    | other floating buffers | weighted mean, or `keep` |
+    | integer, boolean buffers | maximum (`max`), checked to be the `same` (large ones), or `keep` |
+    | optimizer state | `keep`, `reset` at each commit, or `average` (`AveragedOptimizers`) |
+
+    `buffers` maps names, or patterns like `"*.mask"`, to rules. The vector has `numel` elements of `dtype`, laid out
+    as [parameters or gradients | statistics and buffers | optimizer state or gradients' presence]. Integers are
+    exact: they travel beside it, as `integers()`. Every member must build it from the same model: see `fingerprint`.
+
+    Raises `InputError` for an unknown rule, buffer, policy, or an optimizer that can't be averaged, and `UsageError`
+    for a model whose lazy layers have no shape yet.
+
+    >>> model, other = nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)
+    >>> states = [ReplicaState(model), ReplicaState(other)]
+    >>> mean = (model.weight + 3 * other.weight).detach() / 4
+    >>> flats = [torch.zeros(state.numel) for state in states]
+    >>> [state.pack(flat, weight) for state, flat, weight in zip(states, flats, [1.0, 3.0])]
+    [True, True]
+    >>> for state in states:
+    ...     state.install(flats[0] + flats[1], total_weight=4.0)
+    >>> bool(torch.equal(model.weight, other.weight) and torch.allclose(model.weight, mean))
+    True
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizers: Sequence[torch.optim.Optimizer] = (),
+        *,
+        optimizer_state: OptimizerPolicy = "keep",
+        buffers: Mapping[str, str] | None = None,
+    ) -> None:
+        _check(model, optimizer_state)
+        self._model, self._optimizers, self._policy = model, list(optimizers), optimizer_state
+        self._named = [
+            (name, p) for name, p in model.named_parameters() if p.is_floating_point() or p.is_complex()
+        ]
+        self._parameters = [p for _, p in self._named]
+        self._layout = FlatLayout.like(_real(self._parameters))
+        self.device = self._parameters[0].device if self._parameters else torch.device("cpu")
+        self.dtype = _dtype(model)
+        self._collect_buffers(buffers or {})
+        averaged = self._optimizers if optimizer_state == "average" else []
+        self._averaged = AveragedOptimizers(averaged, self.dtype)
+        self._gradients = Gradients(self._parameters, self._layout)
+        self._blocks = Blocks(self._layout)
+        self._tail = self._layout.numel + self._statistics.numel + self._mean.numel
+        self.numel = self._tail + max(self._averaged.numel, self._gradients.numel)
+        self._ends = [*self._blocks.ends[:-1], self.numel]  # what follows the leading tensors is in the last block
+
+    def _collect_buffers(self, rules: Mapping[str, str]) -> None:
+        explicit = explicit_names(self._model, rules)
+        self._statistics = PooledStatistics(statistics_layers(self._model, explicit), self.dtype, self.device)
+        found = buffers_by_rule(self._model, rules, self._statistics.names)
+        self._rules = {rule: [buffer.name for buffer in chosen] for rule, chosen in found.items()}
+        self._mean = MeanBuffers(found["mean"])
+        self._integers = IntegerBuffers(found["max"], found["same"])
+
+    def pack(self, flat: Tensor, weight: float) -> bool:
+        """Write `weight` × state into `flat[:numel]`. If that is not finite (`is_bounded`): zeros, and False.
+
+        A weight of 0 writes zeros, whatever the state is.
+        """
+        return self.packing(flat, weight).complete()
+
+    def packing(self, flat: Tensor, weight: float) -> Packing:
+        """`pack` in parts, which are written and looked at as they are drawn."""
+        return self._packing(flat, weight, _real(self._parameters), self._averaged)
+
+    def pack_gradients(self, flat: Tensor, weight: float) -> bool:
+        """Like `pack`, with gradients in the place of parameters. Needs no more than `numel` elements either."""
+        return self.packing_gradients(flat, weight).complete()
+
+    def packing_gradients(self, flat: Tensor, weight: float) -> Packing:
+        """`pack_gradients` in parts."""
+        return self._packing(flat, weight, self._gradients.own(), self._gradients)
+
+    @torch.no_grad()
+    def install(self, flat: Tensor, total_weight: float) -> None:
+        """Commit: this replica becomes the mean of those whose weighted sum `flat` is. `flat` stays as it is.
+
+        Call `install_integers` before, where there are any: averaged optimizer state depends on the step counts.
+        """
+        unpack(self._layout.views(flat[: self._layout.numel]), _real(self._parameters), total_weight)
+        self.install_rest(flat, total_weight)
+
+    @property
+    def ends(self) -> list[int]:
+        """Where the blocks end in which the vector is written: the same on all members."""
+        return self._ends
+
+    @property
+    def parameter_sizes(self) -> list[int]:
+        """How many elements each of the leading tensors has."""
+        return self._layout.sizes
+
+    def parameters(self) -> list[Tensor]:
+        """The parameters that lead the vector, as real tensors that share their memory."""
+        return _real(self._parameters)
+
+    @torch.no_grad()
+    def pack_parameters(self, flat: Tensor, weight: float) -> None:
+        """Write `weight` × parameters alone into `flat`, as long as they are."""
+        pack(self._layout.views(flat), _real(self._parameters), weight)
+
+    @torch.no_grad()
+    def install_parameters(self, flat: Tensor) -> None:
+        """Put `flat`, as long as the parameters, into them."""
+        unpack(self._layout.views(flat), _real(self._parameters), 1.0)
+
+    @torch.no_grad()
+    def install_rest(self, flat: Tensor, total_weight: float) -> None:
+        """Put all but the parameters into this replica. Part of `install` already."""
+        self.install_buffers(flat, total_weight)
+        self._averaged.install(flat[self._tail : self._tail + self._averaged.numel], total_weight)
+        if self._policy == "reset":
+            for optimizer in self._optimizers:
+                optimizer.state.clear()
+
+    @torch.no_grad()
+    def install_gradients(self, flat: Tensor, total_weight: float) -> None:
+        """Put the mean gradients into `.grad`. After the optimizer's step follows `install_buffers`."""
+        presence = flat[self._tail : self._tail + self._gradients.numel]
+        self._gradients.install(flat[: self._layout.numel], presence, total_weight)
+
+    @torch.no_grad()
+    def install_buffers(self, flat: Tensor, total_weight: float) -> None:
+        """Put pooled statistics and mean buffers into the model. Part of `install` already."""
+        for section, begin in self._buffer_sections():
+            section.install(flat[begin : begin + section.numel], total_weight)
+
+    def integers(self) -> list[int]:
+        """What is combined by taking the maximum over members, element by element: exact, always the same count."""
+        return [*self._integers.values(), *self._averaged.steps()]
+
+    @torch.no_grad()
+    def install_integers(self, values: Sequence[int]) -> None:
+        """Take the maxima of all members' `integers()`.
+
+        Raises `InputError`, on all members alike, for a buffer that should be the same on all and is not.
+        """
+        self._integers.install(values[: self._integers.count])
+        self._averaged.install_steps(values[self._integers.count :])
+
+    def checksum(self, flat: Tensor) -> int:
+        """48 bits of the state's part of `flat`."""
+        return checksum(flat[: self.numel])
+
+    @torch.no_grad()
+    def rebase(self) -> None:
+        """Take the present statistics as the last committed ones.
+
+        For a replica that was handed a committed state (a joiner, a resumed run): members must agree on them.
+        """
+        self._statistics.rebase()
+
+    def fingerprint(self) -> int:
+        """48 bits of what the vector's layout depends on; members whose fingerprints differ can't be averaged."""
+        named = [(name, str(p.dtype)) for name, p in self._named]
+        said = repr((named, self._layout, sorted(self._rules.items()), self._policy, self.numel, str(self.dtype)))
+        return int.from_bytes(hashlib.blake2b(said.encode(), digest_size=6).digest(), "little")
+
+    def snapshot(self) -> dict[str, Any]:
+        """All of it as copies on the CPU that share no storage: for a joiner, or a checkpoint."""
+        state = {
+            "model": self._model.state_dict(),
+            "buffers": dict(self._model.named_buffers()),
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+            "statistics": self._statistics.anchors,
+        }
+        return cast(dict[str, Any], on_cpu(state))
+
+    @torch.no_grad()
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Take over a `snapshot`, in place."""
+        self._model.load_state_dict(snapshot["model"])
+        for name, buffer in self._model.named_buffers():
+            buffer.copy_(snapshot["buffers"][name])
+        for optimizer, state in zip(self._optimizers, snapshot["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        self._statistics.rebase(snapshot["statistics"])
+
+    @torch.no_grad()
+    def _packing(self, flat: Tensor, weight: float, leading: Sequence[Tensor | None], tail: _Packed) -> Packing:
+        own = flat[: self.numel]
+        if not weight:
+            own.zero_()
+            return Packing(own, self._ends, lambda _: None)
+        write_leading = self._blocks.writer(own, leading, weight)
+
+        @torch.no_grad()
+        def write(number: int) -> None:
+            write_leading(number)
+            if number == len(self._ends) - 1:
+                self._pack_rest(own[self._layout.numel :], weight, tail)
+
+        return Packing(own, self._ends, write)
+
+    def _pack_rest(self, rest: Tensor, weight: float, tail: _Packed) -> None:
+        """What follows the leading tensors."""
+        for section, begin in self._buffer_sections():
+            start = begin - self._layout.numel
+            section.pack(rest[start : start + section.numel], weight)
+        start = self._tail - self._layout.numel
+        tail.pack(rest[start : start + tail.numel], weight)
+        rest[start + tail.numel :].zero_()
+
+    def _buffer_sections(self) -> list[tuple[_Section, int]]:
+        begin = self._layout.numel
+        return [(self._statistics, begin), (self._mean, begin + self._statistics.numel)]
+
+
+def _check(model: nn.Module, policy: str) -> None:
+    if policy not in get_args(OptimizerPolicy):
+        allowed = get_args(OptimizerPolicy)
+        raise InputError("optimizer_state", policy, ", ".join(allowed), nearest(policy, allowed))
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
+            raise UsageError(f"{name} has no shape yet: run one batch through the model before it is prepared")
+
+
+def _real(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [torch.view_as_real(tensor) if tensor.is_complex() else tensor for tensor in tensors]
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    wide = (torch.float64, torch.complex128)
+    tensors = [*model.parameters(), *model.buffers()]
+    return torch.float64 if any(tensor.dtype in wide for tensor in tensors) else torch.float32

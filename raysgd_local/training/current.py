@@ -1,0 +1,48 @@
+"""The context of the loop that runs now."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from raysgd_local.training.context import TrainContext
+
+_present: ContextVar[TrainContext] = ContextVar("present")  # of this thread, or greenlet
+
+
+def get_context() -> TrainContext:
+    """This worker's context inside a training loop; outside of Ray, a context of one worker.
+
+    So the same loop runs under plain Python and a debugger.
+    """
+    ctx = _present.get(None)
+    if ctx is None:
+        from raysgd_local.training.standalone import alone  # only needed, and only loaded, without a cluster
+
+        ctx = alone()
+        _present.set(ctx)
+    return ctx
+
+
+@contextmanager
+def present(ctx: TrainContext) -> Iterator[None]:
+    """What `get_context` gives in this thread meanwhile."""
+    token = _present.set(ctx)
+    try:
+        yield
+    finally:
+        _present.reset(token)
+
+
+def run_loop(loop: Any, config: dict[str, Any] | None, ctx: TrainContext) -> None:
+    """Run a task's `train`, or a function with or without a config, to the end of this worker's life."""
+    if hasattr(loop, "train") and not inspect.isfunction(loop):
+        loop.train(ctx)
+    elif inspect.signature(loop).parameters:
+        loop(config or {})
+    else:
+        loop()
+    ctx.finish()

@@ -1,0 +1,115 @@
+"""The exchange that travels while training goes on: what is sent is as it was when it was launched."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from raysgd_local.algorithms.algorithm import Algorithm
+from raysgd_local.control.control_slots import Contribution, Control
+from raysgd_local.control.member.events import Kind
+from raysgd_local.control.replicated.extent import Extent
+from raysgd_local.state.packing import Packing
+from raysgd_local.state.replica_state import ReplicaState
+from raysgd_local.training.exchange.compressed import CompressedReduction
+from raysgd_local.training.exchange.partial import PartialReduction
+from raysgd_local.training.exchange.plain import Allocate, Installing
+from raysgd_local.transport.contract import Transport
+
+
+@dataclass
+class _Launched:
+    """What this member was: its state times its weight, (numel,), its integers, and its parameters alone, (d,)."""
+
+    packed: torch.Tensor
+    start: torch.Tensor
+    integers: list[int] = field(default_factory=list)
+    travels: bool = False
+
+
+class DelayedReduction(CompressedReduction):
+    """`launch` copies what is to be sent, and gives back what is left to do: another thread may do it while the
+    training thread changes the model. The commit then is x ← A + (x − x^t), for what parameters did since the launch.
+
+    All else that averaging makes equal (buffers, averaged optimizer state) becomes what came of it, without what the
+    steps since did to that.
+    """
+
+    def __init__(self, state: ReplicaState, allocate: Allocate, members: int, algorithm: Algorithm) -> None:
+        super().__init__(state, allocate, members, algorithm)
+        d = sum(state.parameter_sizes)
+        packed, start = (torch.zeros(n, dtype=state.dtype, device=state.device) for n in (state.numel, d))
+        self._launched = _Launched(packed, start)
+
+    def launch(
+        self,
+        transport: Transport,
+        kind: Kind,
+        round: int,
+        said: Contribution,
+        extent: Callable[[Control], Extent],
+    ) -> Callable[[], Control]:
+        """Take part as things are now: the rest of `reduce`."""
+        deque(super()._packing(self._launched.packed, kind, said.weight).parts(), maxlen=0)
+        self.state.pack_parameters(self._launched.start, 1.0)
+        self._launched.integers = self.state.integers()
+        self._launched.travels = True
+        return lambda: self.reduce(transport, kind, round, said, extent)
+
+    def abandon(self) -> None:
+        """What was launched is lost with its view; what this member is now is its own."""
+        self._launched.travels = False
+
+    def _packing(self, flat: torch.Tensor, kind: Kind, weight: float) -> Packing:
+        if not self._launched.travels or not weight:
+            return super()._packing(flat, kind, weight)
+        own, ends = flat[: self.state.numel], self.state.ends
+        blocks = list(zip([0, *ends], ends, strict=False))
+
+        def write(number: int) -> None:
+            block = slice(*blocks[number])
+            own[block] = self._launched.packed[block]
+
+        return Packing(own, ends, write)
+
+    def _own_integers(self) -> list[int]:
+        return self._launched.integers if self._launched.travels else super()._own_integers()
+
+    def _arrives(self, control: Control) -> bool:
+        """Whether parameters become something else with this round; where nobody took a step they stay."""
+        return control.weight > 0
+
+    @torch.no_grad()
+    def commit(self, how: Installing, control: Control) -> None:
+        launched, since = self._launched, None
+        if launched.travels and self._healthy and self._arrives(control):
+            since = torch.empty_like(launched.start)
+            self.state.pack_parameters(since, 1.0)
+            since.sub_(launched.start)
+        launched.travels = False
+        super().commit(how, control)
+        if since is not None:
+            self.state.pack_parameters(launched.start, 1.0)
+            self.state.install_parameters(launched.start.add_(since))
+
+    def heal(self, transport: Transport, source: int, behind: bool, how: Installing) -> None:
+        """Who missed a round becomes what came of it: its steps since are taken again, by whoever is dealt them."""
+        self.abandon()
+        super().heal(transport, source, behind, how)
+
+
+class DelayedPartialReduction(DelayedReduction, PartialReduction):
+    """Where members average in blocks, and what is over all blocks travels while they go on."""
+
+    def _give(self, parameters: torch.Tensor, share: float) -> None:
+        if self._launched.travels:
+            torch.mul(self._launched.start, share, out=parameters)
+        else:
+            super()._give(parameters, share)
+
+    def _arrives(self, control: Control) -> bool:
+        extent = self._extent
+        return super()._arrives(control) if extent is None else any(extent.shares)

@@ -1,0 +1,185 @@
+"""The exchange where members average with some others only: first all hear of each other, then as far as that asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from raysgd_local.algorithms.algorithm import Algorithm
+from raysgd_local.algorithms.averaging import mixing
+from raysgd_local.control.control_slots import Contribution, Control
+from raysgd_local.control.member.events import Kind
+from raysgd_local.control.replicated.extent import Extent
+from raysgd_local.state.replica_state import ReplicaState
+from raysgd_local.training.exchange.compressed import CompressedReduction
+from raysgd_local.training.exchange.plain import Allocate, Installing
+from raysgd_local.transport.contract import Transport
+
+
+class PartialReduction(CompressedReduction):
+    """In three stages: the control part with the buffers, over all members; parameters, as far as the extent says; and
+    a vote, over all. Whoever passes the vote knows that everyone has what it needs to commit: so one that missed it
+    heals itself, and takes from others only what is equal on all.
+
+    The flat vector's parameters are the mean of all where it was taken, and zeros otherwise; `_own` is what this member
+    becomes if not.
+    """
+
+    def __init__(self, state: ReplicaState, allocate: Allocate, members: int, algorithm: Algorithm) -> None:
+        super().__init__(state, allocate, members, algorithm)
+        self._averaging = algorithm.averaging
+        numel = sum(state.parameter_sizes)
+        self._own, self._start = (torch.zeros(numel, dtype=state.dtype, device=state.device) for _ in range(2))
+        self._extent: Extent | None = None
+        self._kept_extent: Extent | None = None
+        self.rebase()
+
+    def rebase(self) -> None:
+        super().rebase()
+        self.state.pack_parameters(self._start, 1.0)
+
+    def strays(self, delta: float) -> bool:
+        """Whether this member is further from the anchor than the square root of `delta`."""
+        self.state.pack_parameters(self._own, 1.0)
+        return float(self._own.sub_(self._anchor.flat).square_().sum()) > delta
+
+    def reduce(
+        self,
+        transport: Transport,
+        kind: Kind,
+        round: int,
+        said: Contribution,
+        extent: Callable[[Control], Extent] | None = None,
+    ) -> Control:
+        self._extent = None
+        if kind != "partial" or extent is None:
+            return super().reduce(transport, kind, round, said)
+        self._fill(kind, said, transport.rank)
+        flat = self._scratch[: self._used]
+        parameters = flat[: self._own.numel()]
+        transport.all_reduce(flat[self._own.numel() :])
+        control = self._control(flat)
+        self._extent = extent(control)
+        self._average(transport, parameters, control, self._extent, round)
+        return control
+
+    def _average(
+        self, transport: Transport, parameters: torch.Tensor, control: Control, extent: Extent, round: int
+    ) -> None:
+        parameters.zero_()
+        if self._averaging.gossips:
+            self._mix(transport, control, round)
+        elif not extent.whole:
+            self._block_mean(transport, control, extent.blocks)
+        if extent.whole:
+            self._whole_mean(transport, parameters, extent, round)
+        else:
+            transport.all_reduce(self._own.new_zeros(1))  # the vote; a mean of all is one itself
+
+    def _whole_mean(
+        self,
+        transport: Transport,
+        parameters: torch.Tensor,
+        extent: Extent,
+        round: int,
+    ) -> None:
+        """The mean of all members, or with compression what arrives of it."""
+        share = extent.shares[transport.rank]
+        if self._averaging.gossips:
+            parameters.copy_(self._own).mul_(share)
+        elif share:
+            self._give(parameters, share)
+        if self.compressor is None or self._averaging.gossips:
+            transport.all_reduce(parameters)
+            return
+        anchor = self._anchor.flat
+        total = self.compressor.sum(transport, anchor * share - parameters, round, whole=extent.everything)
+        torch.sub(anchor, total, out=parameters)
+
+    def _give(self, parameters: torch.Tensor, share: float) -> None:
+        self.state.pack_parameters(parameters, share)
+
+    def _mix(self, transport: Transport, control: Control, round: int) -> None:
+        """x_i ← Σ_j W_ij y_j, where y is x with the round's step scaled by m·p_i; of y travels its message."""
+        rank, healthy = transport.rank, tuple(not sick for sick in control.sick)
+        self._own.zero_()
+        if not healthy[rank]:
+            self._swap(transport, {})
+            return
+        self.state.pack_parameters(self._own, 1.0)
+        if control.weight > 0:
+            self._own.lerp_(self._start, 1 - sum(healthy) * control.members[rank].weight / control.weight)
+        row = mixing(self._averaging, rank, round, healthy)
+        messages = None if self.compressor is None else self.compressor.messages
+        content = self._own.view(torch.uint8) if messages is None else messages.encode(self._own, round)
+        told = self._swap(transport, {peer: content for peer in row if peer != rank})
+        own = self._own.clone() if messages is None else messages.decode(content, round)
+        for peer in sorted(told):
+            theirs = told[peer].view(own.dtype) if messages is None else messages.decode(told[peer], round)
+            self._own.add_(theirs - own, alpha=row[peer])
+
+    def _block_mean(self, transport: Transport, control: Control, blocks: tuple[int, ...]) -> None:
+        """Each member of a block sums one shard of all of theirs, and gives the sum to the others."""
+        rank = transport.rank
+        self.state.pack_parameters(self._own, 1.0)
+        if len(set(blocks)) == len(blocks):
+            return
+        block = [peer for peer, number in enumerate(blocks) if number == blocks[rank]]
+        weights = [control.members[peer].weight for peer in block]
+        shard = -(-self._own.numel() // len(block))
+        padded = self._own.new_zeros(len(block), shard)
+        if weights[block.index(rank)] > 0:
+            padded.view(-1)[: self._own.numel()] = self._own * (weights[block.index(rank)] / sum(weights))
+        given = {peer: padded[i].view(torch.uint8) for i, peer in enumerate(block) if peer != rank}
+        told = self._swap(transport, given)
+        own = padded[block.index(rank)]
+        parts = [own if peer == rank else told[peer].view(own.dtype) for peer in block]
+        total = torch.stack(parts).sum(0)
+        told = self._swap(transport, {peer: total.view(torch.uint8) for peer in block if peer != rank})
+        if sum(weights) > 0:
+            sums = [total if peer == rank else told[peer].view(own.dtype) for peer in block]
+            self._own.copy_(torch.cat(sums)[: self._own.numel()])
+
+    def _swap(self, transport: Transport, given: dict[int, torch.Tensor]) -> dict[int, torch.Tensor]:
+        empty = self._own.new_empty(0, dtype=torch.uint8)
+        rows = transport.swap([given.get(peer, empty) for peer in range(transport.world_size)])
+        return {peer: rows[peer] for peer in given}
+
+    def commit(self, how: Installing, control: Control) -> None:
+        self._kept_extent = self._extent
+        super().commit(how, control)
+        self.state.pack_parameters(self._start, 1.0)
+
+    def _install(self, how: Installing, control: Control) -> None:
+        if self._extent is None:
+            super()._install(how, control)
+            return
+        flat = self._kept[: self._kept_used]
+        if control.weight > 0:
+            self._install_integers(flat)
+        self._install_parameters(flat[: self._own.numel()], control, self._extent)
+        if control.weight > 0:
+            self.state.install_rest(flat, control.weight)
+
+    def _install_parameters(self, mean: torch.Tensor, control: Control, extent: Extent) -> None:
+        anchor = self._anchor
+        if self._averaging.gossips or not extent.whole:
+            self.state.install_parameters(self._own)
+            anchor.part()
+        if extent.whole and any(extent.shares):
+            workers, lr = len(control.members), control.members[0].lr
+            anchor.commit(mean, workers, lr, stay=self._averaging.gossips, healthy=self._healthy)
+
+    def heal(self, transport: Transport, source: int, behind: bool, how: Installing) -> None:
+        """Who is behind missed the vote at most: it has all but, perhaps, the mean of all members."""
+        extent = self._extent if behind else self._kept_extent
+        if extent is None:
+            super().heal(transport, source, behind, how)
+            return
+        flat = self._scratch[: self._tried] if behind else self._kept[: self._kept_used]
+        if extent.whole:
+            transport.broadcast(flat[: self._own.numel()], source)
+        if behind:
+            self.commit(how, self._control(flat))
+            self._checksum = 0

@@ -1,0 +1,246 @@
+"""The flat vector of one exchange: a replica's state and all members' control slots, reduced in one collective."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+
+from raysgd_local.algorithms.algorithm import Algorithm
+from raysgd_local.algorithms.schedules.base import Mode
+from raysgd_local.control.control_slots import (
+    SLOT,
+    Contribution,
+    Control,
+    Flags,
+    decode,
+    digits,
+    encode,
+    from_digits,
+)
+from raysgd_local.control.member.events import Kind
+from raysgd_local.control.replicated.extent import Extent
+from raysgd_local.state.anchor import Anchor
+from raysgd_local.state.compressed_messages import Residual
+from raysgd_local.state.packing import Packing
+from raysgd_local.state.replica_state import ReplicaState, checksum
+from raysgd_local.transport.contract import Transport
+
+Allocate = Callable[[int, torch.dtype], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Installing:
+    """How a reduced vector is installed: the round's mode, the next one's, and gradient mode's optimizer step."""
+
+    mode: Mode
+    then: Mode
+    step: Callable[[Control], None]
+
+
+class Reduction:
+    """Two flat vectors, swapped: one is reduced into, the other keeps the newest committed round to heal others.
+
+    Laid out as [state (numel) | slots (world_size × slot)], where a slot is `SLOT` floats and the integer buffers.
+    """
+
+    def __init__(self, state: ReplicaState, allocate: Allocate, members: int, algorithm: Algorithm) -> None:
+        self.state, self._allocate = state, allocate
+        self._integers = len(state.integers())
+        self._slot = SLOT + 3 * self._integers
+        self._scratch = self._kept = torch.empty(0, dtype=state.dtype)
+        self._make_room(members)
+        self._used = self._tried = self._kept_used = 0
+        self._checksum: int | None = 0
+        self._anchored = self._healthy = True
+        self.anchor = self._make_anchor(algorithm) if algorithm.keeps_anchor else None
+        self.residual: Residual | None = None
+        self._weights = algorithm.weights
+
+    @property
+    def _anchor(self) -> Anchor:
+        if self.anchor is None:
+            raise RuntimeError("this method has no anchor")  # a bug: `keeps_anchor` says whether it has
+        return self.anchor
+
+    def _make_anchor(self, algorithm: Algorithm) -> Anchor:
+        device = self._scratch.device
+        return Anchor(self.state.parameters, self.state.dtype, device, algorithm.outer, algorithm.averaging)
+
+    def _make_room(self, members: int) -> None:
+        numel = self.state.numel + members * self._slot
+        if self._scratch.numel() < numel:
+            self._scratch = self._allocate(numel, self.state.dtype)
+        if self._kept.numel() < numel:
+            kept = self._allocate(numel, self.state.dtype)
+            kept[: self._kept.numel()] = self._kept
+            self._kept = kept
+
+    def seat(self, world_size: int) -> None:
+        """Make room for a view's slots. What was committed before stays for healing."""
+        self._make_room(world_size)
+        self._used = self.state.numel + world_size * self._slot
+        self._checksum = 0
+
+    @property
+    def checksum(self) -> int:
+        """Of what was committed last in this view; 0 before that."""
+        if self._checksum is None:
+            self._checksum = checksum(self._kept[: self.state.numel])
+            if self._anchored and self.anchor is not None:
+                self._checksum ^= checksum(self.anchor.flat)
+        return self._checksum
+
+    def rebase(self) -> None:
+        """This replica was handed a committed state."""
+        self.state.rebase()
+
+    def strays(self, delta: float) -> bool:  # noqa: ARG002
+        """Whether this member is further from the anchor than the square root of `delta`; told where it matters."""
+        return False
+
+    def reduce(
+        self,
+        transport: Transport,
+        kind: Kind,
+        round: int,  # noqa: ARG002
+        said: Contribution,
+        extent: Callable[[Control], Extent] | None = None,  # noqa: ARG002
+    ) -> Control:
+        """Sum state and words over all members; every one has the same result. `extent` says how far, where that is
+        not so.
+
+        State is looked at while it travels. If some of it turns out not to be finite, which all learn from the
+        slots, all sum once more, and who has such state counts for nothing.
+        """
+        sick: tuple[int, ...] = ()
+        while True:
+            self._healthy = transport.rank not in sick
+            control = self._sum(transport, kind, said if self._healthy else counting_for_nothing(said))
+            found = control.ranks(Flags.NONFINITE)
+            if found == sick:
+                return control
+            sick = found
+
+    def average(self, transport: Transport, round: int, said: Contribution) -> Control:
+        """Sum parameters as they are, whatever the method does in a round, to look at their mean: see `show`."""
+        return Reduction.reduce(self, transport, "parameters", round, said)
+
+    def show(self, control: Control) -> None:
+        """Put the mean that `average` found into this replica. What was committed last is kept all the same."""
+        flat = self._scratch[: self._used]
+        self._install_integers(flat)
+        self.state.install(flat, control.weight)
+
+    def _sum(self, transport: Transport, kind: Kind, said: Contribution) -> Control:
+        flat, self._tried = self._scratch[: self._used], self._used
+        transport.all_reduce(flat, self._written(flat, kind, said, transport.rank))
+        return self._control(flat)
+
+    def _written(self, flat: torch.Tensor, kind: Kind, said: Contribution, rank: int) -> Iterator[int]:
+        """Write this member's part, and say up to where it is ready. The slot comes last: it tells how it went."""
+        packing = self._packing(flat, kind, said.weight)
+        yield from packing.parts()
+        flags = said.flags if packing.finite else said.flags | Flags.NONFINITE
+        self._write_slot(flat, replace(said, flags=flags), rank)
+
+    def _packing(self, flat: torch.Tensor, kind: Kind, weight: float) -> Packing:
+        pack = self.state.packing_gradients if kind == "gradients" else self.state.packing
+        return pack(flat, weight)
+
+    def _write_slot(self, flat: torch.Tensor, said: Contribution, rank: int) -> None:
+        slots = flat[self.state.numel :].view(-1, self._slot)  # (world_size, slot)
+        slots.zero_()
+        content = [*encode(replace(said, checksum=self.checksum)), *digits(self._own_integers())]
+        slots[rank] = torch.tensor(content, dtype=flat.dtype)
+
+    def _own_integers(self) -> list[int]:
+        return self.state.integers()
+
+    def abandon(self) -> None:
+        """The view is left; nothing of what was tried in it comes any more."""
+
+    @property
+    def left_out(self) -> float:
+        """The norm of what this member's messages left out so far, as far as rounds are committed."""
+        return 0.0 if self.residual is None else self.residual.norm
+
+    def _control(self, flat: torch.Tensor) -> Control:
+        slots = flat[self.state.numel :].view(-1, self._slot)[:, :SLOT]
+        return Control(tuple(decode(row) for row in slots.tolist()))
+
+    def finite(self) -> bool:
+        """Whether the reduced state is. Every addend was bounded so that their sum can't overflow (`is_bounded`);
+        a look at every thousandth element guards that reasoning, at no cost."""
+        return bool(torch.isfinite(self._scratch[: self.state.numel : 1009].sum()))
+
+    def commit(self, how: Installing, control: Control) -> None:
+        """Swap the reduced vector in, and install it."""
+        self._scratch, self._kept = self._kept, self._scratch
+        self._kept_used = self._tried
+        self._install(how, control)
+        self._checksum, self._anchored = None, how.mode != "gradients"
+
+    def _install(self, how: Installing, control: Control) -> None:
+        flat, weight = self._kept[: self._kept_used], control.weight
+        if weight > 0:
+            self._install_integers(flat)
+            if how.mode == "gradients":
+                self._install_gradients(flat, how, control)
+            elif self.anchor is None:
+                self.state.install(flat, weight)
+            else:
+                self._install_at_anchor(self.anchor, flat, how, control)
+        elif self.anchor is not None and how.mode == "apart" != how.then:
+            self.anchor.rejoin()
+        if self.anchor is not None and how.mode == "gradients":
+            self._leave_anchor(self.anchor, how)
+
+    def _install_gradients(self, flat: torch.Tensor, how: Installing, control: Control) -> None:
+        self.state.install_gradients(flat, control.weight)
+        how.step(control)
+        self.state.install_buffers(flat, control.weight)
+
+    def _install_at_anchor(self, anchor: Anchor, flat: torch.Tensor, how: Installing, control: Control) -> None:
+        mean = flat[: anchor.numel] / control.weight
+        if not self._weights.plain:
+            samples, weights = zip(*((said.samples, said.weight) for said in control.members), strict=True)
+            mean = torch.lerp(anchor.flat, mean, self._weights.stretch(samples, weights))
+        stay = how.mode == how.then == "apart"
+        workers, lr = len(control.members), control.members[0].lr
+        anchor.commit(mean, workers, lr, stay=stay, healthy=self._healthy, sent=self._sent())
+        self.state.install_rest(flat, control.weight)
+
+    def _sent(self) -> torch.Tensor | None:
+        """This member's way to the anchor as the others know it, where that is not exactly so."""
+        return None
+
+    def _leave_anchor(self, anchor: Anchor, how: Installing) -> None:
+        """Members are equal, and move together: the anchor is needed again when they part."""
+        anchor.leave()
+        if how.then != "gradients":
+            anchor.take()
+
+    def _install_integers(self, flat: torch.Tensor) -> None:
+        """The maxima of all members' integer buffers; before the rest, which may depend on them."""
+        if self._integers:
+            slots = flat[self.state.numel :].view(-1, self._slot)[:, SLOT:].tolist()
+            values = [from_digits(row) for row in slots]
+            self.state.install_integers([max(column) for column in zip(*values, strict=True)])
+
+    def heal(self, transport: Transport, source: int, behind: bool, how: Installing) -> None:
+        """Send or take the reduced vector of the newest committed round; who is behind commits it now.
+
+        Who is behind tried that very round, so its vector has the same length.
+        """
+        flat = self._scratch[: self._tried] if behind else self._kept[: self._kept_used]
+        transport.broadcast(flat, source)
+        if behind:
+            self.commit(how, self._control(flat))
+            self._checksum = 0
+
+
+def counting_for_nothing(said: Contribution) -> Contribution:
+    """What a member says whose state is not finite."""
+    return replace(said, weight=0.0, flags=said.flags | Flags.NONFINITE)

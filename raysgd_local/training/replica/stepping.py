@@ -1,0 +1,147 @@
+"""Optimizer steps: learning rate, clipping, loss scale, alone or together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from raysgd_local.algorithms.learning_rate import LearningRate, Scaling, scale
+from raysgd_local.algorithms.schedules.base import Mode
+from raysgd_local.algorithms.weights.fednova import reach
+from raysgd_local.control.control_slots import Control, Flags
+from raysgd_local.errors import InputError
+from raysgd_local.training.replica.replica import Prepared, Replica
+
+Decay = Callable[[float], float]
+
+
+class Stepper:
+    """Takes the replica's optimizer steps. `epoch_samples` is the training set's size once it is known (or 1)."""
+
+    def __init__(self, replica: Replica, lr_scaling: Scaling = "none") -> None:
+        self._replica, self._lr_scaling = replica, lr_scaling
+        self.schedule: LearningRate | Decay = LearningRate()
+        self.epoch_samples = 1
+        self.flags = Flags.NONE
+        self.good_steps = 0
+        self._unscaled = False
+
+    def decay(self, samples: int) -> float:
+        """The rate's decay factor after `samples` of all workers."""
+        epochs = samples / self.epoch_samples
+        return self.schedule.decay(epochs) if isinstance(self.schedule, LearningRate) else self.schedule(epochs)
+
+    def _factor(self, samples: int, workers: int) -> float:
+        """Decay, warm-up and scaling; those of the open round as if all took as many steps."""
+        epochs = samples / self.epoch_samples
+        if isinstance(self.schedule, LearningRate):
+            return self.schedule.factor(epochs, self._lr_scaling, workers)
+        return self.schedule(epochs) * scale(self._lr_scaling, workers)
+
+    def lr(self, samples: int, workers: int) -> float:
+        """The first parameter group's rate, for the tables."""
+        return self._base_lr * self._factor(samples, workers)
+
+    def settled_lr(self, samples: int, workers: int) -> float:
+        """The first parameter group's rate as if warm-up were over, for schedules: scaled with workers alone."""
+        return self._base_lr * self.decay(samples) * scale(self._lr_scaling, workers)
+
+    @property
+    def _base_lr(self) -> float:
+        return self._replica.optimizers[0].base_lrs[0]
+
+    @property
+    def scale(self) -> float:
+        scaler = self._replica.scaler
+        return float(scaler.get_scale()) if scaler is not None else 0.0
+
+    def step(self, samples: int, workers: int) -> None:
+        """One local step; in mixed precision an overflow skips it, on this worker alone."""
+        overflow = self.unscale()
+        self._step(samples, workers, skip=overflow)
+        self._rescale(overflow)
+
+    def drop(self) -> None:
+        """No step on these gradients."""
+        self._unscaled, self.flags = False, Flags.NONE
+        for prepared in self._replica.optimizers:
+            prepared.optimizer.zero_grad()
+
+    def unscale(self) -> bool:
+        """Take the loss scale out of the gradients; whether they overflowed, which is told to all."""
+        scaler = self._replica.scaler
+        if scaler is None:
+            return False
+        if self._unscaled:
+            return bool(self.flags & Flags.OVERFLOW)
+        for prepared in self._replica.optimizers:
+            scaler.unscale_(prepared.optimizer)
+        self._unscaled = True
+        overflow = not all(_finite(prepared) for prepared in self._replica.optimizers)
+        self.flags = Flags.OVERFLOW if overflow else Flags.NONE
+        return overflow
+
+    def joint_step(self, samples: int, workers: int, control: Control) -> None:
+        """The step on the reduced gradients; if they overflowed anywhere, nobody takes it."""
+        overflow = bool(control.flags & Flags.OVERFLOW)
+        self.unscale()  # without a batch of its own there is nothing to unscale, but its scaler goes along
+        self._step(samples, workers, skip=overflow)
+        self._rescale(overflow)
+
+    def _step(self, samples: int, workers: int, skip: bool) -> None:
+        factor = self._factor(samples, workers)
+        for prepared in self._replica.optimizers:
+            if not skip:
+                self._step_one(prepared, factor)
+            prepared.optimizer.zero_grad()
+
+    def _step_one(self, prepared: Prepared, factor: float) -> None:
+        for group, base in zip(prepared.optimizer.param_groups, prepared.base_lrs, strict=True):
+            group["lr"] = base * factor
+        if prepared.clip_grad_norm is not None:
+            nn.utils.clip_grad_norm_(prepared.parameters(), prepared.clip_grad_norm)
+        prepared.optimizer.step()
+
+    def _rescale(self, overflow: bool) -> None:
+        """GradScaler's own rule, on a decision that may be everybody's: back off at once, grow after good steps."""
+        scaler = self._replica.scaler
+        self._unscaled, self.flags = False, Flags.NONE
+        if scaler is None:
+            return
+        self.good_steps = 0 if overflow else self.good_steps + 1
+        factor = scaler.get_backoff_factor() if overflow else 1.0
+        if self.good_steps >= scaler.get_growth_interval():
+            self.good_steps, factor = 0, scaler.get_growth_factor()
+        scaler.update(scaler.get_scale() * factor)
+
+    def check_linear(self) -> None:
+        """Raise `InputError` unless the steps of a round are linear in its gradients: their reach is known then."""
+        hint = "weights that ask how far steps go need them to be linear in the gradients"
+        for prepared in self._replica.optimizers:
+            kind = type(prepared.optimizer)
+            if kind is not torch.optim.SGD:
+                raise InputError("weights", kind.__name__, "samples, unless the optimizer is SGD", hint)
+            if prepared.clip_grad_norm is not None:
+                raise InputError("weights", "clip_grad_norm", "samples where gradients are clipped", hint)
+            for group in prepared.optimizer.param_groups:
+                if group["dampening"] or (group["momentum"] and self._replica.optimizer_state != "reset"):
+                    allowed = "samples, unless momentum begins anew each round (optimizer_state reset)"
+                    raise InputError("weights", f"momentum {group['momentum']:g}", allowed, hint)
+
+    def reach(self, steps: int) -> float:
+        """How far this round's steps go with a gradient of 1 at rate 1."""
+        group = self._replica.optimizers[0].optimizer.param_groups[0]
+        return reach(steps, group["momentum"], group["nesterov"])
+
+    def committed(self, mode: Mode, control: Control) -> None:
+        """After averaging parameters all go on with the smallest loss scale that anyone came to."""
+        scales = [said.scale for said in control.members if said.scale > 0]
+        if mode != "gradients" and self._replica.scaler is not None and scales:
+            self._replica.scaler.update(min(scales))
+
+
+def _finite(prepared: Prepared) -> bool:
+    gradients = [p.grad for p in prepared.parameters() if p.grad is not None]
+    return not gradients or bool(torch.isfinite(nn.utils.get_total_norm(gradients)))

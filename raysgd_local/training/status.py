@@ -1,0 +1,31 @@
+"""Where training is, as one member sees it."""
+
+from __future__ import annotations
+
+import math
+
+from raysgd_local.control.member.machine import Member
+from raysgd_local.records import RoundRow
+from raysgd_local.training.ports import Status
+
+
+def status_of(member: Member, epochs: int, epoch_samples: int, row: RoundRow | None) -> Status | None:
+    """For live progress, with the newest round's `row`; None before there is state."""
+    state = member.replicated
+    if state is None or member.order is None:
+        return None
+    part = state.samples % epoch_samples / epoch_samples if state.open else 0.0
+    return Status(
+        epoch=state.epoch + part,
+        epochs=epochs,
+        round=state.round,
+        tau=state.period.tau,
+        workers=len(state.left),
+        loss=row.loss if row else math.nan,
+        samples=state.samples,
+        elapsed_s=state.elapsed_s,
+        compute_s=row.compute_s if row else 0.0,
+        sync_s=row.sync_s if row else 0.0,
+        wait_s=row.wait_s if row else 0.0,
+        metrics=dict(state.metrics),
+    )

@@ -1,0 +1,18 @@
+"""What user code raised, as the user should see it."""
+
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+from types import ModuleType
+
+_OURS = str(Path(__file__).resolve().parents[1])
+
+
+def own_traceback(error: BaseException, *around: ModuleType) -> str:
+    """The traceback as the user's own code shows it; our frames, and those of `around`, only if there are no others."""
+    folders = (_OURS, *(str(Path(str(module.__file__)).resolve().parent) for module in around))
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if not frame.filename.startswith(folders)]
+    lines = traceback.format_list(theirs or frames) + traceback.format_exception_only(error)
+    return "Traceback (most recent call last):\n" + "".join(lines).rstrip()

@@ -1,0 +1,247 @@
+"""One view over gloo: TCP between machines, shared memory where all members are processes of one machine."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch._C._distributed_c10d import AllgatherOptions, AllToAllOptions, PrefixStore, Store
+
+from raysgd_local.errors import TransportError
+from raysgd_local.transport.gloo.peer_watch import Watch
+from raysgd_local.transport.gloo.sockets import Address, Wires
+from raysgd_local.transport.listening import with_listener_in
+from raysgd_local.transport.rendezvous import Rendezvous
+from raysgd_local.transport.shared_memory.board import WORDS
+from raysgd_local.transport.shared_memory.vectors import NOWHERE, PeerMemory, SharedVector, host_identity, offer
+from raysgd_local.transport.store_clients import StoreClients
+from raysgd_local.transport.wire_volume import all_reduce_bytes
+
+_CPU = torch.device("cpu")
+
+# Each part of a vector is a collective of its own: a small first one is under way soon, large ones cost less. While
+# some travel the next is written, and no more: the processor is wanted for sending, too.
+_FIRST_PART, _LARGEST_PART, _AHEAD = 1 << 17, 1 << 19, 4  # elements, elements, parts
+
+# Between looks at whether the connections still stand.
+_PATIENCE = timedelta(milliseconds=100)
+
+
+def open_gloo(
+    rendezvous: Rendezvous,
+    clients: StoreClients,
+    address: str,
+    timeout_s: float,
+    shared: list[SharedVector] | None,
+    ports: tuple[int, int] | None = None,
+) -> GlooTransport:
+    """Form the group. Everyone is known to be there before gloo begins to connect.
+
+    `shared` are the vectors to offer to members on the same machine; None keeps the view on TCP. `ports` are the first
+    and the last that it may listen on.
+    """
+    device, own = with_listener_in(ports, lambda: dist.ProcessGroupGloo.create_device(hostname=address))
+    words = rendezvous.meet("address", f"{own.host} {own.port}")
+    addresses = [Address(host, int(port)) for host, port in map(str.split, words)]
+    options = dist.ProcessGroupGloo._Options()  # type: ignore[attr-defined]
+    options._devices, options._timeout = [device], timedelta(seconds=rendezvous.timeout_s)
+
+    def make() -> Any:
+        with clients.borrow() as client:
+            store = PrefixStore(f"{rendezvous.prefix}/gloo", client)
+            return dist.ProcessGroupGloo(store, rendezvous.rank, rendezvous.world_size, options)
+
+    group = rendezvous.build(make, _forget)
+    wires = Wires(own, [address for peer, address in enumerate(addresses) if peer != rendezvous.rank])
+    memory = _share(rendezvous, shared, timeout_s, wires)
+    return GlooTransport(group, wires, timeout_s, Goodbyes(rendezvous.store), memory)
+
+
+def _forget(group: Any) -> None:
+    """Nothing to do: an unreferenced group closes itself."""
+
+
+def _share(
+    rendezvous: Rendezvous, shared: list[SharedVector] | None, timeout_s: float, wires: Wires
+) -> PeerMemory | None:
+    """The members' shared memory, if all are on one machine and each can read all others' memory."""
+    hosts = rendezvous.meet("host", host_identity() if shared else f"rank {rendezvous.rank} alone")
+    if shared is None or len(set(hosts)) > 1:
+        return None
+    own = [*shared, SharedVector(WORDS, torch.int64)]
+    offers = rendezvous.meet("offer", offer(own))
+    try:
+        memory = PeerMemory(rendezvous.rank, own, offers, timeout_s, lambda: not wires.broken)
+    except OSError:  # not permitted here
+        memory = None
+    able = rendezvous.meet("mapped", str(memory is not None))
+    return memory if "False" not in able else None
+
+
+class Goodbyes:
+    """How many members have left the view in good order, counted in its part of the store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def say(self) -> None:
+        with contextlib.suppress(RuntimeError):  # without a store the others take it for a failure: no harm
+            self._store.add("goodbyes", 1)
+
+    def count(self) -> int:
+        return int(self._store.add("goodbyes", 0))
+
+
+class GlooTransport:
+    """A member's side of one gloo group.
+
+    gloo's `abort` does nothing; what frees a member from a collective is shutting the group's sockets. Even that
+    is lost on gloo at times (about one in a hundred with 5 members), so that a wait is given up a moment after.
+    """
+
+    device = _CPU
+
+    def __init__(
+        self, group: Any, wires: Wires, timeout_s: float, goodbyes: Goodbyes, memory: PeerMemory | None = None
+    ) -> None:
+        self.rank, self.world_size = group.rank(), group.size()
+        self._group, self._wires, self._memory = group, wires, memory
+        self._goodbyes, self._watch = goodbyes, Watch(wires, goodbyes.count)
+        self._timeout = timedelta(seconds=timeout_s)
+        self._shared_bytes = 0
+        self._cut = False
+
+    def all_reduce(self, flat: torch.Tensor, ready: Iterable[int] = ()) -> None:
+        self._run(lambda: self._all_reduce(flat, ready), "all-reduce")
+
+    def broadcast(self, flat: torch.Tensor, source: int) -> None:
+        options = dist.BroadcastOptions()
+        options.rootRank, options.timeout = source, self._timeout
+        content = flat.view(torch.uint8)  # gloo does not know all dtypes
+        self._run(lambda: self._wait(self._group.broadcast([content], options)), "broadcast")
+
+    def all_gather(self, content: torch.Tensor) -> torch.Tensor:
+        rows = content.new_empty(self.world_size, content.numel())
+        options = AllgatherOptions()
+        options.timeout = self._timeout
+        self._run(lambda: self._wait(self._group.allgather([list(rows)], [content], options)), "all-gather")
+        return rows
+
+    def all_to_all(self, rows: torch.Tensor) -> torch.Tensor:
+        theirs = torch.empty_like(rows)
+        options = AllToAllOptions()
+        options.timeout = self._timeout
+        self._run(lambda: self._wait(self._group.alltoall_base(theirs, rows, [], [], options)), "all-to-all")
+        return theirs
+
+    def swap(self, parts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        given, sizes = torch.cat(list(parts)), [part.numel() for part in parts]
+        theirs = torch.empty_like(given)
+        options = AllToAllOptions()
+        options.timeout = self._timeout
+        self._run(lambda: self._wait(self._group.alltoall_base(theirs, given, sizes, sizes, options)), "swap")
+        return list(torch.split(theirs, sizes))
+
+    def wire_bytes(self) -> int:
+        """Measured at the sockets; what others read in shared memory counts as if it had been sent."""
+        return self._wires.sent() + self._shared_bytes
+
+    def cut(self) -> None:
+        self._cut = True
+        self._wires.shut()
+
+    def close(self) -> None:
+        if self._group is not None and not self._cut:
+            self._goodbyes.say()
+        self._release()
+
+    def _release(self) -> None:
+        if self._memory is not None:
+            self._memory.leave()
+        self._watch.stop()
+        self._wires.close()
+        self._group = self._memory = None
+
+    def _run(self, collective: Callable[[], object], what: str) -> None:
+        if self._group is None or self._cut:
+            self._release()
+            raise TransportError(f"{what}: the view was {'cut' if self._cut else 'closed'}")
+        try:
+            collective()
+        except (RuntimeError, TransportError) as error:
+            self._release()  # at once: this is how the others learn of it
+            cause = "the view was cut" if self._cut else str(error).splitlines()[0]
+            raise TransportError(f"{what} failed on rank {self.rank}: {cause}") from error
+
+    def _all_reduce(self, flat: torch.Tensor, ready: Iterable[int]) -> None:
+        memory = self._memory
+        if memory is None:
+            return self._sum(flat, ready)
+        deque(ready, maxlen=0)
+        places = memory.meet(flat)
+        if NOWHERE in places:
+            return self._sum(flat)
+        memory.all_reduce(flat, places)
+        self._shared_bytes += all_reduce_bytes(flat.nbytes, self.world_size)
+        return None
+
+    def _sum(self, flat: torch.Tensor, ready: Iterable[int] = ()) -> None:
+        """Each part begins to travel as soon as it is written."""
+        options = dist.AllreduceOptions()
+        options.timeout = self._timeout
+        works = []
+        try:
+            for part in _parts(flat, ready):
+                works.append(self._group.allreduce([part], options))
+                if len(works) >= _AHEAD:
+                    self._wait(works[-_AHEAD])
+            for work in works:
+                self._wait(work)
+        except (RuntimeError, TransportError):
+            self._drain(works)
+            raise
+
+    def _drain(self, works: list[Any]) -> None:
+        """After a failure nothing may write into the vector any more: its owner will use it again."""
+        self._wires.shut()
+        for work in works:
+            with contextlib.suppress(RuntimeError, TransportError):
+                self._wait(work)
+
+    def _wait(self, work: Any) -> None:
+        while True:
+            hopeless = self._wires.broken
+            try:
+                work.wait(_PATIENCE)
+                return
+            except RuntimeError:
+                if work.is_completed():
+                    work.wait()  # raises if it was the work that failed, and not only our patience that ended
+                    return
+            if hopeless:
+                threading.Thread(target=_bury, args=(self._group, work), daemon=True, name="view-burial").start()
+                raise TransportError("the connections are gone")
+
+
+def _parts(flat: torch.Tensor, ready: Iterable[int]) -> Iterator[torch.Tensor]:
+    """`flat` in growing parts, as they become ready; cut alike on all members."""
+    begin, least = 0, _FIRST_PART
+    for end in ready:
+        os.sched_yield()  # to gloo's threads: what is written is of no use until they have sent it
+        if end - begin >= least:
+            yield flat[begin:end]
+            begin, least = end, min(2 * least, _LARGEST_PART)
+    yield flat[begin:]
+
+
+def _bury(group: Any, work: Any) -> None:  # noqa: ARG001
+    """Hold on to a group whose work gloo forgot, until that times out: letting go of it earlier would block."""
+    with contextlib.suppress(RuntimeError):
+        work.wait()

@@ -1,0 +1,109 @@
+"""What can't be combined is refused with its reason."""
+
+from __future__ import annotations
+
+import pytest
+
+from raysgd_local.algorithms.algorithm import Algorithm
+from raysgd_local.algorithms.averaging import Blocks, Elastic, Gossip, Mean
+from raysgd_local.algorithms.compatibility import check_workers
+from raysgd_local.algorithms.compression import Int8, Sign, TopK
+from raysgd_local.algorithms.outer import BlockMomentum, OuterOptimizer, SlowMo
+from raysgd_local.algorithms.schedules import (
+    AtEpoch,
+    Delayed,
+    Dynamic,
+    EveryStep,
+    FixedPeriod,
+    Hierarchical,
+    Once,
+    Switch,
+)
+from raysgd_local.algorithms.weights import FedNova
+from raysgd_local.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("choices", "field", "reason"),
+    [
+        ({"schedule": EveryStep(), "outer": SlowMo()}, "outer", "tau 1"),
+        ({"schedule": EveryStep(), "averaging": Elastic()}, "averaging", "tau 1"),
+        ({"schedule": Switch(), "averaging": Elastic()}, "averaging", "tau 1"),
+        ({"schedule": EveryStep(), "optimizer_state": "reset"}, "optimizer_state", "tau 1"),
+        ({"schedule": FixedPeriod(), "averaging": Elastic(), "outer": SlowMo()}, "outer", "pull already"),
+        ({"schedule": Once(), "outer": OuterOptimizer()}, "outer", "nothing follows"),
+        ({"schedule": Switch(), "averaging": Gossip()}, "averaging", "tau 1"),
+        ({"averaging": Gossip(), "outer": SlowMo()}, "outer", "nobody knows the mean"),
+        ({"averaging": Gossip(), "compression": TopK()}, "compression", "nothing can be remembered"),
+        ({"averaging": Gossip(), "schedule": Dynamic()}, "schedule", "only when"),
+        ({"averaging": Gossip(), "schedule": Once()}, "schedule", "only when"),
+        ({"averaging": Gossip(), "weights": FedNova()}, "weights", "members keep theirs"),
+        ({"averaging": Gossip(), "optimizer_state": "average"}, "optimizer_state", "than the parameters"),
+        ({"averaging": Elastic(), "schedule": Dynamic()}, "schedule", "never at the centre"),
+        ({"averaging": Elastic(), "schedule": Hierarchical()}, "schedule", "never at the centre"),
+        ({"averaging": Blocks()}, "averaging", "hierarchical says when"),
+        ({"schedule": Hierarchical()}, "averaging", "who is in a block"),
+        (
+            {"schedule": Switch(Dynamic(), Hierarchical()), "averaging": Blocks()},
+            "schedule",
+            "told to all",
+        ),
+        ({"schedule": Dynamic(), "averaging": Mean(0.5)}, "averaging.fraction", "looked at"),
+        ({"schedule": Dynamic(), "weights": FedNova()}, "weights", "members keep theirs"),
+        ({"schedule": Dynamic(), "optimizer_state": "average"}, "optimizer_state", "than the parameters"),
+        ({"schedule": EveryStep(), "averaging": Mean(0.5)}, "averaging.fraction", "tau 1"),
+        ({"schedule": Switch(), "weights": FedNova()}, "weights", "tau 1"),
+        ({"schedule": Once(), "averaging": Mean(0.5)}, "averaging.fraction", "left as they were"),
+        ({"schedule": Once(), "weights": FedNova()}, "weights", "members keep theirs"),
+        ({"averaging": Elastic(), "weights": FedNova()}, "weights", "members keep theirs"),
+        ({"schedule": Delayed(), "averaging": Elastic()}, "averaging", "applied later"),
+        ({"schedule": Delayed(Dynamic())}, "schedule", "how far apart members are"),
+        ({"schedule": Delayed(), "averaging": Gossip()}, "averaging", "applied later"),
+        ({"schedule": Delayed(), "averaging": Mean(0.5)}, "averaging.fraction", "applied later"),
+        ({"schedule": Switch(Delayed(), Dynamic(), AtEpoch(1))}, "schedule", "go on meanwhile"),
+        ({"schedule": Switch(Delayed(), EveryStep(), AtEpoch(1))}, "schedule", "gone on for some steps"),
+        ({"schedule": Switch(Delayed(), Once(), AtEpoch(1))}, "schedule", "gone on for some steps"),
+        (
+            {"schedule": Delayed(), "weights": FedNova(), "optimizer_state": "reset"},
+            "weights",
+            "some steps later",
+        ),
+        ({"outer": BlockMomentum(), "lr_scaling": "linear"}, "lr_scaling", "number of workers already"),
+    ],
+)
+def test_what_makes_no_sense_together_is_refused_with_the_reason(choices, field, reason):
+    with pytest.raises(InputError) as caught:
+        Algorithm(**choices)
+    assert caught.value.field == field
+    assert caught.value.exit_status == 2
+    assert reason in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "choices",
+    [
+        {"schedule": Switch(), "averaging": Mean(0.5)},
+        {"averaging": Gossip(), "compression": Int8()},
+        {"schedule": Dynamic(), "outer": SlowMo(), "compression": TopK()},
+        {"schedule": Hierarchical(), "averaging": Blocks(), "outer": SlowMo(), "compression": Sign()},
+        {"schedule": Switch(EveryStep(), Hierarchical()), "averaging": Blocks()},
+        {"weights": FedNova(), "outer": SlowMo()},
+        {"schedule": Delayed(), "weights": FedNova(), "outer": SlowMo(), "compression": TopK()},
+        {"schedule": Switch(EveryStep(), Delayed())},
+        {"schedule": Switch(Delayed(), FixedPeriod(), AtEpoch(1)), "optimizer_state": "average"},
+        {"schedule": Switch(), "outer": SlowMo()},
+        {"schedule": Switch(), "optimizer_state": "reset"},
+        {"outer": BlockMomentum(momentum=0.5), "lr_scaling": "linear"},
+        {"outer": BlockMomentum(), "lr_scaling": "sqrt"},
+    ],
+)
+def test_their_neighbours_are_not(choices):
+    assert Algorithm(**choices)
+
+
+def test_a_coupling_that_swings_itself_up_with_the_workers_there_may_be_is_refused():
+    algorithm = Algorithm(FixedPeriod(), Elastic(alpha=0.4))
+    check_workers(algorithm, 3)
+    with pytest.raises(InputError, match=r"4 workers make pull \+ push = 2"):
+        check_workers(algorithm, 4)
+    check_workers(Algorithm(FixedPeriod(), Elastic(beta=0.99)), 1000)

@@ -1,0 +1,141 @@
+"""Bugs put in on purpose, one at a time: the search must find each within 2,000 seeds."""
+
+from dataclasses import replace
+
+from raysgd_local.algorithms.placement.table import Worker as Holder
+from raysgd_local.control.control_slots import Control
+from raysgd_local.control.controller import arrivals, boundary, dealing, orders
+from raysgd_local.control.data.ledger import Ledger
+from raysgd_local.control.member import machine as member
+from raysgd_local.control.member.events import YieldAsked
+from raysgd_local.control.member.free_steps import Allowance
+from raysgd_local.control.replicated import state as replicated
+from raysgd_local.simulation.search import methods, seed_search
+from raysgd_local.simulation.search.random_scenario import random_scenario
+
+SEEDS = 2000
+
+
+def found(*words, before=lambda: None):
+    """The first seed that finds the bug, and what it finds: that must be about `words`, not any crash."""
+    for seed in range(SEEDS):
+        before()
+        outcome = seed_search.attempt(random_scenario(seed))
+        if isinstance(outcome, str):
+            assert any(word in outcome for word in words), outcome
+            print(f"seed {seed}: {outcome}")
+            return True
+    return False
+
+
+def test_a_joiner_that_donates_state_is_found(monkeypatch):
+    right = orders._order
+
+    def wrong(turn, view, program, resolution):
+        order = right(turn, view, program, resolution)
+        return replace(order, donor=order.receivers[0]) if order.receivers else order
+
+    monkeypatch.setattr(orders, "_order", wrong)
+    assert found("without committed state", "replicas are equal")
+
+
+def test_a_position_dealt_twice_is_found(monkeypatch):
+    right = Ledger.close
+
+    def wrong(self, deal, cursors):
+        forgotten = next((rank for rank, cursor in enumerate(cursors) if cursor), None)
+        return right(self, deal, [c - (rank == forgotten) for rank, c in enumerate(cursors)])
+
+    monkeypatch.setattr(Ledger, "close", wrong)
+    assert found("the ledger knows", "no sample twice", "what is lost is counted")
+
+
+def test_a_message_of_an_old_view_that_is_accepted_is_found(monkeypatch):
+    right = arrivals.arrive
+
+    def wrong(turn, report):
+        state = turn.state
+        if report.view and state.view is not None and report.worker in state.workers:
+            report = replace(report, view=state.view.number, segment=state.segment)
+        right(turn, report)
+
+    monkeypatch.setattr(arrivals, "arrive", wrong)
+    assert found("")
+
+
+def test_a_zombie_whose_higher_round_is_adopted_is_found(monkeypatch):
+    right_arrive, right_resolve = arrivals.arrive, boundary.resolve
+    zombies = {}
+
+    def arrive(turn, report):
+        if (
+            report.worker not in turn.state.workers
+            and turn.state.view is not None
+            and report.replicated is not None
+        ):
+            zombies[turn.state.view.number] = report
+        right_arrive(turn, report)
+
+    def resolve(reports, after):
+        for zombie in (zombies[v] for v in {report.view for report in reports} if v in zombies):
+            reports = [
+                replace(r, replicated=zombie.replicated, rounds=zombie.rounds)
+                if r.replicated and r.replicated.progress < zombie.replicated.progress
+                else r
+                for r in reports
+            ]
+        return right_resolve(reports, after)
+
+    monkeypatch.setattr(arrivals, "arrive", arrive)
+    monkeypatch.setattr(boundary, "resolve", resolve)
+    assert found("", before=zombies.clear)
+
+
+def test_anti_affinity_that_is_ignored_is_found(monkeypatch):
+    monkeypatch.setattr(dealing, "Holder", lambda worker, _node: Holder(worker, "one"))
+    assert found("copies sit on distinct nodes")
+
+
+def test_a_lost_yield_is_found(monkeypatch):
+    right = member.advance
+
+    def wrong(state, event):
+        return (state, ()) if isinstance(event, YieldAsked) else right(state, event)
+
+    monkeypatch.setattr(member, "advance", wrong)
+    assert found("a yield is passed on")
+
+
+def test_samples_of_steps_that_a_loop_took_by_itself_and_does_not_tell_of_are_found(monkeypatch):
+    right = Allowance.ended
+    monkeypatch.setattr(Allowance, "ended", lambda self: tuple(replace(t, samples=0) for t in right(self)))
+    assert found("who says samples took them")
+
+
+def test_weights_that_are_not_renormalised_are_found(monkeypatch):
+    monkeypatch.setattr(Control, "weight", property(lambda self: float(self.samples)))
+    assert found("weights sum to one")
+
+
+def test_an_unresolved_round_in_a_checkpoint_is_found(monkeypatch):
+    right = orders._order
+
+    def wrong(turn, view, program, resolution):
+        order = right(turn, view, program, resolution)
+        over = resolution is None or turn.state.outcome is not None
+        return order if over else replace(order, save=orders._due_save(turn, view))
+
+    monkeypatch.setattr(orders, "_order", wrong)
+    assert found("resolved state only")
+
+
+def test_a_model_that_is_given_before_all_averaged_is_found(monkeypatch):
+    monkeypatch.setattr(replicated, "meets", lambda control: False)
+    monkeypatch.setattr(boundary, "settled", lambda reports: True)
+    assert found("not in it", "what is given", "resolved state only")
+
+
+def test_gossip_that_forgets_a_neighbour_s_weight_is_found(monkeypatch):
+    right = methods.mixing
+    monkeypatch.setattr(methods, "mixing", lambda *where: {**right(*where), where[1]: 0.5})
+    assert found("gossip conserves the mean")
