@@ -313,4 +313,3 @@ def search(
     if chaos is not None:
         return retry(first, chaos)
     return search_seeds(range(first, first + seeds), jobs, most)
-

@@ -22,7 +22,7 @@ class View:
         return self.members.index(worker)
 
 
-class Place(Enum):
+class LoopPosition(Enum):
     """Where a member's loop stands when it arrives."""
 
     START = "start"  # at its first `epochs`: wants state
@@ -47,7 +47,7 @@ class Report:
     worker: str
     view: int
     segment: int
-    place: Place
+    place: LoopPosition
     replicated: Replicated | None = None
     steps: int = 0
     taken: int = 0

@@ -41,7 +41,7 @@ class Strike:
 
 
 @dataclass(frozen=True)
-class Watch:
+class RoundWatch:
     """`worker` tells when it commits a round of at least `round` in this view."""
 
     worker: str
@@ -50,7 +50,7 @@ class Watch:
     round: int
 
 
-Command = Strike | Watch
+Command = Strike | RoundWatch
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def advance(chaos: Chaos, event: Event | Form | Moment | Reached, now: float) ->
 
     A fault that is due while there is nobody whom it could happen to stays pending.
     """
-    watches: tuple[Watch, ...] = ()
+    watches: tuple[RoundWatch, ...] = ()
     match event:
         case WorkerUp(worker, node, pid):
             chaos = replace(chaos, up={**chaos.up, worker: Victim(worker, node, pid)})
@@ -113,14 +113,14 @@ def _late(chaos: Chaos, fault: Fault, now: float) -> bool:
     return began_s is not None and seconds is not None and now - began_s >= seconds
 
 
-def _watches(chaos: Chaos, view: View) -> tuple[Watch, ...]:
+def _watches(chaos: Chaos, view: View) -> tuple[RoundWatch, ...]:
     """A member watches for itself; for all else the first of them does."""
     watches = []
     for number, fault in chaos.pending.items():
         own = fault.among == "members" and fault.kind not in UNTARGETED
         rank = fault.target if own else 0
         if fault.when.round is not None and rank < len(view.members):
-            watches.append(Watch(view.members[rank], view.number, number, fault.when.round))
+            watches.append(RoundWatch(view.members[rank], view.number, number, fault.when.round))
     return tuple(watches)
 
 

@@ -22,7 +22,7 @@ from raysgd_local.planning.workload import Workload, measure
 from raysgd_local.run.request import program
 from raysgd_local.simulation.cluster.cluster_model import ClusterModel, Failures
 from raysgd_local.simulation.cluster.loss_curve import HalvingLoss, LossCurve
-from raysgd_local.simulation.cluster.step_times import Samples
+from raysgd_local.simulation.cluster.step_times import SampledSteps
 from raysgd_local.simulation.engine.loop import LoopPlan
 from raysgd_local.simulation.timing.lockstep import TimingPlan, loop_over, simulate_timing
 
@@ -58,7 +58,7 @@ def on_this_machine(cluster: ClusterModel, workload: Workload) -> ClusterModel:
     said_steps = cluster.steps != ClusterModel().steps
     return replace(
         cluster,
-        steps=cluster.steps if said_steps else Samples(workload.step_s),
+        steps=cluster.steps if said_steps else SampledSteps(workload.step_s),
         round_ms=cluster.round_ms or 1000 * workload.round_s,
         warmup_s=cluster.warmup_s or workload.warmup_s,
         failures=Failures(),

@@ -22,7 +22,7 @@ from raysgd_local.training.ports import Released
 from raysgd_local.training.shell import Shell
 from raysgd_local.training.standalone import DirectLink
 from raysgd_local.training.user_traceback import own_traceback
-from raysgd_local.training.worker_setup import Place
+from raysgd_local.training.worker_setup import WorkerSetup
 from raysgd_local.transport.in_process import InProcessNetwork
 
 _WARM_UP = 3  # steps; caches fill, and what is loaded lazily is loaded
@@ -51,7 +51,7 @@ def measure(task: Task, threads: int = 1, seconds: float = 5.0, steps: int = 300
     program = Program(FixedPeriod(1), segment_s=1e9, max_steps=steps, max_s=seconds)
     link = _Link(Settings(program, 1, 1, seed=seed, checkpoints=CheckpointPolicy(every_epochs=None)))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    shell = Shell(Place("w0", seed, device=device), InProcessNetwork(), link)
+    shell = Shell(WorkerSetup("w0", seed, device=device), InProcessNetwork(), link)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

@@ -18,7 +18,7 @@ _MOST_LANES = 200
 
 
 @dataclass(frozen=True)
-class Span:
+class TimelineSpan:
     """A worker's membership, in seconds since the run's first event; `lane` is the row that it is drawn in.
 
     `end` says how it was over: `lost`, `left`, or an empty text where the run was.
@@ -39,7 +39,7 @@ class Timeline:
     `cuts` are where one life of the run ended and the next began: the time between is left out.
     """
 
-    spans: tuple[Span, ...] = ()
+    spans: tuple[TimelineSpan, ...] = ()
     stalls: tuple[tuple[float, float], ...] = ()
     pauses: tuple[tuple[float, float], ...] = ()
     faults: tuple[tuple[float, int, str], ...] = ()
@@ -56,7 +56,7 @@ class _Reader:
     """Goes through the events once; `left_out_s` is what was cut out of the time so far."""
 
     line: Timeline = field(default_factory=Timeline)
-    open: dict[str, Span] = field(default_factory=dict)
+    open: dict[str, TimelineSpan] = field(default_factory=dict)
     left_out_s: float = 0.0
     paused_s: float | None = None
     ended: bool = False
@@ -67,7 +67,7 @@ class _Reader:
             case "resumed" if self.open or self.ended:
                 self._begin_anew(at_s)
             case "worker_joined":
-                self.open[worker] = Span(worker, self._free_lane(), self._now(at_s), self._now(at_s))
+                self.open[worker] = TimelineSpan(worker, self._free_lane(), self._now(at_s), self._now(at_s))
             case "worker_lost" | "worker_left" if worker in self.open:
                 self._close(worker, self._now(at_s), kind.removeprefix("worker_"), str(event.get("reason", "")))
             case "view_formed" if (stall_s := float(event.get("stall_s", 0.0))) > 0:
@@ -161,7 +161,7 @@ def _draw(axes: Axes, line: Timeline, lanes: int) -> None:
     axes.set(xlabel=label + (f"; {lanes} of {line.lanes} workers" if lanes < line.lanes else ""))
 
 
-def _draw_span(axes: Axes, span: Span, end_s: float, named: bool) -> None:
+def _draw_span(axes: Axes, span: TimelineSpan, end_s: float, named: bool) -> None:
     width = max(span.stop_s - span.start_s, 0.002 * end_s)
     axes.barh(span.lane, width, left=span.start_s, height=0.62, color=BAR, alpha=0.75)
     if span.end:

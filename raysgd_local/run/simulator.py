@@ -24,7 +24,7 @@ from raysgd_local.simulation.learning.recorder import Progress
 from raysgd_local.simulation.learning.simulate import Simulated, Simulation, simulate
 from raysgd_local.simulation.timing.lockstep import TimingPlan
 from raysgd_local.simulation.timing.recorder import record_timing
-from raysgd_local.training.worker_setup import Place
+from raysgd_local.training.worker_setup import WorkerSetup
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ def _run(request: Request, run: Callable[[Storage, Progress], Simulated], report
 def _simulation(request: Request, conditions: Conditions, storage: Storage) -> Simulation:
     settings, algorithm = request.settings, request.algorithm
 
-    def place(worker: str) -> Place:
-        return Place(
+    def place(worker: str) -> WorkerSetup:
+        return WorkerSetup(
             worker,
             settings.seed,
             storage,

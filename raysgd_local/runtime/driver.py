@@ -16,7 +16,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysgd_local.control.controller import events as c
 from raysgd_local.control.controller import machine as controller
-from raysgd_local.control.controller.checkpoints import Snapshot, snapshot_of
+from raysgd_local.control.controller.checkpoints import CheckpointRecord, snapshot_of
 from raysgd_local.control.controller.heartbeats import Pulse
 from raysgd_local.control.controller.settings import Settings
 from raysgd_local.control.controller.state import begin
@@ -24,7 +24,7 @@ from raysgd_local.control.data.deal import lists
 from raysgd_local.control.messages import Beat, Order
 from raysgd_local.errors import InputError
 from raysgd_local.faults.language import Fault
-from raysgd_local.faults.schedule import Watch
+from raysgd_local.faults.schedule import RoundWatch
 from raysgd_local.run_files import journal
 from raysgd_local.run_files.result import Names, result
 from raysgd_local.run_files.storage import MANIFEST, Storage
@@ -34,7 +34,7 @@ from raysgd_local.runtime.fault_effects import damage_newest
 from raysgd_local.runtime.fault_injection import Injector
 from raysgd_local.runtime.worker_group import Resources, WorkerGroup
 from raysgd_local.runtime.worker_spec import WorkerSpec
-from raysgd_local.training.ports import Status
+from raysgd_local.training.ports import TrainingStatus
 from raysgd_local.training.replica import checkpoint_parts
 
 _COPY_OUT_EVERY_S = 10.0
@@ -82,7 +82,7 @@ class Glance:
 
     phase: str
     workers: int
-    status: Status | None
+    status: TrainingStatus | None
 
 
 class Group(Protocol):
@@ -100,7 +100,7 @@ class Group(Protocol):
 
     def suffer(self, worker: str, fault: Fault) -> None: ...
 
-    def watch(self, worker: str, watches: tuple[Watch, ...]) -> None: ...
+    def watch(self, worker: str, watches: tuple[RoundWatch, ...]) -> None: ...
 
     def close(self) -> None: ...
 
@@ -121,7 +121,7 @@ class Driver:
         self._events: queue.SimpleQueue[c.Event] = queue.SimpleQueue()
         self._unwritten: list[tuple[c.Event, float, Sequence[c.Command]]] = []  # of the journal
         self._timers: list[tuple[float, int]] = []
-        self._status: Status | None = None
+        self._status: TrainingStatus | None = None
         self._refused: InputError | None = None
         self._finish: c.Finish | None = None
         self._injector: Injector | None = None
@@ -133,7 +133,7 @@ class Driver:
         self._looked_s = time.monotonic()
         self._copied_out_s = time.monotonic()
 
-    def _resumed(self) -> Snapshot | None:
+    def _resumed(self) -> CheckpointRecord | None:
         if self._plan.resume is None:
             return None
         return snapshot_of(self._plan.resume, self._plan.settings.program.schedule)
@@ -143,7 +143,7 @@ class Driver:
     def post(self, event: c.Event) -> None:
         self._events.put(event)
 
-    def beat(self, beat: Beat, status: Status | None) -> None:
+    def beat(self, beat: Beat, status: TrainingStatus | None) -> None:
         self._pulse.beat(beat, time.monotonic())
         if status is not None and (self._status is None or status.round >= self._status.round):
             self._status = status

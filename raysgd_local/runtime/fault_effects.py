@@ -14,7 +14,7 @@ import torch
 
 from raysgd_local.errors import CheckpointError
 from raysgd_local.faults.language import Fault
-from raysgd_local.faults.schedule import Watch
+from raysgd_local.faults.schedule import RoundWatch
 from raysgd_local.run_files.storage import Storage, read_manifest
 from raysgd_local.training.fault_hooks import Interference
 from raysgd_local.training.replica import checkpoint_parts
@@ -37,11 +37,11 @@ class Sabotage(Interference):
 
     def __init__(self, reached: Callable[[int], Fault | None], cut: Callable[[], None]) -> None:
         self._reached, self._cut = reached, cut
-        self._watches: tuple[Watch, ...] = ()
+        self._watches: tuple[RoundWatch, ...] = ()
         self._slow, self._stepped_at, self._hangs_s = 1.0, 0.0, 0.0
         self._spoil = self._raise = False
 
-    def watch(self, watches: tuple[Watch, ...]) -> None:
+    def watch(self, watches: tuple[RoundWatch, ...]) -> None:
         self._watches = watches
 
     def suffer(self, fault: Fault) -> None:

@@ -13,7 +13,7 @@ import ray
 
 from raysgd_local.control.controller.events import Command, DrainNotice, Event, Form, StopRequested
 from raysgd_local.faults.language import Fault, When
-from raysgd_local.faults.schedule import Moment, Reached, Strike, Victim, Watch, advance, begin
+from raysgd_local.faults.schedule import Moment, Reached, RoundWatch, Strike, Victim, advance, begin
 from raysgd_local.runtime import nodes
 
 _KILL = Fault("kill", When())
@@ -24,7 +24,7 @@ class Victims(Protocol):
 
     def suffer(self, worker: str, fault: Fault) -> None: ...
 
-    def watch(self, worker: str, watches: tuple[Watch, ...]) -> None: ...
+    def watch(self, worker: str, watches: tuple[RoundWatch, ...]) -> None: ...
 
 
 class Injector:
@@ -73,9 +73,9 @@ class Injector:
         own: Fault | None = None
         with self._changed:
             self._chaos, commands = advance(self._chaos, event, time.monotonic())
-            watches: dict[str, tuple[Watch, ...]] = {}
+            watches: dict[str, tuple[RoundWatch, ...]] = {}
             for command in commands:
-                if isinstance(command, Watch):
+                if isinstance(command, RoundWatch):
                     watches[command.worker] = (*watches.get(command.worker, ()), command)
                 elif self._strike(command, asking):
                     own = command.fault

@@ -27,7 +27,7 @@ from raysgd_local.control.member.events import Cut, LeaveAsked, YieldAsked
 from raysgd_local.control.messages import Order, Report
 from raysgd_local.errors import InputError
 from raysgd_local.faults.language import Fault
-from raysgd_local.faults.schedule import Watch
+from raysgd_local.faults.schedule import RoundWatch
 from raysgd_local.runtime import preemption
 from raysgd_local.runtime.fault_effects import Sabotage
 from raysgd_local.runtime.worker_spec import Loop, WorkerSpec
@@ -37,7 +37,7 @@ from raysgd_local.training.current import present, run_loop
 from raysgd_local.training.ports import Released
 from raysgd_local.training.shell import Shell
 from raysgd_local.training.user_traceback import own_traceback
-from raysgd_local.training.worker_setup import Place
+from raysgd_local.training.worker_setup import WorkerSetup
 from raysgd_local.transport.listening import nccl_environment, own_address
 from raysgd_local.transport.process_group import ProcessGroupNetwork
 
@@ -67,7 +67,7 @@ class RayLink:
         self._driver.log.remote(fields)
 
 
-class Worker:
+class TrainWorker:
     """Runs the user's loop in `run`; the other methods are called beside it, in a thread group of their own."""
 
     def __init__(self, name: str, driver: Any, store: tuple[str, int], spec: WorkerSpec, members: int) -> None:
@@ -79,7 +79,7 @@ class Worker:
         self._address = self._own_address()
         device = torch.device("cuda:0" if spec.use_gpu else "cpu")
         self._shell = Shell(
-            Place(name, spec.seed, spec.storage, device, spec.algorithm, members, spec.restricted),
+            WorkerSetup(name, spec.seed, spec.storage, device, spec.algorithm, members, spec.restricted),
             self._network(store, device),
             self._link,
         )
@@ -177,7 +177,7 @@ class Worker:
     def suffer(self, fault: Fault) -> None:
         self._sabotage.suffer(fault)
 
-    def watch(self, watches: tuple[Watch, ...]) -> None:
+    def watch(self, watches: tuple[RoundWatch, ...]) -> None:
         self._sabotage.watch(watches)
 
     def _reached(self, number: int) -> Fault | None:

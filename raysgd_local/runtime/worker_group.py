@@ -16,9 +16,9 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from raysgd_local.control.controller.events import Died, Event
 from raysgd_local.control.messages import Order
 from raysgd_local.faults.language import Fault
-from raysgd_local.faults.schedule import Watch
+from raysgd_local.faults.schedule import RoundWatch
 from raysgd_local.runtime.preemption import DrainWatch
-from raysgd_local.runtime.worker import Worker, node_address
+from raysgd_local.runtime.worker import TrainWorker, node_address
 from raysgd_local.runtime.worker_spec import WorkerSpec
 from raysgd_local.transport.listening import Listening, listener, own_address
 from raysgd_local.transport.store_clients import forget_views_before
@@ -87,7 +87,7 @@ class WorkerGroup:
     def suffer(self, worker: str, fault: Fault) -> None:
         self._each((worker,), lambda actor: _beside(actor.suffer).remote(fault))
 
-    def watch(self, worker: str, watches: tuple[Watch, ...]) -> None:
+    def watch(self, worker: str, watches: tuple[RoundWatch, ...]) -> None:
         self._each((worker,), lambda actor: _beside(actor.watch).remote(watches))
 
     def _each(self, to: tuple[str, ...], call: Callable[[Any], object]) -> None:
@@ -131,7 +131,7 @@ def _remote(resources: Resources) -> Any:
         "max_task_retries": 0,
         "concurrency_groups": {_CONTROL: 2},
     }
-    return ray.remote(**options)(Worker)
+    return ray.remote(**options)(TrainWorker)
 
 
 def _beside(method: Any) -> Any:

@@ -69,7 +69,7 @@ class _Stretch:
         return slice(self.begin, self.begin + self.high - self.low)
 
 
-class Blocks:
+class PackedBlocks:
     """The blocks that tensors laid out by `layout` at a vector's beginning are written in; at least one."""
 
     def __init__(self, layout: FlatLayout) -> None:

@@ -17,7 +17,7 @@ from raysgd_local.state.cpu_copy import on_cpu
 from raysgd_local.state.flat_vector import FlatLayout, checksum, pack, unpack
 from raysgd_local.state.gradients import Gradients
 from raysgd_local.state.optimizer_state import AveragedOptimizers
-from raysgd_local.state.packing import Blocks, Packing
+from raysgd_local.state.packing import PackedBlocks, Packing
 
 __all__ = ["OptimizerPolicy", "ReplicaState", "checksum"]
 
@@ -89,7 +89,7 @@ class ReplicaState:
         averaged = self._optimizers if optimizer_state == "average" else []
         self._averaged = AveragedOptimizers(averaged, self.dtype)
         self._gradients = Gradients(self._parameters, self._layout)
-        self._blocks = Blocks(self._layout)
+        self._blocks = PackedBlocks(self._layout)
         self._tail = self._layout.numel + self._statistics.numel + self._mean.numel
         self.numel = self._tail + max(self._averaged.numel, self._gradients.numel)
         self._ends = [*self._blocks.ends[:-1], self.numel]  # what follows the leading tensors is in the last block

@@ -10,7 +10,7 @@ from raysgd_local.control.messages import Order, Report
 
 
 @dataclass(frozen=True)
-class Status:
+class TrainingStatus:
     """Where training is, as one member sees it: what live progress shows. `epochs` is how many there will be."""
 
     epoch: float
@@ -27,7 +27,7 @@ class Status:
     metrics: dict[str, float]
 
 
-class Link(Protocol):
+class ControllerPort(Protocol):
     """The way from a worker to the controller."""
 
     def arrive(self, report: Report) -> Order:

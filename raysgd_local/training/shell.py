@@ -27,11 +27,11 @@ from raysgd_local.errors import CheckpointError, TransportError
 from raysgd_local.records import RoundRow
 from raysgd_local.training.data.chunk_store import ChunkStore
 from raysgd_local.training.evaluation import Evaluation
-from raysgd_local.training.exchange.background import Courier
+from raysgd_local.training.exchange.background import BackgroundExchange
 from raysgd_local.training.exchange.factory import make_reduction
 from raysgd_local.training.exchange.plain import Installing, Reduction
 from raysgd_local.training.fault_hooks import Interference
-from raysgd_local.training.ports import Link, Released, Status
+from raysgd_local.training.ports import ControllerPort, Released, TrainingStatus
 from raysgd_local.training.replica import checkpoint_parts, transfer
 from raysgd_local.training.replica.probe import Probing
 from raysgd_local.training.replica.replica import Replica
@@ -39,7 +39,7 @@ from raysgd_local.training.replica.rng import seed_generators
 from raysgd_local.training.replica.stepping import Stepper
 from raysgd_local.training.status import status_of
 from raysgd_local.training.stopwatch import LossMeter, Stopwatch
-from raysgd_local.training.worker_setup import Place
+from raysgd_local.training.worker_setup import WorkerSetup
 from raysgd_local.transport.contract import Network, Transport
 
 
@@ -50,9 +50,9 @@ class Shell:
 
     def __init__(
         self,
-        place: Place,
+        place: WorkerSetup,
         network: Network,
-        link: Link,
+        link: ControllerPort,
         clock: Clock | None = None,
         background: Executor | None = None,
         courier: Executor | None = None,
@@ -73,7 +73,7 @@ class Shell:
         self._reduction: Reduction | None = None
         self._sent_bytes = 0
         self._announced = 0
-        self._courier = Courier(courier)
+        self._courier = BackgroundExchange(courier)
         self.healed = 0  # rounds that it missed and took from others
         self._probing: Probing | None = None
         self._told_row: RoundRow | None = None  # the newest that the controller knows
@@ -384,7 +384,7 @@ class Shell:
         view = member.order.view.number if member.order else 0
         return Beat(self.place.worker, view, member.round_s, self.watch.waits_s)
 
-    def status(self) -> Status | None:
+    def status(self) -> TrainingStatus | None:
         """Where training is, for live progress; from any thread."""
         member = self.member
         row = member.rounds[-1] if member.rounds else self._told_row

@@ -24,7 +24,7 @@ from raysgd_local.control.messages import Order, Report
 from raysgd_local.control.replicated.program import Program
 from raysgd_local.training.context import TrainContext
 from raysgd_local.training.shell import Shell
-from raysgd_local.training.worker_setup import Place
+from raysgd_local.training.worker_setup import WorkerSetup
 from raysgd_local.transport.in_process import InProcessNetwork
 
 _WORKER = "w0"
@@ -73,4 +73,4 @@ def alone(seed: int = 0) -> TrainContext:
     )
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(seed)
-    return TrainContext(Shell(Place(_WORKER, seed, device=device), InProcessNetwork(), DirectLink(settings)))
+    return TrainContext(Shell(WorkerSetup(_WORKER, seed, device=device), InProcessNetwork(), DirectLink(settings)))

@@ -6,16 +6,16 @@ import math
 
 from raysgd_local.control.member.machine import Member
 from raysgd_local.records import RoundRow
-from raysgd_local.training.ports import Status
+from raysgd_local.training.ports import TrainingStatus
 
 
-def status_of(member: Member, epochs: int, epoch_samples: int, row: RoundRow | None) -> Status | None:
+def status_of(member: Member, epochs: int, epoch_samples: int, row: RoundRow | None) -> TrainingStatus | None:
     """For live progress, with the newest round's `row`; None before there is state."""
     state = member.replicated
     if state is None or member.order is None:
         return None
     part = state.samples % epoch_samples / epoch_samples if state.open else 0.0
-    return Status(
+    return TrainingStatus(
         epoch=state.epoch + part,
         epochs=epochs,
         round=state.round,

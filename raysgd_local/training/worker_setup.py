@@ -11,7 +11,7 @@ from raysgd_local.run_files.storage import Storage
 
 
 @dataclass(frozen=True)
-class Place:
+class WorkerSetup:
     """Where one worker runs: its name, the run's seed, storage (None: nothing is written), device and method.
 
     `members` is how many the run may have: room for them is made once. `restricted`: it has its chunks' data alone.

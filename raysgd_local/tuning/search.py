@@ -17,7 +17,7 @@ from raysgd_local.tuning import domains
 from raysgd_local.tuning.domains import Choice, Domain, Span, label
 from raysgd_local.tuning.points import Point
 from raysgd_local.tuning.sweep import Sweep
-from raysgd_local.tuning.terminal import Progress
+from raysgd_local.tuning.terminal import SweepProgress
 from raysgd_local.tuning.trial import trainable
 
 _GRACE = 0.2
@@ -44,7 +44,7 @@ def make_tuner(sweep: Sweep, directory: Path, points: Sequence[Point] | None = N
         run_config=tune.RunConfig(
             name=directory.name,
             storage_path=str(directory.parent),
-            callbacks=[Progress(sweep.objective, trials)],
+            callbacks=[SweepProgress(sweep.objective, trials)],
             verbose=0,
         ),
     )

@@ -15,7 +15,7 @@ from raysgd_local.tuning.trial import FINISHED
 _EVERY_S = 10.0
 
 
-class Progress(tune.Callback):
+class SweepProgress(tune.Callback):
     """Tune calls it; `trials` says how many there will be."""
 
     def __init__(self, objective: Objective, trials: int) -> None:

@@ -189,9 +189,7 @@ def test_version_and_help_end_with_status_0(capsys: pytest.CaptureFixture[str]) 
     assert "train" in capsys.readouterr().out
 
 
-BLOCKED = (
-    "import sys; sys.modules.update(dict.fromkeys({blocked!r})); from raysgd_local.cli import main; main()"
-)
+BLOCKED = "import sys; sys.modules.update(dict.fromkeys({blocked!r})); from raysgd_local.cli import main; main()"
 
 
 @pytest.mark.parametrize(

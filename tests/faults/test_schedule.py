@@ -10,7 +10,7 @@ from raysgd_local.control.messages import Order, View
 from raysgd_local.control.replicated.program import Program
 from raysgd_local.control.replicated.state import Replicated
 from raysgd_local.faults.language import parse
-from raysgd_local.faults.schedule import Chaos, Moment, Reached, Strike, Watch, advance, begin
+from raysgd_local.faults.schedule import Chaos, Moment, Reached, RoundWatch, Strike, advance, begin
 
 
 class Rehearsing:
@@ -19,7 +19,7 @@ class Rehearsing:
     def __init__(self, words: str, home: str = "", fired: frozenset[tuple[int, str]] = frozenset()) -> None:
         self.state: Chaos = begin(parse(words), home, fired)
         self.strikes: list[tuple[str, tuple[str, ...]]] = []
-        self.watches: list[Watch] = []
+        self.watches: list[RoundWatch] = []
 
     def hear(self, event: Any, now: float = 0.0) -> Rehearsing:
         self.state, commands = advance(self.state, event, now)
@@ -54,7 +54,7 @@ def test_seconds_count_from_the_first_committed_round():
 def test_the_member_of_that_rank_watches_for_its_round_in_every_view():
     run = Rehearsing("nan:1@round=5").up("w0", "w1", "w2").view(1, "w0", "w1", "w2")
     run.hear(Died("w1", "killed")).view(2, "w0", "w2")
-    assert run.watches == [Watch("w1", 1, 0, 5), Watch("w2", 2, 0, 5)]
+    assert run.watches == [RoundWatch("w1", 1, 0, 5), RoundWatch("w2", 2, 0, 5)]
     assert run.hear(Reached(0)).strikes == [("nan:1@round=5", ("w2",))]
 
 

@@ -9,7 +9,7 @@ from raysgd_local.control.controller import events as c
 from raysgd_local.control.controller import machine as controller
 from raysgd_local.control.controller.settings import Settings
 from raysgd_local.control.controller.state import begin
-from raysgd_local.control.messages import Place, Report
+from raysgd_local.control.messages import LoopPosition, Report
 from raysgd_local.control.replicated.program import Program
 from raysgd_local.records import RoundRow
 
@@ -36,7 +36,7 @@ class Run:
     def up(self, *workers):
         for worker in workers:
             self.tell(c.WorkerUp(worker, f"node-{worker}", 1))
-            self.tell(c.Arrived(Report(worker, 0, 0, Place.START)))
+            self.tell(c.Arrived(Report(worker, 0, 0, LoopPosition.START)))
 
     def order(self):
         return [command for command in self.said if isinstance(command, c.Form)][-1].order
@@ -45,7 +45,7 @@ class Run:
         state = replace(order.replicated, **changes.pop("state", {}))
         return Report(worker, order.view.number, order.segment, place, state, **changes)
 
-    def arrive(self, worker, place=Place.TRAINING, **changes):
+    def arrive(self, worker, place=LoopPosition.TRAINING, **changes):
         self.tell(c.Arrived(self.report(worker, place, self.order(), **changes)))
 
 
@@ -55,7 +55,7 @@ def started(workers_max=2, samples=8, **settings):
     workers = [f"w{i}" for i in range(workers_max)]
     run.up(*workers)
     for worker in workers:
-        run.arrive(worker, Place.OPENING, samples=samples)
+        run.arrive(worker, LoopPosition.OPENING, samples=samples)
     return run
 
 

@@ -14,7 +14,7 @@ from raysgd_local.planning.forecast import candidates, communication_s, forecast
 from raysgd_local.planning.workload import Workload
 from raysgd_local.simulation.cluster.cluster_model import ClusterModel, Failures
 from raysgd_local.simulation.cluster.loss_curve import HalvingLoss
-from raysgd_local.simulation.cluster.step_times import Constant, Samples
+from raysgd_local.simulation.cluster.step_times import Constant, SampledSteps
 from raysgd_local.simulation.engine.loop import LoopPlan
 from raysgd_local.simulation.timing.lockstep import TimingPlan
 
@@ -33,7 +33,7 @@ def by_name(plan):
 
 def test_what_is_not_said_of_the_cluster_is_measured():
     found = on_this_machine(ClusterModel(bandwidth_mbps=100, failures=Failures(1.0)), WORKLOAD)
-    assert found.steps == Samples((0.01, 0.03))
+    assert found.steps == SampledSteps((0.01, 0.03))
     assert (found.round_ms, found.warmup_s, found.bandwidth_mbps) == (2.0, 0.1, 100)
     assert found.failures == Failures()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from raysgd_local.report.timeline import Span, membership, timeline
+from raysgd_local.report.timeline import TimelineSpan, membership, timeline
 
 
 def told(*events: tuple[float, str, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -23,9 +23,9 @@ def test_a_replacement_takes_the_lane_of_the_worker_that_it_replaces():
         )
     )
     assert set(line.spans) == {
-        Span("w0", 0, 0, 4, "lost", "killed"),
-        Span("w1", 1, 0, 9, "left"),
-        Span("w2", 0, 6, 10),
+        TimelineSpan("w0", 0, 0, 4, "lost", "killed"),
+        TimelineSpan("w1", 1, 0, 9, "left"),
+        TimelineSpan("w2", 0, 6, 10),
     }
     assert line.lanes == 2
 

@@ -28,7 +28,7 @@ from raysgd_local.training.context import TrainContext
 from raysgd_local.training.current import present, run_loop
 from raysgd_local.training.ports import Released
 from raysgd_local.training.shell import Shell
-from raysgd_local.training.worker_setup import Place
+from raysgd_local.training.worker_setup import WorkerSetup
 from raysgd_local.transport.in_process import InProcessNetwork
 
 torch.set_num_threads(1)
@@ -82,7 +82,7 @@ class ThreadGroup:
     def request(self, worker: str) -> None:
         self.links[worker] = ThreadLink(worker, self.post)
         spec = self.plan.spec
-        place = Place(
+        place = WorkerSetup(
             worker,
             spec.seed,
             spec.storage,

@@ -34,7 +34,7 @@ from raysgd_local.control.replicated.program import Program
 from raysgd_local.control.replicated.state import Replicated
 from raysgd_local.errors import InputError
 from raysgd_local.faults.language import Fault, When, parse_real
-from raysgd_local.faults.schedule import Watch
+from raysgd_local.faults.schedule import RoundWatch
 from raysgd_local.run_files import journal
 from raysgd_local.runtime.fault_effects import Sabotage
 from raysgd_local.runtime.fault_injection import Injector
@@ -157,7 +157,7 @@ def test_a_watch_of_another_view_has_no_effect_and_a_late_one_fires_at_the_next_
         return None
 
     sabotage = Sabotage(reached, lambda: None)
-    sabotage.watch((Watch("w0", 2, 0, 5), Watch("w0", 2, 1, 9)))
+    sabotage.watch((RoundWatch("w0", 2, 0, 5), RoundWatch("w0", 2, 1, 9)))
     sabotage.committed(1, 7)
     assert asked == []
     sabotage.committed(2, 7)
@@ -177,7 +177,7 @@ class Recorder:
     def suffer(self, worker: str, fault: Fault) -> None:
         self.suffered.append((worker, fault.kind))
 
-    def watch(self, worker: str, watches: tuple[Watch, ...]) -> None:
+    def watch(self, worker: str, watches: tuple[RoundWatch, ...]) -> None:
         self.watched.append(worker)
 
     def record(self, event: str, **fields: Any) -> None:

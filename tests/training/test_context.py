@@ -16,7 +16,7 @@ from raysgd_local.errors import InputError, UsageError
 from raysgd_local.training.context import TrainContext
 from raysgd_local.training.shell import Shell
 from raysgd_local.training.standalone import DirectLink, alone
-from raysgd_local.training.worker_setup import Place
+from raysgd_local.training.worker_setup import WorkerSetup
 from raysgd_local.transport.in_process import InProcessNetwork
 
 DATA = TensorDataset(torch.randn(20, 3))
@@ -132,7 +132,7 @@ def in_rounds_of(tau):
     settings = Settings(
         Program(FixedPeriod(tau)), workers_min=1, workers_max=1, checkpoints=CheckpointPolicy(last=False)
     )
-    return TrainContext(Shell(Place("w0", 0), InProcessNetwork(), DirectLink(settings)))
+    return TrainContext(Shell(WorkerSetup("w0", 0), InProcessNetwork(), DirectLink(settings)))
 
 
 def test_the_member_hears_of_a_round_s_steps_when_they_are_over():

@@ -12,7 +12,7 @@ CHUNKS_PER_WORKER = 8  # loads differ by at most one chunk: an eighth of a worke
 
 
 @dataclass(frozen=True)
-class Worker:
+class ChunkHolder:
     """A live worker and the node it runs on."""
 
     id: str
@@ -47,7 +47,7 @@ class Placement:
         return tuple(chunk for chunk, holders in enumerate(self.holders) if worker in holders)
 
 
-def rebalance(placement: Placement, live: Sequence[Worker], copies: int) -> Placement:
+def rebalance(placement: Placement, live: Sequence[ChunkHolder], copies: int) -> Placement:
     """The table after the set of live workers became `live`; the same for the same arguments in any order.
 
     Every chunk gets min(copies, live workers) holders, on as many distinct nodes as there are for them; then

@@ -9,7 +9,7 @@ from raysgd_local.control.controller import boundary, membership, orders, termin
 from raysgd_local.control.controller.boundary import Resolution
 from raysgd_local.control.controller.events import RecordRounds
 from raysgd_local.control.controller.state import Phase, Standing, Turn
-from raysgd_local.control.messages import Place, Report
+from raysgd_local.control.messages import LoopPosition, Report
 from raysgd_local.control.replicated.state import Replicated
 
 
@@ -18,7 +18,7 @@ def arrive(turn: Turn, report: Report) -> None:
     state = turn.state
     if report.worker not in state.workers:
         return
-    if report.place is Place.START and report.view == 0:
+    if report.place is LoopPosition.START and report.view == 0:
         if state.workers[report.worker].standing is Standing.UP:
             turn.worker(report.worker, standing=Standing.READY)
             if len(state.standing(Standing.MEMBER)) < state.settings.workers_max:  # else it is a spare

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from raysgd_local.algorithms.placement.table import Placement
 from raysgd_local.control.data.deal import Deal, lengths, lists
 from raysgd_local.control.data.ledger import Ledger
-from raysgd_local.control.messages import Place, Report, View
+from raysgd_local.control.messages import LoopPosition, Report, View
 from raysgd_local.control.replicated import balancing
 from raysgd_local.control.replicated.program import Program
 from raysgd_local.control.replicated.state import Replicated
@@ -128,7 +128,7 @@ def closed(books: Books) -> Books:
 
 def opening(reports: Sequence[Report], state: Replicated) -> int | None:
     """The size of the training set if all want the next epoch dealt now, else None."""
-    if state.open or not reports or any(report.place is not Place.OPENING for report in reports):
+    if state.open or not reports or any(report.place is not LoopPosition.OPENING for report in reports):
         return None
     return max(report.samples for report in reports)
 

@@ -22,7 +22,7 @@ _RETRY_S, _RETRY_MAX_S = 0.5, 60.0
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class CheckpointRecord:
     """What a checkpoint says of the run; the workers' shards hold the rest.
 
     `members` are the view's, in rank order: shard i is of rank i; with `everyone` there is one for each.
@@ -43,7 +43,7 @@ class Snapshot:
         return self.members if self.everyone else self.members[:1]
 
 
-def manifest(snapshot: Snapshot, shards: tuple[ShardWritten, ...]) -> dict[str, Any]:
+def manifest(snapshot: CheckpointRecord, shards: tuple[ShardWritten, ...]) -> dict[str, Any]:
     """The manifest's content: JSON-able, everything but the tensors."""
     files = [
         {"rank": s.rank, "path": s.path, "sha256": s.sha256, "bytes": s.size_bytes}
@@ -52,7 +52,7 @@ def manifest(snapshot: Snapshot, shards: tuple[ShardWritten, ...]) -> dict[str, 
     return {"schema": SCHEMA, "shards": files, **to_plain(snapshot)}
 
 
-def snapshot_of(plain: dict[str, Any], schedule: Schedule) -> Snapshot:
+def snapshot_of(plain: dict[str, Any], schedule: Schedule) -> CheckpointRecord:
     """The snapshot that a manifest's content describes, for a run with this schedule.
 
     Raises `CheckpointError` where the manifest is of another schema or another kind of schedule.
@@ -63,7 +63,7 @@ def snapshot_of(plain: dict[str, Any], schedule: Schedule) -> Snapshot:
         )
     fields = {key: value for key, value in plain.items() if key not in ("schema", "shards")}
     try:
-        snapshot = from_plain(Snapshot, fields)
+        snapshot = from_plain(CheckpointRecord, fields)
         state = schedule.restore(fields["replicated"]["schedule"])
     except (KeyError, TypeError, ValueError, StopIteration) as error:
         raise CheckpointError(f"the checkpoint does not fit this run's schedule: {error}") from error
@@ -72,7 +72,7 @@ def snapshot_of(plain: dict[str, Any], schedule: Schedule) -> Snapshot:
 
 @dataclass(frozen=True)
 class Writing:
-    snapshot: Snapshot
+    snapshot: CheckpointRecord
     shards: tuple[ShardWritten, ...] = ()
     final: bool = False
 
@@ -96,7 +96,7 @@ class Saves:
 
     count: int = 0
     writing: dict[str, Writing] = field(default_factory=dict)
-    published: tuple[Snapshot, ...] = ()
+    published: tuple[CheckpointRecord, ...] = ()
     epoch: int = 0
     round: int = 0
     elapsed_s: float = 0.0
@@ -121,7 +121,7 @@ class Saves:
         """Whether the run's last one is being written."""
         return any(entry.final for entry in self.writing.values())
 
-    def begin(self, snapshot: Snapshot, final: bool) -> Saves:
+    def begin(self, snapshot: CheckpointRecord, final: bool) -> Saves:
         return replace(
             self,
             count=self.count + 1,
@@ -196,6 +196,6 @@ class Saves:
         return replace(self, published=tuple(s for s in self.published if s.name in kept)), gone
 
 
-def _worth(snapshot: Snapshot, policy: CheckpointPolicy) -> tuple[float, int]:
+def _worth(snapshot: CheckpointRecord, policy: CheckpointPolicy) -> tuple[float, int]:
     score = dict(snapshot.replicated.metrics).get(policy.score or "", 0.0)
     return (score if policy.score_order == "max" else -score), snapshot.replicated.round

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from raysgd_local.algorithms.placement.table import Placement, default_chunks, rebalance
-from raysgd_local.algorithms.placement.table import Worker as Holder
+from raysgd_local.algorithms.placement.table import ChunkHolder
 from raysgd_local.control.controller import boundary
 from raysgd_local.control.controller.boundary import Books, Resolution
 from raysgd_local.control.controller.state import Standing, Turn
@@ -85,11 +85,11 @@ def _placed(turn: Turn, books: Books, view: View) -> Placement:
     return after
 
 
-def _holders(turn: Turn, view: View) -> list[Holder]:
+def _holders(turn: Turn, view: View) -> list[ChunkHolder]:
     """Who may hold chunks: where a chunk's data has to be moved, nobody who leaves gets or keeps any."""
     workers = turn.state.workers
     members = [w for w in view.members if not _leaves(turn, w)] if turn.state.settings.restricted else []
-    return [Holder(worker, workers[worker].node) for worker in members or view.members]
+    return [ChunkHolder(worker, workers[worker].node) for worker in members or view.members]
 
 
 def _leaves(turn: Turn, worker: str) -> bool:

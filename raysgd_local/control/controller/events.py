@@ -46,7 +46,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Sign:
+class SignOfLife:
     """What is known of a worker's life at some moment.
 
     `age_s` is how long ago its newest beat came, `gap_s` the longest time between two of them lately; see `Beat` for
@@ -68,7 +68,7 @@ class Heartbeat:
     `awake_s`: for so long the driver itself has run without a break; `hears_s`: so long it also heard somebody.
     """
 
-    signs: tuple[Sign, ...]
+    signs: tuple[SignOfLife, ...]
     awake_s: float
     hears_s: float
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from raysgd_local.control.controller import membership
-from raysgd_local.control.controller.events import Heartbeat, Sign
+from raysgd_local.control.controller.events import Heartbeat, SignOfLife
 from raysgd_local.control.controller.state import Phase, Standing, Turn
 
 _GAPS = 3.0
@@ -93,7 +93,7 @@ def _free(turn: Turn, heartbeat: Heartbeat, why: str) -> None:
         membership.break_view(turn, "a collective did not complete")
 
 
-def _present(turn: Turn, heartbeat: Heartbeat) -> list[Sign]:
+def _present(turn: Turn, heartbeat: Heartbeat) -> list[SignOfLife]:
     """The signs of members that have the present view's order."""
     view = turn.state.view
     return [

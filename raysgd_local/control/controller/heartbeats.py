@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from raysgd_local.control.controller.events import Heartbeat, Sign
+from raysgd_local.control.controller.events import Heartbeat, SignOfLife
 from raysgd_local.control.messages import Beat
 
 _GAP_HALF_LIFE_S = 60.0
@@ -60,7 +60,7 @@ class Pulse:
         return Heartbeat(signs, now - self._awake_since, now - max(self._hears_since, self._awake_since))
 
 
-def _sign(heard: _Heard, now: float) -> Sign:
+def _sign(heard: _Heard, now: float) -> SignOfLife:
     age_s, beat = now - heard.at_s, heard.beat
     waits_s = beat.waits_s + age_s if beat.waits_s else 0.0
-    return Sign(beat.worker, age_s, heard.gap_s, beat.view, beat.round_s, waits_s)
+    return SignOfLife(beat.worker, age_s, heard.gap_s, beat.view, beat.round_s, waits_s)

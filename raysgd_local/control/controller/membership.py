@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from raysgd_local.control.controller import termination
 from raysgd_local.control.controller.events import CutView, KillWorker, Progress, RequestWorker, WorkerUp, Yield
-from raysgd_local.control.controller.state import Phase, Standing, Turn, Worker
+from raysgd_local.control.controller.state import Phase, Standing, Turn, WorkerRow
 
 _BACKOFF_S = 0.5
 _BACKOFF_MAX_S = 60.0
@@ -28,7 +28,7 @@ def request(turn: Turn) -> None:
     if turn.state.outcome is not None:
         return
     name = f"w{turn.state.requested}"
-    turn.set(requested=turn.state.requested + 1, workers={**turn.state.workers, name: Worker()})
+    turn.set(requested=turn.state.requested + 1, workers={**turn.state.workers, name: WorkerRow()})
     turn.do(RequestWorker(name))
 
 

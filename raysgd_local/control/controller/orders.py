@@ -8,7 +8,7 @@ from dataclasses import replace
 from raysgd_local.algorithms.placement.table import Placement
 from raysgd_local.control.controller import boundary, dealing, membership, termination
 from raysgd_local.control.controller.boundary import Books, Resolution
-from raysgd_local.control.controller.checkpoints import Snapshot
+from raysgd_local.control.controller.checkpoints import CheckpointRecord
 from raysgd_local.control.controller.events import Form, KillWorker, RewindTables, Status
 from raysgd_local.control.controller.state import Phase, Standing, Turn
 from raysgd_local.control.data import chunk_transfer
@@ -176,7 +176,7 @@ def _begin_save(turn: Turn, view: View, final: bool) -> Save:
     if books is None:
         raise RuntimeError("what is saved has books")
     policy = state.settings.checkpoints
-    snapshot = Snapshot(
+    snapshot = CheckpointRecord(
         name=f"{state.saves.count + 1:06d}",
         view=view.number,
         incarnation=state.incarnation,
@@ -240,7 +240,7 @@ def _begin_fresh(turn: Turn, view: View) -> None:
     _give(turn, replace(order, donor=0, receivers=others), (), changed=True)
 
 
-def _begin_from(turn: Turn, view: View, snapshot: Snapshot) -> None:
+def _begin_from(turn: Turn, view: View, snapshot: CheckpointRecord) -> None:
     """Go back to a checkpoint: with as many members in the same deal, otherwise what is left is dealt anew."""
     before = resumed(snapshot.replicated, turn.state.settings.program)
     state = replace(before, blocks=dealing.blocks_of(turn, view.members))
@@ -257,7 +257,7 @@ def _begin_from(turn: Turn, view: View, snapshot: Snapshot) -> None:
     _give(turn, replace(order, restore=snapshot.name), (), changed=True)
 
 
-def _renamed(snapshot: Snapshot, view: View) -> Placement | None:
+def _renamed(snapshot: CheckpointRecord, view: View) -> Placement | None:
     """The checkpoint's placement with the new workers in their predecessors' places."""
     if snapshot.placement is None:
         return None

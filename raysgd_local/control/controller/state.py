@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Any
 
 from raysgd_local.control.controller.boundary import Books
-from raysgd_local.control.controller.checkpoints import Saves, Snapshot
+from raysgd_local.control.controller.checkpoints import CheckpointRecord, Saves
 from raysgd_local.control.controller.events import Command, RecordEvent, SetTimer, Status
 from raysgd_local.control.controller.settings import Settings
 from raysgd_local.control.messages import Report, View
@@ -41,7 +41,7 @@ class Standing(Enum):
 
 
 @dataclass(frozen=True)
-class Worker:
+class WorkerRow:
     standing: Standing = Standing.REQUESTED
     node: str = ""
     pid: int = 0
@@ -61,7 +61,7 @@ class Controller:
 
     settings: Settings
     phase: Phase = Phase.STARTING
-    workers: dict[str, Worker] = field(default_factory=dict)
+    workers: dict[str, WorkerRow] = field(default_factory=dict)
     requested: int = 0
     view: View | None = None
     segment: int = 0
@@ -70,7 +70,7 @@ class Controller:
     arriving_since: float | None = None
     books: Books | None = None
     saves: Saves = field(default_factory=Saves)
-    resume: Snapshot | None = None
+    resume: CheckpointRecord | None = None
     yielded: bool = False
     stop: str = ""
     outcome: tuple[Status, str] | None = None
@@ -103,7 +103,7 @@ class Controller:
         return tuple(w for w in present if w in self.workers)
 
 
-def begin(settings: Settings, resume: Snapshot | None = None, incarnation: int = 1) -> Controller:
+def begin(settings: Settings, resume: CheckpointRecord | None = None, incarnation: int = 1) -> Controller:
     """The controller of a run that starts anew (in that `incarnation`), or from a checkpoint."""
     if resume is None:
         return Controller(settings, incarnation=incarnation)

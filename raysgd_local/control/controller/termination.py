@@ -8,7 +8,7 @@ from raysgd_local.control.controller import boundary
 from raysgd_local.control.controller.checkpoints import Saves, manifest
 from raysgd_local.control.controller.events import DeleteCheckpoint, Finish, PublishManifest, ShardWritten, Status
 from raysgd_local.control.controller.state import Phase, Turn
-from raysgd_local.control.messages import Place, Report
+from raysgd_local.control.messages import LoopPosition, Report
 
 Ends = tuple[Status, str, bool]  # status, reason, whether to save
 
@@ -23,7 +23,7 @@ def reason_to_end(turn: Turn, reports: Sequence[Report]) -> Ends | None:
     drained = boundary.drained(reports)
     if state.stop and drained:
         return "interrupted", state.stop, True
-    if all(report.place is Place.FINISHED for report in reports):
+    if all(report.place is LoopPosition.FINISHED for report in reports):
         return "finished", state.books.replicated.stopped or "all epochs are done", True
     return None
 

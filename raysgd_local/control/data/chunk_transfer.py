@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from raysgd_local.algorithms.placement.table import Placement, Worker, rebalance
+from raysgd_local.algorithms.placement.table import ChunkHolder, Placement, rebalance
 from raysgd_local.control.data.deal import Sources
 from raysgd_local.control.messages import Order
 
@@ -68,7 +68,7 @@ def sources(have: Mapping[str, Sequence[int]], chunks: int) -> Sources:
     return tuple(tuple(w for w, held in sets.items() if chunk in held) for chunk in range(chunks))
 
 
-def placed(placement: Placement, have: Sources, live: Sequence[Worker], copies: int) -> Placement:
+def placed(placement: Placement, have: Sources, live: Sequence[ChunkHolder], copies: int) -> Placement:
     """The placement among `live` of what somebody has; a chunk that nobody has gets no holder."""
     there = [chunk for chunk, workers in enumerate(have) if workers]
     rows = [_kept(placement.holders[chunk], have[chunk]) for chunk in there]

@@ -8,7 +8,7 @@ from typing import Literal
 
 from raysgd_local.algorithms.schedules.base import Mode
 from raysgd_local.control.control_slots import Contribution, Control
-from raysgd_local.control.messages import Order, Place, Report, Save
+from raysgd_local.control.messages import LoopPosition, Order, Report, Save
 from raysgd_local.control.replicated.state import Replicated
 
 Kind = Literal["parameters", "gradients", "apart", "partial", "evaluation", "probe"]
@@ -17,17 +17,17 @@ Kind = Literal["parameters", "gradients", "apart", "partial", "evaluation", "pro
 class Want(Enum):
     """What the training loop waits for when it is inside a call to the context."""
 
-    STATE = Place.START
-    STEP = Place.TRAINING  # go on after a step
+    STATE = LoopPosition.START
+    STEP = LoopPosition.TRAINING  # go on after a step
     DATA = "data"  # its list is used up: more of it, or the epoch's end
     CLOSE = "close"  # it left the epoch: the epoch's end
-    EPOCH = Place.OPENING
-    EVALUATE = Place.EVALUATING
-    FINISH = Place.FINISHED
+    EPOCH = LoopPosition.OPENING
+    EVALUATE = LoopPosition.EVALUATING
+    FINISH = LoopPosition.FINISHED
 
     @property
-    def place(self) -> Place:
-        return self.value if isinstance(self.value, Place) else Place.TRAINING
+    def place(self) -> LoopPosition:
+        return self.value if isinstance(self.value, LoopPosition) else LoopPosition.TRAINING
 
 
 # Events: what the loop asks for.

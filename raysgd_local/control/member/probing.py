@@ -15,7 +15,7 @@ from raysgd_local.control.member.events import (
     Undo,
     Want,
 )
-from raysgd_local.control.member.state import Member, Result, Trial
+from raysgd_local.control.member.state import Member, ProbeProgress, Result
 from raysgd_local.records import replace
 
 
@@ -51,9 +51,9 @@ def go_on(member: Member, probe: Probe) -> Result:
     commands: tuple[Command, ...] = ()
     if not member.trial.stage:
         if not probe.steps and member.tried_in != _place(member):
-            return replace(member, trial=Trial("done")), ()
+            return replace(member, trial=ProbeProgress("done")), ()
         commands = (Mark(local=probe.steps > 0),)
-        trial = Trial("local" if probe.steps else "looking")
+        trial = ProbeProgress("local" if probe.steps else "looking")
         member = replace(member, trial=trial, steps=0, samples=0, taken=0)
     trial = member.trial
     left = probe.steps - trial.steps if trial.stage == "local" else probe.held_out - trial.looked
@@ -84,13 +84,13 @@ def _ended(member: Member, probe: Probe, complete: bool) -> Result:
         tried_in, said = (_place(member) if complete else None), HeldOut()
     else:
         tried_in, said = None, HeldOut(trial.looked, trial.looked_at) if complete else HeldOut()
-    return replace(member, trial=Trial("done"), tried_in=tried_in, held_out=said), (Undo(),)
+    return replace(member, trial=ProbeProgress("done"), tried_in=tried_in, held_out=said), (Undo(),)
 
 
 def abandoned(member: Member) -> Result:
     """The view broke: what was tried is undone, and tried again by those who are left."""
     undo: tuple[Command, ...] = (Undo(),) if under_way(member) else ()
-    return replace(member, trial=Trial(), held_out=HeldOut()), undo
+    return replace(member, trial=ProbeProgress(), held_out=HeldOut()), undo
 
 
 def _willing(member: Member) -> bool:

@@ -18,7 +18,7 @@ from raysgd_local.control.member.events import (
     Proceed,
     Want,
 )
-from raysgd_local.control.member.state import Adopt, Flight, Member, Result, Trial
+from raysgd_local.control.member.state import Adopt, Flight, Member, ProbeProgress, Result
 from raysgd_local.control.messages import Report
 from raysgd_local.control.replicated import state as shared
 from raysgd_local.control.replicated.state import Replicated
@@ -179,7 +179,7 @@ def commit(member: Member, done: Exchanged) -> Result:
         round_s=max(row.compute_s + row.wait_s + row.sync_s, _FADING * member.round_s),
         over=_segment_over(member, state, control),
         todo=aligning(state, member.rank),
-        trial=Trial(),
+        trial=ProbeProgress(),
         held_out=HeldOut(),
     )
     return member, () if state.diverged else (Commit(before.period.mode, control, state.period.mode),)

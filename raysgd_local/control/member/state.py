@@ -18,7 +18,7 @@ class Adopt:
 
 
 @dataclass(frozen=True)
-class Trial:
+class ProbeProgress:
     """How far a member is in the open round's probe: `steps` local steps over `samples`, `looked` batches looked at
     with `looked_at` samples, and `taken` positions of the deal in all of them.
     """
@@ -71,7 +71,7 @@ class Member:
     copied: str = ""
     damaged: str = ""
     yield_asked: tuple[int, int] = (0, 0)
-    trial: Trial = Trial()
+    trial: ProbeProgress = ProbeProgress()
     flight: Flight | None = None
     tried_in: tuple[int, int] | None = None
     held_out: HeldOut = field(default_factory=HeldOut)

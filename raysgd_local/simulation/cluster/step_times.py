@@ -96,7 +96,7 @@ class Pareto:
 
 
 @dataclass(frozen=True)
-class Samples:
+class SampledSteps:
     """Times that were measured one by one, drawn again independently of each other."""
 
     times_s: tuple[float, ...]
@@ -134,12 +134,12 @@ class Measured:
             raise InputError("run", self.run, "a run directory", "no round in it has a step that took time")
 
     @cached_property
-    def _blocks(self) -> Blocks:
+    def _blocks(self) -> StepBlocks:
         rows = reader.load(self.run).rounds
         rows = rows[(rows["steps"] > 0) & (rows["compute_s"] > 0)]
         rows = rows.iloc[1:] if len(rows) > 1 else rows
         columns = (rows[name].to_numpy(float) for name in ("workers", "steps", "compute_s", "wait_s"))
-        return Blocks.of([_workers_of(*row) for row in zip(*columns, strict=True)])
+        return StepBlocks.of([_workers_of(*row) for row in zip(*columns, strict=True)])
 
     @property
     def mean_s(self) -> float:
@@ -158,19 +158,19 @@ def _workers_of(workers: float, steps: float, compute_s: float, wait_s: float) -
 
 
 @dataclass(frozen=True)
-class Blocks:
+class StepBlocks:
     """Runs of `steps` steps that took `step_s` each, one as likely to come next as another. Both (n,)."""
 
     step_s: Floats
     steps: npt.NDArray[np.int64]
 
     @staticmethod
-    def of(rounds: Sequence[tuple[Floats, float]]) -> Blocks:
+    def of(rounds: Sequence[tuple[Floats, float]]) -> StepBlocks:
         """Of each round its workers' seconds a step, and how many steps each of them took."""
         if not rounds:
-            return Blocks(np.empty(0), np.empty(0, dtype=np.int64))
+            return StepBlocks(np.empty(0), np.empty(0, dtype=np.int64))
         lengths = [np.full(len(times), max(1, round(steps)), dtype=np.int64) for times, steps in rounds]
-        return Blocks(np.concatenate([times for times, _ in rounds]), np.concatenate(lengths))
+        return StepBlocks(np.concatenate([times for times, _ in rounds]), np.concatenate(lengths))
 
     @property
     def mean_s(self) -> float:
@@ -195,7 +195,7 @@ STEP_TIMES: Mapping[str, type[StepTimes]] = MappingProxyType(
         "exponential": Exponential,
         "shifted-exponential": ShiftedExponential,
         "pareto": Pareto,
-        "samples": Samples,
+        "samples": SampledSteps,
         "measured": Measured,
     }
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from raysgd_local.simulation.engine.network import Call, Combine, Network
+from raysgd_local.simulation.engine.network import Call, Combine, SimulatedNetwork
 
 Later = Callable[[float, Callable[[], None]], None]
 
@@ -14,7 +14,12 @@ class Connection:
     """`later` does something after some seconds; `settled` hears of each call's end: why it failed, or nothing."""
 
     def __init__(
-        self, name: str, network: Network, later: Later, timeout_s: float, settled: Callable[[Call, str], None]
+        self,
+        name: str,
+        network: SimulatedNetwork,
+        later: Later,
+        timeout_s: float,
+        settled: Callable[[Call, str], None],
     ) -> None:
         self.name = name
         self._network, self._later, self._timeout_s, self._tell = network, later, timeout_s, settled

@@ -21,8 +21,8 @@ from raysgd_local.control.member.events import Cut, YieldAsked
 from raysgd_local.control.messages import Beat
 from raysgd_local.faults.language import Fault
 from raysgd_local.simulation.engine.injection import fire
-from raysgd_local.simulation.engine.network import Call, Network
-from raysgd_local.simulation.engine.pace import Pace
+from raysgd_local.simulation.engine.network import Call, SimulatedNetwork
+from raysgd_local.simulation.engine.pace import StepPaces
 from raysgd_local.simulation.engine.scenario import Scenario
 from raysgd_local.simulation.engine.violation import violated
 from raysgd_local.simulation.engine.world import Observer, Process
@@ -50,9 +50,9 @@ class Fleet:
         self.scenario, self._hire, self.observer = scenario, hire, observer
         self.now = 0.0
         self.random = Random(f"fleet {scenario.seed}")
-        self.network = Network(self.random, self._collective_s)
+        self.network = SimulatedNetwork(self.random, self._collective_s)
         self._steps = np.random.default_rng(scenario.seed)
-        self.pace = Pace()
+        self.pace = StepPaces()
         self.workers: dict[str, Process] = {}
         self.controller = begin(scenario.settings)
         self._pulse = Pulse(scenario.settings.timeouts.beat_s, 0.0)

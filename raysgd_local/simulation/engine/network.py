@@ -53,7 +53,7 @@ class _Room:
     gone: set[str] = field(default_factory=set)
 
 
-class Network:
+class SimulatedNetwork:
     """All views' rooms. `cost` gives a collective's seconds from a call and how many take part.
 
     `chance` is how likely a collective that breaks is complete for some of its members.

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Pace:
+class StepPaces:
     """The longest step of anybody, and by worker its longest stretch of steps with nothing between them; seconds.
 
     >>> pace = Pace()

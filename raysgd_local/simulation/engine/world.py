@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from raysgd_local.control.controller.checkpoints import Snapshot
+from raysgd_local.control.controller.checkpoints import CheckpointRecord
 from raysgd_local.control.controller.events import Command, Event, RecordEvent, RecordRounds
 from raysgd_local.control.controller.state import Controller
 from raysgd_local.control.member.events import Event as MemberEvent
 from raysgd_local.control.messages import Beat, Order
 from raysgd_local.faults.language import Fault
 from raysgd_local.simulation.engine.connection import Connection
-from raysgd_local.simulation.engine.network import Network
+from raysgd_local.simulation.engine.network import SimulatedNetwork
 
 
 class Process(Protocol):
@@ -53,7 +53,7 @@ class Process(Protocol):
 class World(Protocol):
     """Time, the network, and the way to the controller. `damaged` are checkpoints that can't be loaded."""
 
-    network: Network
+    network: SimulatedNetwork
     now: float
     damaged: set[str]
 
@@ -108,7 +108,7 @@ class Observer:
     def rewound(self, round: int, evaluations: int) -> None:
         """What came after is undone."""
 
-    def checkpoint(self, snapshot: Snapshot, manifest: dict[str, Any]) -> None:
+    def checkpoint(self, snapshot: CheckpointRecord, manifest: dict[str, Any]) -> None:
         """A checkpoint is whole; its manifest is written."""
 
     def deleted(self, checkpoint: str) -> None:
@@ -117,5 +117,5 @@ class Observer:
     def fired(self, fault: Fault, worker: str, now: float) -> None:
         """A fault happens."""
 
-    def restarted(self, resume: Snapshot | None, now: float) -> None:
+    def restarted(self, resume: CheckpointRecord | None, now: float) -> None:
         """The driver died and starts again, from a checkpoint if there is one."""

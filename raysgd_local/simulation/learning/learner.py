@@ -31,7 +31,7 @@ from raysgd_local.training.replica.replica import Replica
 from raysgd_local.training.replica.rng import generators, set_generators
 from raysgd_local.training.shell import Shell
 from raysgd_local.training.user_traceback import own_traceback
-from raysgd_local.training.worker_setup import Place
+from raysgd_local.training.worker_setup import WorkerSetup
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Lesson:
     loop: Any
     config: dict[str, Any] | None
     seed: int
-    place: Callable[[str], Place]
+    place: Callable[[str], WorkerSetup]
     beat_s: float = 0.25
     collective_timeout_s: float = 600.0
     generators: dict[str, Any] = field(default_factory=generators)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from raysgd_local.control.controller.boundary import Books
-from raysgd_local.control.controller.checkpoints import Snapshot
+from raysgd_local.control.controller.checkpoints import CheckpointRecord
 from raysgd_local.control.controller.events import Command, Event, Finish, Heartbeat, RecordEvent, RecordRounds
 from raysgd_local.control.controller.settings import Settings
 from raysgd_local.faults.language import Fault
@@ -30,7 +30,7 @@ class Recorder(Observer):
         self.now = 0.0
         self.files = RunFiles(storage, lambda: self.now)
 
-    def begin(self, settings: Settings, resume: Snapshot | None = None) -> None:
+    def begin(self, settings: Settings, resume: CheckpointRecord | None = None) -> None:
         """A driver's life begins, from a checkpoint if there is one; the journal says with what."""
         self._settings, self._lives = settings, self._lives + 1
         name = resume and f"{resume.name}/{MANIFEST}"
@@ -57,7 +57,7 @@ class Recorder(Observer):
         self.now = now
         self.files.event("chaos_fired", fault=str(fault), **({"worker": worker} if worker else {}))
 
-    def restarted(self, resume: Snapshot | None, now: float) -> None:
+    def restarted(self, resume: CheckpointRecord | None, now: float) -> None:
         """As `runtime.driver` tells it; without a checkpoint nothing that was done is left."""
         self.now = now
         if resume is None:
@@ -76,7 +76,7 @@ class Recorder(Observer):
     def rewound(self, round: int, evaluations: int) -> None:
         self.files.rewind(round, evaluations)
 
-    def checkpoint(self, snapshot: Snapshot, manifest: dict[str, Any]) -> None:
+    def checkpoint(self, snapshot: CheckpointRecord, manifest: dict[str, Any]) -> None:
         self._checkpoints.write(f"{snapshot.name}/{MANIFEST}", json.dumps(manifest).encode())
 
     def deleted(self, checkpoint: str) -> None:

@@ -26,7 +26,7 @@ from raysgd_local.simulation.engine.world import World
 from raysgd_local.simulation.learning.learner import Learner, Lesson
 from raysgd_local.simulation.learning.recorder import Progress, Recorder
 from raysgd_local.training.replica.rng import generators, set_generators
-from raysgd_local.training.worker_setup import Place
+from raysgd_local.training.worker_setup import WorkerSetup
 
 _HORIZON_S = 7 * 24 * 3600.0
 _ENDLESS = Limits(events=10**12, seconds=float("inf"))
@@ -42,7 +42,7 @@ class Simulation:
 
     loop: Any
     settings: Settings
-    place: Callable[[str], Place]
+    place: Callable[[str], WorkerSetup]
     storage: Storage
     names: Names
     cluster: ClusterModel = field(default_factory=ClusterModel)

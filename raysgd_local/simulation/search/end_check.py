@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from raysgd_local.control.controller.events import Finish
 from raysgd_local.control.controller.state import Controller
 from raysgd_local.faults.language import Fault
-from raysgd_local.simulation.engine.pace import Pace
+from raysgd_local.simulation.engine.pace import StepPaces
 from raysgd_local.simulation.engine.violation import violated
 
 if TYPE_CHECKING:
@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 
 def judge(
-    finish: Finish, faults: Sequence[Fault], end: Controller, scenario: Scenario, pace: Pace, lost: Sequence[str]
+    finish: Finish,
+    faults: Sequence[Fault],
+    end: Controller,
+    scenario: Scenario,
+    pace: StepPaces,
+    lost: Sequence[str],
 ) -> None:
     """Invariant 9: a run ends for a reason, and where nothing went wrong it finishes and loses nobody."""
     fired: set[str] = {fault.kind for fault in faults}

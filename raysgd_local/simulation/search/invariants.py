@@ -11,7 +11,7 @@ import numpy as np
 from raysgd_local.algorithms.placement.table import chunk_bounds
 from raysgd_local.control.control_slots import Control, Flags
 from raysgd_local.control.controller.boundary import Books
-from raysgd_local.control.controller.checkpoints import Snapshot
+from raysgd_local.control.controller.checkpoints import CheckpointRecord
 from raysgd_local.control.controller.events import RecordEvent, RecordRounds
 from raysgd_local.control.controller.state import Controller, Phase, Standing
 from raysgd_local.control.data.chunk_transfer import Gift
@@ -22,23 +22,23 @@ from raysgd_local.control.replicated.state import Replicated
 from raysgd_local.records import EvalRow, RoundRow
 from raysgd_local.simulation.engine.violation import violated
 from raysgd_local.simulation.engine.world import Observer
-from raysgd_local.simulation.search.model import Anchor, Shard
+from raysgd_local.simulation.search.model import NumberAnchor, Shard
 
 if TYPE_CHECKING:
-    from raysgd_local.simulation.search.worker import Worker
+    from raysgd_local.simulation.search.worker import SimulatedWorker
 
 
-class Watch(Observer):
+class InvariantChecker(Observer):
     """Collects what was committed and resolved; every method raises `Violated` where an invariant does not hold."""
 
     def __init__(self) -> None:
         self.rounds: list[RoundRow] = []
         self.evaluations: list[EvalRow] = []
         self.events: list[tuple[float, RecordEvent]] = []
-        self.resolved: dict[int, Anchor] = {}
+        self.resolved: dict[int, NumberAnchor] = {}
         self.shards: dict[str, dict[int, Shard]] = {}
         self.published: dict[str, dict[int, Shard]] = {}
-        self._committed: dict[tuple[int, int, int], tuple[Anchor, Replicated | None]] = {}
+        self._committed: dict[tuple[int, int, int], tuple[NumberAnchor, Replicated | None]] = {}
         self._newest_view = 0
         self._generation = 0
         self._yielded = (0, 0)
@@ -48,7 +48,7 @@ class Watch(Observer):
 
     # Members.
 
-    def exchanging(self, workers: Sequence[Worker], evaluating: bool = False) -> None:
+    def exchanging(self, workers: Sequence[SimulatedWorker], evaluating: bool = False) -> None:
         """All are here for a reduction: they hold the same state, and it is what was resolved."""
         first = workers[0]
         anchor, state = first.replica.anchor, first.member.known
@@ -76,7 +76,7 @@ class Watch(Observer):
         ):  # a zombie may hold a beginning that was lost
             violated("2: what is resolved stays", f"round {anchor.round} was another one")
 
-    def asking(self, worker: Worker, command: Exchange) -> None:
+    def asking(self, worker: SimulatedWorker, command: Exchange) -> None:
         """A member goes into a round: it says what it did and was asked to pass on, and nobody yields in vain."""
         order, said = worker.member.in_force, command.said
         if worker.member.known.lengths is not None and said.samples != said.consumed:
@@ -86,7 +86,7 @@ class Watch(Observer):
         if order.number == self._yielded:
             violated("after a yield comes a boundary", f"{worker.name} in {order.number}")
 
-    def committed(self, worker: Worker, control: Control | None = None, healed: bool = False) -> None:
+    def committed(self, worker: SimulatedWorker, control: Control | None = None, healed: bool = False) -> None:
         """A member committed a round, by itself or by being healed."""
         anchor, view = worker.replica.anchor, worker.member.in_force.view.number
         if not math.isclose(anchor.one, 1.0, abs_tol=1e-9):
@@ -102,7 +102,7 @@ class Watch(Observer):
         if before != anchor:
             violated("1: a round is the same on all", f"round {anchor.round} of view {view} on {worker.name}")
 
-    def gives(self, worker: Worker, source: int) -> None:
+    def gives(self, worker: SimulatedWorker, source: int) -> None:
         """A transfer of state: the source must have what is resolved."""
         order = worker.member.in_force
         if order.view.members[source] != worker.name or not order.replicated.round:
@@ -138,7 +138,7 @@ class Watch(Observer):
         self.evaluations = self.evaluations[:evaluations]
         self.resolved = {at: anchor for at, anchor in self.resolved.items() if at <= round}
 
-    def restarted(self, resume: Snapshot | None, now: float) -> None:  # noqa: ARG002
+    def restarted(self, resume: CheckpointRecord | None, now: float) -> None:  # noqa: ARG002
         """The driver starts again; if there is no checkpoint, from nothing."""
         self.shards.clear()
         self._generation += 1
@@ -147,7 +147,7 @@ class Watch(Observer):
         if not self.published:
             self.rewound(-1, 0)
 
-    def ordered(self, controller: Controller, order: Order, workers: dict[str, Worker]) -> None:
+    def ordered(self, controller: Controller, order: Order, workers: dict[str, SimulatedWorker]) -> None:
         """An order is given: what it rests on is resolved."""
         books = controller.books
         if books is None:
@@ -165,7 +165,7 @@ class Watch(Observer):
             self._ledger(books, anchor)
         self._placed(controller, books, order, workers)
 
-    def _view(self, order: Order, books: Books, workers: dict[str, Worker]) -> None:
+    def _view(self, order: Order, books: Books, workers: dict[str, SimulatedWorker]) -> None:
         if order.view.number < self._newest_view:
             violated("view numbers rise", f"{order.view.number} after {self._newest_view}")
         self._newest_view = order.view.number
@@ -184,7 +184,7 @@ class Watch(Observer):
         ):
             violated("whoever has no state gets it", str(order.view))
 
-    def _anchor(self, order: Order, workers: dict[str, Worker]) -> Anchor | None:
+    def _anchor(self, order: Order, workers: dict[str, SimulatedWorker]) -> NumberAnchor | None:
         if order.restore:
             return self.published[order.restore][0].anchor
         for name in order.view.members:
@@ -206,7 +206,7 @@ class Watch(Observer):
         if len(self.evaluations) != state.evaluations:
             violated("every evaluation has a row", f"{state.evaluations} and {len(self.evaluations)} rows")
 
-    def _ledger(self, books: Books, anchor: Anchor) -> None:
+    def _ledger(self, books: Books, anchor: NumberAnchor) -> None:
         """What the books say was consumed is what is in the model."""
         ledger, state = books.ledger, books.replicated
         if ledger.samples_repeated:
@@ -227,7 +227,9 @@ class Watch(Observer):
             if not set(range(ledger.samples)) - set(nobody) <= set(dealt.tolist()) or len(set(dealt)) < len(dealt):
                 violated("4: every sample is dealt once", f"deal {books.deal.number}")
 
-    def _placed(self, controller: Controller, books: Books, order: Order, workers: dict[str, Worker]) -> None:
+    def _placed(
+        self, controller: Controller, books: Books, order: Order, workers: dict[str, SimulatedWorker]
+    ) -> None:
         """Invariant 3, where data is dealt for this view."""
         placement, restricted = books.placement, controller.settings.restricted
         if order.restore and books.deal is not None:
@@ -257,7 +259,7 @@ class Watch(Observer):
         if (copies == 1 or len(set(nodes.values())) == len(members)) and max(loads) - min(loads) > 1:
             violated("3: loads differ by one at most", str(loads))
 
-    def hands_over(self, worker: Worker, given: Sequence[Gift]) -> None:
+    def hands_over(self, worker: SimulatedWorker, given: Sequence[Gift]) -> None:
         """Who is to give a chunk's data has it."""
         for gift in given:
             if gift.source == worker.member.rank and not set(gift.chunks) <= set(worker.held.chunks):
@@ -273,7 +275,7 @@ class Watch(Observer):
         if not have <= controller.settings.wanted <= have + waiting:
             violated("as many workers as the run may have are asked for", f"{have} and {waiting} to come")
 
-    def checkpoint(self, snapshot: Snapshot, manifest: dict[str, Any]) -> None:  # noqa: ARG002 - what it says
+    def checkpoint(self, snapshot: CheckpointRecord, manifest: dict[str, Any]) -> None:  # noqa: ARG002 - what it says
         """A manifest is written: its parts belong together, and to a resolved round."""
         shards = self.shards[snapshot.name]
         if set(shards) < set(range(len(snapshot.writers))):

@@ -16,7 +16,7 @@ _GRAIN = 1 / 64
 
 
 @dataclass(frozen=True)
-class Standing:
+class NumberMember:
     """One member as it goes into a round: its number now, at the round's beginning, and what it left out before."""
 
     x: float
@@ -45,7 +45,7 @@ def move(
     algorithm: Algorithm,
     anchor: float,
     velocity: float,
-    members: Sequence[Standing],
+    members: Sequence[NumberMember],
     extent: Extent,
     round: int,
     stay: bool,
@@ -74,16 +74,16 @@ def move(
     return Moved(after, velocity, (after,) * len(members), residuals, apart=False)
 
 
-def _by_weight(members: Sequence[Standing]) -> tuple[float, ...]:
+def _by_weight(members: Sequence[NumberMember]) -> tuple[float, ...]:
     total = math.fsum(m.weight for m in members)
     return tuple(m.weight / total if total else 0.0 for m in members)
 
 
-def _residuals(members: Sequence[Standing]) -> tuple[float, ...]:
+def _residuals(members: Sequence[NumberMember]) -> tuple[float, ...]:
     return tuple(m.residual for m in members)
 
 
-def _sent(algorithm: Algorithm, anchor: float, member: Standing, share: float) -> tuple[float, float]:
+def _sent(algorithm: Algorithm, anchor: float, member: NumberMember, share: float) -> tuple[float, float]:
     """What arrives of a member's step, and what it remembers of the rest."""
     step = 0.0 if member.ill else share * (anchor - member.x)
     if algorithm.compression is None or algorithm.averaging.coupling(1) is not None:
@@ -93,7 +93,7 @@ def _sent(algorithm: Algorithm, anchor: float, member: Standing, share: float) -
     return sent, step - sent
 
 
-def _stretched(algorithm: Algorithm, anchor: float, mean: float, members: Sequence[Standing]) -> float:
+def _stretched(algorithm: Algorithm, anchor: float, mean: float, members: Sequence[NumberMember]) -> float:
     stretch = algorithm.weights.stretch([m.samples for m in members], [m.weight for m in members])
     return anchor + stretch * (mean - anchor)
 
@@ -105,7 +105,7 @@ def _outer(algorithm: Algorithm, anchor: float, velocity: float, mean: float) ->
     return anchor - velocity, velocity
 
 
-def _block_means(members: Sequence[Standing], blocks: Sequence[int]) -> tuple[float, ...]:
+def _block_means(members: Sequence[NumberMember], blocks: Sequence[int]) -> tuple[float, ...]:
     found = []
     for block, member in zip(blocks, members, strict=True):
         mine = [m for b, m in zip(blocks, members, strict=True) if b == block]
@@ -118,7 +118,7 @@ def _gossip(
     algorithm: Algorithm,
     anchor: float,
     velocity: float,
-    members: Sequence[Standing],
+    members: Sequence[NumberMember],
     extent: Extent,
     round: int,
 ) -> Moved:

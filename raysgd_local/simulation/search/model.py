@@ -15,7 +15,7 @@ Taken = tuple[int, tuple[int, ...]]  # epoch, positions
 
 
 @dataclass(frozen=True)
-class Anchor:
+class NumberAnchor:
     """The state after a commit. `consumed` says, by epoch, how often each sample is in it (a byte a sample).
 
     `one` is averaged like a parameter and never trained: it stays 1 if weights sum to 1. `velocity` is the outer
@@ -81,11 +81,11 @@ def reduce_parts(parts: Sequence[Part], weight: float) -> Reduced:
     )
 
 
-def commit(anchor: Anchor, reduced: Reduced, x: float) -> Anchor:
+def commit(anchor: NumberAnchor, reduced: Reduced, x: float) -> NumberAnchor:
     """The anchor after a round; `x` is the number as it is now (averaged already, or stepped together)."""
     one = reduced.one_sum / reduced.weight if reduced.weight and reduced.mode != "gradients" else anchor.one
     velocity = reduced.moved.velocity if reduced.moved is not None else 0.0
-    return Anchor(anchor.round + 1, x, one, velocity, _add(anchor.consumed, reduced.taken))
+    return NumberAnchor(anchor.round + 1, x, one, velocity, _add(anchor.consumed, reduced.taken))
 
 
 def _add(consumed: tuple[tuple[int, bytes], ...], taken: Sequence[Taken]) -> tuple[tuple[int, bytes], ...]:
@@ -105,7 +105,7 @@ def _add(consumed: tuple[tuple[int, bytes], ...], taken: Sequence[Taken]) -> tup
 class Shard:
     """What a checkpoint keeps of one worker."""
 
-    anchor: Anchor
+    anchor: NumberAnchor
     x: float
     momentum: float
     residual: float = 0.0
@@ -113,10 +113,10 @@ class Shard:
 
 
 @dataclass
-class Replica:
+class NumberReplica:
     """One worker's copy: the anchor, its own steps since, and the vectors that heal others."""
 
-    anchor: Anchor
+    anchor: NumberAnchor
     x: float = 0.0
     momentum: float = 0.0
     gradient: float = 0.0
@@ -183,7 +183,7 @@ class Replica:
         return (self.anchor.x - 0.3) ** 2 + 0.05
 
 
-def fresh(worker: str) -> Replica:
+def fresh(worker: str) -> NumberReplica:
     """A replica with weights of its own, unlike any other worker's."""
     x = 1.0 + int(worker[1:]) / 64
-    return Replica(replace(Anchor(), x=x), x=x, start=x)
+    return NumberReplica(replace(NumberAnchor(), x=x), x=x, start=x)

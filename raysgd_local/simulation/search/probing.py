@@ -10,7 +10,7 @@ from typing import Any
 from raysgd_local.control.control_slots import Contribution, Control, HeldOut
 from raysgd_local.control.member import events as m
 from raysgd_local.records import replace
-from raysgd_local.simulation.search.model import Part, Replica
+from raysgd_local.simulation.search.model import NumberReplica, Part
 
 
 def average_trials(given: Sequence[tuple[Contribution, Part]]) -> tuple[Control, float]:
@@ -22,10 +22,10 @@ def average_trials(given: Sequence[tuple[Contribution, Part]]) -> tuple[Control,
 
 
 @dataclass
-class Trial:
+class NumberProbe:
     """One worker's. `losses` are by whether they come after local steps."""
 
-    replica: Replica
+    replica: NumberReplica
     mean: float = 0.0
     losses: dict[bool, list[float]] = field(default_factory=lambda: {True: [], False: []})
     _local: bool = False

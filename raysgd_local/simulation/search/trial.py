@@ -14,8 +14,8 @@ from raysgd_local.simulation.engine.fleet import Fleet
 from raysgd_local.simulation.engine.scenario import Scenario
 from raysgd_local.simulation.engine.violation import violated
 from raysgd_local.simulation.search.end_check import judge
-from raysgd_local.simulation.search.invariants import Watch
-from raysgd_local.simulation.search.worker import Worker
+from raysgd_local.simulation.search.invariants import InvariantChecker
+from raysgd_local.simulation.search.worker import SimulatedWorker
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Ended:
 
 def run_trial(scenario: Scenario) -> Ended:
     """The whole run. Raises `Violated` if an invariant does not hold at any moment of it."""
-    watch = Watch()
-    fleet = Fleet(scenario, lambda name, node, world: Worker(name, node, world, watch, scenario), watch)
+    watch = InvariantChecker()
+    fleet = Fleet(scenario, lambda name, node, world: SimulatedWorker(name, node, world, watch, scenario), watch)
     finish = fleet.run()
     watch.ended(fleet.controller, scenario.loop.samples, bool(scenario.loop.early))
     lost = [said.fields["worker"] for _, said in watch.events if said.event == "worker_lost"]

@@ -29,16 +29,16 @@ from raysgd_local.simulation.engine.loop import Asks, Batch, training_loop
 from raysgd_local.simulation.engine.network import Call
 from raysgd_local.simulation.engine.scenario import Scenario
 from raysgd_local.simulation.engine.world import World
-from raysgd_local.simulation.search.invariants import Watch
-from raysgd_local.simulation.search.methods import Standing, move
+from raysgd_local.simulation.search.invariants import InvariantChecker
+from raysgd_local.simulation.search.methods import NumberMember, move
 from raysgd_local.simulation.search.model import Part, Reduced, Shard, fresh, reduce_parts
-from raysgd_local.simulation.search.probing import Trial, average_trials
+from raysgd_local.simulation.search.probing import NumberProbe, average_trials
 
 
-class Worker:
+class SimulatedWorker:
     """One process. `alive` and `frozen` are the fleet's to change."""
 
-    def __init__(self, name: str, node: str, world: World, watch: Watch, scenario: Scenario) -> None:
+    def __init__(self, name: str, node: str, world: World, watch: InvariantChecker, scenario: Scenario) -> None:
         self.name, self.node = name, node
         self._world, self._watch = world, watch
         self._beat_s, self._state_bytes = scenario.settings.timeouts.beat_s, scenario.state_bytes
@@ -48,7 +48,7 @@ class Worker:
         self.replica = fresh(name)
         self.spoiled = self.unwritten = self.hung = self._stands = False
         self.steps = self.undone = 0
-        self.trial = Trial(self.replica)
+        self.trial = NumberProbe(self.replica)
         self.held = Held()
         self.heard = (0, 0)  # the newest view and segment that it was asked to yield in
         self._loop: Asks = training_loop(scenario.loop, self)
@@ -322,11 +322,11 @@ class Worker:
         label = f"{command.kind} {command.round}"
         self._begin(command, label, self._reduce, (self, said, part))
 
-    def _evaluate(self, given: Sequence[tuple[Worker, float]]) -> dict[str, float]:
+    def _evaluate(self, given: Sequence[tuple[SimulatedWorker, float]]) -> dict[str, float]:
         self._watch.exchanging([worker for worker, _ in given], evaluating=True)
         return _metrics([loss for _, loss in given])
 
-    def _reduce(self, given: Sequence[tuple[Worker, Contribution, Part]]) -> tuple[Control, Reduced]:
+    def _reduce(self, given: Sequence[tuple[SimulatedWorker, Contribution, Part]]) -> tuple[Control, Reduced]:
         self._watch.exchanging([worker for worker, _, _ in given])
         control = Control(tuple(said for _, said, _ in given))
         reduced = reduce_parts([replace(part, weight=said.weight) for _, said, part in given], control.weight)
@@ -335,7 +335,7 @@ class Worker:
         member, anchor = self.member, self.replica.anchor
         state, program = member.known, member.in_force.program
         members = [
-            Standing(part.x, part.start, part.residual, said.weight, said.samples, ill=ill)
+            NumberMember(part.x, part.start, part.residual, said.weight, said.samples, ill=ill)
             for (_, said, part), ill in zip(given, control.sick, strict=True)
         ]
         reach = extent(state, control, program)

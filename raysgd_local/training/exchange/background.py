@@ -14,7 +14,7 @@ from raysgd_local.training.exchange.plain import Reduction
 from raysgd_local.transport.contract import Transport
 
 
-class Courier:
+class BackgroundExchange:
     """At most one exchange at a time. `executor` runs it: a thread, unless somebody else has other means."""
 
     def __init__(self, executor: Executor | None = None) -> None:

@@ -10,7 +10,7 @@ from raysgd_local.control.controller.events import CheckpointFailed, ShardWritte
 from raysgd_local.control.messages import Save
 from raysgd_local.errors import CheckpointError
 from raysgd_local.run_files.storage import MANIFEST, Storage, checked, read_manifest
-from raysgd_local.training.ports import Link
+from raysgd_local.training.ports import ControllerPort
 from raysgd_local.training.replica.replica import Replica, from_bytes, to_bytes
 from raysgd_local.training.replica.rng import generators, set_generators
 
@@ -21,7 +21,7 @@ class ShardWriter:
     """Writes one checkpoint part at a time in the background."""
 
     def __init__(
-        self, worker: str, storage: Storage | None, link: Link, background: Executor | None = None
+        self, worker: str, storage: Storage | None, link: ControllerPort, background: Executor | None = None
     ) -> None:
         self._worker, self._storage, self._link = worker, storage, link
         self._thread = background or ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")

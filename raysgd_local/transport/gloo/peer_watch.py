@@ -10,7 +10,7 @@ from collections.abc import Callable
 from raysgd_local.transport.gloo.sockets import Wires
 
 
-class Watch:
+class PeerWatch:
     """A thread that sleeps until a connection of the view ends.
 
     A member may be blocked on one that has not come yet, and so never notices that a third has died. So whoever

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import AllgatherOptions, AllToAllOptions, PrefixStore, Store
 
 from raysgd_local.errors import TransportError
-from raysgd_local.transport.gloo.peer_watch import Watch
+from raysgd_local.transport.gloo.peer_watch import PeerWatch
 from raysgd_local.transport.gloo.sockets import Address, Wires
 from raysgd_local.transport.listening import with_listener_in
 from raysgd_local.transport.rendezvous import Rendezvous
@@ -113,7 +113,7 @@ class GlooTransport:
     ) -> None:
         self.rank, self.world_size = group.rank(), group.size()
         self._group, self._wires, self._memory = group, wires, memory
-        self._goodbyes, self._watch = goodbyes, Watch(wires, goodbyes.count)
+        self._goodbyes, self._watch = goodbyes, PeerWatch(wires, goodbyes.count)
         self._timeout = timedelta(seconds=timeout_s)
         self._shared_bytes = 0
         self._cut = False

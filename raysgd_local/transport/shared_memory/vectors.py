@@ -43,14 +43,14 @@ class SharedVector:
 
 
 @dataclass(frozen=True)
-class Place:
+class VectorLocation:
     """Where a member's vector lies: in which of its shared vectors, and at what byte."""
 
     index: int
     start: int
 
 
-NOWHERE = Place(-1, -1)
+NOWHERE = VectorLocation(-1, -1)
 
 
 class PeerMemory:
@@ -76,21 +76,21 @@ class PeerMemory:
         words = [memoryview(memories[-1]).cast("q") for memories in maps]
         self._board = Board(rank, words, timeout_s, stands)
 
-    def meet(self, flat: torch.Tensor) -> list[Place]:
+    def meet(self, flat: torch.Tensor) -> list[VectorLocation]:
         """Wait for all members to come with a vector, and say where each lies (maybe `NOWHERE`)."""
         place = self._find(flat)
         self._board.say(place.index, place.start)
         self._board.meet()
-        return [Place(*said) for said in self._board.said()]
+        return [VectorLocation(*said) for said in self._board.said()]
 
-    def _find(self, flat: torch.Tensor) -> Place:
+    def _find(self, flat: torch.Tensor) -> VectorLocation:
         for index, vector in enumerate(self._vectors[self._rank]):
             start = flat.data_ptr() - vector.data_ptr()
             if start >= 0 and start + flat.nbytes <= vector.nbytes:
-                return Place(index, start)
+                return VectorLocation(index, start)
         return NOWHERE
 
-    def all_reduce(self, flat: torch.Tensor, places: Sequence[Place]) -> None:
+    def all_reduce(self, flat: torch.Tensor, places: Sequence[VectorLocation]) -> None:
         """Sum `flat` over the members, whose own lie at `places`. Each sums one part, then takes the others' parts.
 
         Raises `TransportError` when one of them fails; `flat` is spoilt then.

@@ -14,8 +14,8 @@ from scipy.optimize import linprog
 
 from raysgd_local.algorithms.placement import DisjointChunks, RedundantChunks
 from raysgd_local.algorithms.placement.table import (
+    ChunkHolder,
     Placement,
-    Worker,
     chunk_bounds,
     default_chunks,
     moves,
@@ -25,7 +25,7 @@ from raysgd_local.errors import InputError
 
 
 def fleet(size, nodes=1):
-    return [Worker(f"w{index}", f"n{index % nodes}") for index in range(size)]
+    return [ChunkHolder(f"w{index}", f"n{index % nodes}") for index in range(size)]
 
 
 def loads(table, live):
@@ -89,7 +89,7 @@ def least_cost(before, live, copies):
 
 
 fleets = st.lists(st.integers(0, 3), min_size=1, max_size=7).map(
-    lambda nodes: [Worker(f"w{index}", f"n{node}") for index, node in enumerate(nodes)]
+    lambda nodes: [ChunkHolder(f"w{index}", f"n{node}") for index, node in enumerate(nodes)]
 )
 
 
@@ -112,7 +112,7 @@ def test_after_any_joins_and_leaves_every_chunk_has_its_copies_spread_and_balanc
     table, live = Placement.empty(chunks), {}
     for number, join in steps:
         if join:
-            live[f"w{number}"] = Worker(f"w{number}", f"n{number % nodes}")
+            live[f"w{number}"] = ChunkHolder(f"w{number}", f"n{number % nodes}")
         else:
             live.pop(f"w{number}", None)
         table = rebalance(table, list(live.values()), copies)
@@ -128,7 +128,7 @@ def test_loads_differ_by_at_most_one_where_nodes_do_not_matter(steps, copies, ow
     table, live = Placement.empty(64), {}
     for number, join in steps:
         if join or len(live) == 1:
-            live[number] = Worker(f"w{number}", f"n{number if own_node else 0}")
+            live[number] = ChunkHolder(f"w{number}", f"n{number if own_node else 0}")
         else:
             live.pop(number, None)
         table = rebalance(table, list(live.values()), copies)
@@ -142,7 +142,7 @@ def test_a_join_moves_no_more_than_the_joiners_share_and_a_death_only_what_was_l
     size = max(size, copies)
     live = fleet(size)
     table = rebalance(Placement.empty(chunks), live, copies)
-    grown = rebalance(table, [*live, Worker("joiner", "n0")], copies)
+    grown = rebalance(table, [*live, ChunkHolder("joiner", "n0")], copies)
     assert len(moves(table, grown)) == chunks * copies // (size + 1)
     assert {worker for _, worker in moves(table, grown)} <= {"joiner"}
 
@@ -167,14 +167,14 @@ def test_any_losses_fewer_than_the_copies_leave_every_chunk_held(size, copies, r
 
 
 def test_a_first_second_node_takes_a_copy_of_every_chunk():
-    live = [Worker("a", "n1"), Worker("b", "n1")]
+    live = [ChunkHolder("a", "n1"), ChunkHolder("b", "n1")]
     table = rebalance(Placement.empty(10), live, copies=2)
-    table = rebalance(table, [*live, Worker("c", "n2")], copies=2)
+    table = rebalance(table, [*live, ChunkHolder("c", "n2")], copies=2)
     assert table.loads == {"a": 5, "b": 5, "c": 10}
 
 
 def test_loads_are_balanced_by_a_chain_of_moves_where_no_single_move_keeps_copies_apart():
-    live = [Worker(f"w{index}", f"n{node}") for index, node in enumerate((0, 2, 0, 1, 0, 1))]
+    live = [ChunkHolder(f"w{index}", f"n{node}") for index, node in enumerate((0, 2, 0, 1, 0, 1))]
     start = Placement((("w0", "w5"), ("w0", "w5"), ("w0", "w1")))
     table = rebalance(start, live, copies=2)
     assert_invariants(table, live, copies=2)
@@ -205,7 +205,7 @@ def test_three_hundred_joins_and_leaves_never_move_more_than_needed():
     for number in range(300):
         before = set(live)
         if len(live) < 3 or (len(live) < 16 and rng.random() < 0.5):
-            live[number] = Worker(f"w{number}", "n")
+            live[number] = ChunkHolder(f"w{number}", "n")
         else:
             lost = table.loads[live.pop(rng.choice(sorted(live))).id]
         changed = rebalance(table, list(live.values()), copies=2)
@@ -222,7 +222,7 @@ def test_redundant_chunks_make_a_workers_gradient_as_near_the_mean_as_random_set
     expected = gradients.var() / r * (p - r) / (p - 1)
     drift = []
     for fleet_number in range(300):
-        live = [Worker(f"run{fleet_number}-{index}", "n") for index in range(p)]
+        live = [ChunkHolder(f"run{fleet_number}-{index}", "n") for index in range(p)]
         table = rebalance(Placement.empty(p), live, copies=r)
         for worker in live:
             drift.append((gradients[list(table.held_by(worker.id))].mean() - gradients.mean()) ** 2)

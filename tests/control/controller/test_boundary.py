@@ -6,18 +6,18 @@ from controller_run import Run, row, started
 from raysgd_local.algorithms.schedules import EveryStep, FixedPeriod, Switch
 from raysgd_local.algorithms.schedules.switch import AtEpoch
 from raysgd_local.control.controller import events as c
-from raysgd_local.control.controller.checkpoints import Snapshot
+from raysgd_local.control.controller.checkpoints import CheckpointRecord
 from raysgd_local.control.controller.settings import CheckpointPolicy, Settings
 from raysgd_local.control.controller.state import Phase, Standing, begin
 from raysgd_local.control.data.ledger import Ledger
-from raysgd_local.control.messages import Place, Report
+from raysgd_local.control.messages import LoopPosition, Report
 from raysgd_local.control.replicated.program import Program
 from raysgd_local.control.replicated.state import Replicated
 
 
 def test_a_greeting_that_comes_twice_makes_no_joiner_of_a_member():
     run = started()
-    assert not run.tell(c.WorkerUp("w0", "n", 1), c.Arrived(Report("w0", 0, 0, Place.START)))
+    assert not run.tell(c.WorkerUp("w0", "n", 1), c.Arrived(Report("w0", 0, 0, LoopPosition.START)))
     assert run.state.members == ("w0", "w1")
 
 
@@ -61,7 +61,7 @@ def test_a_pause_keeps_the_totals():
     run = Run(workers_min=2)
     run.up("w0", "w1")
     for worker in ("w0", "w1"):
-        run.arrive(worker, Place.OPENING, samples=8)
+        run.arrive(worker, LoopPosition.OPENING, samples=8)
     run.tell(c.Died("w1", "killed"))
     run.arrive("w0", state={"round": 1, "steps": 4, "samples": 4}, rounds=(row(1),), wire_bytes=100, broken="cut")
     assert run.state.phase is Phase.PAUSED
@@ -85,7 +85,7 @@ def test_who_got_no_state_waits_while_others_have_steps_pending():
     run = started()
     run.arrive("w0", steps=2, broken="cut")
     order = run.order()
-    run.tell(c.Arrived(Report("w1", order.view.number, order.segment, Place.START, broken="cut")))
+    run.tell(c.Arrived(Report("w1", order.view.number, order.segment, LoopPosition.START, broken="cut")))
     assert (run.order().view.members, run.order().donor) == (("w0",), None)
     run.arrive("w0")
     assert run.order().view.members == ("w0", "w1")
@@ -213,7 +213,7 @@ def test_a_spare_waits_without_a_boundary_and_enters_at_once_when_somebody_is_go
     asked = [k.worker for k in run.said if isinstance(k, c.RequestWorker)]
     assert asked == ["w0", "w1", "w2"]
     run.tell(c.WorkerUp("w2", "n", 1))
-    ready = run.tell(c.Arrived(Report("w2", 0, 0, Place.START)))
+    ready = run.tell(c.Arrived(Report("w2", 0, 0, LoopPosition.START)))
     assert not ready
     assert run.order().view.members == ("w0", "w1")
     commands = run.tell(c.Died("w1", "killed"))
@@ -246,7 +246,7 @@ def test_what_compression_left_out_is_told_of_who_is_gone_and_of_nobody_else():
 def test_what_a_checkpoint_has_of_messages_left_out_is_lost_with_another_number_of_workers():
     for workers, told in ((2, []), (1, [{"workers": ["a", "b"], "norm": 0.75}])):
         state = Replicated(FixedPeriod(2).init(), round=1, cursors=(0, 0), residuals=(0.5, 0.25))
-        snapshot = Snapshot("000001", 1, 1, ("a", "b"), True, state, Ledger(), None, None)
+        snapshot = CheckpointRecord("000001", 1, 1, ("a", "b"), True, state, Ledger(), None, None)
         run = Run(workers_max=workers, resume=snapshot)
         run.up(*(f"w{i}" for i in range(workers)))
         assert left_out(run) == told

@@ -6,7 +6,7 @@ from controller_run import row, started
 from raysgd_local.control.controller import events as c
 from raysgd_local.control.controller.settings import CheckpointPolicy
 from raysgd_local.control.controller.state import Phase
-from raysgd_local.control.messages import Place
+from raysgd_local.control.messages import LoopPosition
 
 DONE = {"round": 1, "steps": 4, "samples": 8, "elapsed_s": 1.0, "open": False, "epoch": 1}
 
@@ -16,7 +16,9 @@ def closing(workers=2, **settings):
     run = started(workers_max=workers, checkpoints=CheckpointPolicy(every_epochs=None), **settings)
     members = run.order().view.members
     for worker in members:
-        run.arrive(worker, Place.FINISHED, state={**DONE, "cursors": (8 // workers,) * workers}, rounds=(row(1),))
+        run.arrive(
+            worker, LoopPosition.FINISHED, state={**DONE, "cursors": (8 // workers,) * workers}, rounds=(row(1),)
+        )
     assert run.order().closing
     return run
 
@@ -28,7 +30,7 @@ def part(run, worker):
 
 def copied(run, *workers):
     for worker in workers:
-        run.arrive(worker, Place.FINISHED, copied=run.order().save.name)
+        run.arrive(worker, LoopPosition.FINISHED, copied=run.order().save.name)
 
 
 def events(run, name):
@@ -60,8 +62,8 @@ def test_a_writer_that_dies_with_its_part_unwritten_has_the_others_write_anew(ea
         copied(run, "w0", "w1", "w2")
     run.tell(part(run, "w1"), c.Died("w0", "killed"))
     if early:
-        run.arrive("w1", Place.FINISHED, copied=lost)
-        run.arrive("w2", Place.FINISHED, broken="cut")
+        run.arrive("w1", LoopPosition.FINISHED, copied=lost)
+        run.arrive("w2", LoopPosition.FINISHED, broken="cut")
     order = run.order()
     assert order.closing
     assert order.view.members == ("w1", "w2")
@@ -91,8 +93,8 @@ def test_one_that_dies_with_its_part_written_costs_nothing():
 def test_a_view_that_breaks_before_a_member_copied_its_part_has_it_tried_again():
     run = closing()
     lost = run.order().save.name
-    run.arrive("w0", Place.FINISHED, broken="forming the view failed")
-    run.arrive("w1", Place.FINISHED, broken="cut")
+    run.arrive("w0", LoopPosition.FINISHED, broken="forming the view failed")
+    run.arrive("w1", LoopPosition.FINISHED, broken="cut")
     assert run.order().save.name > lost
     assert run.order().closing
 
@@ -104,7 +106,7 @@ def test_if_all_die_before_it_stands_training_goes_on_from_the_checkpoint_before
     first = run.order().save.name
     run.tell(part(run, "w0"), part(run, "w1"), c.CheckpointPublished(first))
     for worker in ("w0", "w1"):
-        run.arrive(worker, Place.FINISHED, state={**DONE, "round": 2, "cursors": (4, 4)}, rounds=(row(2),))
+        run.arrive(worker, LoopPosition.FINISHED, state={**DONE, "round": 2, "cursors": (4, 4)}, rounds=(row(2),))
     assert run.order().closing
     run.tell(c.Died("w0", "killed"), c.Died("w1", "killed"))
     assert run.state.phase is Phase.RESTORING

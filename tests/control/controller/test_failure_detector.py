@@ -8,7 +8,7 @@ from raysgd_local.control.controller import events as c
 from raysgd_local.control.controller.heartbeats import Pulse
 from raysgd_local.control.controller.settings import Timeouts
 from raysgd_local.control.controller.state import Phase
-from raysgd_local.control.messages import Beat, Place
+from raysgd_local.control.messages import Beat, LoopPosition
 
 TIMEOUTS = Timeouts()
 HEARTBEAT, STRAGGLER, ARRIVAL = TIMEOUTS.heartbeat, TIMEOUTS.straggler, TIMEOUTS.arrival
@@ -19,7 +19,7 @@ def heartbeat(*signs, awake_s=1e6, hears_s=1e6):
 
 
 def sign(worker, age_s=0.1, round_s=0.1, view=1, **changes):
-    return c.Sign(worker, age_s, view=view, round_s=round_s, **changes)
+    return c.SignOfLife(worker, age_s, view=view, round_s=round_s, **changes)
 
 
 def lost(commands):
@@ -133,7 +133,7 @@ def test_an_evicted_worker_has_no_say_any_more():
     run.tell(heartbeat(sign("w0"), sign("w1", age_s=2.0)))
     run.arrive("w0", broken="cut")
     assert run.order().view.members == ("w0",)
-    late = run.report("w1", Place.TRAINING, order)
+    late = run.report("w1", LoopPosition.TRAINING, order)
     assert not run.tell(c.Arrived(late))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raysgd_local.algorithms.placement.table import Placement, Worker
+from raysgd_local.algorithms.placement.table import ChunkHolder, Placement
 from raysgd_local.algorithms.schedules import FixedPeriod
 from raysgd_local.control.data.chunk_transfer import Gift, Held, alone, gifts, placed, sources
 from raysgd_local.control.data.deal import Deal
@@ -31,7 +31,7 @@ def test_a_new_holder_gets_a_chunk_from_the_first_that_has_it():
 
 
 def test_a_chunk_that_nobody_has_gets_no_holder_and_one_that_somebody_has_always_does():
-    live = [Worker("a", "n1"), Worker("b", "n2")]
+    live = [ChunkHolder("a", "n1"), ChunkHolder("b", "n2")]
     table = Placement((("a",), ("b",), ("dead",), ("dead",)))
     after = placed(table, sources({"a": (0,), "b": (1, 3)}, 4), live, copies=2)
     assert after.holders == (("a", "b"), ("a", "b"), (), ("a", "b"))

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from raysgd_local.algorithms.placement.table import Placement, Worker, chunk_bounds, rebalance
+from raysgd_local.algorithms.placement.table import ChunkHolder, Placement, chunk_bounds, rebalance
 from raysgd_local.control.data.apportionment import apportion, fill, maximum_flow, split_among_holders
 from raysgd_local.control.data.deal import Deal, batch_bounds, lengths, lists, own_list, pack, uncovered, unpack
 from raysgd_local.errors import InputError
@@ -20,7 +20,7 @@ from raysgd_local.serialization import from_plain, to_plain
 
 def make_deal(samples, ranks, chunks=8, copies=1, **changes):
     """A deal of a fresh epoch over a balanced placement, one rank a worker."""
-    live = [Worker(f"{rank:04d}", "n") for rank in range(ranks)]
+    live = [ChunkHolder(f"{rank:04d}", "n") for rank in range(ranks)]
     table = rebalance(Placement.empty(chunks), live, copies)
     deal = Deal(
         number=1,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from raysgd_local.algorithms.placement.table import Placement, Worker, rebalance
+from raysgd_local.algorithms.placement.table import ChunkHolder, Placement, rebalance
 from raysgd_local.control.data.deal import Deal, lists
 from raysgd_local.control.data.ledger import Ledger
 from raysgd_local.serialization import from_plain, to_plain
@@ -53,7 +53,7 @@ class Fleet:
         self.ledger = self.ledger.close_epoch(deal, cursors)
 
     def _deal(self, pending):
-        live = [Worker(worker, f"n{worker[-1]}") for worker in self.members]
+        live = [ChunkHolder(worker, f"n{worker[-1]}") for worker in self.members]
         self.placement = rebalance(self.placement, live, copies=2)
         shares = tuple(float(share) for share in self.rng.uniform(0.2, 3, len(self.members)))
         taken = tuple(pending.get(worker, ()) for worker in self.members)

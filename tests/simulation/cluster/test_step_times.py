@@ -15,7 +15,7 @@ from raysgd_local.simulation.cluster.step_times import (
     Exponential,
     Measured,
     Pareto,
-    Samples,
+    SampledSteps,
     ShiftedExponential,
 )
 
@@ -40,7 +40,8 @@ def draw(steps, *shape, seed=0):
 
 
 @pytest.mark.parametrize(
-    "steps", [Constant(0.2), Exponential(0.2), ShiftedExponential(0.1, 0.1), Pareto(0.1, 3.0), Samples((0.1, 0.5))]
+    "steps",
+    [Constant(0.2), Exponential(0.2), ShiftedExponential(0.1, 0.1), Pareto(0.1, 3.0), SampledSteps((0.1, 0.5))],
 )
 def test_step_times_have_the_mean_they_say(steps):
     assert draw(steps, 100_000).mean() == pytest.approx(steps.mean_s, rel=0.01)
@@ -113,4 +114,4 @@ def test_a_run_that_is_not_there_is_refused(tmp_path):
 @pytest.mark.parametrize("wrong", [(), (0.1, 0.0), (0.1, float("nan"))])
 def test_samples_are_times_above_0(wrong):
     with pytest.raises(InputError):
-        Samples(wrong)
+        SampledSteps(wrong)

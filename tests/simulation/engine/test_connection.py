@@ -6,7 +6,7 @@ import weakref
 from random import Random
 
 from raysgd_local.simulation.engine.connection import Connection
-from raysgd_local.simulation.engine.network import Network
+from raysgd_local.simulation.engine.network import SimulatedNetwork
 
 
 class Tensor:
@@ -16,7 +16,7 @@ class Tensor:
 def test_what_was_given_to_a_collective_is_not_kept_until_its_time_out():
     timers: list[tuple[float, object]] = []
     settled: list[str] = []
-    network = Network(Random(0), cost=lambda call, members: 0.1)
+    network = SimulatedNetwork(Random(0), cost=lambda call, members: 0.1)
     connection = Connection(
         "w0",
         network,

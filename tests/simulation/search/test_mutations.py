@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from raysgd_local.algorithms.placement.table import Worker as Holder
+from raysgd_local.algorithms.placement.table import ChunkHolder as Holder
 from raysgd_local.control.control_slots import Control
 from raysgd_local.control.controller import arrivals, boundary, dealing, orders
 from raysgd_local.control.data.ledger import Ledger

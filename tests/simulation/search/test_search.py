@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from raysgd_local.faults.language import parse, written
-from raysgd_local.simulation.engine.pace import Pace
+from raysgd_local.simulation.engine.pace import StepPaces
 from raysgd_local.simulation.search import seed_search
 from raysgd_local.simulation.search.random_scenario import random_scenario
 from raysgd_local.simulation.search.trial import Ended
@@ -39,7 +39,7 @@ def test_nor_is_who_works_alone_for_longer_than_others_wait(monkeypatch):
     outcome = replayed(108609, "", methods=True)
     assert isinstance(outcome, Ended), outcome
     assert outcome.controller.losses == 1
-    monkeypatch.setattr(Pace, "longest_stretch_s", lambda self, worker: 0.0)
+    monkeypatch.setattr(StepPaces, "longest_stretch_s", lambda self, worker: 0.0)
     assert "given up for nothing" in str(replayed(108609, "", methods=True))
 
 

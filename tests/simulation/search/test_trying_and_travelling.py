@@ -67,12 +67,12 @@ def test_probes_pass_and_are_interrupted():
 
 
 def test_a_trial_that_is_not_undone_is_found(monkeypatch):
-    monkeypatch.setattr(probing.Trial, "undo", lambda self: None)
+    monkeypatch.setattr(probing.NumberProbe, "undo", lambda self: None)
     found = (outcome(seed, tried) for seed in range(50))
     assert any(isinstance(words, str) and "what was tried is undone" in words for words in found)
 
 
 def test_a_travelling_averaging_that_is_forgotten_when_its_view_breaks_is_found(monkeypatch):
-    monkeypatch.setattr(model.Replica, "land", lambda self: setattr(self, "flown", None))
+    monkeypatch.setattr(model.NumberReplica, "land", lambda self: setattr(self, "flown", None))
     found = (outcome(seed, delayed) for seed in range(50))
     assert any(isinstance(words, str) and "the ledger knows what is in the model" in words for words in found)
