@@ -12,10 +12,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from raysgd_local import config
+from raysgd_local.control.controller.checkpoints import snapshot_of
 from raysgd_local.report import write_report
 from raysgd_local.run_files import journal, reader
 from raysgd_local.run_files.storage import Storage
 from raysgd_local.training.replica.checkpoint_parts import finished, newest_good
+from raysgd_local.training.replica.replica import from_bytes
 
 FOLDER = Path(__file__).parent / "fixtures"
 RUNS = sorted(path.name for path in FOLDER.iterdir() if path.is_dir())
@@ -41,7 +44,13 @@ def test_the_page_is_made(old: Path) -> None:
 def test_its_newest_checkpoint_is_whole(old: Path) -> None:
     storage = Storage.at(str(old))
     manifest, damaged = newest_good(storage)
-    assert (manifest is not None and manifest["name"], damaged) == (finished(storage)[-1], ())
+    assert manifest is not None
+    assert (manifest["name"], damaged) == (finished(storage)[-1], ())
+    schedule = config.load(old / reader.CONFIG).algorithm.schedule
+    snapshot = snapshot_of(manifest, schedule)
+    assert snapshot.replicated.round == pd.read_csv(old / reader.ROUNDS)["round"].iloc[-1]
+    parts = [from_bytes(storage.read(f"checkpoints/{shard['path']}")) for shard in manifest["shards"]]
+    assert all({"local", "generators", "own"} <= part.keys() for part in parts)
 
 
 @pytest.mark.ray
