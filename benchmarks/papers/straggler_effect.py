@@ -32,7 +32,8 @@ from raysgd_local.report.charts import RUN_COLOURS
 from raysgd_local.simulation.cluster.cluster_model import ClusterModel
 from raysgd_local.simulation.cluster.step_times import Exponential, Pareto, StepTimes
 from raysgd_local.simulation.engine.loop import LoopPlan
-from raysgd_local.simulation.timing.lockstep import TimingPlan, simulate_timing
+from raysgd_local.simulation.timing.lockstep import simulate_timing
+from raysgd_local.simulation.timing.plan import TimingPlan
 
 PERIODS = (1, 2, 4, 8, 16, 32, 64)
 WORKERS = (2, 8, 64)

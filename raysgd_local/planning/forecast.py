@@ -24,7 +24,8 @@ from raysgd_local.simulation.cluster.cluster_model import ClusterModel, Failures
 from raysgd_local.simulation.cluster.loss_curve import HalvingLoss, LossCurve
 from raysgd_local.simulation.cluster.step_times import SampledSteps
 from raysgd_local.simulation.engine.loop import LoopPlan
-from raysgd_local.simulation.timing.lockstep import TimingPlan, loop_over, simulate_timing
+from raysgd_local.simulation.timing.lockstep import simulate_timing
+from raysgd_local.simulation.timing.plan import TimingPlan, loop_over
 
 PERIODS = (4, 16, 64)
 SHARES = (0.5, 0.2, 0.1, 0.05)

@@ -24,7 +24,7 @@ from raysgd_local.planning.timed import uneven
 from raysgd_local.planning.workload import Workload, measure
 from raysgd_local.quantities import duration, size
 from raysgd_local.simulation.cluster.cluster_model import ClusterModel
-from raysgd_local.simulation.timing.lockstep import TimingPlan
+from raysgd_local.simulation.timing.plan import TimingPlan
 from raysgd_local.tasks import task_name
 
 _WIDTH = 110

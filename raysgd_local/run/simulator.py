@@ -22,7 +22,7 @@ from raysgd_local.run_files.storage import Storage
 from raysgd_local.simulation.cluster.cluster_model import ClusterModel
 from raysgd_local.simulation.learning.recorder import Progress
 from raysgd_local.simulation.learning.simulate import Simulated, Simulation, simulate
-from raysgd_local.simulation.timing.lockstep import TimingPlan
+from raysgd_local.simulation.timing.plan import TimingPlan
 from raysgd_local.simulation.timing.recorder import record_timing
 from raysgd_local.training.worker_setup import WorkerSetup
 

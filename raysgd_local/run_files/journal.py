@@ -21,6 +21,7 @@ from raysgd_local.control.controller.settings import Settings
 from raysgd_local.control.controller.state import Controller, begin
 from raysgd_local.errors import InputError
 from raysgd_local.import_path import class_path, find_class
+from raysgd_local.run_files.old_class_paths import todays
 from raysgd_local.run_files.writer import JOURNAL
 from raysgd_local.serialization import from_plain, to_plain
 
@@ -110,7 +111,7 @@ def _tagged(value: Any) -> Any:
 
 def _untagged(plain: Any) -> Any:
     if isinstance(plain, dict):
-        kind = find_class(plain["class"], "journal")
+        kind = find_class(todays(plain["class"]), "journal")
         if not is_dataclass(kind):
             raise InputError("journal", plain["class"], "a dataclass")
         return kind(**{name: _untagged(item) for name, item in plain.items() if name != "class"})

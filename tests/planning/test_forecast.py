@@ -16,7 +16,7 @@ from raysgd_local.simulation.cluster.cluster_model import ClusterModel, Failures
 from raysgd_local.simulation.cluster.loss_curve import HalvingLoss
 from raysgd_local.simulation.cluster.step_times import Constant, SampledSteps
 from raysgd_local.simulation.engine.loop import LoopPlan
-from raysgd_local.simulation.timing.lockstep import TimingPlan
+from raysgd_local.simulation.timing.plan import TimingPlan
 
 WORKLOAD = Workload(samples=1600, state_bytes=1_000_000, step_s=(0.01, 0.03), round_s=0.002, warmup_s=0.1)
 CLUSTER = ClusterModel(steps=Constant(0.01), latency_ms=0, bandwidth_mbps=800, round_ms=1)

@@ -10,7 +10,8 @@ from raysgd_local.run_files.result import Names
 from raysgd_local.run_files.storage import Storage
 from raysgd_local.simulation.learning.recorder import Progress, Recorder
 from raysgd_local.simulation.learning.simulate import Simulated
-from raysgd_local.simulation.timing.lockstep import TimingPlan, simulate_timing
+from raysgd_local.simulation.timing.lockstep import simulate_timing
+from raysgd_local.simulation.timing.plan import TimingPlan
 
 
 class TimeRecorder(Recorder):

@@ -14,7 +14,8 @@ from raysgd_local.simulation.cluster.cluster_model import ClusterModel
 from raysgd_local.simulation.cluster.recorded import cluster_of
 from raysgd_local.simulation.cluster.step_times import Exponential
 from raysgd_local.simulation.engine.loop import LoopPlan
-from raysgd_local.simulation.timing.lockstep import TimingPlan, simulate_timing
+from raysgd_local.simulation.timing.lockstep import simulate_timing
+from raysgd_local.simulation.timing.plan import TimingPlan
 
 
 def run_of(directory, cluster, tau):

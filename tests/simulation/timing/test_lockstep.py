@@ -24,7 +24,8 @@ from raysgd_local.simulation.cluster.loss_curve import HalvingLoss
 from raysgd_local.simulation.cluster.step_times import Constant, Exponential, ShiftedExponential
 from raysgd_local.simulation.engine.loop import LoopPlan
 from raysgd_local.simulation.engine.world import Observer
-from raysgd_local.simulation.timing.lockstep import TimingPlan, loop_over, simulate_timing
+from raysgd_local.simulation.timing.lockstep import simulate_timing
+from raysgd_local.simulation.timing.plan import TimingPlan, loop_over
 
 AT_ONCE = ClusterModel(steps=Constant(0.1), latency_ms=0)
 

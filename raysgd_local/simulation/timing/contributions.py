@@ -1,0 +1,54 @@
+"""The contributions of all members to an averaging, from the one that the real member would make."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from raysgd_local.control.control_slots import Contribution, Control
+from raysgd_local.control.replicated.state import Replicated
+from raysgd_local.simulation.cluster.step_times import Floats
+from raysgd_local.simulation.timing.plan import TimingPlan
+
+
+class Contributions:
+    """Told by `said`, the real member's own, and by the times that were drawn for each, (workers,)."""
+
+    def __init__(self, plan: TimingPlan) -> None:
+        self._plan, loop = plan, plan.loop
+        self._epoch_samples = loop.samples or loop.own_steps * loop.batch_size * plan.workers
+
+    def control(self, said: Contribution, state: Replicated, compute_s: Floats, clock_s: Floats) -> Control:
+        plan = self._plan
+        loss = plan.loss.loss(state.samples + said.samples * plan.workers / 2)
+        epochs = state.samples / self._epoch_samples
+        said = replace(
+            said, lr=plan.lr * plan.learning_rate.factor(epochs), lr_decay=plan.learning_rate.decay(epochs)
+        )
+        each = zip(compute_s.tolist(), clock_s.tolist(), self._consumed(said.consumed, state), strict=True)
+        return Control(tuple(_contribution(said, loss, *own) for own in each))
+
+    def _consumed(self, first: int, state: Replicated) -> list[int]:
+        """How much each consumes where the first one consumes `first`: lists may differ by one sample."""
+        if state.lengths is None:
+            return [0] * self._plan.workers
+        left = [length - cursor for length, cursor in zip(state.lengths, state.cursors, strict=True)]
+        return left if first >= left[0] else [min(first, rest) for rest in left]
+
+
+def _contribution(
+    said: Contribution, loss: float, compute_s: float, clock_s: float, consumed: int
+) -> Contribution:
+    samples = consumed or said.samples
+    return Contribution(
+        weight=float(samples),
+        loss_sum=loss * samples,
+        steps=said.steps,
+        samples=samples,
+        consumed=consumed,
+        compute_s=compute_s,
+        clock_s=clock_s,
+        lr=said.lr,
+        lr_decay=said.lr_decay,
+        wire_bytes=said.wire_bytes,
+        flags=said.flags,
+    )

@@ -1,0 +1,83 @@
+"""When each worker begins a reduction, when it is there, and how far they compute meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from raysgd_local.control.control_slots import Control
+from raysgd_local.control.member import events as m
+from raysgd_local.control.replicated.state import Replicated
+from raysgd_local.simulation.cluster.step_times import Floats
+from raysgd_local.simulation.timing.contributions import Contributions
+from raysgd_local.simulation.timing.plan import TimingPlan
+from raysgd_local.simulation.timing.reduction_cost import cost
+
+
+@dataclass(frozen=True)
+class _Flight:
+    """A reduction under way: when each worker began it, and when it is there."""
+
+    view: int
+    control: Control
+    began: Floats
+    arrives: float
+
+
+@dataclass(frozen=True)
+class _Ahead:
+    """Steps of the open round that were taken while the last reduction travelled, how long they took each worker, and
+    how long before `now` each was done with all (0 or less).
+    """
+
+    steps: int
+    compute_s: Floats
+    behind_s: Floats
+
+
+class Reductions:
+    """Those of all members, one after the other; `sent_bytes` is what a member sent in the newest."""
+
+    def __init__(self, plan: TimingPlan) -> None:
+        self._plan = plan
+        self._random = np.random.default_rng(plan.seed)
+        self._speeds = np.array([plan.cluster.speed(number) for number in range(plan.workers)])
+        self._contributions = Contributions(plan)
+        self._told = np.zeros(plan.workers)  # when each began its newest exchange
+        self._flight: _Flight | None = None
+        self._ahead = _Ahead(0, np.zeros(plan.workers), np.zeros(plan.workers))
+        self.sent_bytes = 0
+
+    def start(self, now: float) -> None:
+        """Training time begins, with the first batch."""
+        self._told[:] = now
+
+    def begin(self, command: m.Exchange, state: Replicated, now: float) -> None:
+        """All compute, the last to come begins the reduction."""
+        said, ahead = replace(command.said, wire_bytes=self.sent_bytes), self._ahead
+        drawn = self._computing(said.steps - ahead.steps)
+        began = now + ahead.behind_s + drawn  # (workers,)
+        control = self._contributions.control(said, state, ahead.compute_s + drawn, began - self._told)
+        found = cost(self._plan, state, control, command.kind == "partial")
+        self._flight = _Flight(command.view, control, began, float(began.max()) + found.seconds)
+        self._told, self.sent_bytes = began, found.sent_bytes
+
+    def collect(self, steps: int) -> tuple[m.Exchanged, float]:
+        """What was begun is needed, `steps` steps later; it may be there already. With the time when all have it."""
+        flight = self._flight
+        if flight is None:
+            raise RuntimeError("nothing was begun")
+        compute_s = self._computing(steps)
+        ready = flight.began + compute_s
+        free = np.maximum(ready, flight.arrives)
+        now, self._flight = float(free.max()), None
+        self._ahead = _Ahead(steps, compute_s, free - now)
+        waited_s = float(max(0.0, flight.arrives - ready[0]))
+        return m.Exchanged(flight.view, flight.control, waited_s), now
+
+    def _computing(self, steps: int) -> Floats:
+        """Seconds that so many steps take each worker, (workers,)."""
+        shape = (self._plan.workers, steps)
+        seconds: Floats = self._plan.cluster.steps.draw(self._random, shape).sum(axis=1) / self._speeds
+        return seconds
