@@ -23,11 +23,11 @@ def drawn_faults(failures: Failures, workers: int, horizon_s: float, seed: int) 
     random = np.random.default_rng((seed, _STREAM))
     fleet_hours = workers * horizon_s / 3600
     deaths = [
-        Fault("kill", When(at_s), random.integers(workers).item())
+        Fault("kill", When(at_s), random.integers(workers).item(), drawn=True)
         for at_s in _times(random, failures.deaths_per_hour * fleet_hours, horizon_s)
     ]
     preemptions = [
-        Fault("drain", When(at_s), random.integers(workers).item(), failures.notice_s)
+        Fault("drain", When(at_s), random.integers(workers).item(), failures.notice_s, drawn=True)
         for at_s in _times(random, failures.preemptions_per_hour * fleet_hours, horizon_s)
     ]
     return tuple(sorted(deaths + preemptions, key=lambda fault: fault.when.seconds or 0.0))
