@@ -1,27 +1,22 @@
-"""When the faults of a schedule are due, and to whom they happen: pure, as all that decides.
+"""When the faults of a schedule are due, and to whom they happen: one scheduler for real and simulated runs, pure.
 
-`advance(chaos, event, now)` is told what the controller is told, the orders that it gives, and the time.
+`advance(chaos, event)` is told what the controller is told, the orders that it gives, and each moment that it asked to
+be told of (`RoundWatch`, `Alarm`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from raysgd_local.control.controller.events import Died, Event, Form, Progress, UserError, WorkerUp
 from raysgd_local.control.messages import View
-from raysgd_local.faults.language import UNTARGETED, Fault
+from raysgd_local.faults.kinds import RUN
+from raysgd_local.faults.language import Fault
 
-
-@dataclass(frozen=True)
-class Moment:
-    """Time has passed."""
-
-
-@dataclass(frozen=True)
-class Reached:
-    """A worker that was asked to watch has committed the round of fault `number`."""
-
-    number: int
+T = TypeVar("T")
+ANYONE = ""  # a watch for a round that any member commits
 
 
 @dataclass(frozen=True)
@@ -32,8 +27,16 @@ class Victim:
 
 
 @dataclass(frozen=True)
+class Reached:
+    """The moment of fault `number` has come."""
+
+    number: int
+    running: tuple[Victim, ...] = ()  # in a simulation: the workers whose processes run, for a drawn fault
+
+
+@dataclass(frozen=True)
 class Strike:
-    """Let it happen now, to all of these; to the run itself where there are none."""
+    """Let the fault happen now, to all of `victims`; to the run itself where there are none."""
 
     number: int
     fault: Fault
@@ -42,7 +45,7 @@ class Strike:
 
 @dataclass(frozen=True)
 class RoundWatch:
-    """`worker` tells when it commits a round of at least `round` in this view."""
+    """Say `Reached(number)` when `worker` has committed a round of at least `round` in this view."""
 
     worker: str
     view: int
@@ -50,100 +53,132 @@ class RoundWatch:
     round: int
 
 
-Command = Strike | RoundWatch
+@dataclass(frozen=True)
+class Alarm:
+    """Say `Reached(number)` in `delay_s` seconds."""
+
+    number: int
+    delay_s: float
+
+
+Command = Strike | RoundWatch | Alarm
 
 
 @dataclass(frozen=True)
 class Chaos:
-    """`pending` are the faults that did not happen yet, by their number in the schedule, `reached` the numbers of
-    those whose round is committed. `home` is node 0, which the cluster can't do without. `up` are the workers whose
-    processes run; `began_s` is when the first round was committed.
-    """
+    """A schedule and how far it has come."""
 
-    pending: dict[int, Fault]
-    home: str = ""
-    reached: frozenset[int] = frozenset()
-    up: dict[str, Victim] = field(default_factory=dict)
-    view: View | None = None
-    began_s: float | None = None
+    pending: dict[int, Fault]  # the faults that have not happened, by their number in the schedule
+    home: str = ""  # node 0, which the cluster can't do without; empty in a simulation
+    due: frozenset[int] = frozenset()  # pending ones whose moment has come: they wait for a victim
+    up: dict[str, Victim] = field(default_factory=dict)  # workers whose processes run, as the controller was told
+    view: View | None = None  # the newest one that was ordered
+    began: bool = False  # whether a round is committed: seconds count from the first one
 
-    def wait_s(self, now: float) -> float | None:
-        """Until the next fault that waits for a time; None where none does. What is late waits for a victim."""
-        if self.began_s is None:
-            return None
-        passed_s = now - self.began_s
-        times = [f.when.seconds - passed_s for f in self.pending.values() if f.when.seconds is not None]
-        return min((time for time in times if time > 0), default=None)
+    def at_event(self) -> dict[int, list[int]]:
+        """The numbers of the faults that wait for an event of the simulation, by that event's number."""
+        numbers: dict[int, list[int]] = {}
+        for number, fault in self.pending.items():
+            if fault.when.event is not None:
+                numbers.setdefault(fault.when.event, []).append(number)
+        return numbers
 
 
 def begin(schedule: tuple[Fault, ...], home: str = "", fired: frozenset[tuple[int, str]] = frozenset()) -> Chaos:
-    """Before the run. `fired` has the number and the words of those that happened in an earlier life of it."""
+    """Before the run. `fired` has the number and the words of the faults that happened in an earlier life of it."""
     numbered = dict(enumerate(schedule))
     return Chaos({n: fault for n, fault in numbered.items() if (n, str(fault)) not in fired}, home=home)
 
 
-def advance(chaos: Chaos, event: Event | Form | Moment | Reached, now: float) -> tuple[Chaos, tuple[Command, ...]]:
-    """The next state, the faults that are due, and who is to watch for those that wait for a round.
+def restarted(chaos: Chaos) -> Chaos:
+    """Another driver goes on: it knows which faults have happened, and nothing of workers and views before it."""
+    return Chaos(chaos.pending, chaos.home)
 
-    A fault that is due while there is nobody whom it could happen to stays pending.
+
+def advance(chaos: Chaos, event: Event | Form | Reached) -> tuple[Chaos, tuple[Command, ...]]:
+    """The next state, the faults that happen now, and the moments to be told of.
+
+    A fault whose moment has come while it has no victim stays pending; a drawn one is dropped.
     """
-    watches: tuple[RoundWatch, ...] = ()
     match event:
         case WorkerUp(worker, node, pid):
             chaos = replace(chaos, up={**chaos.up, worker: Victim(worker, node, pid)})
         case Died(worker) | UserError(worker):
             up = {name: victim for name, victim in chaos.up.items() if name != worker}
             chaos = replace(chaos, up=up)
-        case Progress(round=round) if round > 0 and chaos.began_s is None:
-            chaos = replace(chaos, began_s=now)
+        case Progress(round=round) if round > 0 and not chaos.began:
+            return replace(chaos, began=True), _alarms(chaos)
         case Form(order) if order.view != chaos.view:
-            chaos = replace(chaos, view=order.view)
-            watches = _watches(chaos, order.view)
-        case Reached(number):
-            chaos = replace(chaos, reached=chaos.reached | {number})
-    due = [n for n, fault in chaos.pending.items() if n in chaos.reached or _late(chaos, fault, now)]
-    strikes = tuple(strike for n in due if (strike := _strike(chaos, n)) is not None)
-    struck = {strike.number for strike in strikes}
-    pending = {n: fault for n, fault in chaos.pending.items() if n not in struck}
-    return replace(chaos, pending=pending), (*strikes, *watches)
+            chaos, strikes = _strike_due(replace(chaos, view=order.view))
+            return chaos, (*strikes, *_watches(chaos, order.view))
+        case Reached(number, running) if number in chaos.pending and chaos.pending[number].drawn:
+            return _strike_drawn(chaos, number, running)
+        case Reached(number) if number in chaos.pending:
+            chaos = replace(chaos, due=chaos.due | {number})
+    return _strike_due(chaos)
 
 
-def _late(chaos: Chaos, fault: Fault, now: float) -> bool:
-    began_s, seconds = chaos.began_s, fault.when.seconds
-    return began_s is not None and seconds is not None and now - began_s >= seconds
+def _alarms(chaos: Chaos) -> tuple[Alarm, ...]:
+    seconds = [(number, fault.when.seconds) for number, fault in chaos.pending.items()]
+    return tuple(Alarm(number, delay_s) for number, delay_s in seconds if delay_s is not None)
 
 
 def _watches(chaos: Chaos, view: View) -> tuple[RoundWatch, ...]:
-    """A member watches for itself; for all else the first of them does."""
     watches = []
     for number, fault in chaos.pending.items():
-        own = fault.among == "members" and fault.kind not in UNTARGETED
-        rank = fault.target if own else 0
-        if fault.when.round is not None and rank < len(view.members):
-            watches.append(RoundWatch(view.members[rank], view.number, number, fault.when.round))
+        watcher = None if fault.when.round is None else _watcher(fault, view)
+        if watcher is not None and fault.when.round is not None:
+            watches.append(RoundWatch(watcher, view.number, number, fault.when.round))
     return tuple(watches)
 
 
-def _strike(chaos: Chaos, number: int) -> Strike | None:
+def _watcher(fault: Fault, view: View) -> str | None:
+    """A member watches for its own faults, and the first member for all others."""
+    if fault.drawn:
+        return ANYONE
+    rank = fault.target if fault.among == "members" and fault.row.targets != RUN else 0
+    return view.members[rank] if rank < len(view.members) else None
+
+
+def _strike_due(chaos: Chaos) -> tuple[Chaos, tuple[Strike, ...]]:
+    found = [(number, _victims(chaos, chaos.pending[number])) for number in sorted(chaos.due)]
+    strikes = tuple(Strike(n, chaos.pending[n], victims) for n, victims in found if victims is not None)
+    return _without(chaos, frozenset(strike.number for strike in strikes)), strikes
+
+
+def _strike_drawn(chaos: Chaos, number: int, running: tuple[Victim, ...]) -> tuple[Chaos, tuple[Strike, ...]]:
     fault = chaos.pending[number]
-    if fault.kind in UNTARGETED:
-        return Strike(number, fault, ())
-    victims = _victims(chaos, fault)
-    return Strike(number, fault, victims) if victims else None
+    knowing = replace(chaos, up={victim.worker: victim for victim in running})
+    victims = _victims(knowing, fault)
+    return _without(chaos, frozenset({number})), () if victims is None else (Strike(number, fault, victims),)
 
 
-def _victims(chaos: Chaos, fault: Fault) -> tuple[Victim, ...]:
+def _without(chaos: Chaos, numbers: frozenset[int]) -> Chaos:
+    if not numbers:
+        return chaos
+    pending = {number: fault for number, fault in chaos.pending.items() if number not in numbers}
+    return replace(chaos, pending=pending, due=chaos.due - numbers)
+
+
+def _victims(chaos: Chaos, fault: Fault) -> tuple[Victim, ...] | None:
+    """The workers that `fault` happens to now, none for one of the run itself; None where it has to wait."""
+    if fault.row.targets == RUN:
+        return ()
     members = chaos.view.members if chaos.view is not None else ()
     if fault.among == "joiners":
         seats: list[Victim | None] = [victim for name, victim in chaos.up.items() if name not in members]
     else:
-        seats = [chaos.up.get(name) for name in members]  # who died keeps its rank until the next view
+        seats = [chaos.up.get(name) for name in members]
+    running = [victim for victim in seats if victim is not None]
     if fault.among == "nodes":
-        return _on_node(chaos.home, [victim for victim in seats if victim is not None], fault.target)
-    chosen = seats[fault.target] if fault.target < len(seats) else None
-    return (chosen,) if chosen is not None else ()
+        node = _chosen(list(dict.fromkeys([chaos.home] * bool(chaos.home) + [v.node for v in running])), fault)
+        return tuple(victim for victim in running if victim.node == node) or None
+    # For written words a dead member keeps its rank until the next view.
+    victim = _chosen(running, fault) if fault.drawn else _chosen(seats, fault)
+    return None if victim is None else (victim,)
 
 
-def _on_node(home: str, alive: list[Victim], number: int) -> tuple[Victim, ...]:
-    nodes = list(dict.fromkeys([home] * bool(home) + [victim.node for victim in alive]))
-    return tuple(victim for victim in alive if number < len(nodes) and victim.node == nodes[number])
+def _chosen(candidates: Sequence[T], fault: Fault) -> T | None:
+    """`target` of a drawn fault is taken modulo the number of candidates, so that it always hits someone."""
+    target = fault.target % len(candidates) if fault.drawn and candidates else fault.target
+    return candidates[target] if target < len(candidates) else None

@@ -1,4 +1,4 @@
-"""Faults as a worker suffers them: real signals to real processes, and what can only be done from inside."""
+"""The effects of faults on real processes: a worker's on itself (`ON_WORKER`), the driver's (`ON_DRIVER`)."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 
+from raysgd_local.control.controller.events import DrainNotice, Event, StopRequested
 from raysgd_local.errors import CheckpointError
-from raysgd_local.faults.language import Fault
-from raysgd_local.faults.schedule import RoundWatch
+from raysgd_local.faults.language import Fault, When
+from raysgd_local.faults.schedule import RoundWatch, Victim
 from raysgd_local.run_files.storage import Storage, read_manifest
+from raysgd_local.runtime import nodes
 from raysgd_local.training.fault_hooks import Interference
 from raysgd_local.training.replica import checkpoint_parts
 from raysgd_local.training.replica.replica import Replica
 
+_KILL = Fault("kill", When())
 # In a process of its own: it outlives what happens to us.
 _LATER = 'seconds=$1; signal=$2; shift 2; sleep "$seconds"; kill -"$signal" "$@" 2>/dev/null'
 
@@ -29,41 +33,22 @@ class InjectedError(RuntimeError):
 
 
 class Sabotage(Interference):
-    """`suffer` and `watch` come from outside, in another thread than the training loop's.
-
-    `reached` tells the driver that a watched round is committed; it returns the fault if it is this worker's.
-    `cut` breaks this worker's connections. A node's raylet is the parent of its workers.
-    """
+    """A worker's faults. `suffer` and `watch` are called in another thread than the training loop's."""
 
     def __init__(self, reached: Callable[[int], Fault | None], cut: Callable[[], None]) -> None:
-        self._reached, self._cut = reached, cut
+        self._reached = reached  # tells the driver of a watched round; returns the fault if it is this worker's
+        self.cut = cut  # breaks this worker's connections
         self._watches: tuple[RoundWatch, ...] = ()
-        self._slow, self._stepped_at, self._hangs_s = 1.0, 0.0, 0.0
-        self._spoil = self._raise = False
+        self._stepped_at = 0.0
+        self.slow = 1.0
+        self.hangs_s = 0.0
+        self.spoils = self.raises = False  # at the next step
 
     def watch(self, watches: tuple[RoundWatch, ...]) -> None:
         self._watches = watches
 
     def suffer(self, fault: Fault) -> None:
-        match fault.kind:
-            case "kill":
-                os.kill(os.getppid() if fault.among == "nodes" else os.getpid(), signal.SIGKILL)
-            case "stop":
-                _stop([*([os.getppid()] if fault.among == "nodes" else []), os.getpid()], fault.amount)
-            case "drain":
-                _later(fault.amount, "KILL", [os.getppid()])
-            case "sigterm":
-                os.kill(os.getpid(), signal.SIGTERM)
-            case "hang":
-                self._hangs_s = fault.amount
-            case "slow":
-                self._slow = fault.amount
-            case "nan":
-                self._spoil = True
-            case "error":
-                self._raise = True
-            case "cut":
-                self._cut()
+        ON_WORKER[fault.kind](self, fault)
 
     def committed(self, view: int, round: int) -> None:
         for watch in self._watches:
@@ -74,23 +59,50 @@ class Sabotage(Interference):
                     self.suffer(fault)
 
     def before_step(self, replica: Replica) -> None:
-        if self._slow > 1.0 and self._stepped_at:
-            time.sleep((self._slow - 1.0) * (time.monotonic() - self._stepped_at))
-        if self._hangs_s:
-            seconds, self._hangs_s = self._hangs_s, 0.0
+        if self.slow > 1.0 and self._stepped_at:
+            time.sleep((self.slow - 1.0) * (time.monotonic() - self._stepped_at))
+        if self.hangs_s:
+            seconds, self.hangs_s = self.hangs_s, 0.0
             threading.Event().wait(seconds if math.isfinite(seconds) else None)
-        if self._raise:
-            self._raise = False
+        if self.raises:
+            self.raises = False
             raise InjectedError("an exception in user code, asked for by --chaos")
-        if self._spoil:
-            self._spoil = False
-            for prepared in replica.optimizers:
-                for parameter in prepared.parameters():
-                    if parameter.grad is not None:
-                        parameter.grad.fill_(torch.nan)
+        if self.spoils:
+            self.spoils = False
+            _spoil(replica)
 
     def after_step(self) -> None:
         self._stepped_at = time.monotonic()
+
+
+class DriverSide(Protocol):
+    """What the driver's effects need."""
+
+    head: str  # the cluster's head node, which can't be killed or drained
+
+    def post(self, event: Event) -> None:
+        """A word for the controller."""
+        ...
+
+    def suffer(self, worker: str, fault: Fault) -> None:
+        """A worker's process does it to itself."""
+        ...
+
+    def damage(self) -> bool:
+        """Spoil the newest checkpoint; false where there is none."""
+        ...
+
+
+def obstacle(side: DriverSide, fault: Fault, victims: tuple[Victim, ...]) -> str:
+    """Why `fault` can't happen although it is due; empty where it can.
+
+    A checkpoint is damaged here: only the attempt shows whether there is one.
+    """
+    if fault.kind == "kill" and fault.among == "nodes" and victims[0].node == side.head:
+        return "the cluster's head is on that node"
+    if fault.kind == "damage" and not side.damage():
+        return "there is no checkpoint to damage"
+    return ""
 
 
 def damage_newest(storage: Storage) -> bool:
@@ -105,10 +117,16 @@ def damage_newest(storage: Storage) -> bool:
     return True
 
 
-def _stop(pids: list[int], seconds: float) -> None:
-    """Stop these processes, our own last."""
-    if math.isfinite(seconds):
-        _later(seconds, "CONT", pids)
+def _kill(_worker: Sabotage, fault: Fault) -> None:
+    """A node's raylet is the parent of its workers."""
+    os.kill(os.getppid() if fault.among == "nodes" else os.getpid(), signal.SIGKILL)
+
+
+def _stop(_worker: Sabotage, fault: Fault) -> None:
+    """Stop a whole node, our own process last."""
+    pids = [*([os.getppid()] if fault.among == "nodes" else []), os.getpid()]
+    if math.isfinite(fault.amount):
+        _later(fault.amount, "CONT", pids)
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
 
@@ -116,3 +134,48 @@ def _stop(pids: list[int], seconds: float) -> None:
 def _later(seconds: float, signal_name: str, pids: list[int]) -> None:
     command = ["sh", "-c", _LATER, "sh", f"{seconds:g}", signal_name, *map(str, pids)]
     subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL)
+
+
+def _spoil(replica: Replica) -> None:
+    for prepared in replica.optimizers:
+        for parameter in prepared.parameters():
+            if parameter.grad is not None:
+                parameter.grad.fill_(torch.nan)
+
+
+def _drain(side: DriverSide, fault: Fault, victims: tuple[Victim, ...]) -> None:
+    """Ray drains a whole node, and tells the controller; for a worker, or on the head's node, the driver tells it.
+
+    After the time the machine is gone; neither Ray nor the driver takes it away.
+    """
+    why = f"its machine goes in {fault.amount:g} s, says --chaos"
+    first = victims[0]
+    if fault.among == "nodes" and first.node != side.head and nodes.drain(first.node, fault.amount, why):
+        side.suffer(first.worker, fault)
+        return
+    for victim in victims:
+        side.post(DrainNotice(victim.worker, why))
+        gone = threading.Timer(fault.amount, side.suffer, (victim.worker, _KILL))
+        gone.daemon = True
+        gone.start()
+
+
+OnWorker = Callable[[Sabotage, Fault], None]
+ON_WORKER: dict[str, OnWorker] = {
+    "kill": _kill,
+    "stop": _stop,
+    "drain": lambda _, fault: _later(fault.amount, "KILL", [os.getppid()]),
+    "sigterm": lambda _, __: os.kill(os.getpid(), signal.SIGTERM),
+    "hang": lambda worker, fault: setattr(worker, "hangs_s", fault.amount),
+    "slow": lambda worker, fault: setattr(worker, "slow", fault.amount),
+    "nan": lambda worker, _: setattr(worker, "spoils", True),
+    "error": lambda worker, _: setattr(worker, "raises", True),
+    "cut": lambda worker, _: worker.cut(),
+}
+OnDriver = Callable[[DriverSide, Fault, tuple[Victim, ...]], None]
+ON_DRIVER: dict[str, OnDriver] = {
+    "drain": _drain,
+    "damage": lambda _, __, ___: None,  # done by `obstacle`
+    "interrupt": lambda side, _, __: side.post(StopRequested("asked to by --chaos")),
+    "driver": lambda _, __, ___: os.kill(os.getpid(), signal.SIGKILL),
+}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import heapq
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -11,12 +11,10 @@ from typing import Any, Protocol
 
 import ray
 
-from raysgd_local.control.controller.events import Command, DrainNotice, Event, Form, StopRequested
-from raysgd_local.faults.language import Fault, When
-from raysgd_local.faults.schedule import Moment, Reached, RoundWatch, Strike, Victim, advance, begin
-from raysgd_local.runtime import nodes
-
-_KILL = Fault("kill", When())
+from raysgd_local.control.controller.events import Command, Event, Form
+from raysgd_local.faults.language import Fault
+from raysgd_local.faults.schedule import Alarm, Reached, RoundWatch, Strike, Victim, advance, begin
+from raysgd_local.runtime.fault_effects import ON_DRIVER, obstacle
 
 
 class Victims(Protocol):
@@ -28,10 +26,11 @@ class Victims(Protocol):
 
 
 class Injector:
-    """Lets the faults of a schedule happen. `post` is the controller's inbox, `record` writes to `events.jsonl`.
+    """Lets the faults of a schedule happen.
 
-    Those that `events` of an earlier life of the run tell of don't happen again. `head` is the cluster's head node.
-    `damage` spoils the newest checkpoint, if there is one.
+    `post` is the controller's inbox, `record` writes to `events.jsonl`. Faults that fired in an earlier life of the
+    run, as `events` tell, don't fire again. `head` is the cluster's head node. `damage` spoils the newest checkpoint,
+    if there is one.
     """
 
     def __init__(
@@ -45,14 +44,16 @@ class Injector:
         damage: Callable[[], bool] = lambda: False,
     ) -> None:
         told = frozenset((e["number"], e["fault"]) for e in events if e["event"] == "chaos_fired")
-        self._chaos, self._head = begin(schedule, head, told), head
-        self._victims, self._post, self._record, self._damage = victims, post, record, damage
+        self._chaos, self.head = begin(schedule, head, told), head
+        self._victims, self.post, self._record, self.damage = victims, post, record, damage
+        self.suffer = victims.suffer
+        self._alarms: list[tuple[float, int]] = []
         self._changed = threading.Condition(threading.RLock())
         self._closed = False
         threading.Thread(target=self._keep_time, daemon=True, name="chaos").start()
 
     def see(self, event: Event, commands: tuple[Command, ...]) -> None:
-        """What the controller was told, and what it said."""
+        """The controller was told `event`, and gave `commands`."""
         self._advance(event)
         for command in commands:
             if isinstance(command, Form):
@@ -65,20 +66,24 @@ class Injector:
     def _keep_time(self) -> None:
         with self._changed:
             while not self._closed:
-                self._changed.wait(self._chaos.wait_s(time.monotonic()))
-                if not self._closed:
-                    self._advance(Moment())
+                if self._alarms and self._alarms[0][0] <= time.monotonic():
+                    self._advance(Reached(heapq.heappop(self._alarms)[1]))
+                else:
+                    self._changed.wait(self._alarms[0][0] - time.monotonic() if self._alarms else None)
 
-    def _advance(self, event: Event | Form | Moment | Reached, asking: str = "") -> Fault | None:
+    def _advance(self, event: Event | Form | Reached, asking: str = "") -> Fault | None:
         own: Fault | None = None
         with self._changed:
-            self._chaos, commands = advance(self._chaos, event, time.monotonic())
+            self._chaos, commands = advance(self._chaos, event)
             watches: dict[str, tuple[RoundWatch, ...]] = {}
             for command in commands:
-                if isinstance(command, RoundWatch):
-                    watches[command.worker] = (*watches.get(command.worker, ()), command)
-                elif self._strike(command, asking):
-                    own = command.fault
+                match command:
+                    case RoundWatch(worker):
+                        watches[worker] = (*watches.get(worker, ()), command)
+                    case Alarm(number, delay_s):
+                        heapq.heappush(self._alarms, (time.monotonic() + delay_s, number))
+                    case Strike(_, fault):
+                        own = fault if self._strike(command, asking) else own
             for worker, of_worker in watches.items():
                 self._victims.watch(worker, of_worker)
             self._changed.notify()
@@ -87,54 +92,29 @@ class Injector:
     def _strike(self, strike: Strike, asking: str) -> bool:
         """Write it down, then let it happen; whether it is left to the worker that asks."""
         fault, victims = strike.fault, strike.victims
-        if fault.kind == "kill" and fault.among == "nodes" and victims[0].node == self._head:
-            self._unfired(strike.number, fault, "the cluster's head is on that node")
-            return False
-        if fault.kind == "damage" and not self._damage():
-            self._unfired(strike.number, fault, "there is no checkpoint to damage")
+        reason = obstacle(self, fault, victims)
+        if reason:
+            self._unfired(strike.number, fault, reason)
             return False
         for victim in victims or (Victim("", ray.get_runtime_context().get_node_id(), os.getpid()),):
             told = {"worker": victim.worker, "pid": victim.pid, "node": victim.node}
             self._record("chaos_fired", fault=str(fault), number=strike.number, **told)
-        match fault.kind:
-            case "driver":
-                os.kill(os.getpid(), signal.SIGKILL)
-            case "damage":
-                pass  # it was done before it was told: there may be nothing to damage
-            case "interrupt":
-                self._post(StopRequested("asked to by --chaos"))
-            case "drain":
-                self._drain(fault, victims)
-            case "kill" if fault.among == "nodes":  # one of them ends the node, and that the others
-                self._victims.suffer(victims[0].worker, fault)
-            case _:  # what happens in the workers' own processes
-                for victim in victims:
-                    if victim.worker != asking:
-                        self._victims.suffer(victim.worker, fault)
-                return asking in {victim.worker for victim in victims}
-        return False
-
-    def _drain(self, fault: Fault, victims: tuple[Victim, ...]) -> None:
-        """Ray drains a whole node, and tells us; for a worker, or where the head is, we tell ourselves.
-
-        When the time is over the machine does go: neither Ray nor we take that away again.
-        """
-        why = f"its machine goes in {fault.amount:g} s, says --chaos"
-        first = victims[0]
-        if fault.among == "nodes" and first.node != self._head and nodes.drain(first.node, fault.amount, why):
-            self._victims.suffer(first.worker, fault)
-            return
+        if fault.kind in ON_DRIVER:
+            ON_DRIVER[fault.kind](self, fault, victims)
+            return False
+        if fault.kind == "kill" and fault.among == "nodes":  # one of them ends the node, and that the others
+            self.suffer(victims[0].worker, fault)
+            return False
         for victim in victims:
-            self._post(DrainNotice(victim.worker, why))
-            gone = threading.Timer(fault.amount, self._victims.suffer, (victim.worker, _KILL))
-            gone.daemon = True
-            gone.start()
+            if victim.worker != asking:
+                self.suffer(victim.worker, fault)
+        return asking in {victim.worker for victim in victims}
 
     def _unfired(self, number: int, fault: Fault, reason: str) -> None:
         self._record("chaos_unfired", fault=str(fault), number=number, reason=reason)
 
     def close(self) -> None:
-        """The run is over; what did not happen is told."""
+        """The run is over: tell the faults that did not happen."""
         with self._changed:
             self._closed = True
             for number, fault in self._chaos.pending.items():

@@ -1,4 +1,4 @@
-"""Where faults that are rehearsed reach into the training thread."""
+"""The places in the training thread where faults that are rehearsed have their effect."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from raysgd_local.training.replica.replica import Replica
 
 
 class Interference:
-    """Nobody interferes: what a run without a schedule of faults has."""
+    """Does nothing: a run without a schedule of faults."""
 
     def before_step(self, replica: Replica) -> None:
         """The loop has called `ctx.step`; the gradients are there."""
@@ -15,4 +15,4 @@ class Interference:
         """The loop goes on."""
 
     def committed(self, view: int, round: int) -> None:
-        """A round is committed."""
+        """This worker has committed `round` in `view`."""

@@ -1,4 +1,4 @@
-"""Failures drawn from rates: what might befall a fleet, as a schedule that can be read, written and replayed."""
+"""Failures drawn from a cluster's rates, as a schedule of faults."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _STREAM = 0xFA17  # other draws of the same seed are independent of this one
 def drawn_faults(failures: Failures, workers: int, horizon_s: float, seed: int) -> tuple[Fault, ...]:
     """Deaths and preemptions of a fleet of `workers` within `horizon_s`, in the order of time.
 
-    Each worker's come at exponential intervals; who died counts again once replaced, so the fleet's rate stays
-    the same. The rank is of those who are members when it happens.
+    Each worker's failures come at exponential intervals, and its replacement's go on from there, so the fleet's rate
+    stays the same. The rank is taken modulo the number of members when it happens.
 
     >>> failures = Failures(deaths_per_hour=1, preemptions_per_hour=1, notice_s=120)
     >>> [str(fault) for fault in drawn_faults(failures, workers=2, horizon_s=3600, seed=5)]
@@ -23,19 +23,19 @@ def drawn_faults(failures: Failures, workers: int, horizon_s: float, seed: int) 
     random = np.random.default_rng((seed, _STREAM))
     fleet_hours = workers * horizon_s / 3600
     deaths = [
-        Fault("kill", When(at_s), random.integers(workers).item())
+        Fault("kill", When(at_s), random.integers(workers).item(), drawn=True)
         for at_s in _times(random, failures.deaths_per_hour * fleet_hours, horizon_s)
     ]
     preemptions = [
-        Fault("drain", When(at_s), random.integers(workers).item(), failures.notice_s)
+        Fault("drain", When(at_s), random.integers(workers).item(), failures.notice_s, drawn=True)
         for at_s in _times(random, failures.preemptions_per_hour * fleet_hours, horizon_s)
     ]
     return tuple(sorted(deaths + preemptions, key=lambda fault: fault.when.seconds or 0.0))
 
 
 def _times(random: np.random.Generator, expected: float, horizon_s: float) -> list[float]:
-    """A Poisson process: once the number of its points is known, they are uniform.
+    """A Poisson process: given the number of its points, they are uniform.
 
-    Rounded as they are written, so that a schedule reads back equal.
+    Times are rounded as they are written, so that a schedule reads back equal.
     """
     return [float(f"{at_s:g}") for at_s in random.uniform(0.0, horizon_s, random.poisson(expected))]

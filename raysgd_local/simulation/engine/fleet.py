@@ -20,7 +20,7 @@ from raysgd_local.control.controller.state import begin
 from raysgd_local.control.member.events import Cut, YieldAsked
 from raysgd_local.control.messages import Beat
 from raysgd_local.faults.language import Fault
-from raysgd_local.simulation.engine.injection import fire
+from raysgd_local.simulation.engine.fault_injection import Injector
 from raysgd_local.simulation.engine.network import Call, SimulatedNetwork
 from raysgd_local.simulation.engine.pace import StepPaces
 from raysgd_local.simulation.engine.scenario import Scenario
@@ -70,8 +70,8 @@ class Fleet:
         self.journal: list[Heard] = []
         self.journal_began = self.controller
         self.unpublished = False
-        self._due = [fault for fault in scenario.faults if fault.when.seconds is None]
-        self._trains = self._interrupted = False
+        self.injector = Injector(scenario.faults, self)
+        self._interrupted = False
 
     def run(self) -> c.Finish:
         """The whole run. Raises `Violated` if it does not end, or the observer finds something wrong."""
@@ -99,8 +99,7 @@ class Fleet:
             violated("9: every run ends", f"still {self.controller.phase.value} at {self.now:g} s")
         self.now, _, action = heapq.heappop(self._queue)
         action()
-        for fault in [fault for fault in self._due if fault.when.event == self.happened]:
-            fire(self, fault)
+        self.injector.happened(self.happened)
 
     def at(self, delay_s: float, action: Callable[[], None]) -> None:
         self._made += 1
@@ -166,15 +165,8 @@ class Fleet:
     def io_s(self) -> float:
         return self.random.uniform(0.01, 0.3)
 
-    def committed(self, round: int) -> None:
-        if not self._trains:  # seconds count from the first round
-            self._trains = True
-            for fault in self.scenario.faults:
-                if fault.when.seconds is not None:
-                    self.at(fault.when.seconds, partial(fire, self, fault))
-        for fault in [f for f in self._due if f.when.round is not None and f.when.round <= round]:
-            self._due.remove(fault)
-            self.at(0.0, partial(fire, self, fault))
+    def committed(self, worker: Process, view: int, round: int) -> None:
+        self.injector.committed(worker, view, round)
 
     def ended(self, worker: Process, why: str) -> None:
         """A process is gone; Ray says so soon."""
@@ -200,6 +192,7 @@ class Fleet:
             self._run(command)
         self.observer.decided(event, commands, self.now)
         self.observer.turned(self.controller)
+        self.injector.see(event, commands)
 
     def _run(self, command: c.Command) -> None:
         match command:
@@ -323,6 +316,7 @@ class Fleet:
             self.scenario.settings, resume, incarnation=self.generation + 1
         )
         self._pulse = Pulse(self.scenario.settings.timeouts.beat_s, self.now)
+        self.injector.restarted()
         self.observer.restarted(resume, self.now)
         self.advance(c.RunStarted())
         self.hear(c.NodesDraining(tuple(sorted(self.draining))), self.generation)

@@ -79,8 +79,8 @@ class World(Protocol):
 
     def ended(self, worker: Process, why: str) -> None: ...
 
-    def committed(self, round: int) -> None:
-        """Somebody committed this round: faults may wait for it."""
+    def committed(self, worker: Process, view: int, round: int) -> None:
+        """`worker` has committed `round` in `view`: faults may wait for it."""
         ...
 
 

@@ -185,8 +185,8 @@ class Learner:
                 for parameter in prepared.parameters():
                     parameter.grad = torch.full_like(parameter, math.nan)
 
-    def committed(self, round: int) -> None:
-        self._world.committed(round)
+    def committed(self, view: int, round: int) -> None:
+        self._world.committed(self, view, round)
 
 
 class VirtualSteps(Interference):
@@ -198,5 +198,5 @@ class VirtualSteps(Interference):
     def before_step(self, replica: Replica) -> None:
         self._learner.compute(replica)
 
-    def committed(self, view: int, round: int) -> None:  # noqa: ARG002
-        self._learner.committed(round)
+    def committed(self, view: int, round: int) -> None:
+        self._learner.committed(view, round)

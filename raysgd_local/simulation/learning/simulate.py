@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -95,7 +94,7 @@ def simulate(run: Simulation, progress: Progress = lambda _: None) -> Simulated:
     fleet = Fleet(scenario, hire, recorder)
     with _threads(run.threads), _own_generators(), interruptible(fleet.interrupt):
         finish = fleet.run()
-    unfired = tuple((Counter(run.faults) - Counter(fleet.fired)).elements())
+    unfired = fleet.injector.unfired
     recorder.unfired(unfired)
     content = recorder.end(finish, fleet.controller.books, run.names)
     return Simulated(finish, fleet.now, content, tuple(fleet.fired), unfired)

@@ -4,25 +4,10 @@ from __future__ import annotations
 
 from random import Random
 
-from raysgd_local.faults.language import NUMBERED, UNTARGETED, Among, Fault, When
+from raysgd_local.faults.kinds import KINDS, RUN
+from raysgd_local.faults.language import Among, Fault, When
 
-_ODDS: dict[str, float] = {
-    "kill": 6,
-    "vanish": 1,
-    "stop": 2,
-    "hang": 1,
-    "zombie": 2,
-    "slow": 1,
-    "drain": 2,
-    "sigterm": 1,
-    "nan": 2,
-    "error": 0.4,
-    "cut": 2,
-    "unwritten": 0.5,
-    "unpublished": 0.5,
-    "interrupt": 0.3,
-    "driver": 0.4,
-}
+_DRAWN = [row for row in KINDS.values() if row.odds]
 
 
 def random_faults(random: Random, most: int, events: int) -> tuple[Fault, ...]:
@@ -41,19 +26,21 @@ def random_faults(random: Random, most: int, events: int) -> tuple[Fault, ...]:
 
 
 def random_damage(random: Random, events: int) -> tuple[Fault, ...]:
-    """Now and then the newest checkpoint is damaged, and all who have the model die soon after."""
+    """Now and then the newest checkpoint is damaged, and all workers that have the model die soon after."""
     if random.random() > 0.04:
         return ()
     at = random.randint(1, events)
-    kills = tuple(Fault("kill", When(event=at + random.randint(0, 9))) for _ in range(random.choice((0, 6))))
-    return (Fault("damage", When(event=at)), *kills)
+    kills = tuple(
+        Fault("kill", When(event=at + random.randint(0, 9)), drawn=True) for _ in range(random.choice((0, 6)))
+    )
+    return (Fault("damage", When(event=at), drawn=True), *kills)
 
 
 def _random_fault(random: Random, when: When) -> Fault:
-    kind = random.choices(tuple(_ODDS), tuple(_ODDS.values()))[0]
-    among: Among = "joiners" if kind not in UNTARGETED and random.random() < 0.15 else "members"
-    target = 0 if kind in UNTARGETED else random.randrange(8)
+    row = random.choices(_DRAWN, [row.odds for row in _DRAWN])[0]
+    among: Among = "joiners" if row.targets != RUN and random.random() < 0.15 else "members"
+    target = 0 if row.targets == RUN else random.randrange(8)
     amount = 0.0
-    if kind in NUMBERED:
+    if row.amount is not None:
         amount = round(random.choice((0.5, 2, 8, 25)) * random.uniform(0.5, 1.5), 2)
-    return Fault(kind, when, target, amount, among)  # type: ignore[arg-type]
+    return Fault(row.name, when, target, amount, among, drawn=True)

@@ -9,7 +9,7 @@ import traceback
 from collections import Counter
 from dataclasses import dataclass
 
-from raysgd_local.faults.language import Fault, parse, written
+from raysgd_local.faults.language import Fault, as_drawn, parse, written
 from raysgd_local.simulation.engine.scenario import Scenario
 from raysgd_local.simulation.engine.violation import Violated
 from raysgd_local.simulation.search.random_scenario import random_scenario
@@ -108,9 +108,14 @@ def search(seeds: range, jobs: int = 1, most: int = 20) -> int:
     return 1 if failures else 0
 
 
+def replay(seed: int, chaos: str, methods: bool = True) -> Ended | str:
+    """The scenario of a seed with these faults, which mean what drawn ones do: `target` always hits someone."""
+    return attempt(random_scenario(seed, methods=methods).with_faults(as_drawn(parse(chaos))))
+
+
 def retry(seed: int, chaos: str) -> int:
     """Try one seed with these faults instead of its own; the exit status."""
-    outcome = attempt(random_scenario(seed).with_faults(parse(chaos)))
+    outcome = replay(seed, chaos)
     print(
         outcome if isinstance(outcome, str) else f"{outcome.finish}, {outcome.now:.1f} s, {outcome.events} events"
     )

@@ -383,8 +383,8 @@ class SimulatedWorker:
         anchor = self.replica.anchor
         self._checksum = hash((anchor.round, anchor.x, anchor.one, anchor.velocity)) & (2**48 - 1)
         self._watch.committed(self, control=control)
-        self._world.committed(anchor.round)
         view = self.member.in_force.view.number
+        self._world.committed(self, view, anchor.round)
         if self._announced != view:
             self._announced = view
             self._world.tell(self.name, Progress(self.name, view, anchor.round, self.steps))

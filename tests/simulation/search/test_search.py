@@ -26,7 +26,7 @@ def test_a_run_without_faults_finishes_and_loses_nobody():
 
 def replayed(seed, chaos, methods=False):
     """What came of a seed's scenario with these faults."""
-    return seed_search.attempt(random_scenario(seed, methods=methods).with_faults(parse(chaos)))
+    return seed_search.replay(seed, chaos, methods)
 
 
 def test_who_is_given_up_since_one_step_took_longer_than_others_wait_is_not_given_up_for_nothing():
