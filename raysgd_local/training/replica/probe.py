@@ -7,7 +7,7 @@ from typing import Any
 
 from raysgd_local.control.control_slots import HeldOut
 from raysgd_local.control.member import events as m
-from raysgd_local.records import replace
+from raysgd_local.records import replace_fields
 from raysgd_local.state.replica_state import ReplicaState
 from raysgd_local.training.exchange.plain import Reduction
 from raysgd_local.training.replica.replica import Replica
@@ -86,7 +86,7 @@ class Probing:
             return said
         pairs = list(zip(self._losses[True], self._losses[False], strict=True))
         gaps = [(local.value - synchronous.value) * synchronous.samples for local, synchronous in pairs]
-        return replace(
+        return replace_fields(
             said,
             loss_sum=sum(synchronous.value * synchronous.samples for _, synchronous in pairs),
             gap_sum=sum(gaps),
