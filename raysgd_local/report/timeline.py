@@ -1,4 +1,4 @@
-"""Who was in the run when: workers as bars on a line of time, with losses, faults, stalls and pauses."""
+"""The membership chart: workers as bars over time, with losses, faults, stalls and pauses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 BAR, LOST, LEFT, FAULT, STALL, PAUSE = "#3b82f6", "#ef4444", "#10b981", "#f59e0b", "#f43f5e", "#94a3b8"
 LEGEND = {"member": BAR, "lost": LOST, "left": LEFT, "fault rehearsed": FAULT, "stall": STALL, "pause": PAUSE}
-_MOST_NAMED = 24  # lanes; of more the names could not be read
+_MOST_NAMED = 24  # lanes; with more, the names would not be legible
 _MOST_LANES = 200
 
 
@@ -88,7 +88,7 @@ class _Reader:
         return at_s - self.left_out_s
 
     def _begin_anew(self, at_s: float) -> None:
-        """The run was over, or its driver gone: nothing is known of the time since."""
+        """Cut the time axis where the run was over, or its driver dead: there are no events of the time since."""
         stopped_s = self.line.end_s
         for worker in list(self.open):
             self._close(worker, stopped_s, "", "")
@@ -117,7 +117,7 @@ class _Reader:
 
 
 def timeline(events: Sequence[Mapping[str, Any]]) -> Timeline:
-    """The membership that the lines of `events.jsonl` tell of.
+    """Reconstruct the membership from the lines of `events.jsonl`.
 
     >>> line = timeline([
     ...     {"time_s": 5.0, "event": "worker_joined", "worker": "w0"},
@@ -134,7 +134,7 @@ def timeline(events: Sequence[Mapping[str, Any]]) -> Timeline:
 
 
 def membership(events: Sequence[Mapping[str, Any]]) -> str:
-    """The timeline as SVG text; an empty text where nobody ever was a member."""
+    """Return the chart as SVG; empty if there never was a member."""
     line = timeline(events)
     if not line.spans:
         return ""

@@ -1,4 +1,4 @@
-"""Track which worker has which chunk's data, and plan transfers, if each worker has only its own (`data.access: local`).
+"""Track which worker has which chunk's data, and plan transfers, when each has only its own (`data.access: local`).
 
 The data set is read once, when an incarnation begins. After that a worker gets a chunk only from another one that has
 it. A chunk that no live worker has is lost until the run is resumed.

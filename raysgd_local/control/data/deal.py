@@ -1,4 +1,4 @@
-"""The deal: assign the open epoch's remaining samples to ranks, as a pure function of a small record on every member."""
+"""The deal: assign the open epoch's remaining samples to ranks, as a pure function of a record that all members have."""
 
 from __future__ import annotations
 

@@ -52,5 +52,5 @@ class Program:
         return self.batch_scale[rank] if rank < len(self.batch_scale) else 1.0
 
     def stages(self, mode: Mode) -> bool:
-        """Whether a round of `mode` has two stages: reduce control data first, then average to the extent they imply."""
+        """Whether a round of `mode` has two stages: reduce control data, then average to the extent they imply."""
         return self.partial and mode in ("parameters", "partial")
