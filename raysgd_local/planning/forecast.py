@@ -30,7 +30,7 @@ PERIODS = (4, 16, 64)
 SHARES = (0.5, 0.2, 0.1, 0.05)
 HALVINGS = 4  # assumed halvings of the loss over the whole run
 
-# steps per worker: longer runs are simulated in part, or if their schedule changes and they are longer still, not at all
+# steps per worker: longer runs are simulated in part, or (if their schedule changes, and even longer) not at all
 _PART_STEPS, _WHOLE_STEPS = 5_000, 100_000
 
 
@@ -55,7 +55,7 @@ class Forecast:
 
 
 def on_this_machine(cluster: ClusterModel, workload: Workload) -> ClusterModel:
-    """Fill values that the cluster leaves open with measurements of this machine, and remove failures and late arrivals."""
+    """Fill in the cluster's open values with measurements of this machine, without failures and late arrivals."""
     said_steps = cluster.steps != ClusterModel().steps
     return replace(
         cluster,

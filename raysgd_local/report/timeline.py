@@ -19,31 +19,25 @@ _MOST_LANES = 200
 
 @dataclass(frozen=True)
 class TimelineSpan:
-    """A worker's membership, in seconds since the run's first event; `lane` is the row that it is drawn in.
-
-    `end` says how it was over: `lost`, `left`, or an empty text where the run was.
-    """
+    """The time during which a worker was a member. Seconds count from the run's first event."""
 
     worker: str
-    lane: int
+    lane: int  # row in which it is drawn
     start_s: float
     stop_s: float
-    end: str = ""
-    reason: str = ""
+    end: str = ""  # `lost` or `left`; empty if it was a member to the end of the run
+    reason: str = ""  # of the loss
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """`stalls` and `pauses` are (from, until); `faults` are (when, lane, words), lane −1 for the run's own.
-
-    `cuts` are where one life of the run ended and the next began: the time between is left out.
-    """
+    """The membership of a run over time. Seconds count from its first event, without the time between incarnations."""
 
     spans: tuple[TimelineSpan, ...] = ()
-    stalls: tuple[tuple[float, float], ...] = ()
-    pauses: tuple[tuple[float, float], ...] = ()
-    faults: tuple[tuple[float, int, str], ...] = ()
-    cuts: tuple[float, ...] = ()
+    stalls: tuple[tuple[float, float], ...] = ()  # (from, until)
+    pauses: tuple[tuple[float, float], ...] = ()  # (from, until)
+    faults: tuple[tuple[float, int, str], ...] = ()  # (time, lane, description); lane −1: no member's
+    cuts: tuple[float, ...] = ()  # times at which the time between two incarnations is left out
     end_s: float = 0.0
 
     @property
@@ -53,12 +47,12 @@ class Timeline:
 
 @dataclass
 class _Reader:
-    """Goes through the events once; `left_out_s` is what was cut out of the time so far."""
+    """Builds a timeline from the events, in order."""
 
     line: Timeline = field(default_factory=Timeline)
-    open: dict[str, TimelineSpan] = field(default_factory=dict)
-    left_out_s: float = 0.0
-    paused_s: float | None = None
+    open: dict[str, TimelineSpan] = field(default_factory=dict)  # present members
+    left_out_s: float = 0.0  # time left out so far
+    paused_s: float | None = None  # beginning of the present pause
     ended: bool = False
 
     def read(self, event: Mapping[str, Any], at_s: float) -> None:

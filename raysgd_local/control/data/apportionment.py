@@ -135,7 +135,7 @@ class _Residual:
 
 
 def _spread(counts: Ints, eligible: Bools, targets: Ints) -> Ints:
-    """Spread each chunk over its ranks in proportion to their targets, less where a rank would exceed its target: (q, m)."""
+    """Spread each chunk over its ranks in proportion to their targets, with no rank above its target: (q, m)."""
     pull = eligible * targets.astype(np.float64)
     rows = pull.sum(axis=1, keepdims=True)
     even = np.divide(pull, rows, out=np.zeros_like(pull), where=rows > 0) * counts[:, None]

@@ -1,4 +1,4 @@
-"""The deal: assign the open epoch's remaining samples to ranks, as a pure function of a record that all members have."""
+"""The deal: assign the open epoch's remaining samples to ranks, by a pure function of a record on every member."""
 
 from __future__ import annotations
 

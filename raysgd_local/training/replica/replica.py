@@ -80,7 +80,7 @@ class Replica:
         return state if self.anchor is None else {**state, "anchor": self.anchor.state()}
 
     def load_shared_state(self, state: dict[str, Any]) -> None:
-        """Load the shared state of another member or a checkpoint. Sets own parameters to it, and clears the residual."""
+        """Load the shared state of another member or a checkpoint, also into own parameters. Clears the residual."""
         self.load_model_state(state["model"])
         if self.residual is not None:
             self.residual.clear()

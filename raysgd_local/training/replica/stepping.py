@@ -70,7 +70,7 @@ class Stepper:
             prepared.optimizer.zero_grad()
 
     def unscale(self) -> bool:
-        """Divide the gradients by the loss scale, and return whether they overflowed. Sets the flag for other members."""
+        """Divide the gradients by the loss scale, and return whether they overflowed. Sets `flags` for all members."""
         scaler = self._replica.scaler
         if scaler is None:
             return False
