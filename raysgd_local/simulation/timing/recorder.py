@@ -1,4 +1,4 @@
-"""A timing-only run's directory: what a run writes of its times, and nothing of what was not learned."""
+"""Write the directory of a timing-only run: the usual tables and events, without losses, model and checkpoints."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class ChunkStore:
         self._bounds: tuple[int, ...] = ()
 
     def restrict(self, dataset: Dataset[Any]) -> Dataset[Any]:
-        """Return a data set with access only to this worker's chunks. Raises `InputError` for other than TensorDataset."""
+        """Return a view of a TensorDataset with this worker's chunks only. Raises `InputError` for other data sets."""
         if not isinstance(dataset, TensorDataset):
             allowed = "a torch TensorDataset, if data.access is local"
             hint = "the data of other data sets can't be cut into chunks and sent to other workers"
