@@ -30,8 +30,9 @@ class Hierarchical:
     """Average inside blocks after H local steps, and over all blocks at every Hᵇ-th of these averagings.
 
     With blocks of one worker this is local SGD with a period of H·Hᵇ; with a single block, or Hᵇ = 1, with a period
-    of H. The averaging `Blocks` forms the blocks. Block averagings are provisional: if all workers of a block die,
-    its work since the last global averaging is lost. After any death a global averaging comes first.
+    of H. The averaging `Blocks` forms the blocks. `across` observes the mean loss since the previous global averaging,
+    so AdaComm can drive it. Block averagings are provisional: if all workers of a block die, its work since the last
+    global averaging is lost. After any death a global averaging comes first.
 
     Lin, Stich, Patel, Jaggi, "Don't Use Large Mini-Batches, Use Local SGD", ICLR 2020, section 5 [S].
 

@@ -30,7 +30,7 @@ class Replicated:
     steps: int = 0  # total optimizer steps
     samples: int = 0  # total training samples
     wire_bytes: int = 0  # total bytes sent
-    elapsed_s: float = 0.0  # training time, excluding pauses and restarts
+    elapsed_s: float = 0.0  # training time
     epoch: int = 0  # the open epoch, or if none is open the next one
     open: bool = False  # whether an epoch is open
     cursors: tuple[int, ...] = ()  # positions consumed of each rank's list in the deal

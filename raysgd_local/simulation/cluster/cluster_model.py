@@ -80,13 +80,7 @@ class Failures:
 
 @dataclass(frozen=True)
 class ClusterModel:
-    """A cluster. Between any two workers there is a link of `latency_ms` and `bandwidth_mbps` each way (none: as
-    if it took no time), unless `nodes` says that some are on one machine.
-
-    `speeds` are factors by worker number (repeated where there are more workers; none: all 1). A round costs
-    `round_ms` beside steps and link: packing, checking, installing; the run's first steps `warmup_s` more than
-    others. A worker that is asked for runs after `startup_s`; of those that a run begins with, the last ones come no
-    sooner than `arrivals_s`, one each.
+    """A model of a cluster: times of steps, links and starts of workers, and rates of failures.
 
     >>> ClusterModel(latency_ms=1, bandwidth_mbps=8).reduction_s(500_000, members=4)
     0.756
