@@ -1,4 +1,4 @@
-"""Time as an argument: whoever needs a duration is handed a clock."""
+"""Time as an argument: code that measures durations gets a clock, so that tests and simulation can replace it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """A source of seconds that never runs backwards; only differences mean anything."""
+    """A monotonic clock, in seconds. Only differences between two readings have a meaning."""
 
     def now(self) -> float: ...
 

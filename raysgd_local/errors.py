@@ -1,4 +1,4 @@
-"""Every error this package raises on purpose. All survive pickling; each knows its exit status."""
+"""The errors that this package raises on purpose. All of them survive pickling; each has its exit status."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from collections.abc import Iterable
 
 
 class RaySGDError(Exception):
-    """Base of the package's errors. `exit_status` is what the command line ends with."""
+    """Base class of the package's errors."""
 
-    exit_status = 1
+    exit_status = 1  # of the command line
 
 
 class InputError(RaySGDError, ValueError):
-    """A value the user gave can't be used.
+    """The user gave a value that can't be used.
 
-    Says the field's path, the value, what is allowed, and the nearest valid name where there was a typo.
+    The message names the field by its path, the value, the allowed values, and a hint: after a typo the nearest
+    valid name.
 
     >>> print(InputError("algorithm.schedule.tau0", 0, "an integer of at least 1"))
     algorithm.schedule.tau0: 0 is not allowed; allowed: an integer of at least 1
@@ -32,16 +33,16 @@ class InputError(RaySGDError, ValueError):
         return f"{self.field}: {self.value!r} is not allowed; allowed: {self.allowed}{hint}"
 
     def under(self, parent: str) -> InputError:
-        """The same error seen from an enclosing configuration: `tau0` under `algorithm.schedule`."""
+        """Return the same error with `parent` put before the field: `tau0` becomes `algorithm.schedule.tau0`."""
         return InputError(f"{parent}.{self.field}", self.value, self.allowed, self.hint)
 
 
 class UsageError(RaySGDError):
-    """The user's loop calls the context in a way that can't work; the message names the remedy."""
+    """The user's loop calls the context in a way that can't work. The message names the remedy."""
 
 
 class UserCodeError(RaySGDError):
-    """User code raised. Carries that code's own traceback, once, with the ranks that had it."""
+    """User code raised an exception. Carries its traceback once, with all ranks that raised it."""
 
     def __init__(self, traceback: str, ranks: tuple[int, ...]) -> None:
         super().__init__(traceback, ranks)
@@ -53,13 +54,13 @@ class UserCodeError(RaySGDError):
 
 
 class RunLostError(RaySGDError):
-    """The run can't go on: too few workers, no storage, no time left, no state to start from."""
+    """The run can't continue: too few workers, no storage, a time-out, or no state to start from."""
 
     exit_status = 3
 
 
 class TransportError(RaySGDError):
-    """A collective did not complete: a peer died, a time-out passed, or the view was cut."""
+    """A collective did not complete: a peer died, a time-out expired, or the view was cut."""
 
 
 class CheckpointError(RaySGDError):
@@ -69,7 +70,7 @@ class CheckpointError(RaySGDError):
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """A hint for a typo, or an empty string.
+    """Return a hint that names the most similar of `names`, or an empty string if none is similar.
 
     >>> nearest("tua0", ["tau0", "interval_s"])
     "did you mean 'tau0'?"

@@ -1,4 +1,4 @@
-"""Classes of the user's own, named `module:Class` in configurations."""
+"""Import the user's own classes, which configurations name as `module:Class`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from raysgd_local.errors import InputError, nearest
 
 
 def find_class(path: str, field: str) -> type:
-    """The class at `module:Class`; the module may lie in the working directory.
+    """Import the class named `module:Class`. The module may lie in the working directory.
 
-    Raises `InputError` (with `field`) where the module can't be imported or has no such class.
+    Raises `InputError` (naming `field`) if the module can't be imported or has no such class.
 
     >>> find_class("collections:Counter", "kind")
     <class 'collections.Counter'>
@@ -29,15 +29,15 @@ def find_class(path: str, field: str) -> type:
 
 
 def class_path(kind: type) -> str:
-    """The path that `find_class` finds this class under."""
+    """Return the `module:Class` path of a class: the inverse of `find_class`."""
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
 def _import(module_name: str, path: str, field: str) -> Any:
     if os.getcwd() not in sys.path and "" not in sys.path:
-        sys.path.append(os.getcwd())  # a console script does not look there, `python -m` does
+        sys.path.append(os.getcwd())  # `python -m` has it on the path, a console script doesn't
     try:
         return importlib.import_module(module_name)
-    except Exception as error:  # whatever the user's module raises while it is imported
+    except Exception as error:  # the user's module may raise anything while it is imported
         why = f"{type(error).__name__}: {error}"
         raise InputError(field, path, "module:Class with a module that can be imported", why) from error

@@ -1,10 +1,10 @@
-"""Durations and sizes as people write them."""
+"""Format durations and sizes for people."""
 
 from __future__ import annotations
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them.
+    """Format seconds, rounded to 0.1 s below 10 s, to seconds below an hour, and to minutes above.
 
     >>> duration(9.7), duration(75), duration(3700)
     ('9.7s', '1m15s', '1h01m')
@@ -18,7 +18,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """A number of bytes as people write it.
+    """Format a number of bytes with three significant digits and a decimal unit.
 
     >>> size(1_500_000), size(12)
     ('1.5 MB', '12 B')

@@ -1,4 +1,4 @@
-"""Plain (JSON) forms of frozen records, and back."""
+"""Convert frozen records to plain (JSON) values, and back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 def to_plain(value: Any) -> Any:
-    """Dataclasses, tuples and dicts as JSON-able values; `from_plain` with the type gives them back."""
+    """Convert dataclasses, tuples, dicts, enums and bytes to values that JSON can hold. `from_plain` is the inverse."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, (list, tuple)):
@@ -25,7 +25,7 @@ def to_plain(value: Any) -> Any:
 
 
 def from_plain(kind: type[T], plain: Any) -> T:
-    """The value of type `kind` whose plain form is `plain`.
+    """Rebuild the value of type `kind` from its plain form.
 
     >>> from raysgd_local.records import EvalRow
     >>> from_plain(EvalRow, to_plain(EvalRow(1, 2, 3, 0, 1.5, {"loss": 0.5})))

@@ -20,30 +20,25 @@ OptimizerState = Literal["keep", "reset", "average"]
 
 @dataclass(frozen=True)
 class Algorithm:
-    """When workers average, how, which data each holds, and what becomes of optimizer state and learning rate.
+    """A training method: independent choices of when and how workers average, and which data each holds.
 
-    The choices are independent, after the Cooperative SGD framework (Wang & Joshi, JMLR 2021).
+    The division follows the Cooperative SGD framework (Wang & Joshi, JMLR 2021).
 
-    schedule: when to average; averaging: how far members go to each other; outer: what becomes of the mean step
-    (None: nothing); compression: in what form members' steps travel (None: as they are); placement: who holds which
-    part of the training set; optimizer_state: what happens to momentum when parameters are averaged: `keep` each
-    worker's own, `reset` it, or `average` it too; lr_scaling: how the learning rate follows the number of workers,
-    see `learning_rate.scale`; weights: how much each member counts in the mean.
-
-    Raises InputError for anything else, and for what can't be combined (`combinations`), with the reason.
+    Raises InputError for a choice of the wrong kind, and for choices that can't be combined, with the reason (see
+    `algorithms.compatibility`).
 
     >>> Algorithm().schedule
     AdaComm(tau0=16, interval_s=60.0, gamma=0.5)
     """
 
-    schedule: Schedule = field(default_factory=AdaComm)
-    averaging: Averaging = field(default_factory=Mean)
-    outer: Outer | None = None
-    compression: Compression | None = None
-    placement: ChunkPlacement = field(default_factory=DisjointChunks)
-    optimizer_state: OptimizerState = "keep"
-    lr_scaling: Scaling = "none"
-    weights: Weights = field(default_factory=Samples)
+    schedule: Schedule = field(default_factory=AdaComm)  # when to average
+    averaging: Averaging = field(default_factory=Mean)  # with whom members average, and how far they move
+    outer: Outer | None = None  # optimizer that applies the mean step to the anchor; None: the model is the mean
+    compression: Compression | None = None  # of the steps that members send; None: uncompressed
+    placement: ChunkPlacement = field(default_factory=DisjointChunks)  # which worker holds which training data
+    optimizer_state: OptimizerState = "keep"  # when averaging: keep each worker's own, reset it, or average it too
+    lr_scaling: Scaling = "none"  # of the learning rate with the number of workers (see `learning_rate.scale`)
+    weights: Weights = field(default_factory=Samples)  # weight of each member in the mean
 
     def __post_init__(self) -> None:
         validation.schedule("schedule", self.schedule)
@@ -62,7 +57,7 @@ class Algorithm:
 
     @property
     def keeps_anchor(self) -> bool:
-        """Whether members need the committed parameters beside their own: plain averaging does not."""
+        """Whether members must keep the committed parameters besides their own. Plain averaging needs no such copy."""
         coupled, met = self.averaging.coupling(1) is not None, modes(self.schedule)
         compressed = self.compression is not None and met != {"gradients"}
         stretched = not self.weights.plain
@@ -70,10 +65,10 @@ class Algorithm:
 
     @property
     def partial(self) -> bool:
-        """Whether there are rounds in which members don't average with all others."""
+        """Whether there are rounds in which not all members average with all."""
         return self.averaging.gossips or "partial" in modes(self.schedule)
 
     @property
     def delayed(self) -> bool:
-        """Whether members go on while an averaging travels."""
+        """Whether members go on training while an averaging is under way."""
         return delays(self.schedule)

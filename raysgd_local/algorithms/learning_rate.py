@@ -12,11 +12,11 @@ from raysgd_local.errors import InputError
 Decay = Literal["constant", "multistep", "cosine"]
 Scaling = Literal["none", "linear", "sqrt"]
 
-WARMUP_BEGIN = 0.1  # not 0: the first round would move nothing
+WARMUP_BEGIN = 0.1  # factor at the start without scaling; with 0 the first step would change nothing
 
 
 def scale(scaling: Scaling, workers: int) -> float:
-    """What the single-worker rate is multiplied by for `workers` workers; the period is no part of it.
+    """Return the factor on the single-worker learning rate for `workers` workers. The period has no influence.
 
     Linear: Goyal et al., "Accurate, Large Minibatch SGD: Training ImageNet in 1 Hour", 2017, section 2.1. Square
     root: keeps the variance of a step, Krizhevsky, "One weird trick for parallelizing convolutional neural
@@ -32,12 +32,9 @@ def scale(scaling: Scaling, workers: int) -> float:
 
 @dataclass(frozen=True)
 class LearningRate:
-    """How the rate goes over epochs of training: all workers' samples over the training set's size, a fraction.
+    """The learning rate's factor over training. Progress is measured in epochs: samples of all workers / data set size.
 
-    kind: `constant`; `multistep`, times `gamma` at each of `milestones` (epochs, ascending); or `cosine`, from 1
-    to 0 over `epochs` (Loshchilov & Hutter, ICLR 2017, without restarts). The first `warmup_epochs` warm up.
-
-    Raises InputError for a value out of range, and for milestones or epochs that the kind doesn't read.
+    Raises InputError for a value out of range, and for milestones or epochs that the kind doesn't use.
 
     >>> LearningRate("multistep", milestones=(5, 8), gamma=0.1).decay(6.5)
     0.1
@@ -45,11 +42,12 @@ class LearningRate:
     0.5
     """
 
+    # `cosine` is Loshchilov & Hutter's (ICLR 2017), without restarts
     kind: Decay = field(default="constant", metadata={"alternative": True})
-    milestones: tuple[float, ...] = ()
-    gamma: float = 0.1
-    epochs: float | None = None
-    warmup_epochs: float = 0.0
+    milestones: tuple[float, ...] = ()  # epochs, ascending, at which `multistep` multiplies the rate by `gamma`
+    gamma: float = 0.1  # of `multistep`
+    epochs: float | None = None  # epochs over which `cosine` falls from 1 to 0
+    warmup_epochs: float = 0.0  # epochs of linear warm-up
 
     def __post_init__(self) -> None:
         validation.one_of("kind", self.kind, get_args(Decay))
@@ -60,7 +58,7 @@ class LearningRate:
             validation.number("warmup_epochs", self.warmup_epochs, above=0)
 
     def decay(self, epochs_done: float) -> float:
-        """The decay factor alone, 1 at the start: what schedules of the period see."""
+        """Return the decay factor alone, 1 at the start. Averaging schedules see this one, without warm-up."""
         if self.kind == "multistep":
             return float(self.gamma ** sum(epochs_done >= milestone for milestone in self.milestones))
         if self.kind == "cosine" and self.epochs is not None:
@@ -69,9 +67,9 @@ class LearningRate:
         return 1.0
 
     def warmup(self, epochs_done: float, scaling: Scaling = "none", workers: int = 1) -> float:
-        """The factor of warm-up and scaling together: linear up to `scale(scaling, workers)`.
+        """Return the factor of warm-up and scaling together: it rises linearly to `scale(scaling, workers)`.
 
-        With scaling it begins at the single-worker rate (Goyal et al. 2017, section 2.2), without at a tenth.
+        With scaling it begins at the single-worker rate (Goyal et al. 2017, section 2.2), otherwise at a tenth.
 
         >>> rate = LearningRate(warmup_epochs=5)
         >>> [rate.warmup(done, "linear", workers=5) for done in (0, 2.5, 5, 9)]
@@ -84,7 +82,7 @@ class LearningRate:
         return begin + (end - begin) * epochs_done / self.warmup_epochs
 
     def factor(self, epochs_done: float, scaling: Scaling = "none", workers: int = 1) -> float:
-        """What the optimizer's own rate is multiplied by: decay, warm-up and scaling."""
+        """Return the factor on the optimizer's own rate: decay × warm-up × scaling."""
         return self.decay(epochs_done) * self.warmup(epochs_done, scaling, workers)
 
     def _check_milestones(self) -> None:

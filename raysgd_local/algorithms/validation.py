@@ -1,4 +1,4 @@
-"""What the options of methods have in common when they are validated."""
+"""Checks for the options of methods. Each raises an `InputError` that names the field."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command line. What the user gave is validated before torch or Ray is loaded."""
+"""The command line. It validates the user's input before it imports torch or Ray."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 USAGE_ERROR: Any = typer.BadParameter.__base__  # typer's, or click's under older versions of typer
 
-# What several commands take.
+# Parameters of several commands.
 ConfigFile = Annotated[Path | None, typer.Argument(help="A YAML file; without one, digits with 4 workers.")]
 Method = Annotated[str | None, typer.Option(help="A recipe in place of the file's algorithm.")]
 Changes = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a setting: task.epochs=5")
 ]
-StoragePath = Annotated[str | None, typer.Option(help="The directory that run directories go to.")]
+StoragePath = Annotated[str | None, typer.Option(help="The directory in which run directories are made.")]
 RunName = Annotated[str | None, typer.Option(help="The run directory's name.")]
-WorkersMax = Annotated[int | None, typer.Option(help="How many workers: workers.max.")]
+WorkersMax = Annotated[int | None, typer.Option(help="Number of workers (workers.max).")]
 Chaos = Annotated[
     str,
     typer.Option(
@@ -37,10 +37,12 @@ Chaos = Annotated[
 ]
 ClusterFile = Annotated[
     Path | None,
-    typer.Option(help="A YAML file that describes the cluster, or the directory of a run that met it."),
+    typer.Option(help="A YAML file that describes the cluster, or the directory of a run on it."),
 ]
-Bandwidth = Annotated[float | None, typer.Option(help="In its place: each worker's link, each way.")]
-Latency = Annotated[float | None, typer.Option(help="In its place: a message's time.")]
+Bandwidth = Annotated[
+    float | None, typer.Option(help="Bandwidth of each worker's link, each way; overrides --cluster.")
+]
+Latency = Annotated[float | None, typer.Option(help="Latency of a message; overrides --cluster.")]
 
 app = typer.Typer(
     help="Elastic distributed training on Ray with local-update SGD.",
@@ -51,12 +53,12 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """The console script."""
+    """Entry point of the console script."""
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Do what the arguments say; returns the exit status, with any error told on standard error.
+    """Run the command given by `arguments`, print errors on standard error, and return the exit status.
 
     0 finished, 1 error in user code, 2 bad input, 3 run lost, 130 interrupted.
     """
@@ -96,7 +98,7 @@ def train(
     name: RunName = None,
     resume: Annotated[
         str | None,
-        typer.Option(metavar="auto|PATH", help="Go on from this run; auto: from the one named, if it exists."),
+        typer.Option(metavar="auto|PATH", help="Continue this run; auto: the run called --name, if it exists."),
     ] = None,
     address: Annotated[str | None, typer.Option(help="A Ray cluster; without one, this machine.")] = None,
     chaos: Chaos = "",
@@ -133,10 +135,10 @@ def submit(
     storage: StoragePath = None,
     name: RunName = None,
     address: Annotated[str, typer.Option(help="The cluster's job server.")] = "http://127.0.0.1:8265",
-    working_dir: Annotated[Path, typer.Option(help="The files that the job gets.")] = Path("."),
+    working_dir: Annotated[Path, typer.Option(help="The directory that is sent to the job.")] = Path("."),
     chaos: Chaos = "",
 ) -> int:
-    """Train on a cluster that is elsewhere, as a Ray job, and show its log. Run again it goes on by itself."""
+    """Train on a remote cluster, as a Ray job, and show its log. Submitted again, the run continues."""
     from raysgd_local import config as configuration
     from raysgd_local.cli.job import as_job
     from raysgd_local.faults.language import parse_real
@@ -160,16 +162,17 @@ def simulate(
     name: RunName = None,
     workers: WorkersMax = None,
     cluster: ClusterFile = None,
-    step_ms: Annotated[float | None, typer.Option(help="In its place: an optimizer step's compute time.")] = None,
+    step_ms: Annotated[float | None, typer.Option(help="Time of an optimizer step; overrides --cluster.")] = None,
     bandwidth_mbps: Bandwidth = None,
     latency_ms: Latency = None,
-    chaos: Annotated[str, typer.Option(help='What goes wrong, and when: "kill:3@round=20; stop:2@30s"')] = "",
-    seed: Annotated[int, typer.Option(help="Of the simulated times; the run's own is the setting seed.")] = 0,
+    chaos: Annotated[str, typer.Option(help='Faults, and when they happen: "kill:3@round=20; stop:2@30s"')] = "",
+    seed: Annotated[int, typer.Option(help="Seed of the simulated times (the setting seed is the run's).")] = 0,
     timing_only: Annotated[
-        bool, typer.Option("--timing-only", help="Without the learning: thousands of workers in seconds.")
+        bool,
+        typer.Option("--timing-only", help="Simulate times without training: thousands of workers in seconds."),
     ] = False,
 ) -> None:
-    """Train in virtual time, without a cluster: really learning, with simulated times. Prints the run directory."""
+    """Train in virtual time, without a cluster: real training, simulated times. Prints the run directory."""
     from raysgd_local import config as configuration
     from raysgd_local.config.cluster import load_cluster
     from raysgd_local.faults import language
@@ -217,22 +220,22 @@ def tune(
     name: Annotated[str | None, typer.Option(help="The sweep directory's name.")] = None,
     resume: Annotated[
         str | None,
-        typer.Option(metavar="auto|PATH", help="Go on with this sweep; auto: with the one named, if it exists."),
+        typer.Option(metavar="auto|PATH", help="Continue this sweep; auto: the one called --name, if it exists."),
     ] = None,
     address: Annotated[str | None, typer.Option(help="A Ray cluster; without one, this machine.")] = None,
     simulate: Annotated[
         bool, typer.Option("--simulate", help="Try all points in virtual time, without Ray.")
     ] = False,
     cluster: ClusterFile = None,
-    top: Annotated[int | None, typer.Option(help="With --simulate: then really try so many of the best.")] = None,
+    top: Annotated[int | None, typer.Option(help="With --simulate: run this many of the best for real.")] = None,
 ) -> None:
-    """Search: many runs that differ in some settings, compared by training time. Prints the sweep's directory."""
+    """Run a sweep: runs that differ in some settings, compared by training time. Prints the sweep's directory."""
     from raysgd_local.config.cluster import load_cluster
     from raysgd_local.errors import InputError
     from raysgd_local.tuning import start
 
     if not simulate and (cluster is not None or top is not None):
-        raise InputError("--simulate", None, "given, where --cluster or --top is")
+        raise InputError("--simulate", None, "required with --cluster and --top")
     if top is not None and top < 1:
         raise InputError("--top", top, "an integer of at least 1")
     asked = start.asked(sweep, settings or (), storage, name, resume)
@@ -253,7 +256,7 @@ def plan(
     bandwidth_mbps: Bandwidth = None,
     latency_ms: Latency = None,
 ) -> None:
-    """Measure a step here, and say how long each schedule would take on a cluster with such links."""
+    """Measure a step on this machine, and forecast the time with each schedule on a cluster with these links."""
     from raysgd_local import config as configuration
     from raysgd_local.config.cluster import load_cluster
 
@@ -271,15 +274,15 @@ def report(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run directories.")],
     output: Annotated[Path | None, typer.Option(help="The page's file.")] = None,
 ) -> None:
-    """One self-contained HTML page; of several runs, side by side. Prints the page's path."""
+    """Write a self-contained HTML page about one or several runs. Prints the page's path."""
     from raysgd_local.report import write_report
 
     print(write_report(runs, output))
 
 
 @app.command()
-def methods(name: Annotated[str | None, typer.Argument(help="A method, to see all about it.")] = None) -> None:
-    """Every method, one line and its paper; of one, everything."""
+def methods(name: Annotated[str | None, typer.Argument(help="A method, to show in full.")] = None) -> None:
+    """List all methods with their papers, or show one in full."""
     from raysgd_local.cli import methods
 
     print(methods.one(name) if name else methods.every())
@@ -292,7 +295,7 @@ def replay(
         bool, typer.Option("--show", help="Print every event and the commands that answered it.")
     ] = False,
 ) -> int:
-    """Feed a run's journal to the controller again. Exit status 1 where it decides otherwise than it did then."""
+    """Feed a run's journal to the controller again. The exit status is 1 if its decisions differ from the run's."""
     from raysgd_local.run_files.journal import report
 
     return report(run, show)
@@ -300,13 +303,13 @@ def replay(
 
 @app.command()
 def search(
-    seeds: Annotated[int, typer.Option(help="How many seeds to try.")] = 1000,
-    first: Annotated[int, typer.Option(help="The first one.")] = 0,
-    jobs: Annotated[int, typer.Option(help="In so many processes.")] = 1,
-    most: Annotated[int, typer.Option(help="Stop after so many failures.")] = 20,
-    chaos: Annotated[str | None, typer.Option(help="These faults instead of the first seed's own.")] = None,
+    seeds: Annotated[int, typer.Option(help="Number of seeds to try.")] = 1000,
+    first: Annotated[int, typer.Option(help="The first seed.")] = 0,
+    jobs: Annotated[int, typer.Option(help="Number of processes.")] = 1,
+    most: Annotated[int, typer.Option(help="Stop after this many failures.")] = 20,
+    chaos: Annotated[str | None, typer.Option(help="Faults that replace the first seed's own.")] = None,
 ) -> int:
-    """Search for bugs: random simulated runs from seeds, under every invariant. Exit status 1 where one breaks."""
+    """Search for bugs: check all invariants in random simulated runs. The exit status is 1 if one is violated."""
     from raysgd_local.simulation.search.seed_search import retry
     from raysgd_local.simulation.search.seed_search import search as search_seeds
 

@@ -1,4 +1,4 @@
-"""A run as a command for a cluster that is elsewhere: what is submitted, and what can't be."""
+"""Make a job for a remote cluster from a run's arguments."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from raysgd_local.errors import InputError
 
 @dataclass(frozen=True)
 class Job:
-    """A command that runs with the files of `directory`. `run` is where the run's own directory will be."""
+    """A command to be run on a remote cluster."""
 
-    run: str
-    directory: Path
-    entrypoint: str
+    run: str  # path or URI of the run's directory
+    directory: Path  # local files that are sent with the job
+    entrypoint: str  # the command line
 
 
 def as_job(
     plan: Config, directory: Path, config: Path | None, method: str | None, settings: Sequence[str], chaos: str
 ) -> Job:
-    """The run of `plan`, which the other arguments (`train`'s own) describe, as a job.
+    """Make the job that trains `plan`, with the command line from the other arguments, which are those of `train`.
 
-    Run again, it goes on from its newest checkpoint. Raises `InputError` where it has no name to go on by, where
-    other machines could not reach its storage, or where its file is not among the submitted ones.
+    Submitted again, it continues from the newest checkpoint. Raises `InputError` if the run has no name (needed to
+    continue), if other machines can't reach its storage, or if its file is not in `directory`.
     """
     if not directory.is_dir():
         raise InputError("working-dir", str(directory), "a directory")
     if plan.name is None:
-        raise InputError("name", None, "the run's name, by which a job that is run again goes on", "add --name")
+        raise InputError("name", None, "the run's name, so that a repeated job can continue it", "add --name")
     if "://" not in plan.storage and not Path(plan.storage).is_absolute():
         allowed = "a URI, or an absolute path that all machines of the cluster share"
         raise InputError("storage", plan.storage, allowed, "add --storage")
@@ -44,11 +44,11 @@ def as_job(
 
 
 def _within(directory: Path, config: Path | None) -> list[str]:
-    """The configuration's path as the job sees it, from the directory that it begins in."""
+    """Return the configuration's path relative to the directory that is sent, in which the job starts."""
     if config is None:
         return []
     try:
         return [str(config.resolve().relative_to(directory.resolve()))]
     except ValueError as error:
         allowed = f"a file in the directory that is submitted, {directory}"
-        raise InputError("config", str(config), allowed, "say another with --working-dir") from error
+        raise InputError("config", str(config), allowed, "choose another with --working-dir") from error

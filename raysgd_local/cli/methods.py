@@ -1,4 +1,4 @@
-"""The methods, as text for a terminal."""
+"""Format the methods for a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WIDTH = 100
 
 
 def every() -> str:
-    """A line a method, and the paper that it comes from under it."""
+    """List every method with a line and its paper."""
     width = max(map(len, RECIPES)) + 2
     return "\n".join(
         f"{recipe.name:<{width}}{recipe.summary}\n{_wrap(recipe.citation, width)}" for recipe in RECIPES.values()
@@ -22,7 +22,7 @@ def every() -> str:
 
 
 def one(name: str) -> str:
-    """All about a method, with the configuration that it stands for. Raises `InputError` for an unknown name."""
+    """Show a method in full, with its configuration. Raises `InputError` for an unknown name."""
     recipe = find_recipe(name)
     settings = yaml.safe_dump({"algorithm": BUILDER.plain(recipe.algorithm, Algorithm)}, sort_keys=False)
     parts = {"Formula": recipe.formula, "Beware": recipe.traps, "Paper": recipe.citation}

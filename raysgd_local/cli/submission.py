@@ -1,4 +1,4 @@
-"""A run on a cluster that is elsewhere: submitted as a Ray job, its log followed to its end."""
+"""Submit a run to a remote cluster as a Ray job, and follow its log to the end."""
 
 from __future__ import annotations
 
@@ -24,15 +24,14 @@ _SILENCE_LIMIT_S = 60.0
 _AGAIN_AFTER_S = 0.5
 _OTHER_ADDRESSES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 
-# `ray job stop` as Ctrl-C: with a checkpoint, for which there is time.
+# Make `ray job stop` act like Ctrl-C, and leave time for a checkpoint.
 _ENVIRONMENT = {"RAY_JOB_STOP_SIGNAL": "SIGINT", "RAY_JOB_STOP_WAIT_TIME_S": "60"}
 
 
 def submit(job: Job, address: str) -> int:
-    """Have the cluster run `job`, and show its log; returns its exit status, or 130 where Ctrl-C ended the showing.
+    """Submit `job` to the job server at `address`, show its log, and return its exit status (130 after Ctrl-C).
 
-    `address` is that of the cluster's job server. Raises `InputError` where there is none that lets us in, or
-    where a job does this run already.
+    Raises `InputError` if there is no job server that accepts us, or if a job is running this run already.
     """
     address = address if "://" in address else f"http://{address}"
     client = _client(address)
@@ -47,7 +46,7 @@ def submit(job: Job, address: str) -> int:
             },
             metadata={_RUN: job.run},
         )
-    except (ValueError, RuntimeError) as error:  # too large, or nothing that Ray could pack
+    except (ValueError, RuntimeError) as error:  # too large, or Ray can't pack it
         raise InputError(
             "working-dir", str(job.directory), "a directory that Ray can submit", str(error)
         ) from error
@@ -67,7 +66,7 @@ def _how(number: str, address: str) -> str:
 
 
 def _client(address: str) -> JobSubmissionClient:
-    for name in _OTHER_ADDRESSES:  # which Ray would take in place of the one that was asked for
+    for name in _OTHER_ADDRESSES:  # Ray would prefer these to the requested address
         os.environ.pop(name, None)
     try:
         _knock(address)
@@ -84,7 +83,7 @@ def _client(address: str) -> JobSubmissionClient:
 
 
 def _knock(address: str) -> None:
-    """Raise `OSError` where nobody listens: Ray's client would wait for minutes."""
+    """Raise `OSError` if no server listens: Ray's client would wait for minutes."""
     parts = urlsplit(address)
     socket.create_connection(
         (parts.hostname or "", parts.port or {"https": 443}.get(parts.scheme, 80)), timeout=5
@@ -92,15 +91,15 @@ def _knock(address: str) -> None:
 
 
 def _refuse_double(client: JobSubmissionClient, job: Job, address: str) -> None:
-    """Raise `InputError` where a job does this run already: two would write into one directory."""
+    """Raise `InputError` if a job is running this run already: two would write into one directory."""
     for other in client.list_jobs():
         if (other.metadata or {}).get(_RUN) == job.run and not other.status.is_terminal():
             number = other.submission_id or ""
-            raise InputError("name", job.run, "a run that no job is doing already", _how(number, address))
+            raise InputError("name", job.run, "a run without a running job", _how(number, address))
 
 
 def _followed(client: JobSubmissionClient, number: str) -> int:
-    """Show the log until the job is over. The connection may break: what was shown is not shown again."""
+    """Show the log until the job is over. Reconnect if the connection breaks, without repeating lines."""
     log, lost_s = _Log(client, number), None
     while True:
         began_s = monotonic()
@@ -112,7 +111,7 @@ def _followed(client: JobSubmissionClient, number: str) -> int:
             if lost_s is None or now - began_s > _SILENCE_LIMIT_S:  # until now it was connected
                 lost_s = now
             if now - lost_s > _SILENCE_LIMIT_S:
-                raise RunLostError(f"no word from the job server for {_SILENCE_LIMIT_S:g} s: {error}") from error
+                raise RunLostError(f"no answer from the job server for {_SILENCE_LIMIT_S:g} s: {error}") from error
         else:
             lost_s = None
             if info.status.is_terminal():
@@ -121,14 +120,14 @@ def _followed(client: JobSubmissionClient, number: str) -> int:
 
 
 class _Log:
-    """A job's log on standard output. The server begins anew with every connection."""
+    """Prints a job's log on standard output. The server sends it from the beginning with every connection."""
 
     def __init__(self, client: JobSubmissionClient, number: str) -> None:
         self._client, self._number = client, number
         self._shown = 0  # characters
 
     async def show(self) -> None:
-        """Print what is new until the connection ends."""
+        """Print new text until the connection ends."""
         seen = 0
         async for text in self._client.tail_job_logs(self._number):
             print(text[max(0, self._shown - seen) :], end="", flush=True)
@@ -140,10 +139,10 @@ def _exit_status(info: Any) -> int:
     if info.status == JobStatus.SUCCEEDED:
         return 0
     if info.status == JobStatus.STOPPED:
-        print("the job was stopped; submit it again, and it goes on", file=sys.stderr)
+        print("the job was stopped; submit it again to continue", file=sys.stderr)
         return INTERRUPTED
     code: int | None = info.driver_exit_code
     if not code:  # Ray could not run it, or lost the head's processes
         print(info.message, file=sys.stderr)
         return RunLostError.exit_status
-    return code if code > 0 else 128 - code  # ended by a signal, as shells say it
+    return code if code > 0 else 128 - code  # ended by a signal: the convention of shells

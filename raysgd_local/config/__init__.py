@@ -52,10 +52,10 @@ def load(
     storage: str | None = None,
     name: str | None = None,
 ) -> Config:
-    """The configuration in a YAML file (without one, the shipped digits run), changed by what else is given.
+    """Load the configuration in a YAML file (without a path, the shipped digits run), and apply the other arguments.
 
-    `method` puts a recipe in place of the file's algorithm; then each of `settings` (`a.b=value`) applies. Raises
-    `InputError` for whatever can't be used.
+    `method`: name of a recipe that replaces the file's algorithm. `settings`: `a.b=value`, applied after that.
+    Raises `InputError` for values that can't be used.
 
     >>> load(method="local-sgd", settings=["algorithm.schedule.tau=4"]).algorithm.schedule
     FixedPeriod(tau=4)
@@ -66,14 +66,14 @@ def load(
 
 
 def plain(path: str | Path | None = None) -> dict[str, Any]:
-    """What a YAML file holds (without one, the shipped digits run). Raises `InputError` where it can't be read."""
+    """Read a YAML file (without a path, the shipped digits run). Raises `InputError` if it can't be read."""
     if path is not None:
         return files.read(path)
     return files.parse((package_files("raysgd_local") / "defaults" / "digits.yaml").read_text(encoding="utf-8"))
 
 
 def changed(tree: dict[str, Any], method: str | None, pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """The tree with a recipe in place of its algorithm, then with each dotted key set."""
+    """Return the tree with its algorithm replaced by the recipe `method`, if given, and then each dotted key set."""
     if method is not None:
         tree = {**tree, "algorithm": BUILDER.plain(find_recipe(method).algorithm, Algorithm)}
     return files.changed(tree, pairs)

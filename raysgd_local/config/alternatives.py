@@ -1,4 +1,4 @@
-"""Which annotations of settings stand for several classes, and how a configuration names them."""
+"""The settings whose value is one of several classes, and the names of these classes in configurations."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ BUILDER = Builder(
 
 
 def find_recipe(name: str) -> Recipe:
-    """The recipe called `name`. Raises `InputError` (field `method`) where there is none."""
+    """Return the recipe called `name`. Raises `InputError` (field `method`) if there is none."""
     if name not in RECIPES:
         raise InputError("method", name, f"one of {', '.join(RECIPES)}", nearest(name, RECIPES))
     return RECIPES[name]
 
 
 def method_name(algorithm: Algorithm) -> str:
-    """What to call this algorithm: the recipe that it is, or else its schedule's kind.
+    """Return a name for this algorithm: of the recipe that it equals, or else its schedule's kind.
 
     >>> method_name(find_recipe("k-avg").algorithm), method_name(Algorithm())
     ('k-avg', 'adacomm')

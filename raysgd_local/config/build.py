@@ -1,8 +1,8 @@
-"""Frozen dataclasses from plain values, and back: the dataclasses say which settings there are, nothing else does.
+"""Build frozen dataclasses from plain values, and convert them back. The dataclasses alone define the settings.
 
-A field's annotation decides what is allowed there. Where it names an *alternative* (a schedule, a task), a key in
-the mapping says which class is meant, and the other keys are that class's fields. What a class finds wrong with
-its own values comes out as its `InputError`, with the path put before it.
+A field's annotation defines the allowed values. If the annotation is an *alternative* (a schedule, a task), one key of
+the mapping chooses the class, and the other keys are that class's fields. Errors that a class raises about its own
+values get the path put before them.
 """
 
 from __future__ import annotations
@@ -25,18 +25,15 @@ from raysgd_local.import_path import class_path, find_class
 
 @dataclass(frozen=True)
 class Alternative:
-    """How a mapping names its class: the value of `key` is looked up with `find`, and `name_of` undoes that.
+    """A setting that is one of several classes, and the way in which a mapping names the class."""
 
-    `find` raises `InputError` (field `key`) for a name that there isn't.
-    """
-
-    key: str
-    find: Callable[[Any], type]
-    name_of: Callable[[Any], str]
+    key: str  # key of the mapping whose value is the class's name
+    find: Callable[[Any], type]  # name → class; raises `InputError` (field `key`) for an unknown name
+    name_of: Callable[[Any], str]  # instance → name of its class
 
 
 def table(names: Mapping[str, type]) -> Alternative:
-    """The alternative that a table of names lists, chosen with `kind`; `module:Class` is one of the user's own."""
+    """Make an alternative from a table of names. Its key is `kind`; `module:Class` names a user's own class."""
     paths = {class_path(kind): name for name, kind in names.items()}
 
     def find(name: Any) -> type:
@@ -56,12 +53,12 @@ def table(names: Mapping[str, type]) -> Alternative:
 
 @dataclass(frozen=True)
 class Builder:
-    """Builds values by annotation; `alternatives` says which annotations stand for several classes."""
+    """Builds values by annotation."""
 
-    alternatives: Mapping[Any, Alternative]
+    alternatives: Mapping[Any, Alternative]  # by annotation
 
     def build(self, hint: Any, plain: Any, path: str, default: Any = None) -> Any:
-        """The value of type `hint` that `plain` describes; what `plain` leaves out is as in `default`.
+        """Build a value of type `hint` from `plain`. Settings that `plain` leaves out are taken from `default`.
 
         Raises `InputError` with a dotted path that begins with `path`.
         """
@@ -81,7 +78,7 @@ class Builder:
         return _leaf(hint, plain, path)
 
     def plain(self, value: Any, hint: Any = None) -> Any:
-        """What `build(hint, …)` makes `value` of again, in lists, mappings, numbers and text only."""
+        """Convert `value` to lists, mappings, numbers and text: the inverse of `build(hint, …)`."""
         named = self._alternative_of(hint, value)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             hints = typing.get_type_hints(type(value))
@@ -145,7 +142,7 @@ def _none_if_missing(value: Any) -> Any:
 
 
 def _chooses_anew(fields: Iterable[dataclasses.Field[Any]], given: Mapping[str, Any], default: Any) -> bool:
-    """Whether a field marked `alternative` changes: the default's other values were chosen for the old one."""
+    """Whether a field marked `alternative` changes; then the default's other values don't apply any more."""
     marked = (field.name for field in fields if field.metadata.get("alternative"))
     return any(given.get(name, getattr(default, name)) != getattr(default, name) for name in marked)
 
@@ -165,7 +162,7 @@ def _refuse_unknown(given: Mapping[str, Any], names: list[str], path: str) -> No
 
 
 def unknown_key(path: str, name: str, names: list[str]) -> InputError:
-    """The error for a key that nothing reads."""
+    """Return the error for an unknown key."""
     return InputError(path, name, f"the keys {', '.join(names)}" if names else "no keys", nearest(name, names))
 
 

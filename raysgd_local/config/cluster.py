@@ -1,4 +1,4 @@
-"""A cluster's file: YAML in, one frozen and validated model out, without torch or Ray."""
+"""Read a cluster file: YAML in, one frozen and validated model out, without torch or Ray."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from raysgd_local.simulation.cluster.cluster_model import ClusterModel
 
 
 def load_cluster(path: str | Path | None = None, overrides: Mapping[str, Any] | None = None) -> ClusterModel:
-    """The cluster that a YAML file describes, or (a directory) that a run met, with `overrides` in place of its keys.
+    """Load a cluster model from a YAML file, or from the measurements in a run's directory, and apply `overrides`.
 
-    Without a path: the defaults. An override of None leaves what was said. Raises `InputError` for whatever can't be
-    used, with a path that begins with `cluster`.
+    Without a path it begins with the defaults. Overrides of None are ignored. Raises `InputError` for values that
+    can't be used, with a path that begins with `cluster`.
 
     >>> load_cluster(overrides={"bandwidth_mbps": 100, "latency_ms": None}).bandwidth_mbps
     100.0
     """
     if path is not None and Path(path).is_dir():
-        return _met(path, overrides or {})
+        return _measured(path, overrides or {})
     tree: dict[str, Any] = files.read(path, "cluster") if path is not None else {}
     cluster: ClusterModel = BUILDER.build(ClusterModel, tree | _given(overrides or {}), "cluster")
     return cluster
 
 
-def _met(run: str | Path, overrides: Mapping[str, Any]) -> ClusterModel:
+def _measured(run: str | Path, overrides: Mapping[str, Any]) -> ClusterModel:
     from raysgd_local.simulation.cluster.recorded import cluster_of
 
     given = _given(overrides)

@@ -1,4 +1,4 @@
-"""Types in plain words, for messages about what is allowed."""
+"""Describe types in plain words, for messages about allowed values."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WORDS = {
 
 
 def describe(hint: Any) -> str:
-    """What values a type stands for.
+    """Describe the values of a type.
 
     >>> describe(float | None)
     'a number or null'
@@ -46,7 +46,7 @@ def describe(hint: Any) -> str:
 
 
 def bound(constraint: object) -> str:
-    """A limit in words, such as ` of at least 1`; nothing for what is no limit.
+    """Describe a limit, such as ` of at least 1`; empty for other constraints.
 
     >>> bound(annotated_types.Ge(1))
     ' of at least 1'

@@ -1,4 +1,4 @@
-"""Configuration text: YAML files and `key=value` overrides, as plain nested mappings."""
+"""Read configuration text (YAML files and `key=value` settings) as nested mappings."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import yaml
 from raysgd_local.errors import InputError, nearest
 
 ALTERNATIVES = re.compile(r"(^|\.)kind$|^task\.name$|^task\.optimizer\.name$")
-"""Settings that say which other settings there are beside them."""
+"""Matches settings that choose a class, and so determine which settings exist beside them."""
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with numbers as people write them (1e-3 is one), and no key given twice."""
+    """A YAML loader that reads 1e-3 as a number, and refuses duplicate keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
@@ -36,7 +36,7 @@ _Loader.add_implicit_resolver(
 
 
 def read(path: str | Path, field: str = "config") -> dict[str, Any]:
-    """The mapping in a YAML file. Raises `InputError` (of `field`) for a missing file, or one that is no such thing."""
+    """Read the mapping in a YAML file. Raises `InputError` (of `field`) if it is missing, or not a YAML mapping."""
     try:
         text = Path(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
@@ -47,7 +47,7 @@ def read(path: str | Path, field: str = "config") -> dict[str, Any]:
 
 
 def parse(text: str, source: str = "text", field: str = "config") -> dict[str, Any]:
-    """The mapping that a YAML text holds; an empty text is an empty mapping.
+    """Parse a YAML mapping; an empty text is an empty mapping.
 
     >>> parse("task: {name: digits, optimizer: {lr: 1e-3}}")
     {'task': {'name': 'digits', 'optimizer': {'lr': 0.001}}}
@@ -60,23 +60,14 @@ def parse(text: str, source: str = "text", field: str = "config") -> dict[str, A
     return found
 
 
-def override(tree: dict[str, Any], settings: Iterable[str]) -> dict[str, Any]:
-    """The tree with each `a.b=value` set, values read as YAML; the tree itself stays as it is.
-
-    Where another alternative is chosen (a `kind`, a task's name), the settings beside it were the old one's and
-    are forgotten; so alternatives are set first, whatever the order.
-
-    >>> override({"schedule": {"kind": "fixed", "tau": 8}}, ["schedule.tau0=4", "schedule.kind=adacomm"])
-    {'schedule': {'kind': 'adacomm', 'tau0': 4}}
-    """
-    return changed(tree, [pair(setting) for setting in settings])
-
-
 def changed(tree: dict[str, Any], pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """What `override` does, with the values as they are.
+    """Return a copy of the tree with each dotted key set to its value.
 
-    >>> changed({"schedule": {"kind": "fixed", "tau": 8}}, [("schedule.tau", 4)])
-    {'schedule': {'kind': 'fixed', 'tau': 4}}
+    If a setting chooses another class (a `kind`, a task's name), the old class's settings beside it are removed. So
+    these are set first, whatever the order of `pairs`.
+
+    >>> changed({"schedule": {"kind": "fixed", "tau": 8}}, [("schedule.tau0", 4), ("schedule.kind", "adacomm")])
+    {'schedule': {'kind': 'adacomm', 'tau0': 4}}
     """
     tree = copy.deepcopy(tree)
     for key, value in sorted(pairs, key=lambda pair: (not ALTERNATIVES.search(pair[0]), pair[0].count("."))):
@@ -102,7 +93,7 @@ def _descend(tree: dict[str, Any], parents: list[str]) -> dict[str, Any]:
 
 
 def pair(setting: str) -> tuple[str, Any]:
-    """The key and the value of `key=value`, read as YAML."""
+    """Split `key=value` into the key and the value, which is read as YAML."""
     key, equals, value = setting.partition("=")
     if not equals or not all(key.split(".")):
         raise InputError("--set", setting, "key=value, such as task.epochs=5")

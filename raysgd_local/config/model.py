@@ -1,4 +1,4 @@
-"""The configuration's tree: what a run is, in one frozen, validated value."""
+"""The sections of a run's configuration: one frozen, validated tree."""
 
 from __future__ import annotations
 
@@ -31,24 +31,19 @@ def _tuple(plain: Any) -> Any:
 
 
 class Workers(Section):
-    """How many workers, what each needs, and what the run bears.
+    """The number of workers, their resources, and the failures that the run tolerates."""
 
-    The run waits `start_timeout_s` for the first `min` workers, and `pause_limit_s` while fewer live. `max_failures`
-    counts exceptions in user code (-1: no limit), `max_losses` processes and nodes (null: no limit). `balance` gives
-    clearly slower workers fewer steps of a round, and fewer samples. `batch_scale` has, by rank, what a worker's batch
-    size is multiplied by (ranks beyond it: 1). `spares` more workers than `max` are started, and wait.
-    """
-
-    min: Count = 4
-    max: Count = 4
-    spares: Annotated[int, Ge(0)] = 0
-    cpus: Annotated[float, Gt(0)] = 1.0
-    use_gpu: bool = False
-    start_timeout_s: Seconds = 300.0
-    pause_limit_s: Seconds = 3600.0
-    max_failures: Annotated[int, Ge(-1)] = 0
-    max_losses: Annotated[int, Ge(0)] | None = None
-    balance: bool = True
+    min: Count = 4  # fewest workers to train with
+    max: Count = 4  # most workers to train with
+    spares: Annotated[int, Ge(0)] = 0  # further workers that are started, and wait to replace lost ones
+    cpus: Annotated[float, Gt(0)] = 1.0  # Ray's logical CPUs per worker
+    use_gpu: bool = False  # one GPU per worker
+    start_timeout_s: Seconds = 300.0  # wait for `min` workers at the start
+    pause_limit_s: Seconds = 3600.0  # wait while fewer than `min` workers are alive
+    max_failures: Annotated[int, Ge(-1)] = 0  # tolerated exceptions in user code; -1: no limit
+    max_losses: Annotated[int, Ge(0)] | None = None  # tolerated losses of processes and nodes; null: no limit
+    balance: bool = True  # straggler balancing: clearly slower workers take fewer steps of a round
+    # factor on each rank's batch size; 1 for further ranks
     batch_scale: Annotated[tuple[Annotated[float, Gt(0)], ...], BeforeValidator(_tuple)] = ()
 
     @model_validator(mode="after")
@@ -66,34 +61,34 @@ class Workers(Section):
 
 
 class Target(Section):
-    """A metric's value that is good enough; `loss` in a metric's name means that less is better."""
+    """Stop when a metric reaches a value: from above if its name contains loss, error or perplexity."""
 
     metric: str
     value: float
 
 
 class Stop(Section):
-    """What ends the run before `task.epochs` do; whichever comes first. Steps count all workers' steps."""
+    """Limits that end the run before `task.epochs`; the first one reached does."""
 
-    steps: Count | None = None
-    seconds: Seconds | None = None
-    target: Target | None = None
+    steps: Count | None = None  # optimizer steps over all workers
+    seconds: Seconds | None = None  # training time
+    target: Target | None = None  # a metric's value
 
 
 class Checkpoints(Section):
-    """When checkpoints are taken and which are kept: the newest `keep`, or the best by the metric `score`."""
+    """When to take checkpoints, and which to keep."""
 
     every_epochs: Count | None = 1
     every_s: Seconds | None = None
-    keep: Count | None = 2
-    score: str | None = None
-    local_state: Literal["all", "donor"] = "all"
+    keep: Count | None = 2  # number of checkpoints to keep; null: all
+    score: str | None = None  # metric by which the best are kept; null: keep the newest
+    local_state: Literal["all", "donor"] = "all"  # include every worker's local state, or that of one donor
 
 
 class Data(Section):
-    """Who can read what: with `shared` access every worker all data, with `local` its own chunks alone."""
+    """The data that workers can read."""
 
-    access: Access = "shared"
+    access: Access = "shared"  # `shared`: every worker can read all data; `local`: only its own chunks
 
 
 def _subnet(text: str) -> str:
@@ -105,26 +100,20 @@ def _subnet(text: str) -> str:
 
 
 class Timeouts(Section):
-    """Limits of waiting; null is the default that `docs/architecture.md` gives, with its reason.
+    """Time-outs. null: the default in `docs/architecture.md`, which may follow the measured round time."""
 
-    Where that follows the measured round time, a number of seconds takes its place.
-    """
-
-    heartbeat_s: Seconds | None = None
-    arrival_s: Seconds | None = None
-    formation_s: Seconds | None = None
-    straggler_s: Seconds | None = None
+    heartbeat_s: Seconds | None = None  # without a heartbeat, until a worker counts as lost
+    arrival_s: Seconds | None = None  # until a worker that others wait for at a boundary counts as lost
+    formation_s: Seconds | None = None  # for the members of a new view to connect
+    straggler_s: Seconds | None = None  # that members of a round wait for the slowest one
 
 
 class Network(Section):
-    """Where workers, and the store in which they find each other, listen; null leaves it to Ray and to the system.
+    """The address and ports at which workers, and the store in which they find each other, listen."""
 
-    `subnet` (such as 10.0.0.0/8 or fd00::/8) and `interface` choose among each machine's addresses.
-    """
-
-    interface: Annotated[str, MinLen(1)] | None = None
-    subnet: Annotated[str, AfterValidator(_subnet)] | None = None
-    first_port: Port | None = None
+    interface: Annotated[str, MinLen(1)] | None = None  # name of the interface, the same on all machines
+    subnet: Annotated[str, AfterValidator(_subnet)] | None = None  # such as 10.0.0.0/8 or fd00::/8
+    first_port: Port | None = None  # null: any port
     last_port: Port | None = None
 
     @model_validator(mode="after")
@@ -168,10 +157,7 @@ def _directory_name(name: str) -> str:
 
 
 class Config(Section):
-    """Everything a run is made of; `config.yaml` in its directory is this, and `train` on that repeats the run.
-
-    `storage` is a path that all machines see, or a URI; `name` the run's directory in it (null: made from the
-    task, the method and the time).
+    """The whole configuration of a run. It is written to `config.yaml` in the run's directory; `train` can repeat it.
 
     >>> config = from_mapping({"task": {"name": "digits"}, "workers": {"max": 8}})
     >>> config.workers.max, from_yaml(config.to_yaml()) == config
@@ -186,7 +172,8 @@ class Config(Section):
     checkpoints: Checkpoints = Checkpoints()
     timeouts: Timeouts = Timeouts()
     network: Network = Network()
-    storage: Annotated[str, MinLen(1)] = "runs"
+    storage: Annotated[str, MinLen(1)] = "runs"  # a path that all machines share, or a URI
+    # the run's directory in `storage`; null: made from task, method and time
     name: Annotated[str, AfterValidator(_directory_name)] | None = None
     seed: Annotated[int, Ge(0)] = 0
 
@@ -202,18 +189,18 @@ class Config(Section):
         return self
 
     def to_yaml(self) -> str:
-        """The whole configuration, every default written out."""
+        """Return the whole configuration as YAML, with all defaults."""
         return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
 
     def with_workers(self, most: int) -> Config:
-        """The same run on up to `most` workers, checked as if it had been configured so. Raises `InputError`."""
+        """Return the configuration for up to `most` workers, validated again. Raises `InputError`."""
         validation.whole_number("workers", most, at_least=1)
         tree = self.model_dump()
         tree["workers"] |= {"min": min(self.workers.min, most), "max": most}
         return from_mapping(tree)
 
     def check(self) -> None:
-        """Raise `InputError` for what only the machine can tell: the task's data set is missing."""
+        """Check what depends on this machine: raise `InputError` if the task's data set is missing."""
         try:
             self.task.check()
         except InputError as error:
@@ -221,13 +208,13 @@ class Config(Section):
 
 
 def from_yaml(text: str) -> Config:
-    """The configuration that a YAML text describes. Raises `InputError`, see `from_mapping`."""
+    """Build the configuration from a YAML text. Raises `InputError`, see `from_mapping`."""
     return from_mapping(files.parse(text))
 
 
 def from_mapping(tree: Mapping[str, Any]) -> Config:
-    """The configuration that nested mappings describe.
+    """Build the configuration from nested mappings.
 
-    Raises `InputError` with the dotted path of the first value that can't be used, and what is allowed there.
+    Raises `InputError` with the dotted path of the first value that can't be used, and the values allowed there.
     """
     return validated(Config, {"task": None, **tree})

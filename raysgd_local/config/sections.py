@@ -1,4 +1,4 @@
-"""Frozen, strictly validated sections, and pydantic's errors as this package's own."""
+"""The base class of configuration sections, and the translation of pydantic's errors to `InputError`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from raysgd_local.errors import InputError
 
 
 class Section(BaseModel):
-    """A part of the configuration. Values are never converted but from an integer to a number."""
+    """A frozen section of the configuration. Values are not converted, except from an integer to a number."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -22,20 +22,20 @@ Model = TypeVar("Model", bound=Section)
 
 
 def validated(model: type[Model], tree: Mapping[str, Any]) -> Model:
-    """The value of type `model` that nested mappings describe.
+    """Build a `model` from nested mappings.
 
-    Raises `InputError` with the dotted path of the first value that can't be used, and what is allowed there.
+    Raises `InputError` with the dotted path of the first value that can't be used, and the values allowed there.
     """
     try:
         return model.model_validate(dict(tree))
     except ValidationError as error:
-        found = error.errors()  # a key that nothing reads explains best what else is wrong
+        found = error.errors()  # report an unknown key first: it often causes the other errors
         first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
         raise _input_error(first, model) from error
 
 
 def _input_error(found: Any, model: type[Section]) -> InputError:
-    """One of pydantic's errors as this package's."""
+    """Translate one of pydantic's errors."""
     own = found.get("ctx", {}).get("error")
     if isinstance(own, InputError):
         return own
@@ -50,7 +50,7 @@ def _input_error(found: Any, model: type[Section]) -> InputError:
 
 
 def _section(path: Sequence[str], model: type[BaseModel]) -> tuple[type[BaseModel], str]:
-    """The model that the path's last key belongs to, and what is allowed there."""
+    """Return the section to which the path's last key belongs, and a description of the allowed values."""
     section = model
     for part in path[:-1]:
         hint = section.model_fields[part].annotation

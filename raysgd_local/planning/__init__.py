@@ -1,4 +1,5 @@
-"""Before a run is paid for: what this machine measures, and what the simulator makes of it for each schedule.
+"""Plan a run before paying for it: measure the task on this machine, and forecast the time with each schedule.
 
-`workload` runs the task for a few seconds; `forecast` puts what it measured into timing-only runs; `text` shows them.
+`workload` runs the task for a few seconds; `forecast` uses the measurements in timing-only simulations; `text` prints
+the results.
 """

@@ -1,4 +1,4 @@
-"""What each schedule would take on a cluster: timing-only runs of the configured task."""
+"""Forecast the time of the configured task with each schedule on a cluster, by timing-only simulations."""
 
 from __future__ import annotations
 
@@ -29,24 +29,25 @@ from raysgd_local.simulation.timing.plan import TimingPlan, loop_over
 
 PERIODS = (4, 16, 64)
 SHARES = (0.5, 0.2, 0.1, 0.05)
-HALVINGS = 4  # of the loss over the whole run, where nothing is known of it
+HALVINGS = 4  # assumed halvings of the loss over the whole run
 
-_PART_STEPS, _WHOLE_STEPS = 5_000, 100_000  # a worker's
+# steps per worker: longer runs are simulated in part, or (if their schedule changes, and even longer) not at all
+_PART_STEPS, _WHOLE_STEPS = 5_000, 100_000
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """One schedule's run: `rounds` in `elapsed_s` seconds; the shares are of the workers' time, and sum to 1."""
+    """The forecast for one schedule. The three shares of the workers' time sum to 1."""
 
     name: str
     rounds: int
-    elapsed_s: float
-    compute_share: float
-    wait_share: float
+    elapsed_s: float  # training time of the whole run
+    compute_share: float  # in local steps
+    wait_share: float  # waiting for the slowest worker
 
     @property
     def communication_share(self) -> float:
-        """What a round costs beside steps and waiting for the slowest."""
+        """Share of the time that is neither computing nor waiting."""
         return 1.0 - self.compute_share - self.wait_share
 
     @property
@@ -55,7 +56,7 @@ class Forecast:
 
 
 def on_this_machine(cluster: ClusterModel, workload: Workload) -> ClusterModel:
-    """The cluster with what was measured here in place of what was not said of it; nobody fails or comes late."""
+    """Fill in the cluster's open values with measurements of this machine, without failures and late arrivals."""
     said_steps = cluster.steps != ClusterModel().steps
     return replace(
         cluster,
@@ -70,10 +71,10 @@ def on_this_machine(cluster: ClusterModel, workload: Workload) -> ClusterModel:
 def timing_plan(
     config: Config, cluster: ClusterModel, workload: Workload, loss: LossCurve | None = None
 ) -> TimingPlan:
-    """The configured run, timing only. Without a `loss` curve it is assumed to fall to a sixteenth over the run.
+    """Make the timing-only plan of the configured run. Without `loss`, the loss falls to a sixteenth over the run.
 
-    `stop.target` has no effect where nothing is learned. Nor has `workers.balance`: here one member stands for all,
-    which take equal numbers of steps.
+    `stop.target` has no effect because nothing is trained, nor has `workers.balance`: one simulated member stands for
+    all, so they take equal numbers of steps.
     """
     task = config.task
     step_samples = task.batch_size * task.accumulate
@@ -91,14 +92,14 @@ def timing_plan(
 
 
 def timing_of(config: Config, cluster: ClusterModel, seed: int) -> TimingPlan:
-    """The configured run, timing only, on exactly this cluster; of the task two steps are run, to know its sizes."""
+    """Make the timing-only plan on exactly this cluster. Runs two steps of the task, to know the sizes of its data."""
     return replace(timing_plan(config, cluster, measure(config.task, steps=2, seed=config.seed)), seed=seed)
 
 
 def forecasts(plan: TimingPlan) -> Iterator[Forecast]:
-    """Every step, fixed periods, AdaComm, post-local SGD, and the plan's own schedule where it is none of these.
+    """Forecast every-step, fixed periods, AdaComm, post-local SGD, and the plan's own schedule if it is another.
 
-    Of a long run with a steady schedule the first part is simulated; one that changes is left out.
+    For long runs, constant schedules are extrapolated from the first part, and changing ones are left out.
     """
     steady: dict[str, Schedule] = {"every step": EveryStep()}
     steady |= {f"fixed, tau {tau}": FixedPeriod(tau) for tau in PERIODS}
@@ -126,27 +127,27 @@ def _changing(plan: TimingPlan, usual_s: float) -> Iterator[tuple[str, Schedule]
 
 
 def candidates(plan: TimingPlan, shares: Sequence[float] = SHARES) -> dict[float, int]:
-    """For each share the smallest τ at which communication takes at most that much of the time, D/(D + τ·y).
+    """Return for each share the smallest τ at which communication takes at most this share of the time, D/(D + τ·y).
 
-    D is what an averaging costs, y a step's mean time.
+    D is the time of an averaging, y the mean time of a step.
     """
     steps = communication_s(plan) / plan.cluster.steps.mean_s
     return {share: max(1, math.ceil(steps * (1 - share) / share - 1e-9)) for share in shares}
 
 
 def communication_s(plan: TimingPlan) -> float:
-    """What an averaging costs on links and beside."""
+    """Return the time of an averaging: on the links, and for packing, checking and installing."""
     size_bytes = plan.state_bytes + 4 * SLOT * plan.workers
     return plan.cluster.reduction_s(size_bytes, plan.workers) + plan.cluster.round_s
 
 
 def _with(plan: TimingPlan, schedule: Schedule) -> TimingPlan:
-    """All epochs, or as many steps as are asked for, on another schedule."""
+    """Return the plan with another schedule, without limits of time or target."""
     return replace(plan, program=replace(plan.program, schedule=schedule, max_s=None, target=None))
 
 
 def _epoch_steps(plan: TimingPlan) -> int:
-    """A worker's."""
+    """Return the steps of one worker in an epoch."""
     loop = plan.loop
     if not loop.samples:
         return loop.own_steps
@@ -154,13 +155,13 @@ def _epoch_steps(plan: TimingPlan) -> int:
 
 
 def _steps(plan: TimingPlan) -> int:
-    """A worker's, over the whole run."""
+    """Return the steps of one worker in the whole run."""
     steps, limit = plan.loop.epochs * _epoch_steps(plan), plan.program.max_steps
     return steps if limit is None else min(steps, -(-limit // plan.workers))
 
 
 def _steady(name: str, plan: TimingPlan) -> Forecast:
-    """Of a long run some epochs, or a part of one, are simulated; the rest goes on like that."""
+    """Forecast a constant schedule. For a long run, simulate some epochs or a part of one, and extrapolate."""
     steps, epoch_steps = _steps(plan), _epoch_steps(plan)
     if steps <= _PART_STEPS:
         return _whole(name, plan)

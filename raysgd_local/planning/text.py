@@ -1,4 +1,4 @@
-"""A plan for a terminal: what was measured, a line a schedule, and periods that are worth a try."""
+"""Format a plan for the terminal: the measurements, a line for each schedule, and periods worth trying."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _WIDTH = 110
 
 
 def print_plan(config: Config, cluster: ClusterModel) -> None:
-    """Measure the configured task on this machine and print what `cluster` would make of it.
+    """Measure the configured task on this machine, and print forecasts for it on `cluster`.
 
-    Raises `InputError` for a task that can't be measured, `UserCodeError` for what it raises.
+    Raises `InputError` for a task that can't be measured, and `UserCodeError` if the task's code raises.
     """
     workload = measure(config.task, threads=max(1, int(config.workers.cpus)), seed=config.seed)
     plan = timing_plan(config, on_this_machine(cluster, workload), workload)
@@ -43,7 +43,7 @@ def print_plan(config: Config, cluster: ClusterModel) -> None:
 
 
 def plan_text(task: str, plan: TimingPlan, workload: Workload, found: Sequence[Forecast]) -> RenderableType:
-    """Everything that `plan` says."""
+    """Format the whole output of `plan`."""
     return Group(
         Text(_measured(workload)),
         Text(_asked(task, plan)),

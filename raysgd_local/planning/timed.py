@@ -1,4 +1,4 @@
-"""A configured run without the learning: what can be told of it, and what can't."""
+"""Check whether a configured run can be simulated without training (timing only)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _OPTION = "with --timing-only"
 
 
 def check_timed(config: Config, cluster: ClusterModel, chaos: str = "") -> None:
-    """Raise `InputError` for what hangs on learning, on faults, or on workers that differ in what they do."""
+    """Raise `InputError` for settings that depend on training, on faults, or on workers that behave differently."""
     if chaos:
         raise InputError("chaos", chaos, f"no faults {_OPTION}", "all workers are simulated as one")
     if config.stop.target is not None:
@@ -28,5 +28,5 @@ def check_timed(config: Config, cluster: ClusterModel, chaos: str = "") -> None:
 
 
 def uneven(workers: int, cluster: ClusterModel) -> bool:
-    """Whether that many workers differ in speed."""
+    """Whether the first `workers` workers of the cluster differ in speed."""
     return len({cluster.speed(number) for number in range(workers)}) > 1

@@ -1,4 +1,4 @@
-"""What a task costs on this machine: measured by running it, alone, for some seconds."""
+"""Measure the cost of a task on this machine, by training it with one worker for some seconds."""
 
 from __future__ import annotations
 
@@ -25,28 +25,26 @@ from raysgd_local.training.user_traceback import own_traceback
 from raysgd_local.training.worker_setup import WorkerSetup
 from raysgd_local.transport.in_process import InProcessNetwork
 
-_WARM_UP = 3  # steps; caches fill, and what is loaded lazily is loaded
+_WARM_UP = 3  # steps during which caches fill and libraries are loaded
 
 
 @dataclass(frozen=True)
 class Workload:
-    """`samples` of training data; `state_bytes` that an averaging reduces, buffers included; the times of optimizer
-    steps, loading included, once warm; what a round costs beside (packing, checking, installing); what the first step
-    takes more.
-    """
+    """The measured cost of a task on this machine."""
 
-    samples: int
-    state_bytes: int
-    step_s: tuple[float, ...]
-    round_s: float
-    warmup_s: float
+    samples: int  # size of the training set
+    state_bytes: int  # size of the averaged vector, including buffers
+    step_s: tuple[float, ...]  # times of optimizer steps, including data loading, after the warm-up
+    round_s: float  # further time of a round: packing, checking, installing
+    warmup_s: float  # extra time of the first step
 
 
 def measure(task: Task, threads: int = 1, seconds: float = 5.0, steps: int = 300, seed: int = 0) -> Workload:
-    """Train `task` with one worker in this process until `seconds` are over or `steps` are taken.
+    """Train `task` with one worker in this process for `seconds` or `steps`, whichever ends first.
 
-    The task's own loop, model, loader and batch; an averaging after every step, with nobody. Raises `InputError` for a
-    task whose loop takes no data from `ctx.batches` or no step, `UserCodeError` for what the task raises.
+    It uses the task's own loop, model, loader and batch size, and averages (with no other member) after every step.
+    Raises `InputError` for a task whose loop doesn't use `ctx.batches` or takes no step, and `UserCodeError` if the
+    task's code raises.
     """
     program = Program(FixedPeriod(1), segment_s=1e9, max_steps=steps, max_s=seconds)
     link = _Link(Settings(program, 1, 1, seed=seed, checkpoints=CheckpointPolicy(every_epochs=None)))
@@ -76,7 +74,7 @@ def _train(task: Task, ctx: TrainContext) -> None:
 def _workload(task: Task, shell: Shell, rounds: list[RoundRow]) -> Workload:
     rows = [row for row in rounds if row.steps]
     samples = shell.stepper.epoch_samples
-    if not rows or samples == 1:  # which is what the stepper takes an epoch for until it knows better
+    if not rows or samples == 1:  # 1 is the stepper's value while it doesn't know the data set's size
         raise InputError("task.name", task_name(task), "a task that takes steps on batches of ctx.batches")
     compute_s = np.array([row.compute_s for row in rows])
     elapsed_s = np.array([row.elapsed_s for row in rows])
@@ -93,7 +91,7 @@ def _workload(task: Task, shell: Shell, rounds: list[RoundRow]) -> Workload:
 
 
 class _Link(DirectLink):
-    """Keeps what is reported."""
+    """A link to the controller that keeps the reported rounds."""
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -105,7 +103,7 @@ class _Link(DirectLink):
 
 
 class _Context(TrainContext):
-    """Ends the loop instead of evaluating what was only measured."""
+    """A context that ends the loop after the measurement, instead of evaluating."""
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         if self.stopping:

@@ -1,4 +1,4 @@
-"""`report.html`: one or several runs side by side, on a page that needs nothing else."""
+"""Write `report.html`: one or several runs side by side, on a self-contained page."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ __all__ = ["Chart", "render", "rendered", "save", "write_report"]
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart with its title; `wide` ones take the page's whole width. `legend` has a colour for each name."""
+    """A chart of the report."""
 
     title: str
     svg: str
-    wide: bool = False
-    legend: Mapping[str, str] = field(default_factory=dict)
+    wide: bool = False  # takes the page's whole width
+    legend: Mapping[str, str] = field(default_factory=dict)  # colours by name
 
 
 def write_report(directories: Sequence[str | Path], output: str | Path | None = None) -> Path:
-    """Write the report of the runs in these directories; returns the page's absolute path.
+    """Write the report of the runs in these directories, and return the page's absolute path.
 
-    Without `output` it is `report.html` in the run's directory, of several runs in the working directory.
-    Raises `InputError` for a directory that is no run's, or an output that can't be written.
+    By default it is `report.html` in the run's directory, or for several runs in the working directory. Raises
+    `InputError` for a directory that is not a run's, or an output that can't be written.
     """
     runs = [load(directory) for directory in directories]
     place = Path(output) if output else (runs[0].path if len(runs) == 1 else Path.cwd()) / "report.html"
@@ -36,7 +36,7 @@ def write_report(directories: Sequence[str | Path], output: str | Path | None = 
 
 
 def save(place: Path, page: str) -> None:
-    """Write a page whole or not at all. Raises `InputError` where it can't be written."""
+    """Write a page atomically. Raises `InputError` if it can't be written."""
     partial = place.with_name(f".{place.name}.{os.getpid()}")
     try:
         partial.write_text(page, encoding="utf-8")
@@ -46,7 +46,7 @@ def save(place: Path, page: str) -> None:
 
 
 def render(runs: Sequence[Run]) -> str:
-    """The page as HTML text."""
+    """Return the page as HTML."""
     from raysgd_local.report import charts, figures
 
     return rendered(
@@ -62,7 +62,7 @@ def render(runs: Sequence[Run]) -> str:
 
 
 def rendered(template: str, **values: object) -> str:
-    """One of this package's templates, filled in."""
+    """Fill in one of this package's templates."""
     import jinja2
 
     environment = jinja2.Environment(
@@ -89,7 +89,7 @@ def _charts(runs: Sequence[Run]) -> list[Chart]:
     ]
     found.append(Chart("Averaging period τ", charts.tau_over_time(runs)))
     found.append(Chart("Workers", charts.workers_over_time(runs)))
-    for run in (run for run in runs if not _timing_only(run)):  # there nobody comes or goes
+    for run in (run for run in runs if not _timing_only(run)):  # membership doesn't change in timing-only runs
         title = "Who was in" if len(runs) == 1 else f"Who was in: {run.name}"
         found.append(Chart(title, timeline.membership(run.events), True, timeline.LEGEND))
     found.append(Chart("Where the time went", charts.where_time_went(runs), True, charts.TIME_COLOURS))
@@ -97,7 +97,7 @@ def _charts(runs: Sequence[Run]) -> list[Chart]:
 
 
 def _timing_only(run: Run) -> bool:
-    """Whether nothing was learned."""
+    """Whether the run was simulated without training."""
     return any(event.get("event") == "timing_only" for event in run.events)
 
 

@@ -1,4 +1,4 @@
-"""The report's charts, as SVG text that takes its ink from the page around it (so light and dark both work)."""
+"""The report's charts, as SVG that takes its colours from the page around it, so that light and dark themes work."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ STYLE: dict[Any, Any] = {
 
 
 def colour(index: int) -> str:
-    """The colour of the run at this place, the same in every chart."""
+    """Return the colour of the run at this index, the same in every chart."""
     return RUN_COLOURS[index % len(RUN_COLOURS)]
 
 
 def loss_over(runs: Sequence[Run], column: str, label: str) -> str:
-    """Training loss against a cumulative column: every round faint, their running mean strong."""
+    """Draw the training loss against a cumulative column: single rounds faint, their running mean strong."""
 
     def draw(axes: Axes) -> None:
         for index, run in enumerate(runs):
@@ -69,7 +69,7 @@ def loss_over(runs: Sequence[Run], column: str, label: str) -> str:
 
 
 def metric_over_time(runs: Sequence[Run], metric: str) -> str:
-    """An evaluation's metric of the averaged model against training time, a point an evaluation."""
+    """Draw an evaluation metric of the averaged model against training time."""
 
     def draw(axes: Axes) -> None:
         for index, run in enumerate(runs):
@@ -82,7 +82,7 @@ def metric_over_time(runs: Sequence[Run], metric: str) -> str:
 
 
 def tau_over_time(runs: Sequence[Run]) -> str:
-    """τ of every round against training time, on a logarithmic scale with whole numbers."""
+    """Draw the period τ of every round against training time, on a logarithmic scale."""
 
     def draw(axes: Axes) -> None:
         for index, run in enumerate(runs):
@@ -96,7 +96,7 @@ def tau_over_time(runs: Sequence[Run]) -> str:
 
 
 def workers_over_time(runs: Sequence[Run]) -> str:
-    """How many workers took part in every round."""
+    """Draw the number of workers in every round."""
 
     def draw(axes: Axes) -> None:
         for index, run in enumerate(runs):
@@ -109,7 +109,7 @@ def workers_over_time(runs: Sequence[Run]) -> str:
 
 
 def where_time_went(runs: Sequence[Run]) -> str:
-    """A bar a run: the mean worker's seconds in compute, communication and waiting, stacked."""
+    """Draw one bar per run: the mean worker's seconds in compute, communication and waiting, stacked."""
 
     def draw(axes: Axes) -> None:
         for row, run in enumerate(runs):
@@ -130,7 +130,7 @@ def where_time_went(runs: Sequence[Run]) -> str:
 
 
 def time_parts(rounds: pd.DataFrame) -> dict[str, float]:
-    """Seconds a mean worker spent in each part of the run; `other` is evaluation, checkpoints, forming views."""
+    """Return the mean worker's seconds by activity; `other` is evaluation, checkpoints and forming views."""
     sums = {
         "compute": float(rounds["compute_s"].sum()),
         "communication": float(rounds["sync_s"].sum()),
@@ -141,7 +141,7 @@ def time_parts(rounds: pd.DataFrame) -> dict[str, float]:
 
 
 def running_mean(values: pd.Series[float], position: pd.Series[float]) -> np.ndarray[Any, Any]:
-    """The mean of what lies within a sixtieth of the whole way to either side; only finite values count.
+    """Return a running mean over a window of a thirtieth of the x axis, ignoring values that are not finite.
 
     The way is `position`, ascending, such as samples: in rounds a window would blur a steep beginning.
     """
@@ -164,7 +164,7 @@ def thin(rounds: pd.DataFrame) -> pd.DataFrame:
 
 
 def svg(draw: Callable[[Axes], None], width: float = 6.2, height: float = 3.3, from_zero: bool = True) -> str:
-    """What `draw` draws, as an `<svg>` element for use inside a page."""
+    """Return the drawing of `draw` as an `<svg>` element for use inside a page."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.add_subplot()
@@ -179,7 +179,7 @@ def svg(draw: Callable[[Axes], None], width: float = 6.2, height: float = 3.3, f
 
 
 def embedded(text: str) -> str:
-    """A standalone SVG file as an element: no prologue, no links, colours and typeface from the page."""
+    """Convert a standalone SVG file to an element: no prologue, no links, colours and typeface from the page."""
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)
@@ -196,7 +196,7 @@ def _log_if_wide(axes: Axes, series: Sequence[Any]) -> None:
 
 
 def steps(axes: Axes, rounds: pd.DataFrame, column: str, shade: Any, **style: Any) -> None:
-    """A round's value from the end of the one before it (the first's from 0) to its own end."""
+    """Draw each round's value as a step from the end of the previous round (the first from 0) to its own end."""
     if len(rounds):
         values = [rounds[column].iloc[0], *rounds[column]]
         axes.step([0.0, *rounds["elapsed_s"]], values, where="pre", color=shade, **style)

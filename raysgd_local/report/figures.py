@@ -16,14 +16,14 @@ MAX_EVENTS = 200
 
 @dataclass(frozen=True)
 class Row:
-    """A line of a table that has a column for every run."""
+    """A line of a table."""
 
     label: str
-    cells: tuple[str, ...]
+    cells: tuple[str, ...]  # one for each run
 
 
 def headline(runs: Sequence[Run]) -> list[Row]:
-    """The figures one asks for first; what no run knows is left out."""
+    """Return the most important figures. Rows without a value in any run are left out."""
     columns = [_figures(run) for run in runs]
     labels = list(dict.fromkeys(label for column in columns for label in column))
     rows = [Row(label, tuple(column.get(label, "–") for column in columns)) for label in labels]
@@ -81,15 +81,15 @@ def _robustness(result: Mapping[str, Any]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class EventRow:
-    """One event: seconds since the run's first, its kind, and the rest in words."""
+    """One event of the run, as text."""
 
-    at: str
-    event: str
-    details: str
+    at: str  # time since the run's first event
+    event: str  # kind
+    details: str  # its other fields, in words
 
 
 def events(run: Run) -> list[EventRow]:
-    """The run's events in order; of very many the middle ones are left out, with a line that says so."""
+    """Return the run's events in order. If there are very many, a line replaces those in the middle."""
     start = float(run.events[0].get("time_s", 0)) if run.events else 0.0
     rows = [_event(event, start) for event in run.events]
     if len(rows) <= MAX_EVENTS:
@@ -105,7 +105,7 @@ def _event(event: Mapping[str, Any], start: float) -> EventRow:
 
 
 def differences(runs: Sequence[Run]) -> list[Row]:
-    """Settings whose value is not the same in all runs."""
+    """Return the settings in which the runs differ."""
     flat = [flatten(run.config) for run in runs]
     keys = dict.fromkeys(key for one in flat for key in one)
     rows = [Row(key, tuple(_words(one.get(key, "–")) for one in flat)) for key in keys]
@@ -113,7 +113,7 @@ def differences(runs: Sequence[Run]) -> list[Row]:
 
 
 def flatten(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """A tree of mappings as one, with dotted paths.
+    """Flatten a tree of mappings into one, with dotted paths as keys.
 
     >>> flatten({"task": {"name": "digits", "epochs": 3}, "seed": 0})
     {'task.name': 'digits', 'task.epochs': 3, 'seed': 0}
@@ -125,7 +125,7 @@ def flatten(tree: Mapping[str, Any], path: str = "") -> dict[str, Any]:
 
 
 def number(value: Any) -> str:
-    """A figure as people write it; a dash for what is unknown.
+    """Format a figure; a dash if it is not known.
 
     >>> number(0.96111), number(12345), number(None), number(float("nan"))
     ('0.9611', '12,345', '–', 'not finite')

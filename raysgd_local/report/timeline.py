@@ -1,4 +1,4 @@
-"""Who was in the run when: workers as bars on a line of time, with losses, faults, stalls and pauses."""
+"""The membership chart: workers as bars over time, with losses, faults, stalls and pauses."""
 
 from __future__ import annotations
 
@@ -13,37 +13,31 @@ if TYPE_CHECKING:
 
 BAR, LOST, LEFT, FAULT, STALL, PAUSE = "#3b82f6", "#ef4444", "#10b981", "#f59e0b", "#f43f5e", "#94a3b8"
 LEGEND = {"member": BAR, "lost": LOST, "left": LEFT, "fault rehearsed": FAULT, "stall": STALL, "pause": PAUSE}
-_MOST_NAMED = 24  # lanes; of more the names could not be read
+_MOST_NAMED = 24  # lanes; with more, the names would not be legible
 _MOST_LANES = 200
 
 
 @dataclass(frozen=True)
 class TimelineSpan:
-    """A worker's membership, in seconds since the run's first event; `lane` is the row that it is drawn in.
-
-    `end` says how it was over: `lost`, `left`, or an empty text where the run was.
-    """
+    """The time during which a worker was a member. Seconds count from the run's first event."""
 
     worker: str
-    lane: int
+    lane: int  # row in which it is drawn
     start_s: float
     stop_s: float
-    end: str = ""
-    reason: str = ""
+    end: str = ""  # `lost` or `left`; empty if it was a member to the end of the run
+    reason: str = ""  # of the loss
 
 
 @dataclass(frozen=True)
 class Timeline:
-    """`stalls` and `pauses` are (from, until); `faults` are (when, lane, words), lane −1 for the run's own.
-
-    `cuts` are where one life of the run ended and the next began: the time between is left out.
-    """
+    """The membership of a run over time. Seconds count from its first event, without the time between incarnations."""
 
     spans: tuple[TimelineSpan, ...] = ()
-    stalls: tuple[tuple[float, float], ...] = ()
-    pauses: tuple[tuple[float, float], ...] = ()
-    faults: tuple[tuple[float, int, str], ...] = ()
-    cuts: tuple[float, ...] = ()
+    stalls: tuple[tuple[float, float], ...] = ()  # (from, until)
+    pauses: tuple[tuple[float, float], ...] = ()  # (from, until)
+    faults: tuple[tuple[float, int, str], ...] = ()  # (time, lane, description); lane −1: no member's
+    cuts: tuple[float, ...] = ()  # times at which the time between two incarnations is left out
     end_s: float = 0.0
 
     @property
@@ -53,12 +47,12 @@ class Timeline:
 
 @dataclass
 class _Reader:
-    """Goes through the events once; `left_out_s` is what was cut out of the time so far."""
+    """Builds a timeline from the events, in order."""
 
     line: Timeline = field(default_factory=Timeline)
-    open: dict[str, TimelineSpan] = field(default_factory=dict)
-    left_out_s: float = 0.0
-    paused_s: float | None = None
+    open: dict[str, TimelineSpan] = field(default_factory=dict)  # present members
+    left_out_s: float = 0.0  # time left out so far
+    paused_s: float | None = None  # beginning of the present pause
     ended: bool = False
 
     def read(self, event: Mapping[str, Any], at_s: float) -> None:
@@ -88,7 +82,7 @@ class _Reader:
         return at_s - self.left_out_s
 
     def _begin_anew(self, at_s: float) -> None:
-        """The run was over, or its driver gone: nothing is known of the time since."""
+        """Cut the time axis where the run was over, or its driver dead: there are no events of the time since."""
         stopped_s = self.line.end_s
         for worker in list(self.open):
             self._close(worker, stopped_s, "", "")
@@ -117,7 +111,7 @@ class _Reader:
 
 
 def timeline(events: Sequence[Mapping[str, Any]]) -> Timeline:
-    """The membership that the lines of `events.jsonl` tell of.
+    """Reconstruct the membership from the lines of `events.jsonl`.
 
     >>> line = timeline([
     ...     {"time_s": 5.0, "event": "worker_joined", "worker": "w0"},
@@ -134,7 +128,7 @@ def timeline(events: Sequence[Mapping[str, Any]]) -> Timeline:
 
 
 def membership(events: Sequence[Mapping[str, Any]]) -> str:
-    """The timeline as SVG text; an empty text where nobody ever was a member."""
+    """Return the chart as SVG; empty if there never was a member."""
     line = timeline(events)
     if not line.spans:
         return ""

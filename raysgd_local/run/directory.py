@@ -1,4 +1,4 @@
-"""A run's directory is taken before anything is written to it, and given back where nothing was trained."""
+"""Claim a run's directory before the run starts, and remove it again if nothing was trained."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ CONFIG = "config.yaml"
 
 
 def check_new(storage: Storage, request: Request) -> None:
-    """Raise `InputError` where the run's directory exists, or can't be looked at."""
+    """Raise `InputError` if the run's directory exists already, or can't be read."""
     with _writable(request):
         if storage.exists(CONFIG):
-            hint = "go on with it by resume='auto', or choose another name"
+            hint = "continue that run with resume='auto', or choose another name"
             raise InputError("name", request.name, f"a name that is not in {request.storage} yet", hint)
 
 
 def claim(storage: Storage, request: Request) -> None:
-    """Write the configuration. Raises `InputError` where that can't be done."""
+    """Claim the directory by writing the configuration. Raises `InputError` if it can't be written."""
     with _writable(request):
         storage.write(CONFIG, request.config_yaml.encode())
 
 
 def give_back(storage: Storage) -> None:
-    """Nothing was trained: take away what we wrote, and nothing else, so that a corrected run may have the name."""
+    """Remove the files that we wrote, and only those, so that a corrected run can have the same name."""
     for name in (CONFIG, *OWN_FILES):
         storage.delete_file(name)
     if not storage.names():

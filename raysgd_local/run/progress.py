@@ -1,4 +1,4 @@
-"""Live progress: bars where there is a terminal, a plain line every few seconds where there is none."""
+"""Show progress: bars in a terminal, otherwise a plain line every few seconds."""
 
 from __future__ import annotations
 
@@ -21,32 +21,27 @@ BAR_WIDTH = 40
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The run at one moment, as far as it is known.
+    """The state of a run at one moment, for display."""
 
-    `status` is a word or two (`starting`, `running`, `paused`, …); `epoch` counts finished epochs and may have a
-    fraction; `loss` is the newest round's mean training loss; the three shares are parts of the workers' time,
-    from 0 to 1; `metrics` the newest evaluation; `message` a line worth keeping, shown once.
-    """
-
-    status: str = "starting"
-    epoch: float = 0.0
-    epochs: int = 0
-    round: int = 0
-    tau: int = 0
-    workers: int = 0
-    loss: float | None = None
-    samples: int = 0
+    status: str = "starting"  # a word or two: `starting`, `running`, `paused`, …
+    epoch: float = 0.0  # finished epochs, with a fraction for the open one
+    epochs: int = 0  # epochs to train
+    round: int = 0  # newest resolved round; 0 before the first
+    tau: int = 0  # its period
+    workers: int = 0  # its members
+    loss: float | None = None  # its mean training loss; None if not known
+    samples: int = 0  # total training samples
     samples_per_s: float = 0.0
-    compute_share: float = 0.0
-    sync_share: float = 0.0
-    wait_share: float = 0.0
-    elapsed_s: float = 0.0
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    message: str = ""
+    compute_share: float = 0.0  # share of the workers' time in local steps, from 0 to 1
+    sync_share: float = 0.0  # share in averaging
+    wait_share: float = 0.0  # share in waiting for slower workers
+    elapsed_s: float = 0.0  # training time
+    metrics: Mapping[str, float] = field(default_factory=dict)  # of the newest evaluation
+    message: str = ""  # an important line, printed once
 
 
 Observer = Callable[[Snapshot], None]
-"""Is called with every new snapshot of a run, several times a second."""
+"""A callback that gets every new snapshot of a run, several times a second."""
 
 
 class Display:
@@ -71,7 +66,7 @@ class Display:
         return self
 
     def update(self, snapshot: Snapshot) -> None:
-        """Show this; cheap enough to call several times a second."""
+        """Show this snapshot. Cheap enough to call several times a second."""
         if snapshot.message and snapshot.message != self._newest.message:
             self._console.print(Text(snapshot.message))
         self._newest = snapshot
@@ -101,7 +96,7 @@ class Display:
 
 
 def line(snapshot: Snapshot) -> str:
-    """All of a snapshot in one line of plain text.
+    """Format a snapshot as one line of plain text.
 
     >>> line(Snapshot("running", 1.5, 10, 42, 8, 4, 0.25, 6000, 3000, 0.9, 0.08, 0.02, 2.0, {"accuracy": 0.9}))
     'running 2.0s | epoch 1.5/10 | round 42 | loss 0.25 | tau 8 | 4 workers | 3,000 samples/s | \
@@ -118,7 +113,7 @@ compute 90% communication 8% waiting 2% | accuracy 0.9'
 
 
 def panel(snapshot: Snapshot) -> RenderableType:
-    """A snapshot for a terminal: the epochs as a bar, the newest figures, and where the time goes."""
+    """Format a snapshot for a terminal: a bar of epochs, a bar of time shares, and the newest figures."""
     bars = Table.grid(padding=(0, 2))
     epochs = ProgressBar(total=max(snapshot.epochs, 1), completed=snapshot.epoch, width=BAR_WIDTH)
     bars.add_row(Text(snapshot.status, style="bold"), epochs, _epoch(snapshot), duration(snapshot.elapsed_s))
@@ -143,7 +138,7 @@ def _share_bar(snapshot: Snapshot) -> Text:
 
 
 def _shares(snapshot: Snapshot) -> list[tuple[str, str, float]]:
-    """Name, colour and share of each part of the time."""
+    """Return name, colour and share of each part of the workers' time."""
     return [
         ("compute", "cyan", snapshot.compute_share),
         ("communication", "yellow", snapshot.sync_share),

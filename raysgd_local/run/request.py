@@ -1,4 +1,4 @@
-"""What a run is asked to be, however it was said: by a configuration, or in Ray Train's words."""
+"""A request for a run: the common form of a configuration file and of Ray Train's arguments."""
 
 from __future__ import annotations
 
@@ -30,37 +30,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """One run: what is trained, how, on how many workers, and where its directory is.
+    """All that is needed to start one run."""
 
-    `loop` is a task or a function, `loop_config` the function's argument; `chaos` are faults to rehearse.
-    """
-
-    loop: Any
-    loop_config: dict[str, Any] | None
+    loop: Any  # a `Task`, or the user's training function
+    loop_config: dict[str, Any] | None  # argument of the function
     algorithm: Algorithm
-    settings: Settings
-    cpus: float
-    use_gpu: bool
-    resources: dict[str, float]
-    storage: str
-    filesystem: Any
-    name: str
-    method: str
-    task: str
-    config_yaml: str
-    formation_s: float = 30.0
-    collective_s: float = 1200.0
-    chaos: tuple[Fault, ...] = ()
+    settings: Settings  # of the controller
+    cpus: float  # Ray's logical CPUs per worker
+    use_gpu: bool  # one GPU per worker
+    resources: dict[str, float]  # further Ray resources per worker
+    storage: str  # path or URI in which run directories are
+    filesystem: Any  # pyarrow file system for `storage`; None: derived from the URI
+    name: str  # of the run, and of its directory in `storage`
+    method: str  # name for tables and reports
+    task: str  # name for tables and reports
+    config_yaml: str  # content of `config.yaml`
+    formation_s: float = 30.0  # time-out for the members of a view to connect
+    collective_s: float = 1200.0  # time-out of the transports' collectives
+    chaos: tuple[Fault, ...] = ()  # faults to inject
     network: Network = field(default_factory=Network)
 
     @property
     def cpus_at_most(self) -> int:
-        """Ray's logical CPUs of all workers together."""
+        """Ray's logical CPUs of all wanted workers together."""
         return max(1, round(self.settings.wanted * self.cpus))
 
 
 def program(algorithm: Algorithm, stop: Stop, balance: bool, batch_scale: tuple[float, ...] = ()) -> Program:
-    """What members run by themselves."""
+    """Make the program that members run on their own."""
     target = (stop.target.metric, stop.target.value) if stop.target is not None else None
     return Program(
         algorithm.schedule,
@@ -74,19 +71,19 @@ def program(algorithm: Algorithm, stop: Stop, balance: bool, batch_scale: tuple[
 
 
 def beat_s(workers: int) -> float:
-    """How often each of `workers` shows that it lives: often enough, and together not more than 400 times a second."""
+    """Return the interval of heartbeats for this many workers: the controller can process about 400 per second."""
     return max(Timeouts.beat_s, workers / 400)
 
 
 def collective_s(timeouts: Timeouts) -> float:
-    """The transports' own patience: the controller's is over before, unless it is gone itself."""
+    """Return the transports' own time-out. It is longer than the controller's, which normally cuts the view first."""
     return 2 * timeouts.straggler.ceiling_s
 
 
 def from_config(config: Config, chaos: str = "") -> Request:
-    """The run that a validated configuration describes, with the faults that `chaos` says.
+    """Make the request for a validated configuration, with the faults described by `chaos`.
 
-    Raises `InputError` for words that are no faults.
+    Raises `InputError` if `chaos` can't be parsed.
     """
     saved, workers = config.checkpoints, config.workers
     policy = CheckpointPolicy(
@@ -134,9 +131,9 @@ def from_arguments(
     seed: int,
     chaos: str,
 ) -> Request:
-    """The run that a program describes in Ray Train's words: of a task, or of a function that trains.
+    """Make the request for `Trainer`'s arguments, which follow Ray Train. `loop`: a task, or a training function.
 
-    Raises `InputError` for what can't be used.
+    Raises `InputError` for values that can't be used.
     """
     fewest, most = workers_range(scaling)
     check_workers(algorithm, most)
@@ -204,7 +201,7 @@ def _settings(
 
 
 def _described(loop: Any, algorithm: Algorithm, workers: Workers, data: Data, seed: int) -> str:
-    """The run as `config.yaml`: of a task the whole configuration; a loop's own code can't be written down."""
+    """Return the content of `config.yaml`. For a function it lacks the task: code can't be written down there."""
     if isinstance(loop, Task):
         return Config(task=loop, algorithm=algorithm, workers=workers, data=data, seed=seed).to_yaml()
     plain = {"algorithm": BUILDER.plain(algorithm, Algorithm), "workers": workers.model_dump()}
@@ -212,26 +209,27 @@ def _described(loop: Any, algorithm: Algorithm, workers: Workers, data: Data, se
 
 
 def threads_per_worker(request: Request, cores: int) -> int:
-    """Torch's threads for each worker, where all of a run's workers share one machine."""
+    """Return the number of torch threads for each worker if all workers share this machine's cores."""
     return max(1, cores // request.settings.workers_max)
 
 
 def default_name(task: str, method: str) -> str:
-    """Task, method and time: readable, and new every second."""
+    """Return a run's default name, from task, method and time (to a second)."""
     return f"{task}-{method}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def workers_range(scaling: ScalingConfig) -> tuple[int, int]:
-    """Fewest and most workers. Raises `InputError` unless 1 ≤ fewest ≤ most."""
+    """Return the fewest and most workers. Raises `InputError` unless 1 ≤ fewest ≤ most."""
     asked: Any = scaling.num_workers
     fewest, most = asked if isinstance(asked, tuple) else (asked, asked)
     if not 1 <= fewest <= most:
-        raise InputError("scaling_config.num_workers", asked, "an integer of at least 1, or (min, max) of such")
+        allowed = "an integer of at least 1, or a pair (min, max) of such integers"
+        raise InputError("scaling_config.num_workers", asked, allowed)
     return fewest, most
 
 
 def checkpoint_policy(config: CheckpointConfig | None) -> CheckpointPolicy:
-    """Ray Train's words for which checkpoints are kept."""
+    """Translate Ray Train's checkpoint configuration."""
     if config is None:
         return CheckpointPolicy()
     return CheckpointPolicy(
@@ -246,5 +244,5 @@ def max_failures(config: FailureConfig | None) -> int:
 
 
 def run_location(config: RunConfig, task: str, method: str) -> tuple[str, str]:
-    """Where run directories go, and this one's name."""
+    """Return the storage in which run directories are made, and the name of this one."""
     return config.storage_path or "runs", config.name or default_name(task, method)

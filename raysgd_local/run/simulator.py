@@ -1,4 +1,4 @@
-"""A run in virtual time: from what was asked to a run directory, without Ray and without a cluster."""
+"""Run a request in virtual time: it makes a complete run directory, without Ray and without a cluster."""
 
 from __future__ import annotations
 
@@ -29,29 +29,26 @@ from raysgd_local.training.worker_setup import WorkerSetup
 
 @dataclass(frozen=True)
 class Conditions:
-    """What a run is simulated under: the cluster, and what goes wrong there (none: what the run itself rehearses).
-
-    The same seed gives the same run.
-    """
+    """The conditions of a simulated run: the cluster and its faults. The same seed gives the same run."""
 
     cluster: ClusterModel = field(default_factory=ClusterModel)
-    faults: tuple[Fault, ...] = ()
-    seed: int = 0
+    faults: tuple[Fault, ...] = ()  # empty: those of the request itself
+    seed: int = 0  # of the simulated cluster
 
 
 def simulate_run(request: Request, conditions: Conditions, report: bool = True) -> Path:
-    """Run it in virtual time, without Ray; returns the run directory, with all files that a real run has.
+    """Run the request in virtual time, and return the run directory, which has all files of a real run.
 
-    Without its `report`, if none is wanted: of a short run that takes as long as all the rest.
+    `report`: whether to write `report.html`, which takes most of the time of a short run.
 
-    Raises `InputError`, `UserCodeError` or `RunLostError`, as a real run would; on Ctrl-C the run ends with a
-    checkpoint, and `KeyboardInterrupt` is raised after it.
+    Raises `InputError`, `UserCodeError` or `RunLostError`, as a real run would. On Ctrl-C the run ends with a
+    checkpoint, and then `KeyboardInterrupt` is raised.
     """
     return _run(request, lambda storage, told: simulate(_simulation(request, conditions, storage), told), report)
 
 
 def time_run(request: Request, plan: TimingPlan) -> Path:
-    """Run what is asked as `plan` says, without learning anything; returns the run directory.
+    """Run the request by a timing-only `plan`, without training, and return the run directory.
 
     Raises `InputError` or `KeyboardInterrupt`, as `simulate_run` does.
     """
@@ -60,7 +57,7 @@ def time_run(request: Request, plan: TimingPlan) -> Path:
 
 
 def _run(request: Request, run: Callable[[Storage, Progress], Simulated], report: bool = True) -> Path:
-    """The life of a run's directory, with what happens on the way shown."""
+    """Claim the run's directory, run, show progress, and write the report."""
     storage = Storage.at(request.storage, request.filesystem).under(request.name)
     if storage.local is None:
         raise InputError("storage", request.storage, "a path on this machine, for a simulated run")
@@ -109,7 +106,7 @@ def _simulation(request: Request, conditions: Conditions, storage: Storage) -> S
 
 
 class _Shown:
-    """Shows rounds as they are resolved."""
+    """A callback that shows rounds as they are resolved."""
 
     def __init__(self, request: Request, display: Display) -> None:
         self._request, self._display, self._samples = request, display, 0
@@ -143,7 +140,7 @@ def _raise(simulated: Simulated, storage: Storage) -> None:
     if finish.error:
         raise UserCodeError(finish.error, finish.ranks)
     if finish.status == "interrupted":
-        print(f"interrupted; what was done is in {storage.root}", file=sys.stderr)
+        print(f"interrupted; the results so far are in {storage.root}", file=sys.stderr)
         raise KeyboardInterrupt
     if finish.status != "finished":
         raise RunLostError(finish.reason)

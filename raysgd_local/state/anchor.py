@@ -1,4 +1,7 @@
-"""The anchor: the committed parameters, where members or an optimizer of their own need them beside the model's."""
+"""The anchor: a copy of the committed parameters, for methods that need them besides the model's own parameters.
+
+An outer optimizer (such as SlowMo's) moves the anchor; elastic averaging pulls members towards it.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,10 @@ from raysgd_local.state.flat_vector import FlatLayout, pack, unpack
 
 
 class Anchor:
-    """What the outer step moves and members are coupled to: one flat vector (d,), and the outer optimizer's buffers.
+    """The anchor, one flat vector (d,), with the outer optimizer and its buffers.
 
-    `own` gives this member's parameters, which are written in place. All else is replicated: every member must
-    commit the same means. `apart` says whether members may differ from it between commits.
+    `own()` returns this member's parameters, which are written in place. Everything else is replicated: every
+    member must commit the same means.
     """
 
     def __init__(
@@ -37,13 +40,13 @@ class Anchor:
         self._outer, self._averaging = outer, averaging
         self._optimizer: torch.optim.Optimizer | None = None
         self._step = OuterStep()
-        self._behind = False
-        self.apart = averaging.coupling(1) is not None
+        self._behind = False  # the anchor is out of date: `flat` has to copy this member's parameters
+        self.apart = averaging.coupling(1) is not None  # members' parameters may differ from the anchor
         self.take()
 
     @property
     def numel(self) -> int:
-        """How many elements all parameters have: d."""
+        """Number of elements of all parameters together: d."""
         return self._layout.numel
 
     @property
@@ -55,22 +58,25 @@ class Anchor:
 
     @torch.no_grad()
     def take(self) -> None:
-        """The anchor is where this member is; the outer step begins anew."""
+        """Set the anchor to this member's parameters, and forget the outer optimizer's buffers."""
         self._behind, self._optimizer = False, None
         pack(self._layout.views(self._parameter.detach()), self._own(), 1.0)
 
     def part(self) -> None:
-        """Members went on without it."""
+        """Note that members trained on, away from the anchor."""
         self.apart = True
 
     def rejoin(self) -> None:
-        """Members that stayed apart end that, and nobody trained since the anchor became their mean: they go there."""
+        """Move this member to the anchor, unless the method couples members elastically.
+
+        For the end of partial averaging, when the anchor is the mean of all members and none trained since.
+        """
         if self._averaging.coupling(1) is None:
             self.apart = False
             self.show()
 
     def leave(self) -> None:
-        """Members move together without it now (gradient mode): it is where they are, when it is next asked for."""
+        """Begin gradient mode, in which members are equal: the anchor is their parameters, copied when needed."""
         self._behind, self._optimizer, self.apart = True, None, False
 
     @torch.no_grad()
@@ -84,11 +90,13 @@ class Anchor:
         healthy: bool = True,
         sent: Tensor | None = None,
     ) -> None:
-        """After a round of `workers` members whose weighted mean was `mean` (d,), and their rate `lr` at its start.
+        """Commit a round: move the anchor by the outer step, and this member to it or (elastically) towards it.
 
-        With `stay` the anchor becomes the mean and members stay where they are. A member that is not `healthy` has
-        nothing worth keeping, and goes to the anchor. `sent` is anchor − x as it entered the mean, where that was
-        not exact: a coupling pulls both ends by the same.
+        `mean`: weighted mean of the members' parameters, (d,). `workers`: members of the round. `lr`: learning rate
+        at its start. `stay`: the anchor becomes the mean, and members keep their parameters.
+        `healthy`: False if this member's state was not finite; it then goes to the anchor in any case.
+        `sent`: anchor − parameters as they entered the mean, (d,), if compression changed them: an elastic coupling
+        must pull the member and the anchor by the same difference.
         """
         coupling = None if stay else self._averaging.coupling(workers)
         if coupling is not None:
@@ -125,7 +133,7 @@ class Anchor:
         self._parameter.grad = None
 
     def _optimizer_for(self, step: OuterStep) -> torch.optim.Optimizer:
-        """The optimizer with its buffers so far, and the step's options."""
+        """Return the optimizer with its buffers so far, set to the step's options."""
         if self._optimizer is None or step.optimizer != self._step.optimizer:
             self._optimizer = make_optimizer(self._parameter, step)
         self._optimizer.param_groups[0].update(_arguments(step))
@@ -134,12 +142,12 @@ class Anchor:
 
     @torch.no_grad()
     def show(self) -> None:
-        """Put the anchor into this member's model."""
+        """Copy the anchor into this member's parameters."""
         unpack(self._layout.views(self.flat), self._own(), 1.0)
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """The anchor is in the model meanwhile, which has its own parameters back afterwards."""
+        """Copy the anchor into the model for the time of a `with` block; then restore its own parameters."""
         own = self.own_state()
         if own is None:
             yield
@@ -151,18 +159,18 @@ class Anchor:
             self.load_own(own)
 
     def own_state(self) -> list[Tensor] | None:
-        """A copy of this member's own parameters, where they may differ from the anchor."""
+        """Return a copy of this member's parameters if they may differ from the anchor, else None."""
         return [tensor.detach().clone() for tensor in self._own()] if self.apart else None
 
     @torch.no_grad()
     def load_own(self, own: Sequence[Tensor]) -> None:
-        """Take over an `own_state`."""
+        """Restore an `own_state`."""
         for tensor, value in zip(self._own(), own, strict=True):
             tensor.copy_(value)
         self.apart = True
 
     def state(self) -> dict[str, Any]:
-        """What is replicated, on the CPU: for joiners and checkpoints."""
+        """Return the replicated state, on the CPU: for joiners and checkpoints."""
         state: dict[str, Any] = {"anchor": self.flat, "outer": None}
         if self._optimizer is not None:
             step = {"optimizer": self._step.optimizer, "options": dict(self._step.options)}
@@ -172,7 +180,7 @@ class Anchor:
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Any]) -> None:
-        """Take over a `state`; this member goes to the anchor."""
+        """Restore a `state`, and copy the anchor into this member's parameters."""
         self._behind, self._optimizer = False, None
         self._parameter.copy_(state["anchor"])
         if state["outer"] is not None:
@@ -181,7 +189,7 @@ class Anchor:
 
 
 def check_outer(outer: Outer | None) -> None:
-    """Raises `InputError` where the optimizer that an outer step asks for does not take its options."""
+    """Raise `InputError` if the outer step's optimizer doesn't accept its options."""
     step = outer.step(2, 0.1) if outer is not None else None
     if step is not None:
         try:
@@ -191,7 +199,7 @@ def check_outer(outer: Outer | None) -> None:
 
 
 def make_optimizer(parameter: nn.Parameter, step: OuterStep) -> torch.optim.Optimizer:
-    """The optimizer that a step asks for. Raises `InputError` for options that it doesn't take."""
+    """Make the outer step's optimizer. Raises `InputError` for options that it doesn't accept."""
     name = step.optimizer
     kind: Any = getattr(torch.optim, name)
     known = kind([parameter], lr=1.0).defaults

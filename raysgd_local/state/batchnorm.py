@@ -1,4 +1,4 @@
-"""BatchNorm's running statistics, pooled over replicas as if one had seen all batches."""
+"""Pool BatchNorm's running statistics over replicas, as if one replica had seen all batches."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from torch.nn.modules.batchnorm import _NormBase
 
 
 class PooledStatistics:
-    """Running means and variances of all normalisation layers that keep them, as vectors over all their channels.
+    """The running means and variances of all normalisation layers that track them, as vectors over all channels.
 
-    The pooled variance has the spread of the means in it, σ̄² = Σp(σ² + d²) − (Σp d)², with d = μ − a. The last
-    committed means a, equal on all members, take the place of 0 so that large means don't cancel the variance away.
+    The pooled variance includes the spread of the means: σ̄² = Σp(σ² + d²) − (Σp d)², with d = μ − a and weights p
+    that sum to 1. The anchors a are the last committed means, equal on all members: subtracting them avoids the
+    cancellation of large means.
     """
 
     def __init__(self, layers: dict[str, nn.Module], dtype: torch.dtype, device: torch.device) -> None:
@@ -22,11 +23,11 @@ class PooledStatistics:
         self._channels = sum(self._sizes)
         self._dtype, self._device = dtype, device
         self.numel = 2 * self._channels
-        self.names = {full for name in layers for full in _buffer_names(name)}
+        self.names = {full for name in layers for full in _buffer_names(name)}  # of the pooled buffers
         self.anchors = self._means()  # (channels,)
 
     def rebase(self, anchors: Tensor | None = None) -> None:
-        """Set the last committed means: to `anchors`, or to what the layers have now."""
+        """Set the last committed means to `anchors`, or to the layers' present means."""
         self.anchors = self._means() if anchors is None else anchors.to(self.anchors, copy=True)
 
     def pack(self, flat: Tensor, weight: float) -> None:
@@ -40,7 +41,7 @@ class PooledStatistics:
         variances = (squares - offsets.square()).clamp_min(0.0)
         self._store("running_mean", self.anchors + offsets)
         self._store("running_var", variances)
-        self.rebase()  # as the layers store them, which may be in half precision
+        self.rebase()  # read back from the layers, which may have rounded them to half precision
 
     def _means(self) -> Tensor:
         return self._join("running_mean")
@@ -59,9 +60,9 @@ class PooledStatistics:
 
 
 def statistics_layers(model: nn.Module, without: set[str]) -> dict[str, nn.Module]:
-    """The layers whose running statistics are pooled, by name: torch's batch and instance normalisation.
+    """Return the layers whose running statistics are pooled, by name: torch's batch and instance normalisation.
 
-    Layers one of whose statistics is in `without` are left out.
+    A layer with a buffer named in `without` is left out: the user gave a rule for it.
     """
     return {
         name: module

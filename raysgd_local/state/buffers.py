@@ -1,4 +1,4 @@
-"""A model's buffers other than BatchNorm's statistics: which rule holds for which, and the rules."""
+"""Average a model's buffers other than BatchNorm's statistics: choose each one's rule, and apply it."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ BufferRule = Literal["mean", "max", "same", "keep"]
 
 _FLOATING_RULES, _INTEGER_RULES = ("mean", "keep"), ("max", "same", "keep")
 
-# Larger integer buffers are tables (positions, masks) rather than counters: sending them each round would cost more
-# than it is worth, and differing ones are a mistake.
+# Elements. Larger integer buffers are tables (positions, masks) rather than counters: sending them each round costs
+# too much, and if they differ between members that is a mistake.
 _LARGEST_COUNTER = 16
 
 
 @dataclass(frozen=True)
 class Buffer:
-    """A buffer, found anew at each use: user code may rebind it."""
+    """A buffer of a model, looked up again at each use because user code may rebind it."""
 
-    name: str
-    owner: nn.Module
-    key: str
+    name: str  # full name, as in `model.named_buffers()`
+    owner: nn.Module  # the module that registered it
+    key: str  # its name in that module
 
     @property
     def tensor(self) -> Tensor:
@@ -41,12 +41,13 @@ class Buffer:
 def buffers_by_rule(
     model: nn.Module, rules: Mapping[str, str], others: set[str]
 ) -> dict[BufferRule, list[Buffer]]:
-    """All buffers but `others`, by the rule that holds for them. `rules` maps names or patterns to rules.
+    """Group all buffers but `others` by their rules. `rules` maps names or patterns to rules.
 
-    By default floating buffers are averaged; those that hold an infinite or NaN value from the beginning (masks)
-    are kept. Small integer and boolean ones take the maximum; large ones must be the same on all members.
+    By default floating-point buffers are averaged, except that buffers which contain an infinite or NaN value from
+    the beginning (masks) are kept. Small integer and boolean ones take the maximum; large ones must be the same on
+    all members.
 
-    Raises `InputError` for a rule that the buffer can't have, and for a name that no buffer has.
+    Raises `InputError` for a rule that the buffer can't have, and for a name or pattern that no buffer has.
     """
     found: dict[BufferRule, list[Buffer]] = {rule: [] for rule in get_args(BufferRule)}
     names = []
@@ -63,12 +64,12 @@ def buffers_by_rule(
 
 
 def explicit_names(model: nn.Module, rules: Mapping[str, str]) -> set[str]:
-    """The names of buffers that the user gave a rule for."""
+    """Return the names of buffers for which the user gave a rule."""
     return {buffer.name for buffer in _all_buffers(model) if _explicit(buffer.name, rules)}
 
 
 def _all_buffers(model: nn.Module) -> list[Buffer]:
-    """Each buffer once, however often it is reachable."""
+    """List each buffer once, even if several modules share it."""
     owners = dict(model.named_modules())
     places = [(name, *name.rpartition(".")[::2]) for name, _ in model.named_buffers()]
     return [Buffer(name, owners[path], key) for name, path, key in places]
@@ -93,12 +94,12 @@ def _rule(buffer: Buffer, rules: Mapping[str, str]) -> BufferRule:
 def _default_rule(tensor: Tensor) -> BufferRule:
     if not tensor.is_floating_point():
         return "max" if tensor.numel() <= _LARGEST_COUNTER else "same"
-    # Beyond 1e18 a weighted sum would overflow: such values stand for infinity.
+    # Values beyond 1e18 stand for infinity; a weighted sum of them could overflow.
     return "mean" if bool((tensor.abs() < 1e18).all()) else "keep"
 
 
 class MeanBuffers:
-    """Floating buffers that are averaged like parameters."""
+    """Floating-point buffers, averaged like parameters."""
 
     def __init__(self, buffers: Sequence[Buffer]) -> None:
         self._buffers = list(buffers)
@@ -116,9 +117,10 @@ class MeanBuffers:
 
 
 class IntegerBuffers:
-    """Integer and boolean buffers. The members' lists of values are combined by taking the maximum of each.
+    """Integer and boolean buffers, whose `values` are reduced by an element-wise maximum over members.
 
-    A buffer that must be the same everywhere says a digest and its negative: their maxima agree only if all do.
+    For a buffer with the rule `same` the values are a digest and its negative: from max(digest) and
+    −max(−digest) = min(digest), every member sees whether all are equal.
     """
 
     def __init__(self, largest: Sequence[Buffer], same: Sequence[Buffer]) -> None:
@@ -132,7 +134,7 @@ class IntegerBuffers:
         return values
 
     def install(self, maxima: Sequence[int]) -> None:
-        """Raises `InputError`, on all members alike, where a buffer should be the same everywhere and is not."""
+        """Install the maxima. Raises `InputError`, on all members alike, if a buffer that must be the same differs."""
         left = list(maxima)
         for buffer in self._largest:
             tensor = buffer.tensor

@@ -1,4 +1,4 @@
-"""Compressed vectors as bytes, and what the sender remembers of what it left out."""
+"""Compressed vectors as bytes, and error feedback: the sender adds the compression error to its next message."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Way = Literal["gather", "shards", "whole"]
 
 
 class Messages:
-    """Messages of one length, for vectors of tensors of `sizes` elements each."""
+    """Encode vectors as messages of a fixed length. `sizes`: elements of each tensor that a vector consists of."""
 
     def __init__(self, compression: Compression, sizes: Sequence[int], like: Tensor) -> None:
         self._compression, self._sizes = compression, list(sizes)
@@ -23,16 +23,16 @@ class Messages:
 
     @property
     def nbytes(self) -> int:
-        """How long a message is."""
+        """Length of a message in bytes."""
         return sum(part.nbytes for part in self._parts)
 
     def encode(self, vector: Tensor, seed: int) -> Tensor:
-        """`vector` as bytes (nbytes,)."""
+        """Compress `vector`, (sum(sizes),), into bytes: uint8, (nbytes,)."""
         parts = self._compression.encode(vector, self._sizes, seed)
         return torch.cat([part.contiguous().view(-1).view(torch.uint8) for part in parts])
 
     def decode(self, content: Tensor, seed: int) -> Tensor:
-        """The vector that `content` stands for."""
+        """Decompress a message, (nbytes,), into a vector, (sum(sizes),)."""
         pieces = torch.split(content, [part.nbytes for part in self._parts])
         parts = [
             piece.clone().view(part.dtype).view(part.shape)
@@ -42,11 +42,11 @@ class Messages:
 
 
 def best_way(numel: int, itemsize: int, message_bytes: int, members: int, summable: bool) -> Way:
-    """How messages of vectors of `numel` elements travel with the fewest bytes.
+    """Choose the collective that sends compressed vectors of `numel` elements with the fewest bytes.
 
-    `gather`: everyone gets everyone's. `shards`: everyone sums one shard of all messages, and gathers the sums
-    compressed once more; only where that is `summable`. `whole`: no message is small enough to beat the plain
-    reduction of the vector.
+    `gather`: every member receives all messages. `shards`: every member sums one shard of all vectors, compresses
+    the sum once more, and all gather those; only for a `summable` compression. `whole`: the messages are too large
+    to beat the uncompressed all-reduce.
 
     >>> [best_way(1000, 4, 2000, members, summable=True) for members in (2, 3, 8)]
     ['gather', 'shards', 'shards']
@@ -62,32 +62,32 @@ def best_way(numel: int, itemsize: int, message_bytes: int, members: int, summab
 
 
 class Residual:
-    """What one member's messages left out so far: added to the next one.
+    """One member's residual for error feedback: the accumulated compression error, added to its next message.
 
-    `before` is (d,), of what is committed; `after` of the round that is tried, and takes its place when that is
-    committed. A round that broke changes nothing.
+    An averaging that fails must not change the residual, so there are two: `after` replaces `before` when the round
+    is committed. Without `memory` there is no residual.
     """
 
     def __init__(self, numel: int, like: Tensor, memory: bool) -> None:
-        self.before = like.new_zeros(numel) if memory else None
-        self.after = self.before
+        self.before = like.new_zeros(numel) if memory else None  # (d,), as of the last committed round
+        self.after = self.before  # (d,), of the round being averaged
 
     @property
     def norm(self) -> float:
-        """Of what is committed."""
+        """Norm of the committed residual."""
         return 0.0 if self.before is None else float(self.before.norm())
 
     def begin(self) -> None:
-        """A round is tried, perhaps once more."""
+        """Begin to average a round, or to repeat it after a failure."""
         self.after = self.before
 
     def add_to(self, vector: Tensor) -> None:
-        """What was left out goes with this vector."""
+        """Add the residual to the vector that is about to be sent."""
         if self.before is not None:
             vector.add_(self.before)
 
     def keep(self, vector: Tensor, sent: Tensor) -> None:
-        """Of `vector` travelled `sent`."""
+        """Remember the compression error `vector` − `sent`."""
         if self.before is not None:
             self.after = vector - sent
 
@@ -95,7 +95,7 @@ class Residual:
         self.before = self.after
 
     def load(self, before: Tensor) -> None:
-        """Take over what was remembered."""
+        """Restore the residual from a checkpoint."""
         if self.before is not None:
             self.before = self.after = before.to(self.before, copy=True)
 

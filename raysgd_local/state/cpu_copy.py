@@ -1,4 +1,4 @@
-"""Copies on the CPU that share no storage with what they were taken from."""
+"""Copy tensors to the CPU without sharing storage with the originals."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _Seen = dict[tuple[Any, ...], Tensor]
 
 
 def on_cpu(value: Any, seen: _Seen | None = None) -> Any:
-    """`value` with every tensor in it cloned to the CPU, in dicts, lists and tuples; tied tensors stay tied.
+    """Copy `value`, with every tensor in its dicts, lists and tuples cloned to the CPU. Tied tensors stay tied.
 
-    A view's copy is as small as the view: saving the view itself would write its whole storage.
+    A view's copy is only as large as the view, whereas saving the view itself would write its whole storage.
     """
     seen = {} if seen is None else seen
     if isinstance(value, Tensor):

@@ -1,4 +1,4 @@
-"""Many tensors as one contiguous vector, and back, at the speed of memory."""
+"""Pack many tensors into one contiguous vector, and back, at memory speed."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-_PRIME = (1 << 48) - 59  # the largest below 2^48
-_SHARE = 8
+_PRIME = (1 << 48) - 59  # the largest prime below 2^48
+_SHARE = 8  # a checksum reads one block in this many of a large vector
 _ROW_BYTES = _SHARE * 4096
-_SAMPLED_FROM_BYTES = 1 << 20
+_SAMPLED_FROM_BYTES = 1 << 20  # smaller vectors are read in full
 
 
 @dataclass(frozen=True)
 class FlatLayout:
-    """Where each of some tensors lies in a flat vector, and in which order of dimensions.
+    """The positions of tensors in a flat vector: one after another, each with its shape and strides.
 
     A dense tensor keeps its strides, so that copying `channels_last` weights is linear in memory too.
 
@@ -43,7 +43,7 @@ class FlatLayout:
         return sum(self.sizes)
 
     def views(self, flat: Tensor) -> list[Tensor]:
-        """`flat` (of `numel` elements) in pieces, shaped and strided like the tensors."""
+        """Split `flat` (`numel` elements) into views with the tensors' shapes and strides."""
         pieces = torch.split(flat, self.sizes)
         return [
             piece.as_strided(shape, stride)
@@ -52,7 +52,7 @@ class FlatLayout:
 
 
 def _dense_strides(tensor: Tensor) -> tuple[int, ...]:
-    """The tensor's own strides if it fills its memory without gaps and overlaps, else those of a contiguous one."""
+    """Return the tensor's strides if it fills its memory without gaps or overlaps, else those of a contiguous one."""
     expected = 1
     for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
         if size != 1 and stride != expected:
@@ -62,75 +62,63 @@ def _dense_strides(tensor: Tensor) -> tuple[int, ...]:
 
 
 def pack(pieces: Sequence[Tensor], tensors: Sequence[Tensor], weight: float) -> None:
-    """`pieces` = `weight` × `tensors`, computed in the pieces' type. One pass over memory where types agree."""
+    """Write `weight` × `tensors` into `pieces`, computed in the pieces' dtype. One pass over memory if dtypes agree."""
     if weight == 1.0 and pieces:
         torch._foreach_copy_(list(pieces), list(tensors))
         return
     for piece, tensor in zip(pieces, tensors, strict=True):
-        if _alike(piece, tensor):
+        if _same_type(piece, tensor):
             torch.mul(tensor, weight, out=piece)
         else:
             piece.copy_(tensor).mul_(weight)
 
 
 def unpack(pieces: Sequence[Tensor], tensors: Sequence[Tensor], total: float) -> None:
-    """`tensors` = `pieces` / `total`, in place. `pieces` stay as they are."""
+    """Write `pieces` / `total` into `tensors`. `pieces` are not changed."""
     if total == 1.0 and pieces:
         torch._foreach_copy_(list(tensors), list(pieces))
         return
     for piece, tensor in zip(pieces, tensors, strict=True):
-        if _alike(piece, tensor):
+        if _same_type(piece, tensor):
             torch.div(piece, total, out=tensor)
         else:
             tensor.copy_(piece / total)
 
 
-def lines(layout: FlatLayout, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """Each of the tensors, which `layout` is of, as one dimension in the order of memory that the layout has.
+def flattened(layout: FlatLayout, tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Return each tensor as one dimension, in the memory order of `layout` (whose shapes they have).
 
-    They share memory with the tensors wherever those have that order themselves. None stays None.
+    A tensor in that order already is not copied: the result shares its memory. None stays None.
 
     >>> weight = torch.arange(6.0).view(2, 3).t()
-    >>> lines(FlatLayout.like([weight]), [weight])
+    >>> flattened(FlatLayout.like([weight]), [weight])
     [tensor([0., 1., 2., 3., 4., 5.])]
     """
     found: list[Tensor | None] = []
     for tensor, shape, stride in zip(tensors, layout.shapes, layout.strides, strict=True):
-        if tensor is not None and not _lies(tensor, shape, stride):
+        if tensor is not None and not _has_strides(tensor, shape, stride):
             tensor = tensor.new_empty_strided(shape, stride).copy_(tensor)
         found.append(None if tensor is None else tensor.as_strided((math.prod(shape),), (1,)))
     return found
 
 
-def _lies(tensor: Tensor, shape: Sequence[int], stride: Sequence[int]) -> bool:
+def _has_strides(tensor: Tensor, shape: Sequence[int], stride: Sequence[int]) -> bool:
     return all(
         own == wanted or size == 1 for own, wanted, size in zip(tensor.stride(), stride, shape, strict=True)
     )
 
 
-def _alike(a: Tensor, b: Tensor) -> bool:
+def _same_type(a: Tensor, b: Tensor) -> bool:
     return a.dtype == b.dtype and a.device == b.device
 
 
-def is_bounded(flat: Tensor) -> bool:
-    """Whether all of `flat` is finite, and so small that a sum over any number of such vectors is finite too.
-
-    That its squares have a finite sum says both, in one pass at the speed of memory: in float32 no element can
-    then exceed 2e19, which leaves room for 1e19 members. So the result of a sum of such vectors need not be
-    looked at again.
-
-    >>> is_bounded(torch.ones(3)), is_bounded(torch.tensor([1.0, float("nan")])), is_bounded(torch.tensor([1e30]))
-    (True, False, False)
-    """
-    return bool(torch.isfinite(torch.dot(flat, flat)))
-
-
 def checksum(flat: Tensor) -> int:
-    """48 bits of the content of `flat` (contiguous, 1-D, any type), the same on any machine.
+    """Return a 48-bit checksum of `flat` (contiguous, 1-D, any dtype), the same on any machine.
 
-    The sum of its 64-bit words, exact in any order. It finds accidental differences, not forged or merely permuted
-    content. Of a large vector it reads an eighth, in blocks of 4 KB, and the content itself draws which: vectors
-    that went apart differ nearly everywhere, and a single element that differs is found within some rounds.
+    It is the sum of the 64-bit words, so it finds accidental differences but not permutations or forgeries. Of a
+    vector of 1 MB or more it reads an eighth, in blocks of 4 KB, chosen by the content itself. That suffices:
+    replicas that diverged differ nearly everywhere, and since the content changes each round, a single differing
+    element is found within some rounds.
 
     >>> a = torch.arange(5.0)
     >>> checksum(a) == checksum(a.clone()) != checksum(a + 1)

@@ -1,4 +1,4 @@
-"""Gradients in the place of parameters: for methods that average before the optimizer's step."""
+"""Average gradients in the place of parameters: for methods that average before the optimizer's step."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from raysgd_local.state.flat_vector import FlatLayout, unpack
 
 
 class Gradients:
-    """The gradients of some parameters. One that a member lacks counts as zero; one that all lack stays None.
+    """The gradients of the parameters. One that a member lacks counts as zero; one that all lack stays None.
 
-    Behind the gradients travels, for each parameter, how many members had one.
+    For this a second section of the vector counts, for each parameter, the members that have a gradient.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], layout: FlatLayout) -> None:
         self._parameters, self._layout = list(parameters), layout
-        self.numel = len(self._parameters)  # of the presence
+        self.numel = len(self._parameters)  # of the section with the counts
 
     def own(self) -> list[Tensor | None]:
-        """Dense and real, for each parameter; None where this member has none."""
+        """Return each parameter's gradient, dense and viewed as real; None where this member has none."""
         return [None if p.grad is None else _dense(p.grad) for p in self._parameters]
 
     def pack(self, flat: Tensor, weight: float) -> None:  # noqa: ARG002
-        """Which of them are here. Counted, not weighted."""
+        """Write 1 for each parameter with a gradient here, else 0. These are counted, so `weight` is not used."""
         flat.copy_(torch.tensor([p.grad is not None for p in self._parameters], dtype=flat.dtype))
 
     def install(self, flat: Tensor, presence: Tensor, total: float) -> None:

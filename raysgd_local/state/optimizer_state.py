@@ -1,4 +1,4 @@
-"""What happens to an optimizer's own state when replicas are averaged: kept, reset, or averaged too."""
+"""Average the optimizers' own state (momentum, moments) together with the parameters."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from raysgd_local.state.flat_vector import FlatLayout, pack
 
 @dataclass(frozen=True)
 class _Kind:
-    """An optimizer class that can be averaged: its tensors, and by age how much of each one's mass is reached.
+    """An optimizer class whose state can be averaged.
 
-    An exponential mean begins at zero and has reached 1 − β^t of its true value after t steps.
+    Its tensors are exponential means, which begin at zero and have a mass of 1 − β^t after t steps: the share of
+    their value that is no longer the zero. Adam's bias correction divides by it.
     """
 
-    names: Callable[[dict[str, Any]], list[str]]
-    masses: Callable[[dict[str, Any], int], list[float]]
-    counts_steps: bool
+    names: Callable[[dict[str, Any]], list[str]]  # parameter group → names of a parameter's state tensors
+    masses: Callable[[dict[str, Any], int], list[float]]  # parameter group, steps → mass of each of these
+    counts_steps: bool  # whether it stores `step`
 
 
 def _adam_names(group: dict[str, Any]) -> list[str]:
@@ -52,7 +53,7 @@ _KINDS: dict[type[torch.optim.Optimizer], _Kind] = {
 
 @dataclass(frozen=True)
 class _Slot:
-    """One parameter in its optimizer."""
+    """One parameter, and its state in its optimizer."""
 
     optimizer: torch.optim.Optimizer
     group: dict[str, Any]
@@ -70,7 +71,7 @@ class _Slot:
 
     @property
     def age(self) -> int:
-        """Steps taken; for an optimizer that counts none, 1 once it has state."""
+        """Steps taken. For an optimizer that doesn't count them: 1 once it has state."""
         if self.kind.counts_steps:
             return int(self.state.get("step", 0))
         return int(any(self.state.get(name) is not None for name in self.names))
@@ -79,12 +80,12 @@ class _Slot:
         return self.kind.masses(self.group, age)
 
     def tensors(self) -> list[Tensor]:
-        """Zeros where this member has no state yet: it then adds nothing to the sums."""
+        """Return the state's tensors; zeros if this member has no state yet, which add nothing to the sums."""
         found = [self.state.get(name) for name in self.names]
         return [_real(torch.zeros_like(self.parameter) if t is None else t) for t in found]
 
     def create(self) -> None:
-        """Make the state that the optimizer itself would make at its first step."""
+        """Create the state that the optimizer itself would create at its first step."""
         state = self.optimizer.state[self.parameter]
         if self.kind.counts_steps and "step" not in state:
             on_device = self.group["capturable"] or self.group["fused"]
@@ -99,13 +100,13 @@ def _real(tensor: Tensor) -> Tensor:
 
 
 class AveragedOptimizers:
-    """Momentum, and Adam's moments, averaged with the parameters.
+    """Averages momentum (SGD) and moments (Adam, AdamW), with the members' weights p.
 
-    SGD: the mean of the momentum buffers (a missing one counts as zero). Adam, AdamW: m̂ = Σp m / Σp(1 − β₁^t),
-    stored as m̂(1 − β₁^t̄) with t̄ = max t; v (never √v) likewise, so that members of different age weigh what
-    they know. The masses Σp(1 − β^t) travel behind the tensors.
+    SGD: the mean of the momentum buffers; a missing one counts as zero. Adam, AdamW: the bias-corrected mean
+    m̂ = Σp m / Σp(1 − β₁^t), stored as m̂(1 − β₁^t̄) with t̄ = max t, so that a member's influence grows with its
+    steps t; v (not √v) likewise. In the flat vector the masses Σp(1 − β^t) follow the tensors.
 
-    Raises `InputError` that names an optimizer of another class.
+    Raises `InputError` for an optimizer of another class.
     """
 
     def __init__(self, optimizers: Sequence[torch.optim.Optimizer], dtype: torch.dtype) -> None:
@@ -121,7 +122,7 @@ class AveragedOptimizers:
         flat[self._layout.numel :] = torch.tensor(masses, dtype=self._dtype)
 
     def install(self, flat: Tensor, total: float) -> None:
-        """After `install_steps`: what is stored depends on the largest step count."""
+        """Install the weighted sum. Call `install_steps` first: the stored moments depend on the largest step count."""
         sums = iter(self._layout.views(flat[: self._layout.numel]))
         masses = iter(flat[self._layout.numel :].tolist())
         for slot in self._slots:
@@ -129,7 +130,7 @@ class AveragedOptimizers:
                 _install(slot, index, name, next(sums), next(masses), total)
 
     def steps(self) -> list[int]:
-        """The step counts of those that count."""
+        """Return the step counts of all parameters whose optimizer counts steps."""
         return [slot.age for slot in self._slots if slot.kind.counts_steps]
 
     def install_steps(self, maxima: Sequence[int]) -> None:
@@ -147,16 +148,16 @@ def _slots(number: int, optimizer: torch.optim.Optimizer) -> list[_Slot]:
         raise InputError(
             f"optimizers[{number}]",
             type(optimizer).__name__,
-            f"with optimizer_state 'average' one of {names}",
+            f"with optimizer_state 'average', one of {names}",
             "'keep' and 'reset' work with any optimizer",
         )
     return [_Slot(optimizer, group, p, kind) for group in optimizer.param_groups for p in group["params"]]
 
 
 def _install(slot: _Slot, index: int, name: str, piece: Tensor, mass: float, total: float) -> None:
-    if mass <= 0:  # no member has any
+    if mass <= 0:  # no member has state for it
         return
     slot.create()
-    # A sum without ages is divided by all weights, as one who has nothing yet counts as zero.
+    # Momentum is divided by all weights, since a member without a buffer counts as zero.
     scale = slot.masses(slot.age)[index] / mass if slot.kind.counts_steps else 1.0 / total
     _real(slot.state[name]).copy_(piece * scale)

@@ -1,4 +1,4 @@
-"""A flat vector written block by block, so that the first can travel while the last are still being written."""
+"""Write a flat vector block by block, so that the first blocks can be sent while the last are being written."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from raysgd_local.state.flat_vector import FlatLayout, lines, pack
+from raysgd_local.state.flat_vector import FlatLayout, flattened, pack
 
-# Elements. What was written is still in the processor's cache when it is looked at.
-_BLOCK = 1 << 17
+_BLOCK = 1 << 17  # elements; a block is still in the processor's cache when it is checked after writing
 
-Write = Callable[[int], None]
+Write = Callable[[int], None]  # writes the block with this number
 
 
 class Packing:
-    """A vector in the making: `write(number)` writes the block of `flat` that ends at `ends[number]`.
+    """Writes `flat`, (numel,), block by block: `write(number)` writes the block that ends at `ends[number]`.
 
-    Each block is looked at as soon as it is written.
+    Each block is checked for overflow (see `finite`) as soon as it is written.
     """
 
     def __init__(self, flat: Tensor, ends: Sequence[int], write: Write) -> None:
@@ -28,9 +27,9 @@ class Packing:
         self._squares = flat.new_zeros(())
 
     def parts(self) -> Iterator[int]:
-        """Write the vector; says up to which element it is ready. The last block is left to go with what follows.
+        """Write the vector, and yield after each block but the last the number of elements written so far.
 
-        The numbers are the same on all members, whatever they write.
+        The numbers are the same on all members, whatever they write. This is `ready` of `Transport.all_reduce`.
         """
         begin = 0
         for number, end in enumerate(self._ends):
@@ -43,11 +42,15 @@ class Packing:
 
     @property
     def finite(self) -> bool:
-        """Whether all that is written is, and so small that no sum of such vectors overflows (see `is_bounded`)."""
+        """Whether all elements written are finite, and so small that no sum of such vectors can overflow.
+
+        A finite sum of squares shows both, in one pass: in float32 no element can then exceed 2e19, which leaves
+        room for 1e19 members. So the reduced vector needs no check of its own.
+        """
         return bool(torch.isfinite(self._squares))
 
     def complete(self) -> bool:
-        """Write all of it now. Says whether it is finite; if not, all of it is zeros."""
+        """Write the whole vector now. If it is not `finite`, zero it and return False."""
         deque(self.parts(), maxlen=0)
         finite = self.finite
         if not finite:
@@ -57,12 +60,12 @@ class Packing:
 
 @dataclass(frozen=True)
 class _Stretch:
-    """Elements `low` to `high` of a tensor's memory, which belong at `begin` in the vector."""
+    """A piece of a tensor, and its position in the vector."""
 
-    tensor: int
-    low: int
-    high: int
-    begin: int
+    tensor: int  # index of the tensor
+    low: int  # first element, in the tensor's memory order
+    high: int  # one past the last element
+    begin: int  # position of the first element in the vector
 
     @property
     def place(self) -> slice:
@@ -70,7 +73,7 @@ class _Stretch:
 
 
 class PackedBlocks:
-    """The blocks that tensors laid out by `layout` at a vector's beginning are written in; at least one."""
+    """The blocks (at least one) in which tensors of `layout`, at the beginning of a vector, are written."""
 
     def __init__(self, layout: FlatLayout) -> None:
         self._layout = layout
@@ -78,8 +81,8 @@ class PackedBlocks:
         self._stretches = _cut(layout.sizes, self.ends)
 
     def writer(self, flat: Tensor, tensors: Sequence[Tensor | None], weight: float) -> Write:
-        """Writes a block of `weight` × `tensors`, zeros where there is none."""
-        sources = lines(self._layout, tensors)
+        """Return a function that writes a block of `weight` × `tensors` into `flat`; zeros for None."""
+        sources = flattened(self._layout, tensors)
 
         def write(number: int) -> None:
             present = []
@@ -95,7 +98,7 @@ class PackedBlocks:
 
 
 def _cut(sizes: Sequence[int], ends: Sequence[int]) -> list[list[_Stretch]]:
-    """Which stretches of tensors of these sizes each block has."""
+    """Return for each block its stretches of tensors of these sizes."""
     blocks: list[list[_Stretch]] = [[] for _ in ends]
     begin = 0
     for tensor, size in enumerate(sizes):

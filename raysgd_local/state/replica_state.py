@@ -1,8 +1,7 @@
-"""What of one replica travels in an averaging, and the rule for each piece of it."""
+"""The averaged state of one replica, and the rule by which each piece of it is averaged."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, cast, get_args
 
@@ -25,36 +24,36 @@ OptimizerPolicy = Literal["keep", "reset", "average"]
 
 
 class _Packed(Protocol):
-    """A stretch of the flat vector."""
+    """A section of the flat vector that is written from local state."""
 
-    numel: int
+    numel: int  # length of the section
 
     def pack(self, flat: Tensor, weight: float) -> None: ...
 
 
 class _Section(_Packed, Protocol):
-    """Weighted sums in, the weighted mean out."""
+    """A section whose weighted mean is installed from the weighted sum `flat` and the sum `total` of the weights."""
 
     def install(self, flat: Tensor, total: float) -> None: ...
 
 
 class ReplicaState:
-    """One replica's part in an averaging: a flat vector of weighted state in, the committed mean out.
+    """One replica's side of an averaging: packs its weighted state into a flat vector and installs the mean.
 
     | state | rule |
     |---|---|
-    | parameters | weighted mean in float32, or float64 if any state is; tied ones once; written in place |
+    | parameters | weighted mean in float32, or in float64 if any state is; tied ones once; written in place |
     | normalisation statistics | pooled (`PooledStatistics`) |
     | other floating buffers | weighted mean, or `keep` |
     | integer, boolean buffers | maximum (`max`), checked to be the `same` (large ones), or `keep` |
     | optimizer state | `keep`, `reset` at each commit, or `average` (`AveragedOptimizers`) |
 
     `buffers` maps names, or patterns like `"*.mask"`, to rules. The vector has `numel` elements of `dtype`, laid out
-    as [parameters or gradients | statistics and buffers | optimizer state or gradients' presence]. Integers are
-    exact: they travel beside it, as `integers()`. Every member must build it from the same model: see `fingerprint`.
+    as [parameters or gradients | statistics and buffers | optimizer state or gradients' presence]. Integers must
+    stay exact, so they are reduced separately, as `integers()`. All members must build it from the same model.
 
-    Raises `InputError` for an unknown rule, buffer, policy, or an optimizer that can't be averaged, and `UsageError`
-    for a model whose lazy layers have no shape yet.
+    Raises `InputError` for an unknown rule, buffer or policy and for an optimizer that can't be averaged, and
+    `UsageError` for a model whose lazy layers have no shape yet.
 
     >>> model, other = nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)
     >>> states = [ReplicaState(model), ReplicaState(other)]
@@ -78,10 +77,7 @@ class ReplicaState:
     ) -> None:
         _check(model, optimizer_state)
         self._model, self._optimizers, self._policy = model, list(optimizers), optimizer_state
-        self._named = [
-            (name, p) for name, p in model.named_parameters() if p.is_floating_point() or p.is_complex()
-        ]
-        self._parameters = [p for _, p in self._named]
+        self._parameters = [p for p in model.parameters() if p.is_floating_point() or p.is_complex()]
         self._layout = FlatLayout.like(_real(self._parameters))
         self.device = self._parameters[0].device if self._parameters else torch.device("cpu")
         self.dtype = _dtype(model)
@@ -92,71 +88,66 @@ class ReplicaState:
         self._blocks = PackedBlocks(self._layout)
         self._tail = self._layout.numel + self._statistics.numel + self._mean.numel
         self.numel = self._tail + max(self._averaged.numel, self._gradients.numel)
-        self._ends = [*self._blocks.ends[:-1], self.numel]  # what follows the leading tensors is in the last block
+        self._ends = [*self._blocks.ends[:-1], self.numel]  # the last block includes all sections after the first
 
     def _collect_buffers(self, rules: Mapping[str, str]) -> None:
         explicit = explicit_names(self._model, rules)
         self._statistics = PooledStatistics(statistics_layers(self._model, explicit), self.dtype, self.device)
         found = buffers_by_rule(self._model, rules, self._statistics.names)
-        self._rules = {rule: [buffer.name for buffer in chosen] for rule, chosen in found.items()}
         self._mean = MeanBuffers(found["mean"])
         self._integers = IntegerBuffers(found["max"], found["same"])
 
     def pack(self, flat: Tensor, weight: float) -> bool:
-        """Write `weight` × state into `flat[:numel]`. If that is not finite (`is_bounded`): zeros, and False.
+        """Write `weight` × state into `flat[:numel]`. If that is not finite (`Packing.finite`): zeros, and False.
 
         A weight of 0 writes zeros, whatever the state is.
         """
         return self.packing(flat, weight).complete()
 
     def packing(self, flat: Tensor, weight: float) -> Packing:
-        """`pack` in parts, which are written and looked at as they are drawn."""
+        """Like `pack`, in blocks that are written and checked as they are drawn."""
         return self._packing(flat, weight, _real(self._parameters), self._averaged)
 
-    def pack_gradients(self, flat: Tensor, weight: float) -> bool:
-        """Like `pack`, with gradients in the place of parameters. Needs no more than `numel` elements either."""
-        return self.packing_gradients(flat, weight).complete()
-
     def packing_gradients(self, flat: Tensor, weight: float) -> Packing:
-        """`pack_gradients` in parts."""
+        """Like `packing`, with gradients in the place of parameters, in `flat[:numel]` too."""
         return self._packing(flat, weight, self._gradients.own(), self._gradients)
 
     @torch.no_grad()
     def install(self, flat: Tensor, total_weight: float) -> None:
-        """Commit: this replica becomes the mean of those whose weighted sum `flat` is. `flat` stays as it is.
+        """Commit: set this replica to `flat[:numel]` / `total_weight`, where `flat` is the members' weighted sum.
 
-        Call `install_integers` before, where there are any: averaged optimizer state depends on the step counts.
+        `flat` is not changed. Call `install_integers` first: averaged optimizer state depends on the step counts.
         """
         unpack(self._layout.views(flat[: self._layout.numel]), _real(self._parameters), total_weight)
         self.install_rest(flat, total_weight)
 
     @property
     def ends(self) -> list[int]:
-        """Where the blocks end in which the vector is written: the same on all members."""
+        """The ends of the blocks in which the vector is written: the same on all members."""
         return self._ends
 
     @property
     def parameter_sizes(self) -> list[int]:
-        """How many elements each of the leading tensors has."""
+        """The number of elements of each parameter, in the vector's order."""
         return self._layout.sizes
 
     def parameters(self) -> list[Tensor]:
-        """The parameters that lead the vector, as real tensors that share their memory."""
+        """Return the parameters in the vector's order, complex ones viewed as real. They share the model's memory."""
         return _real(self._parameters)
 
     @torch.no_grad()
     def pack_parameters(self, flat: Tensor, weight: float) -> None:
-        """Write `weight` × parameters alone into `flat`, as long as they are."""
+        """Write `weight` × parameters into `flat`, which has as many elements as the parameters."""
         pack(self._layout.views(flat), _real(self._parameters), weight)
 
     @torch.no_grad()
     def install_parameters(self, flat: Tensor) -> None:
-        """Put `flat`, as long as the parameters, into them."""
+        """Copy `flat`, which has as many elements as the parameters, into the parameters."""
         unpack(self._layout.views(flat), _real(self._parameters), 1.0)
 
     @torch.no_grad()
     def install_rest(self, flat: Tensor, total_weight: float) -> None:
-        """Put all but the parameters into this replica. Part of `install` already."""
+        """Install everything but the parameters. `install` includes it."""
         self.install_buffers(flat, total_weight)
         self._averaged.install(flat[self._tail : self._tail + self._averaged.numel], total_weight)
         if self._policy == "reset":
@@ -165,49 +156,43 @@ class ReplicaState:
 
     @torch.no_grad()
     def install_gradients(self, flat: Tensor, total_weight: float) -> None:
-        """Put the mean gradients into `.grad`. After the optimizer's step follows `install_buffers`."""
+        """Write the mean gradients into `.grad`. Call `install_buffers` after the optimizer's step."""
         presence = flat[self._tail : self._tail + self._gradients.numel]
         self._gradients.install(flat[: self._layout.numel], presence, total_weight)
 
     @torch.no_grad()
     def install_buffers(self, flat: Tensor, total_weight: float) -> None:
-        """Put pooled statistics and mean buffers into the model. Part of `install` already."""
+        """Install pooled statistics and mean buffers. `install` includes it."""
         for section, begin in self._buffer_sections():
             section.install(flat[begin : begin + section.numel], total_weight)
 
     def integers(self) -> list[int]:
-        """What is combined by taking the maximum over members, element by element: exact, always the same count."""
+        """Return the integers to be reduced by an element-wise maximum over members. Their number never changes."""
         return [*self._integers.values(), *self._averaged.steps()]
 
     @torch.no_grad()
     def install_integers(self, values: Sequence[int]) -> None:
-        """Take the maxima of all members' `integers()`.
+        """Install the element-wise maxima of all members' `integers()`.
 
-        Raises `InputError`, on all members alike, for a buffer that should be the same on all and is not.
+        Raises `InputError`, on all members alike, if a buffer with the rule `same` differs between members.
         """
         self._integers.install(values[: self._integers.count])
         self._averaged.install_steps(values[self._integers.count :])
 
     def checksum(self, flat: Tensor) -> int:
-        """48 bits of the state's part of `flat`."""
+        """Return a 48-bit checksum of `flat[:numel]`."""
         return checksum(flat[: self.numel])
 
     @torch.no_grad()
     def rebase(self) -> None:
-        """Take the present statistics as the last committed ones.
+        """Take the present BatchNorm statistics as the last committed ones, on which members must agree.
 
-        For a replica that was handed a committed state (a joiner, a resumed run): members must agree on them.
+        Call it after a replica received a committed state: in a joiner or a resumed run.
         """
         self._statistics.rebase()
 
-    def fingerprint(self) -> int:
-        """48 bits of what the vector's layout depends on; members whose fingerprints differ can't be averaged."""
-        named = [(name, str(p.dtype)) for name, p in self._named]
-        said = repr((named, self._layout, sorted(self._rules.items()), self._policy, self.numel, str(self.dtype)))
-        return int.from_bytes(hashlib.blake2b(said.encode(), digest_size=6).digest(), "little")
-
     def snapshot(self) -> dict[str, Any]:
-        """All of it as copies on the CPU that share no storage: for a joiner, or a checkpoint."""
+        """Copy model, optimizers and statistics to the CPU, without shared storage: for a joiner or a checkpoint."""
         state = {
             "model": self._model.state_dict(),
             "buffers": dict(self._model.named_buffers()),
@@ -218,7 +203,7 @@ class ReplicaState:
 
     @torch.no_grad()
     def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Take over a `snapshot`, in place."""
+        """Restore a `snapshot`, in place."""
         self._model.load_state_dict(snapshot["model"])
         for name, buffer in self._model.named_buffers():
             buffer.copy_(snapshot["buffers"][name])
@@ -243,7 +228,7 @@ class ReplicaState:
         return Packing(own, self._ends, write)
 
     def _pack_rest(self, rest: Tensor, weight: float, tail: _Packed) -> None:
-        """What follows the leading tensors."""
+        """Pack the sections after parameters or gradients."""
         for section, begin in self._buffer_sections():
             start = begin - self._layout.numel
             section.pack(rest[start : start + section.numel], weight)

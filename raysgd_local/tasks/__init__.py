@@ -1,4 +1,4 @@
-"""The shipped tasks, by name, and the way to a task of one's own. Importing this loads no torch."""
+"""The shipped tasks by name, and the lookup of users' own tasks. Importing this doesn't import torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TASKS = {
     "digits": "raysgd_local.tasks.digits:Digits",
     "fashion-mnist": "raysgd_local.tasks.vision:FashionMNIST",
 }
-"""Names used in configurations, and where each task's class is."""
+"""The task classes' paths by their names in configurations."""
 
 _PUBLIC = {"Digits": "digits", "FashionMNIST": "fashion-mnist"}
 
@@ -31,9 +31,9 @@ def __getattr__(name: str) -> Any:
 
 
 def find_task(name: str) -> type[Task]:
-    """The task class called `name`: one of `TASKS`, or `module:Class` for a user's own.
+    """Return the task class called `name`: one of `TASKS`, or `module:Class` for a user's own.
 
-    Raises `InputError` (field `name`) where there is no such task, or where its module can't be imported.
+    Raises `InputError` (field `name`) if there is no such task, or its module can't be imported.
 
     >>> find_task("digits").__name__
     'Digits'
@@ -48,7 +48,7 @@ def find_task(name: str) -> type[Task]:
 
 
 def task_name(task: Task) -> str:
-    """The name that `find_task` finds this task's class under.
+    """Return the name of a task's class: the inverse of `find_task`.
 
     >>> task_name(find_task("digits")())
     'digits'

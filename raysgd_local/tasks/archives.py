@@ -1,4 +1,4 @@
-"""Data files that may lie packed in a directory that we must not write to."""
+"""Unpack data files from a read-only directory into the user's cache."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from raysgd_local.errors import InputError
 
 
 def missing(directory: Path, names: Sequence[str]) -> list[str]:
-    """The names that are in `directory` neither as they are nor with `.gz`."""
+    """Return the names that are not in `directory`, neither plain nor with `.gz`."""
     return [name for name in names if not any((directory / f"{name}{end}").is_file() for end in ("", ".gz"))]
 
 
 def unpacked(raw: Path, names: Sequence[str]) -> Path:
-    """A directory `.../DATASET/raw` where all of `names` lie unpacked: `raw` itself, or one in the user's cache.
+    """Return a directory `.../DATASET/raw` with all of `names` unpacked: `raw` itself, or one in the user's cache.
 
-    Any number of processes may do this at once: each file appears whole or not at all. Raises `InputError`
-    (field `data_dir`) for a damaged archive or a cache that can't be written.
+    Safe to call from several processes at once: each file appears whole or not at all. Raises `InputError` (field
+    `data_dir`) for a damaged archive or a cache that can't be written.
     """
     if all((raw / name).is_file() for name in names):
         return raw
@@ -44,7 +44,7 @@ def _cache() -> Path:
 
 
 def _fingerprint(raw: Path, names: Sequence[str]) -> str:
-    """Names the cache after the archives' place, size and age, so that new data are never mistaken for old."""
+    """Return a name for the cache, from the archives' path, size and age, so that changed data get a new cache."""
     parts = [str(raw.resolve())]
     for name in names:
         source = raw / name if (raw / name).is_file() else raw / f"{name}.gz"
@@ -53,7 +53,7 @@ def _fingerprint(raw: Path, names: Sequence[str]) -> str:
 
 
 def _unpack(source: Path, target: Path) -> None:
-    """Unpack under a name of our own, then rename: no one ever sees a part of the file."""
+    """Unpack into a temporary file, then rename it, so that other processes never see a partial file."""
     with tempfile.TemporaryDirectory(dir=target.parent) as directory:
         part = Path(directory) / target.name
         if source.is_file():

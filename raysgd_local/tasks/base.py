@@ -1,4 +1,4 @@
-"""What is trained: a `Task` is the declarative form of a training loop, written on the public context alone."""
+"""A `Task` is the declarative form of a training loop: model, data and loss. Its loop uses only the public context."""
 
 from __future__ import annotations
 
@@ -19,23 +19,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A model, its data, its loss and how it is optimised. Subclass it, as a frozen dataclass, for your own.
+    """A model, its data, its loss and its optimizer. For a task of your own subclass it, as a frozen dataclass.
 
-    Write `make_model`, `datasets`, `loss` and, where there is something to measure, `metrics`. Settings are the
-    dataclass's fields, and a configuration's `task` section sets them. `batch_size` is a worker's; a step takes
-    `accumulate` batches of it. `learning_rate` shapes `optimizer.lr` over epochs of training.
+    Write `make_model`, `datasets`, `loss`, and `metrics` if there is more to measure than the loss. Settings are the
+    dataclass's fields, which a configuration's `task` section sets.
     """
 
     reports: ClassVar[tuple[str, ...]] = ("loss",)
-    """The names that `metrics` gives, so that a sweep can check its metric before torch is loaded."""
+    """The names that `metrics` returns, so that a sweep can check its metric before torch is loaded."""
 
     epochs: int = 10
-    batch_size: int = 32
-    accumulate: int = 1
+    batch_size: int = 32  # samples of one worker in one forward pass
+    accumulate: int = 1  # batches per optimizer step
     optimizer: Optimizer = Optimizer(lr=0.1)
-    learning_rate: LearningRate = LearningRate()
-    clip_grad_norm: float | None = None
-    loader_workers: int = 0
+    learning_rate: LearningRate = LearningRate()  # factor on `optimizer.lr` over epochs of training
+    clip_grad_norm: float | None = None  # largest norm of the gradients; None: no clipping
+    loader_workers: int = 0  # processes that load data, for each worker
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate"):
@@ -45,37 +44,37 @@ class Task:
             validation.number("clip_grad_norm", self.clip_grad_norm, above=0)
 
     def check(self) -> None:
-        """Raise `InputError` where the data set is missing. Runs before torch is loaded; by default nothing."""
+        """Raise `InputError` if the data set is missing. Runs before torch is loaded. By default does nothing."""
 
     def make_model(self) -> nn.Module:
-        """A new model. Every worker calls it; they then all start from one worker's weights."""
+        """Make a new model. Every worker calls it; then all start from one worker's weights."""
         raise NotImplementedError(f"{type(self).__name__} needs make_model()")
 
     def datasets(self) -> tuple[Dataset[Any], Dataset[Any]]:
-        """The training and the test set, map-style, the same on every worker and at every call.
+        """Return the map-style training and test sets: the same on every worker and at every call.
 
-        A data set with `__getitems__(indices)` is asked for whole batches; with `collate` as well, that function
-        stands in for torch's `default_collate`.
+        If a data set has `__getitems__(indices)`, it is called with whole batches; if it has `collate` too, that
+        replaces torch's `default_collate`.
         """
         raise NotImplementedError(f"{type(self).__name__} needs datasets()")
 
     def loss(self, model: nn.Module, batch: Any) -> Tensor:
-        """The batch's mean loss, a scalar tensor that `backward` works on."""
+        """Return the batch's mean loss, a scalar tensor with a gradient."""
         raise NotImplementedError(f"{type(self).__name__} needs loss()")
 
     def metrics(self, model: nn.Module, batch: Any) -> dict[str, Tensor]:
-        """What to measure on a batch of the test set, by name: a value a sample (B,), or the batch's mean ().
+        """Return metrics of a batch of the test set by name: one value per sample, (B,), or the batch's mean, ().
 
-        By default the loss. Runs in eval mode without gradients, on the averaged model.
+        By default the loss. Runs in eval mode, without gradients, on the averaged model.
         """
         return {"loss": self.loss(model, batch)}
 
     def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """The local optimizer over the model's parameters; override for parameter groups."""
+        """Make the local optimizer. Override it for parameter groups."""
         return self.optimizer.make(parameters)
 
     def train(self, ctx: Any) -> None:
-        """The training loop, on the same context that a loop of one's own uses (`raysgd_local.get_context`)."""
+        """Run the training loop, on the same context that users' own loops have (`raysgd_local.get_context`)."""
         model = ctx.prepare_model(self.make_model())
         optimizer = self.make_optimizer(model.parameters())
         ctx.prepare_optimizer(optimizer, clip_grad_norm=self.clip_grad_norm)
@@ -88,10 +87,10 @@ class Task:
             ctx.evaluate(self.metrics, test, batch_size=max(self.batch_size, 256))
 
     def accumulate_gradients(self, model: nn.Module, batch: Any) -> Tensor:
-        """Add the gradient of the mean loss over all of `batch`, at most about `batch_size` samples at a time.
+        """Add the gradient of the mean loss of `batch`, computed in parts of about `batch_size` samples.
 
-        Returns that mean loss, detached. A step's samples are drawn at once and split here, so that an epoch's
-        end can't leave a part of a step behind.
+        Returns that mean loss, detached. All samples of a step are drawn at once and split only here, so that an
+        epoch can't end in the middle of a step.
         """
         losses = []
         for share, part in split_batch(batch, self.batch_size):
@@ -102,9 +101,9 @@ class Task:
 
 
 def split_batch(batch: Any, part_size: int) -> Iterator[tuple[float, Any]]:
-    """A batch in equal parts of about `part_size` samples, each with its share of the samples.
+    """Split a batch into equal parts of about `part_size` samples; yield each part's share of the samples, and itself.
 
-    A batch is a tensor or list with a first dimension of samples, or a tuple or dict of such.
+    A batch is a tensor or list whose first dimension is the samples, or a tuple or dict of these.
 
     >>> list(split_batch(([1, 2, 3, 4], [5, 6, 7, 8]), 2))
     [(0.5, ([1, 2], [5, 6])), (0.5, ([3, 4], [7, 8]))]

@@ -1,4 +1,4 @@
-"""What classification tasks share: cross-entropy and accuracy."""
+"""The common part of classification tasks: cross-entropy and accuracy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Classification(Task):
-    """Batches are `(inputs, targets)`, with targets (B,) of class numbers; models give logits (B, classes)."""
+    """A task whose batches are `(inputs, targets)`, with class numbers (B,), and whose models return (B, classes)."""
 
     reports: ClassVar[tuple[str, ...]] = ("accuracy", "loss")
 
@@ -24,7 +24,7 @@ class Classification(Task):
         return F.cross_entropy(model(inputs), targets)
 
     def metrics(self, model: nn.Module, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-        """`accuracy` in [0, 1] and `loss`, a value a sample."""
+        """Return `accuracy` (0 or 1) and `loss` of each sample, (B,)."""
         from torch.nn import functional as F
 
         inputs, targets = batch

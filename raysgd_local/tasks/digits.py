@@ -1,4 +1,4 @@
-"""Handwritten digits that come with scikit-learn: a real data set with nothing to download."""
+"""The handwritten digits that scikit-learn includes: a real data set without a download."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Digits(Classification):
         return models.mlp(64, 64, 10) if self.model == "mlp" else models.small_cnn(10)
 
     def datasets(self) -> tuple[InMemory, InMemory]:
-        """Images (N, 1, 8, 8) float32 and classes (N,) int64."""
+        """Return images, (N, 1, 8, 8) float32, and classes, (N,) int64, for training and test."""
         import torch
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split

@@ -1,4 +1,4 @@
-"""Data sets that fit in memory, read a whole batch at a time. Imports torch."""
+"""Data sets in memory, indexed by whole batches. Imports torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.utils.data import TensorDataset
 
 
 class InMemory(TensorDataset):
-    """Tensors with one first dimension; a batch is one indexing operation a tensor.
+    """A data set of tensors with equal first dimensions. Reading a batch takes one indexing operation per tensor.
 
     >>> data = InMemory(torch.arange(4.0), torch.arange(4))
     >>> data.__getitems__([3, 1])
@@ -24,5 +24,5 @@ class InMemory(TensorDataset):
 
     @staticmethod
     def collate(batch: Any) -> Any:
-        """What `__getitems__` gives is a batch already."""
+        """Return the batch unchanged: `__getitems__` returns whole batches already."""
         return batch

@@ -1,4 +1,4 @@
-"""The local optimizer of a task, by name."""
+"""The settings of a task's local optimizer."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer:
-    """A `torch.optim` class by name, with its usual settings.
+    """A `torch.optim` optimizer by name, with its usual settings.
 
-    `lr` has no default because a good one depends on the name. Raises `InputError` for a value out of range,
-    and for a setting that the named optimizer would not read.
+    `lr` has no default because a good value depends on the optimizer. Raises `InputError` for a value out of range,
+    and for a setting that the named optimizer doesn't have.
     """
 
     name: Literal["sgd", "adam", "adamw"] = field(default="sgd", metadata={"alternative": True})
@@ -36,12 +36,12 @@ class Optimizer:
         if not self.weight_decay >= 0:
             raise InputError("weight_decay", self.weight_decay, "a number of at least 0")
         if self.name != "sgd" and self.momentum:
-            raise InputError("momentum", self.momentum, f"0 with {self.name}", "momentum is SGD's")
+            raise InputError("momentum", self.momentum, f"0 with {self.name}", "only sgd has momentum")
         if self.nesterov and not self.momentum:
             raise InputError("nesterov", self.nesterov, "false while momentum is 0")
 
     def make(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """The `torch.optim` optimizer over these parameters, in its fused form (the fastest, on CPU too)."""
+        """Make the `torch.optim` optimizer, in its fused form (the fastest, also on CPU)."""
         import torch
 
         if self.name == "sgd":

@@ -1,4 +1,4 @@
-"""Image data sets that torchvision reads."""
+"""Tasks on image data sets that torchvision can read."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ FILES = tuple(f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in (
 class FashionMNIST(Classification):
     """Zalando's 60,000 + 10,000 grey images of clothes, 28×28 pixels, 10 classes (Xiao et al. 2017).
 
-    `data_dir` holds `FashionMNIST/raw` with the four official files, as torchvision lays them out, packed (.gz)
-    or not; it defaults to the environment variable `RAYSGD_DATA` and must be the same on all machines.
+    `data_dir` must have `FashionMNIST/raw` with the four official files, in torchvision's layout, packed (.gz) or not,
+    at the same path on all machines. It defaults to the environment variable `RAYSGD_DATA`.
     """
 
     model: Literal["lenet", "mlp"] = "lenet"
@@ -39,7 +39,7 @@ class FashionMNIST(Classification):
     def __post_init__(self) -> None:
         super().__post_init__()
         validation.one_of("model", self.model, ("lenet", "mlp"))
-        if self.data_dir:  # workers run in another directory
+        if self.data_dir:  # make it absolute: workers run in another directory
             object.__setattr__(self, "data_dir", os.path.abspath(os.path.expanduser(self.data_dir)))
 
     @property
@@ -62,7 +62,7 @@ class FashionMNIST(Classification):
         return models.lenet(10) if self.model == "lenet" else models.mlp(28 * 28, 200, 10)
 
     def datasets(self) -> tuple[InMemory, InMemory]:
-        """Images (N, 1, 28, 28) float32, normalised, and classes (N,) int64."""
+        """Return images, (N, 1, 28, 28) float32, normalised, and classes, (N,) int64, for training and test."""
         self.check()
         root = unpacked(self.raw, FILES).parents[1]
         return self._part(root, train=True), self._part(root, train=False)

@@ -1,4 +1,4 @@
-"""Evaluation of the averaged model: each member a slice of the data, then one small reduction."""
+"""Evaluate the averaged model: each member evaluates a slice of the data, then the sums are reduced."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Metrics = Callable[[Any, Any], Any]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `ctx.evaluate` was asked for; it can be run again when the view breaks, with other slices."""
+    """The arguments of a call of `ctx.evaluate`. After the view breaks it can run again, with other slices."""
 
     metrics: Metrics
     model: Any
@@ -32,7 +32,7 @@ class Evaluation:
     def run(
         self, transport: Transport, waiting: Callable[[], AbstractContextManager[None]] = nullcontext
     ) -> dict[str, float]:
-        """The means over all samples of the data set, equal on all members; for the others it waits in `waiting`."""
+        """Return the means over all samples of the data set, equal on all members. Waits for others in `waiting()`."""
         sums = self._slice_sums(transport.rank, transport.world_size)
         names = sorted(sums)
         flat = torch.tensor([part for name in names for part in sums[name]], dtype=torch.float64)
@@ -43,13 +43,13 @@ class Evaluation:
         return {name: total / samples for name, (total, samples) in zip(names, pairs, strict=True)}
 
     def names(self) -> tuple[str, ...]:
-        """What the metrics are called, found out on two samples."""
+        """Return the names of the metrics, by computing them on two samples."""
         with _evaluating(self.modules), torch.no_grad():
             batch, _ = next(self._batches(0, min(2, len(self.dataset))))  # type: ignore[arg-type]
             return tuple(sorted(_means(self.metrics, self.model, batch)))
 
     def _slice_sums(self, rank: int, world_size: int) -> dict[str, list[float]]:
-        """Per metric the sum over this member's slice and its size. An empty slice still has to know the names."""
+        """Return for each metric [sum over this member's slice, size]. An empty slice needs a sample for the names."""
         size = len(self.dataset)  # type: ignore[arg-type]
         start, stop = size * rank // world_size, size * (rank + 1) // world_size
         counts = 1.0 if stop > start else 0.0
@@ -76,7 +76,7 @@ class Evaluation:
 
 
 def _means(metrics: Metrics, model: Any, batch: Any) -> dict[str, float]:
-    """The metrics' batch means, whether they come as a value a sample or as a mean, under names or alone."""
+    """Return the means of a batch's metrics by name. Accepts values per sample or a mean, in a dict or alone."""
     found = metrics(model, batch)
     if not isinstance(found, Mapping):
         found = {getattr(metrics, "__name__", "metric"): found}
@@ -84,7 +84,7 @@ def _means(metrics: Metrics, model: Any, batch: Any) -> dict[str, float]:
     for name, value in found.items():
         tensor = torch.as_tensor(value)
         if tensor.numel() == 0:
-            raise UsageError(f"the metric {name!r} is empty; give a value a sample, or their mean")
+            raise UsageError(f"the metric {name!r} is empty; return a value for each sample, or their mean")
         means[name] = float(tensor.double().mean())
     return means
 

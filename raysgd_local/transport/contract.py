@@ -1,4 +1,4 @@
-"""What a transport is: the collectives of one view. One conformance suite judges every implementation."""
+"""The interface of transports: the collectives of one view. One conformance suite tests every implementation."""
 
 from __future__ import annotations
 
@@ -9,79 +9,81 @@ import torch
 
 
 class Transport(Protocol):
-    """Collectives among the members of one view, in rank order.
+    """Collectives among the members of one view. All members call the same collectives in the same order.
 
-    Every method but `cut` is called from one thread at a time, and `wire_bytes` from any. Any failure raises
-    `TransportError`, after the member has closed its own side, so that the others fail within milliseconds too. A
-    closed or cut transport stays so.
+    Threads: `cut` and `wire_bytes` may be called from any thread at any time, everything else from one thread at a
+    time. Errors: a collective that fails raises `TransportError`, after this member has closed its own side, so that
+    the others fail within milliseconds too. A transport that was closed or cut can't be used again.
     """
 
-    rank: int
-    world_size: int
+    rank: int  # of this member in the view, from 0
+    world_size: int  # members of the view
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors handed to the collectives must live."""
+        """The device on which tensors passed to the collectives must be."""
         ...
 
     def all_reduce(self, flat: torch.Tensor, ready: Iterable[int] = ()) -> None:
-        """Sum `flat` (contiguous, 1-D, float32 or float64) over all members, in place; the result is
-        bit-identical on all of them.
+        """Sum `flat` (contiguous, 1-D, float32 or float64) over all members, in place.
 
-        `flat` may still be in the making: drawing from `ready` writes it and says up to which element it is
-        written, with the same numbers on all members. What `ready` leaves out at the end is written already.
+        The result is bit-identical on all members. To overlap writing and sending, `flat` may be written while it
+        is sent: each item drawn from `ready` writes the next piece and is the number of elements written so far.
+        The items must be the same on all members. The rest, after the last item, must be written by the time that
+        `ready` is exhausted.
         """
         ...
 
     def broadcast(self, flat: torch.Tensor, source: int) -> None:
-        """Fill `flat` (contiguous, 1-D, any dtype) on every member with what rank `source` has in it."""
+        """Copy `flat` (contiguous, 1-D, any dtype) of rank `source` into `flat` on every member."""
         ...
 
     def all_gather(self, content: torch.Tensor) -> torch.Tensor:
-        """Every member's `content` (contiguous, 1-D, uint8, as long on all members), as rows in rank order."""
+        """Return every member's `content` (contiguous, (n,), uint8, n equal on all) as (world_size, n)."""
         ...
 
     def all_to_all(self, rows: torch.Tensor) -> torch.Tensor:
-        """Give row r of `rows` (contiguous, (world_size, n), uint8) to rank r; row s of the result is from rank s."""
+        """Send row r of `rows` (contiguous, (world_size, n), uint8) to rank r. Row s of the result is from rank s."""
         ...
 
     def swap(self, parts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Give `parts[r]` (contiguous, 1-D, uint8, maybe empty) to rank r, and get as much from it.
+        """Send `parts[r]` (contiguous, 1-D, uint8, possibly empty) to rank r, and return each rank's part for us.
 
-        Two members give each other equally much; who gives each other nothing sends each other (next to) nothing.
+        Two members must send each other equally many bytes. Between members with empty parts (next to) nothing is
+        sent: this is how gossip and block averaging save traffic.
         """
         ...
 
     def wire_bytes(self) -> int:
-        """Bytes this member has sent to others in this view since it was connected (never falls)."""
+        """Return the bytes that this member has sent to others in this view since it connected (never decreases)."""
         ...
 
     def cut(self) -> None:
-        """Make a collective that is running in another thread fail now. Safe from any thread, at any time."""
+        """Make a collective that runs in another thread fail now. Safe from any thread, at any time."""
         ...
 
     def close(self) -> None:
-        """Leave the view. Others that still wait for this member fail. Idempotent."""
+        """Leave the view. Members that still wait for this one fail. Idempotent."""
         ...
 
 
 class Network(Protocol):
-    """Connects members into a view; one per process and run."""
+    """Connects members into views. One per process and run."""
 
     def allocate(self, numel: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        """A vector of zeros where this network's collectives are fastest. Any other tensor works too.
+        """Return `numel` zeros in memory for which this network's collectives are fastest. Other tensors work too.
 
-        Call it before `connect`, for the few vectors that are used all through the run.
+        Call it before `connect`, for the few vectors that are used throughout the run: the memory is never freed.
         """
         ...
 
     def connect(self, view: int, rank: int, world_size: int) -> Transport:
-        """Join view `view`. Blocks until all `world_size` members are there.
+        """Join view number `view` as rank `rank`. Blocks until all `world_size` members have joined.
 
-        Raises `TransportError` when the formation time-out passes or `cut(view)` is called meanwhile.
+        Raises `TransportError` if the formation time-out expires or `cut(view)` is called meanwhile.
         """
         ...
 
     def cut(self, view: int) -> None:
-        """Abandon view `view` on this member, whether it is being connected or in use. Any thread."""
+        """Abandon view number `view` on this member, whether it is being connected or in use. Any thread may call."""
         ...

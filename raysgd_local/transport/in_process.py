@@ -1,4 +1,4 @@
-"""Members that are threads of one process: for tests, the single-worker context, and simulation."""
+"""A transport between threads of one process: for tests, the single-worker context, and simulation."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ Combine = Callable[[list[Any]], Any]
 
 
 class InProcessNetwork:
-    """Connects threads of this process into views. One object, shared by all members of a run.
+    """Connect threads of this process into views. All members of a run share one object.
 
-    `cut(view)` abandons the view for all of them, since all are in this process; a view number that was cut, or
-    whose formation failed, stays burned.
+    Since all members are in this process, `cut(view)` abandons the view for all of them. The number of a view that
+    was cut, or whose formation failed, can't be used again.
     """
 
     def __init__(self, formation_timeout_s: float = 10.0, collective_timeout_s: float = 300.0) -> None:
@@ -58,9 +58,9 @@ class InProcessNetwork:
 
 
 class InProcessTransport:
-    """One thread's place in a view. Sums are taken in rank order by whichever member comes last.
+    """One member's side of a view. The last member to arrive computes the sum, in rank order.
 
-    `wire_bytes` counts what a ring would have sent: nothing crosses a wire here.
+    Nothing crosses a wire here: `wire_bytes` counts the bytes that a ring all-reduce would have sent.
     """
 
     device = torch.device("cpu")
@@ -107,7 +107,7 @@ class InProcessTransport:
 
 
 def _deliver(rows: list[list[torch.Tensor]]) -> list[list[torch.Tensor]]:
-    """Copies: who gave them may go on before the others take them."""
+    """Copy the parts: a sender may change its tensors before the others have taken them."""
     return [[part.clone() for part in row] for row in rows]
 
 
@@ -119,7 +119,7 @@ def _sum(parts: list[torch.Tensor]) -> torch.Tensor:
 
 
 class _Meeting:
-    """Where the members of one view hand in tensors and wait until all are there, time after time."""
+    """A reusable barrier of one view: members hand in tensors, wait for the rest, and take the combined result."""
 
     def __init__(self, world_size: int) -> None:
         self.world_size = world_size
@@ -152,7 +152,7 @@ class _Meeting:
     def _take(self) -> Any:
         self._untaken -= 1
         result = self._result
-        if not self._untaken:  # a view that is over must not hold a model's worth of memory
+        if not self._untaken:  # an unused view must not keep a model's worth of memory
             self._result = None
         return result
 

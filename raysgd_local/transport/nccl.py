@@ -1,4 +1,4 @@
-"""One view over NCCL: used only where every member has a GPU of its own."""
+"""A transport over NCCL, for views in which every member has a GPU of its own."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from raysgd_local.transport.wire_volume import (
     swap_bytes,
 )
 
-# NCCL's own watchdog ends the process when it times out; this transport keeps the time itself.
+# When NCCL's own watchdog times out, it ends the process. So it never does, and this transport checks the time itself.
 _NEVER = timedelta(days=365)
 _POLL_S = 0.0001
 
@@ -32,11 +32,11 @@ _POLL_S = 0.0001
 def open_nccl(
     rendezvous: Rendezvous, clients: StoreClients, device: torch.device, timeout_s: float
 ) -> NcclTransport:
-    """Form the group, once everyone is known to be there."""
+    """Form the group, once the rendezvous shows that all members are there."""
     rendezvous.meet("device", str(device))
 
     def make() -> Any:
-        # After an error the default is to end the process; 2 is to clean up the communicator only.
+        # After an error NCCL ends the process by default; with 2 it only cleans up the communicator.
         os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "2")
         options = dist.ProcessGroupNCCL.Options()
         options._timeout = _NEVER
@@ -50,7 +50,7 @@ def open_nccl(
 
 
 class NcclTransport:
-    """A member's side of one NCCL communicator. Bytes are those of a ring, by formula: NCCL tells none."""
+    """A member's side of one NCCL communicator. `wire_bytes` uses the formulas of a ring: NCCL reports no counts."""
 
     def __init__(self, group: Any, device: torch.device, timeout_s: float) -> None:
         self.rank, self.world_size, self.device = group.rank(), group.size(), device
@@ -92,7 +92,7 @@ class NcclTransport:
         return self._sent
 
     def cut(self) -> None:
-        self._cut = True  # the thread that polls sees it, and aborts
+        self._cut = True  # the thread that polls sees it and aborts the group
 
     def close(self) -> None:
         group, self._group = self._group, None
@@ -111,7 +111,7 @@ class NcclTransport:
             raise TransportError(f"{what} failed on rank {self.rank}: {str(error).splitlines()[0]}") from error
 
     def _wait(self, work: Any) -> None:
-        """Poll: a blocking wait for a GPU whose peer has died would never return."""
+        """Poll, because a blocking wait for a GPU whose peer has died never returns."""
         deadline_s = time.monotonic() + self._timeout_s
         while not work.is_completed():
             if self._cut:

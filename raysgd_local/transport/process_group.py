@@ -1,4 +1,4 @@
-"""Members that are processes: views over `torch.distributed`'s process groups, without its global state."""
+"""A network between processes: views are `torch.distributed` process groups, without its global state."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ Backend = Literal["gloo", "nccl"]
 
 
 class ProcessGroupNetwork:
-    """Connects processes into views through one store for the whole run.
+    """Connect processes into views through one store for the whole run.
 
-    `store` is a client of the run's `TCPStore`; `prefix` names run and incarnation. `address` is this machine's, as
-    others reach it (IPv4, IPv6 or a host name): gloo listens there and nowhere else, on `ports` (first and last) where
-    they are given. `device` is this member's
-    GPU, for NCCL. With `shared_memory`, large vectors from `allocate` don't pass through sockets between members
-    that are all on one machine.
+    `store`: client of the run's `TCPStore`. `prefix`: name of run and incarnation, for keys in the store.
+    `address`: of this machine, as others reach it (IPv4, IPv6 or a host name); gloo listens only there.
+    `ports`: first and last port to listen on; None for any (gloo only).
+    `device`: this member's GPU (NCCL only).
+    `shared_memory`: if all members are on one machine, sum vectors from `allocate` there and not through sockets.
+
+    Raises `InputError` for an unknown backend, nccl without a CUDA device, and nccl with ports.
     """
 
     def __init__(
@@ -47,9 +49,9 @@ class ProcessGroupNetwork:
         if backend not in ("gloo", "nccl"):
             raise InputError("backend", backend, "gloo, nccl")
         if backend == "nccl" and (device is None or device.type != "cuda"):
-            raise InputError("device", device, "with nccl, the CUDA device that this member has to itself")
+            raise InputError("device", device, "with nccl, a CUDA device that no other member uses")
         if backend == "nccl" and ports is not None:
-            raise InputError("ports", ports, "none with nccl, which takes any")
+            raise InputError("ports", ports, "none with nccl, which chooses its ports itself")
         self._store, self._address, self._prefix, self._ports = store, address, prefix, ports
         self._clients = StoreClients(store, formation_timeout_s)
         self._formation_timeout_s, self._collective_timeout_s = formation_timeout_s, collective_timeout_s
@@ -61,9 +63,9 @@ class ProcessGroupNetwork:
         self._open: dict[int, Transport] = {}
 
     def allocate(self, numel: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        """Zeros where this network's collectives are fastest. Call it before `connect`; lasts as long as the network.
+        """Return zeros in memory for which this network's collectives are fastest. Call it before `connect`.
 
-        Only a few vectors for the whole run are meant: they are never given back.
+        Use it for a few vectors that last for the whole run: they are never freed.
         """
         if self._vectors is None or numel == 0:
             return torch.zeros(numel, dtype=dtype, device=self._device)
@@ -71,7 +73,7 @@ class ProcessGroupNetwork:
         return self._vectors[-1].tensor
 
     def connect(self, view: int, rank: int, world_size: int) -> Transport:
-        """Join view `view`; see `Network`. A view that failed or was cut stays burned on this member."""
+        """Join a view (see `Network`). This member can't use the number of a failed or cut view again."""
         self._forget_views_before(view)
         transport = SoloTransport(self._device) if world_size == 1 else self._form(view, rank, world_size)
         with self._lock:

@@ -1,4 +1,4 @@
-"""Members of a view find each other through the store, and nobody waits where they can't be called off."""
+"""The members of a view find each other through the store. Every wait can be interrupted."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _FASTEST_POLL_S, _SLOWEST_POLL_S = 0.001, 0.02
 
 
 class Rendezvous:
-    """One attempt to form a view. `prefix` names it in the store; `cut` says whether it was called off.
+    """One attempt to form a view. `prefix` is its name in the store; `cut()` returns whether it was called off.
 
-    A member that gives up says so in the store, so that the others give up too: a view's number is used once.
+    A member that gives up says so in the store, so that the others give up too. A view's number is used only once.
     """
 
     def __init__(
@@ -30,9 +30,10 @@ class Rendezvous:
         self._deadline_s = time.monotonic() + timeout_s
 
     def meet(self, name: str, message: str) -> list[str]:
-        """Say `message`, wait until all have said theirs, and return them in rank order.
+        """Publish `message` under `name`, wait for all members' messages, and return them in rank order.
 
-        Waiting is polling: gloo's own wait for a missing member can't be interrupted.
+        Polls, because a blocking wait for a missing member can't be interrupted. Raises `TransportError` if the
+        view is cut, another member fails, or the time-out expires.
         """
         self._go_on_or_raise(f"before {name}")
         self.store.set(f"{name}/{self.rank}", message)
@@ -45,9 +46,10 @@ class Rendezvous:
         return [self.store.get(key).decode() for key in keys]
 
     def build(self, make: Callable[[], T], dispose: Callable[[T], None]) -> T:
-        """Run `make`, which may block until its own time-out, in a thread; leave that behind when called off.
+        """Run `make` in a thread, since it may block until its own time-out, and return its result.
 
-        What a thread that was left behind makes after all is handed to `dispose`.
+        If the view is called off meanwhile, this raises `TransportError` and abandons the thread. If that still
+        produces a result later, `dispose` gets it.
         """
         work = _Work(make, dispose)
         threading.Thread(target=work.run, daemon=True, name="view-formation").start()
@@ -60,7 +62,7 @@ class Rendezvous:
         return work.result()
 
     def fail(self, why: str) -> None:
-        """Tell the others that this attempt is over."""
+        """Tell the other members that this attempt failed."""
         self.store.set("failed", f"rank {self.rank}: {why}")
 
     def _go_on_or_raise(self, doing: str) -> None:
@@ -73,7 +75,7 @@ class Rendezvous:
 
 
 class _Work(Generic[T]):
-    """A call in another thread that may be given up."""
+    """A call in another thread that can be abandoned."""
 
     def __init__(self, make: Callable[[], T], dispose: Callable[[T], None]) -> None:
         self.done = threading.Event()

@@ -11,7 +11,7 @@ from raysgd_local.errors import TransportError
 
 
 class SoloTransport:
-    """The transport of a world of one; costs a check."""
+    """The transport of a view with one member. Fails after `cut` or `close`, as others do."""
 
     rank = 0
     world_size = 1

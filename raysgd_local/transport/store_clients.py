@@ -1,4 +1,4 @@
-"""The run's store: connections, lent to those who may block on one, and what views leave in it."""
+"""The run's store: a pool of connections for callers that may block, and the removal of old views' keys."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch._C._distributed_c10d import TCPStore
 
 
 def forget_views_before(store: TCPStore, prefix: str, view: int) -> None:
-    """Delete what views of the run `prefix` with lower numbers left: a run of days forms many."""
+    """Delete the keys of the run `prefix`'s views below number `view`: a run of days forms many."""
     for key in store.list_keys():
         run, _, rest = key.rpartition(f"{prefix}/")
         number = rest.partition("/")[0]
@@ -20,11 +20,11 @@ def forget_views_before(store: TCPStore, prefix: str, view: int) -> None:
 
 
 class StoreClients:
-    """More clients of the server that `store` is connected to.
+    """A pool of further clients of the server that `store` is connected to.
 
-    A process group's constructor holds its client's lock for as long as it waits, so it must not get one that
-    others need. They are used again rather than made for each view: connecting looks the server's name up in
-    the DNS, which was seen to take 5 s.
+    A process group's constructor holds its client's lock while it waits, so it must not get a client that others
+    need. Clients are reused by later views, because connecting looks the server's name up in the DNS, which was
+    seen to take 5 s.
     """
 
     def __init__(self, store: TCPStore, timeout_s: float) -> None:
@@ -40,5 +40,5 @@ class StoreClients:
             self._host, self._port, is_master=False, wait_for_workers=False, timeout=self._timeout
         )
         yield client
-        with self._lock:  # not after an error: it may be in the middle of an answer
+        with self._lock:  # skipped after an error: the client may be in the middle of an answer
             self._idle.append(client)

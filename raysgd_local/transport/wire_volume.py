@@ -1,4 +1,4 @@
-"""How many bytes a collective moves, for transports that can't measure it at a socket."""
+"""Formulas for the bytes that a collective sends, for transports that can't measure them at a socket."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 
 def all_reduce_bytes(nbytes: int, world_size: int) -> int:
-    """What one member of a ring sends to sum `nbytes` over `world_size` members (reduce-scatter, all-gather).
+    """Bytes that one member sends in a ring all-reduce (reduce-scatter, then all-gather) of `nbytes`.
 
     >>> all_reduce_bytes(1000, 4)
     1500
@@ -15,7 +15,7 @@ def all_reduce_bytes(nbytes: int, world_size: int) -> int:
 
 
 def all_gather_bytes(nbytes: int, world_size: int) -> int:
-    """What one member of a ring sends so that all have everybody's `nbytes`.
+    """Bytes that one member sends in a ring all-gather of `nbytes` per member.
 
     >>> all_gather_bytes(1000, 4)
     3000
@@ -24,7 +24,7 @@ def all_gather_bytes(nbytes: int, world_size: int) -> int:
 
 
 def all_to_all_bytes(nbytes: int, world_size: int) -> int:
-    """What one member sends of `nbytes`, of which it keeps its own part.
+    """Bytes that one member sends in an all-to-all of `nbytes`: all but the part that it keeps.
 
     >>> all_to_all_bytes(1000, 4)
     750
@@ -33,7 +33,7 @@ def all_to_all_bytes(nbytes: int, world_size: int) -> int:
 
 
 def swap_bytes(sizes: Sequence[int], rank: int) -> int:
-    """What rank `rank` sends that has `sizes[r]` for rank r.
+    """Bytes that rank `rank` sends in a swap, with `sizes[r]` bytes for rank r.
 
     >>> swap_bytes([10, 7, 5], rank=1)
     15
@@ -42,7 +42,7 @@ def swap_bytes(sizes: Sequence[int], rank: int) -> int:
 
 
 def broadcast_bytes(nbytes: int, world_size: int, rank: int, source: int) -> int:
-    """What rank `rank` sends along a chain that starts at `source`: all of it, but for the chain's end.
+    """Bytes that rank `rank` sends in a broadcast along a chain that starts at `source`: `nbytes`, at its end none.
 
     >>> [broadcast_bytes(10, 3, rank, source=1) for rank in range(3)]
     [0, 10, 10]

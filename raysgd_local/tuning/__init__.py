@@ -32,11 +32,12 @@ def tuner(
 ) -> Tuner:
     """A `ray.tune.Tuner` whose trials are real runs of `base`, each in a placement group of its own.
 
-    `base` is a configuration, a mapping or a YAML file (None: the digits run); `space` has the configuration's dotted
-    keys, each with one of Tune's domains (`tune.choice([2, 8])`) or a mapping as in a sweep's file. The rest is as
-    there; see `docs/tuning.md`. The run of a trial is in `run/` of its directory, under `storage/name`.
+    `base`: a configuration, a mapping or a YAML file; None for the digits run. `space`: by dotted keys of the
+    configuration, one of Tune's domains (`tune.choice([2, 8])`) or a mapping as in a sweep's file. The other arguments
+    are those of a sweep's file (see `docs/tuning.md`). The trials' directories are in `storage/name`, each with its run
+    in `run/`.
 
-    Raises `InputError` for what can't be used, before anything starts.
+    Raises `InputError` for values that can't be used, before any trial starts.
     """
     from raysgd_local.tuning.reported import check_metrics
     from raysgd_local.tuning.search import from_tune, make_tuner

@@ -1,4 +1,4 @@
-"""A sweep's charts: the best that was had at each time, the points that lead there, and how τ went."""
+"""A sweep's charts: progress of the trials, their points, and their periods τ."""
 
 from __future__ import annotations
 
@@ -23,13 +23,15 @@ Array = np.ndarray[Any, Any]
 BEST, NEXT, WORST = "#f97316", "#2563eb", "#94a3b8"
 LEGEND = {"the best trial": BEST, "those next to it": NEXT, "the worst, stopped early or failed": WORST}
 FRONTIER_LEGEND = {"the best that any trial had by then": "currentColor", **LEGEND}
-SHADES = LinearSegmentedColormap.from_list("ranks", [NEXT, WORST])  # of all but the best, which stands alone
-MOST_LINES = 80  # more can't be told apart
+SHADES = LinearSegmentedColormap.from_list(
+    "ranks", [NEXT, WORST]
+)  # of all trials but the best, which has its own colour
+MOST_LINES = 80  # more would be indistinguishable
 _LONGEST = 44  # characters beside an axis
 
 
 def frontier(trials: Sequence[Trial], objective: Objective) -> str:
-    """Each trial's progress over training time, and the best that any had at each moment."""
+    """Draw each trial's progress over training time, and the best value of any trial at each time."""
     metric, mode = objective.progress
 
     def draw(axes: Axes) -> None:
@@ -51,7 +53,7 @@ def frontier(trials: Sequence[Trial], objective: Objective) -> str:
 
 
 def curve(trial: Trial, metric: str) -> tuple[Array, Array]:
-    """Training times and values of what tells a trial's progress."""
+    """Return training times and values of the metric that shows a trial's progress."""
     if trial.run is None:
         return np.array([]), np.array([])
     if metric == TRAIN_LOSS:
@@ -63,7 +65,7 @@ def curve(trial: Trial, metric: str) -> tuple[Array, Array]:
 
 
 def envelope(curves: Sequence[tuple[Array, Array]], mode: str) -> tuple[Array, Array]:
-    """The best value that any curve had reached by each time.
+    """Return the best value that any curve reached by each time.
 
     >>> x, y = envelope([(np.array([1.0, 4.0]), np.array([9.0, 2.0])), (np.array([3.0]), np.array([5.0]))], "min")
     >>> x.tolist(), y.tolist()
@@ -79,7 +81,7 @@ def envelope(curves: Sequence[tuple[Array, Array]], mode: str) -> tuple[Array, A
 
 
 def parallel(trials: Sequence[Trial], objective: Objective, space: Mapping[str, Domain]) -> str:
-    """A line a trial through its values, an axis a key, and its figure last, the best on top."""
+    """Draw parallel coordinates: an axis for each key, the objective's figure last, and a line for each trial."""
     names = [*space, objective.metric]
 
     def draw(axes: Axes) -> None:
@@ -100,7 +102,7 @@ def parallel(trials: Sequence[Trial], objective: Objective, space: Mapping[str, 
 
 
 def height(domain: Domain, value: Any) -> float:
-    """Where a value lies on its axis, from 0 to 1: to scale in a span, evenly spaced among choices."""
+    """Return a value's place on its axis, from 0 to 1: to scale in a span, evenly spaced among choices."""
     if isinstance(domain, Choice):
         values = _ordered(domain)
         place = values.index(label(value)) if label(value) in values else 0
@@ -112,7 +114,7 @@ def height(domain: Domain, value: Any) -> float:
 
 
 def taus(trials: Sequence[Trial], objective: Objective) -> str:
-    """τ of each trial over its training time."""
+    """Draw the period τ of each trial over its training time."""
 
     def draw(axes: Axes) -> None:
         for trial, shade in reversed(shades(trials, objective)):
@@ -127,7 +129,7 @@ def taus(trials: Sequence[Trial], objective: Objective) -> str:
 
 
 def shades(trials: Sequence[Trial], objective: Objective) -> list[tuple[Trial, Any]]:
-    """The trials to draw, the best first, each with its colour."""
+    """Choose the trials to draw, the best first, each with its colour."""
     best = ranked(trials, objective)
     rest = [trial for trial in trials if trial not in best]
     last = max(1, len(best) - 2)
@@ -149,7 +151,7 @@ def _scale(axes: Axes, at: int, domain: Domain) -> None:
 
 
 def _mark(axes: Axes, at: int, place: float, text: str) -> None:
-    """Beside an axis, on a ground of its own: lines pass behind it."""
+    """Draw a label beside an axis, with a background that hides the lines behind it."""
     text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
     ground = {"facecolor": CARD, "edgecolor": "none", "alpha": 0.85, "pad": 1.5}
     axes.annotate(text, (at, place), (5, 0), textcoords="offset points", va="center", fontsize=9, bbox=ground)
@@ -161,7 +163,7 @@ def _span(trials: Sequence[Trial], objective: Objective) -> tuple[float, float] 
 
 
 def _figure_height(trial: Trial, trials: Sequence[Trial], objective: Objective) -> float:
-    """The best on top; what has no figure below all others."""
+    """Return the drawing order: the best on top, trials without a figure at the bottom."""
     span = _span(trials, objective)
     figure = trial.figures.get(objective.metric, math.nan)
     if span is None or trial.status != "finished" or not math.isfinite(figure):

@@ -1,4 +1,4 @@
-"""What `raysgd-local tune` does once its input is known to be good."""
+"""Run the command `raysgd-local tune`, after its input was validated."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ SIMULATED = "simulated"
 
 @dataclass(frozen=True)
 class Tried:
-    """The trials as they ended; `interrupted` where Ctrl-C ended some, or kept some from beginning."""
+    """The results of a sweep."""
 
     trials: list[Trial]
-    interrupted: bool = False
+    interrupted: bool = False  # Ctrl-C ended trials, or kept some from starting
 
 
 def run(sweep: Sweep, directory: Path, address: str | None = None, narrowing: Narrowing | None = None) -> None:
-    """Run a sweep to its end in `directory`, or go on with what is there; its results are written there.
+    """Run a sweep in `directory`, or continue the one there, and write its results.
 
-    Raises `RunLostError` where no trial went to its end, `KeyboardInterrupt` after Ctrl-C.
+    Raises `RunLostError` if no trial finished, and `KeyboardInterrupt` after Ctrl-C.
     """
     directory.mkdir(parents=True, exist_ok=True)
     (directory / SWEEP).write_text(sweep.to_yaml(), encoding="utf-8")
@@ -57,8 +57,8 @@ def run(sweep: Sweep, directory: Path, address: str | None = None, narrowing: Na
 def run_trials(
     sweep: Sweep, directory: Path, address: str | None = None, points: Sequence[Point] | None = None
 ) -> Tried:
-    """Run the trials on Ray: on the cluster at `address`, or on this machine for as long as they take."""
-    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")  # Tune's books are small, and a trial is dear
+    """Run the trials on the Ray cluster at `address`, or without an address, on a temporary one on this machine."""
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1")  # Tune's state is small, and trials are expensive
     from raysgd_local.runtime.ray_cluster import attached
     from raysgd_local.tuning.search import can_resume, make_tuner, resumed
 
@@ -70,19 +70,19 @@ def run_trials(
 
 
 def _quieten() -> None:
-    """Failures are told by `terminal`, and in full in the trials' directories."""
+    """Silence Tune's logs: `terminal` reports failures, and the trials' directories have them in full."""
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    logging.getLogger("tensorboardX").setLevel(logging.ERROR)  # a target that was not reached is no number
+    logging.getLogger("tensorboardX").setLevel(logging.ERROR)  # it warns about infinite times to target
 
 
 def _fit(tuner: Any) -> tuple[list[Any], bool]:
-    """Tune's trials, and whether Ctrl-C ended them.
+    """Run the tuner, and return Tune's trials, and whether Ctrl-C ended them.
 
     Tune takes that signal to save its books, gives it back when it came, and keeps it where it did not.
     """
     before = signal.getsignal(signal.SIGINT)
     try:
-        with redirect_stdout(StringIO()):  # Tune's own words, which `terminal` stands in for
+        with redirect_stdout(StringIO()):  # `terminal` replaces Tune's own output
             results = tuner.fit()
         mine = threading.current_thread() is threading.main_thread()
         return list(results._experiment_analysis.trials), mine and signal.getsignal(signal.SIGINT) is before
@@ -92,7 +92,7 @@ def _fit(tuner: Any) -> tuple[list[Any], bool]:
 
 
 def _cpus_at_most(sweep: Sweep) -> int:
-    """Logical CPUs that the largest trial needs."""
+    """Return the logical CPUs that the largest trial needs."""
     points = [*corners(sweep.space), *(sweep.points or ())]
     return max(from_config(sweep.config(point)).cpus_at_most for point in points)
 
@@ -111,7 +111,7 @@ def _trial(sweep: Sweep, directory: Path, trial: Any, interrupted: bool) -> Tria
 
 
 def _conclude(sweep: Sweep, directory: Path, tried: Tried) -> None:
-    """Write the results, and say what came of it."""
+    """Write the results, and print a summary."""
     best = write_results(directory, sweep, tried.trials)
     if best is not None:
         value = medians(tried.trials, sweep.objective)[choice_of(best)]

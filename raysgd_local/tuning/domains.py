@@ -1,4 +1,4 @@
-"""What a key of a sweep's space ranges over, in Ray Tune's terms. Nothing here needs Ray."""
+"""Domains of the keys of a sweep's space, in Ray Tune's terms, without Ray."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from raysgd_local.errors import InputError, nearest
 
 @dataclass(frozen=True)
 class Choice:
-    """One of these values, whatever they are: a mapping puts a whole part of the configuration."""
+    """One of these values. A mapping sets a whole section of the configuration."""
 
     values: tuple[Any, ...]
 
     @property
     def corners(self) -> tuple[Any, ...]:
-        """Values that are allowed only if all are."""
+        """Extreme values: if all of them are valid, all values of the domain are."""
         return self.values
 
     def sample(self, random: Random) -> Any:
@@ -29,21 +29,18 @@ class Choice:
 
 
 class GridSearch(Choice):
-    """Each of these values, with every point of the other keys."""
+    """Each of these values, combined with every point of the other keys."""
 
 
 @dataclass(frozen=True)
 class Span:
-    """Numbers from `low` to `high`, evenly or (`log`) evenly in their logarithm, or multiples of `q` only.
-
-    Whole ones (`whole`) end before `high`, as Tune's do.
-    """
+    """Numbers from `low` to `high`, drawn uniformly."""
 
     low: float
-    high: float
-    whole: bool = False
-    log: bool = False
-    q: float | None = None
+    high: float  # excluded if `whole`, as in Tune
+    whole: bool = False  # integers
+    log: bool = False  # uniform in the logarithm
+    q: float | None = None  # multiples of this
 
     @property
     def corners(self) -> tuple[float, ...]:
@@ -75,7 +72,7 @@ ALLOWED = f"a mapping with one of {', '.join(TERMS)} and a list: {{choice: [2, 8
 
 
 def parse(plain: Any, field: str) -> Domain:
-    """The domain that a mapping with one term describes. Raises `InputError` of `field`.
+    """Build a domain from a mapping with one term. Raises `InputError` of `field`.
 
     >>> parse({"randint": [1, 9]}, "space.algorithm.schedule.tau0").corners
     (1, 8)
@@ -115,7 +112,7 @@ def _span(term: str, values: Any, field: str) -> Span:
 
 
 def plain(domain: Domain) -> dict[str, list[Any]]:
-    """What `parse` makes the domain of again.
+    """Convert a domain to a mapping: the inverse of `parse`.
 
     >>> plain(parse({"loguniform": [0.5, 2]}, "space.x"))
     {'loguniform': [0.5, 2]}
@@ -129,7 +126,7 @@ def plain(domain: Domain) -> dict[str, list[Any]]:
 
 
 def label(value: Any) -> Any:
-    """A value as searchers, tables and charts take it: a number or text; a mapping or list as one line of YAML.
+    """Convert a value to a number or text for searchers, tables and charts: mappings and lists to one line of YAML.
 
     >>> label({"kind": "fixed", "tau": 8}), label(0.5)
     ('{kind: fixed, tau: 8}', 0.5)
@@ -143,7 +140,7 @@ def label(value: Any) -> Any:
 
 
 def told(value: Any) -> Any:
-    """A value as people read it: like its label, but a section by what it says, its kind by name alone.
+    """Format a value for people: a section as its kind and settings, other values as their label.
 
     >>> told({"schedule": {"kind": "fixed", "tau": 8}, "outer": {"kind": "slowmo", "beta": 0.2}})
     'fixed, tau 8; slowmo, beta 0.2'
@@ -157,7 +154,7 @@ def told(value: Any) -> Any:
 
 
 def unlabelled(domain: Domain, found: Any) -> Any:
-    """The value that a label stands for."""
+    """Return the value with this label: the inverse of `label`."""
     if not isinstance(domain, Choice):
         return found
     return next((value for value in domain.values if label(value) == found), found)

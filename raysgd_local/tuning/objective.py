@@ -1,4 +1,4 @@
-"""What trials are compared by: figures at equal training time."""
+"""The objective by which trials are compared: figures at equal training time."""
 
 from __future__ import annotations
 
@@ -19,31 +19,27 @@ LOSS_AT_BUDGET = "loss_at_budget"
 TRAIN_LOSS = "train_loss"
 OWN = (TIME_TO_TARGET, LOSS_AT_BUDGET, TRAIN_LOSS)
 
-_LAST_PART = 0.1
-"""Loss at budget is the mean over so much of the training time before it: a single round's is noise."""
+_LAST_PART = 0.1  # the loss at budget is the mean over this last share of the time: a single round's is too noisy
 
 
 @dataclass(frozen=True)
 class Objective:
-    """The figure that a trial ends with, whether less or more of it is better, and what it is measured at.
-
-    `target` belongs to `time_to_target_s`, `budget_s` of training time to `loss_at_budget`.
-    """
+    """The figure by which trials are compared."""
 
     metric: str
-    mode: str
-    target: Target | None = None
-    budget_s: float | None = None
+    mode: str  # `min` if less is better, else `max`
+    target: Target | None = None  # of `time_to_target_s`
+    budget_s: float | None = None  # training time at which `loss_at_budget` is measured
 
     @property
     def progress(self) -> tuple[str, str]:
-        """The metric, with its mode, that tells on the way which of two trials does better at the same time."""
+        """The metric, with its mode, by which unfinished trials are compared at equal training time."""
         if self.metric == TIME_TO_TARGET and self.target is not None:
             return self.target.metric, "min" if is_error(self.target.metric) else "max"
         return (TRAIN_LOSS, "min") if self.metric in OWN else (self.metric, self.mode)
 
     def figures(self, run: Run) -> dict[str, float]:
-        """All that a trial's run is measured by, from its tables; NaN where there is nothing yet."""
+        """Compute all figures of a trial's run from its tables; NaN for those not known yet."""
         figures = {name: _last(run.evals, name) for name in run.metrics}
         if self.target is not None:
             figures[TIME_TO_TARGET] = time_to_target(run.evals, self.target)
@@ -60,7 +56,7 @@ class Objective:
 
 
 def time_to_target(evals: pd.DataFrame, target: Target) -> float:
-    """Training time at the first evaluation that reached the target; infinite where none did."""
+    """Return the training time of the first evaluation that reached the target; infinite if none did."""
     if target.metric not in evals:
         return math.inf
     good = evals[[reached(target, float(value)) for value in evals[target.metric]]]
@@ -68,15 +64,12 @@ def time_to_target(evals: pd.DataFrame, target: Target) -> float:
 
 
 def reached(target: Target, value: float) -> bool:
-    """Whether an evaluation's value is good enough."""
+    """Whether an evaluation's value reached the target."""
     return value <= target.value if is_error(target.metric) else value >= target.value
 
 
 def loss_at(rounds: pd.DataFrame, budget_s: float | None) -> float:
-    """Mean training loss of the samples in the last tenth of the training time up to the budget.
-
-    A run that ended before counts up to its end.
-    """
+    """Return the mean training loss over the last tenth of the time up to the budget, or up to the run's end."""
     within = rounds if budget_s is None else rounds[rounds["elapsed_s"] <= budget_s]
     within = within[within["loss"].notna()]
     if not len(within):

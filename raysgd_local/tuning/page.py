@@ -1,4 +1,4 @@
-"""A sweep's page: self-contained, made with the report's means."""
+"""Write a sweep's self-contained HTML page, with the templates of the report."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _MOST_ROWS = 100
 
 
 def write_page(place: Path, sweep: Sweep, trials: Sequence[Trial]) -> None:
-    """Write the page of these trials. Raises `InputError` where it can't be written."""
+    """Write the page of these trials. Raises `InputError` if it can't be written."""
     save(place, render(place.parent.name, sweep, trials))
 
 
 def render(name: str, sweep: Sweep, trials: Sequence[Trial]) -> str:
-    """The page as HTML text."""
+    """Return the page as HTML."""
     objective = sweep.objective
     best = next(iter(ranked(trials, objective)), None)
     rows = table(trials, objective).replace(_names(sweep))
@@ -70,7 +70,7 @@ def _charts(sweep: Sweep, trials: Sequence[Trial]) -> list[Chart]:
 
 
 def _names(sweep: Sweep) -> dict[str, str]:
-    """By the labels of sections in the space, how people read them."""
+    """Map the labels of sections in the space to their readable form."""
     values = [value for domain in sweep.space.values() if isinstance(domain, Choice) for value in domain.values]
     return {label(value): told(value) for value in values if isinstance(value, dict)}
 

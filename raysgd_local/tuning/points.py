@@ -1,4 +1,4 @@
-"""Points of a space: a value for each of its keys. Drawn here, so that all can be checked before anything starts."""
+"""Points of a space: a value for each key. They are drawn here, so that all can be checked before any trial starts."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from raysgd_local.tuning.domains import Choice, Domain, GridSearch, label
 Point = dict[str, Any]
 Space = Mapping[str, Domain]
 
-_TRIES = 100  # for each point: a small space may have fewer points than are asked for
+_TRIES = 100  # draws per point: a small space may have fewer points than trials
 
 
 def corners(space: Space) -> Iterator[Point]:
-    """The first value of every key, then with each other corner of one key in its place."""
+    """Yield the first corner of all keys, then this point with each other corner of one key."""
     first = {key: domain.corners[0] for key, domain in space.items()}
     yield first
     for key, domain in space.items():
@@ -26,9 +26,9 @@ def corners(space: Space) -> Iterator[Point]:
 
 
 def drawn(space: Space, trials: int, seed: int) -> list[Point]:
-    """`trials` random points, all different, each with every combination of the keys that are a grid.
+    """Draw `trials` different random points, and combine each with every combination of the grid keys.
 
-    Fewer where the space has no more. The same seed draws the same points.
+    Returns fewer if the space has no more. The same seed draws the same points.
     """
     random = Random(seed)
     grids = {key: domain for key, domain in space.items() if isinstance(domain, GridSearch)}
@@ -42,7 +42,7 @@ def drawn(space: Space, trials: int, seed: int) -> list[Point]:
 
 
 def every(space: Space) -> list[Point]:
-    """Every combination of the values. Raises `InputError` where a key has no list of values."""
+    """Return every combination of the values. Raises `InputError` if a key has no list of values."""
     for key, domain in space.items():
         if not isinstance(domain, Choice):
             allowed = "choice or grid_search with a list of values, with the searcher grid"

@@ -1,4 +1,4 @@
-"""Which metrics a task's evaluations report: as its class says, or found out by evaluating two samples."""
+"""Find the metrics that a task's evaluations report: from its class, or by evaluating two samples."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from raysgd_local.tuning.sweep import Sweep
 
 
 def check_metrics(sweep: Sweep) -> None:
-    """Raise `InputError` where nothing reports the sweep's metric, or the target's.
+    """Raise `InputError` unless the task reports the sweep's metric and the target's.
 
-    Loads torch only for a task whose class has metrics of its own without saying their names. What a task with its own
-    training loop evaluates can't be known.
+    Imports torch only for a task whose class overrides `metrics` without listing their names in `reports`. A task with
+    its own training loop is not checked: it may evaluate other metrics.
     """
     task, target = sweep.first.task, sweep.first.stop.target
     asked = {} if sweep.metric in OWN else {"metric": sweep.metric}
     asked |= {} if target is None else {"stop.target.metric": target.metric}
     if not asked or _has_own_loop(task):
         return
-    names = said(task)
-    names = evaluated(task) if names is None else names
+    names = declared_names(task)
+    names = evaluated_names(task) if names is None else names
     for field, metric in asked.items():
         if metric not in names:
             allowed = [*names, *(OWN if field == "metric" else ())]
             raise InputError(field, metric, f"one of {', '.join(allowed)}", nearest(metric, allowed))
 
 
-def said(task: Task) -> tuple[str, ...] | None:
-    """The names in `Task.reports`; None where the class changes `metrics` and doesn't say."""
+def declared_names(task: Task) -> tuple[str, ...] | None:
+    """Return the names in `Task.reports`; None if the class overrides `metrics` but not `reports`."""
     for kind in type(task).__mro__:
         if "reports" in vars(kind):
             return tuple(kind.__dict__["reports"])
@@ -37,8 +37,8 @@ def said(task: Task) -> tuple[str, ...] | None:
     return None
 
 
-def evaluated(task: Task) -> tuple[str, ...]:
-    """The names that evaluating two samples of the test set gives."""
+def evaluated_names(task: Task) -> tuple[str, ...]:
+    """Return the names of the metrics, by evaluating two samples of the test set."""
     import torch
 
     from raysgd_local.training.evaluation import Evaluation

@@ -1,4 +1,4 @@
-"""The files that a sweep leaves: its table, its best configuration, its page."""
+"""Write the files of a finished sweep: its table, its best configuration, its page."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from raysgd_local.tuning.sweep import Sweep
 
 
 def write_results(directory: Path, sweep: Sweep, trials: Sequence[Trial]) -> Trial | None:
-    """Write `trials.csv`, `trials.parquet`, `best.yaml` and `report.html`; returns the best trial, if there is one."""
+    """Write `trials.csv`, `trials.parquet`, `best.yaml` and `report.html`. Return the best trial, if there is one."""
     found = table(trials, sweep.objective)
     found.to_csv(directory / f"{TABLE}.csv", index=False)
     found.to_parquet(directory / f"{TABLE}.parquet", index=False)

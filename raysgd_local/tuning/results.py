@@ -1,4 +1,4 @@
-"""What became of a sweep's trials, from their run directories: a table, the best, and its configuration."""
+"""The results of a sweep's trials, from their run directories: a table, the best trial, and its configuration."""
 
 from __future__ import annotations
 
@@ -22,25 +22,22 @@ if TYPE_CHECKING:
 
 SWEEP, TABLE, BEST, PAGE = "sweep.yaml", "trials", "best.yaml", "report.html"
 SEED = "seed"
-"""The key of the space in which trials repeat each other."""
+"""The key of the space that distinguishes repetitions of a choice."""
 
 RUN = "run"
-"""The run's directory in its trial's."""
+"""The run's directory inside its trial's."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One point, and how its run went. `status` is `finished`, `stopped early`, `failed` or `unfinished`.
-
-    `figures` are those of the objective, as far as the run came; `error` is a line.
-    """
+    """One trial of a sweep, and its result."""
 
     name: str
     point: Point
-    status: str
-    run: Run | None = None
-    figures: dict[str, float] = field(default_factory=dict)
-    error: str = ""
+    status: str  # `finished`, `stopped early`, `failed` or `unfinished`
+    run: Run | None = None  # None if it has no readable directory
+    figures: dict[str, float] = field(default_factory=dict)  # of the objective; NaN where not known
+    error: str = ""  # one line
 
 
 def trial_directory(sweep: Path, identity: str) -> Path:
@@ -48,7 +45,7 @@ def trial_directory(sweep: Path, identity: str) -> Path:
 
 
 def is_finished(run: Path) -> bool:
-    """Whether the run in this directory went to its end."""
+    """Whether the run in this directory finished."""
     try:
         found: object = json.loads((run / RESULT).read_text()).get("status")
     except (OSError, ValueError):
@@ -57,20 +54,20 @@ def is_finished(run: Path) -> bool:
 
 
 def read_trial(directory: Path, point: Point, objective: Objective, status: str, error: str = "") -> Trial:
-    """The trial in this directory; `status` is what is said of it where its run did not go to its end."""
+    """Read the trial in this directory; `status` is its status if its run did not finish."""
     try:
         run = reader.load(directory / RUN)
-    except InputError:  # it never came so far
+    except InputError:  # the run never started
         return Trial(directory.name, point, status, error=error)
     status = "finished" if is_finished(directory / RUN) else status
     return Trial(directory.name, point, status, run, objective.figures(run), error)
 
 
 def ranked(trials: Sequence[Trial], objective: Objective) -> list[Trial]:
-    """Those that finished and have the objective's figure, the best first.
+    """Return the trials that finished and have the objective's figure, the best first.
 
-    Where trials differ in their seed alone, the median over the seeds counts, and a seed's own figure after that: the
-    luck of one seed is no reason to take what it was tried with.
+    Trials that differ only in their seed are ranked by their median, then by their own figure, so that a lucky seed
+    doesn't decide.
     """
     sign = 1 if objective.mode == "min" else -1
     finished = [trial for trial in trials if trial.status == "finished"]
@@ -80,9 +77,9 @@ def ranked(trials: Sequence[Trial], objective: Objective) -> list[Trial]:
 
 
 def medians(trials: Sequence[Trial], objective: Objective) -> dict[str, float]:
-    """The median of the objective's figure for each choice of all but the seed.
+    """Return the median of the objective's figure over seeds, for each choice of the other keys.
 
-    A trial that was stopped early did worse than others, and one without the figure never got there: both are worst.
+    Trials that were stopped early, or have no figure, count as the worst.
     """
     found: dict[str, list[float]] = {}
     for trial in trials:
@@ -93,19 +90,19 @@ def medians(trials: Sequence[Trial], objective: Objective) -> dict[str, float]:
 
 
 def choice_of(trial: Trial) -> str:
-    """What was chosen, but for the seed; a trial without one in its point repeats no other."""
+    """Return a key for the trial's choice without its seed. A trial whose point has no seed repeats no other."""
     if SEED not in trial.point:
         return trial.name
     return repr({key: label(value) for key, value in seedless(trial.point).items()})
 
 
 def seedless(point: Point) -> Point:
-    """The point without its seed."""
+    """Return the point without its seed."""
     return {key: value for key, value in point.items() if key != SEED}
 
 
 def table(trials: Sequence[Trial], objective: Objective) -> pd.DataFrame:
-    """A row a trial, the best first: its status, its figures, its point, and what it took."""
+    """Return a table with a row for each trial, the best first: status, figures, point, and costs."""
     import pandas as pd
 
     best = ranked(trials, objective)

@@ -20,12 +20,11 @@ from raysgd_local.tuning.sweep import Sweep
 from raysgd_local.tuning.terminal import SweepProgress
 from raysgd_local.tuning.trial import trainable
 
-_GRACE = 0.2
-"""Of a trial's training time, where nothing else is said."""
+_GRACE = 0.2  # default of `scheduler.grace_s`, as a share of a trial's training time
 
 
 def make_tuner(sweep: Sweep, directory: Path, points: Sequence[Point] | None = None) -> tune.Tuner:
-    """The tuner of a sweep whose directory this is; of these points only, if any are given."""
+    """Make the tuner of the sweep in this directory; if `points` are given, of these only."""
     points = sweep.points if points is None else points
     trials = sweep.budget.trials if points is None else len(points)
     return tune.Tuner(
@@ -37,7 +36,7 @@ def make_tuner(sweep: Sweep, directory: Path, points: Sequence[Point] | None = N
             num_samples=trials,
             time_budget_s=sweep.budget.wall_s,
             max_concurrent_trials=sweep.budget.concurrent,
-            reuse_actors=False,  # what a trial leaves must go with its process
+            reuse_actors=False,  # a trial's leftovers must end with its process
             trial_name_creator=_name,
             trial_dirname_creator=_name,
         ),
@@ -51,7 +50,7 @@ def make_tuner(sweep: Sweep, directory: Path, points: Sequence[Point] | None = N
 
 
 def resumed(sweep: Sweep, directory: Path) -> tune.Tuner:
-    """The tuner that goes on in this directory: with what is unfinished, and once more with what failed."""
+    """Make the tuner that continues in this directory with unfinished trials, and repeats failed ones."""
     return tune.Tuner.restore(str(directory), trainable=trainable(sweep, directory), resume_errored=True)
 
 
@@ -76,7 +75,7 @@ def _searcher(sweep: Sweep, points: Sequence[Point] | None) -> Searcher | Search
 
 
 def _scheduler(sweep: Sweep) -> TrialScheduler | None:
-    """By training time, on what tells on the way how a trial does."""
+    """Make Tune's scheduler, which compares trials by their progress after equal training time."""
     if sweep.budget_s is None or sweep.scheduler.kind == "none":
         return None
     metric, mode = sweep.objective.progress
@@ -93,7 +92,7 @@ def _scheduler(sweep: Sweep) -> TrialScheduler | None:
 
 
 def to_tune(domain: Domain) -> Any:
-    """The domain as Tune's own."""
+    """Convert a domain to Tune's."""
     if isinstance(domain, Choice):
         return tune.choice([label(value) for value in domain.values])
     ((term, arguments),) = domains.plain(domain).items()
@@ -101,7 +100,7 @@ def to_tune(domain: Domain) -> Any:
 
 
 def from_tune(given: Any, field: str) -> Domain:
-    """One of Tune's domains, or a mapping as in a sweep's file, as ours. Raises `InputError` of `field`."""
+    """Convert one of Tune's domains, or a mapping as in a sweep's file. Raises `InputError` of `field`."""
     if isinstance(given, Categorical):
         return Choice(tuple(given.categories))
     if not isinstance(given, Float | Integer):

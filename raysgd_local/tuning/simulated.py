@@ -1,4 +1,4 @@
-"""A sweep in virtual time: every point on the simulator, in a few processes of this machine, without Ray."""
+"""Run a sweep in virtual time: simulate every point in a few processes of this machine, without Ray."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _TELL_EVERY = 10
 
 
 def simulate_all(sweep: Sweep, directory: Path, cluster: ClusterModel, jobs: int | None = None) -> list[Trial]:
-    """Each point's run on this cluster, in its directory; those that had finished are not run again.
+    """Simulate each point's run on this cluster, in its own directory. Finished ones are not run again.
 
-    None is stopped early. Where a searcher would choose the points, they are drawn at random.
+    No trial is stopped early. Points that Optuna would choose are drawn at random.
     """
     points = sweep.points
     if points is None:
@@ -38,7 +38,7 @@ def simulate_all(sweep: Sweep, directory: Path, cluster: ClusterModel, jobs: int
 def _simulated(
     study: Study, to_do: Sequence[tuple[Path, Point]], cluster: ClusterModel, jobs: int | None
 ) -> dict[Path, str]:
-    """What went wrong in each of these trials, or nothing."""
+    """Run these trials, and return for each an error message, or an empty string."""
     processes = min(jobs or os.cpu_count() or 1, len(to_do))
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=_silence) as pool:
         try:
@@ -51,12 +51,12 @@ def _simulated(
 
 
 def _silence() -> None:
-    """A run shows its progress on standard error, where many would be no use."""
+    """Silence standard error, where each run would show its progress."""
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115
 
 
 def _simulate(study: Study, home: Path, point: Point, cluster: ClusterModel) -> str:
-    """One trial; says what went wrong, or nothing."""
+    """Run one trial, and return an error message, or an empty string."""
     from raysgd_local.run.request import from_config
     from raysgd_local.run.simulator import Conditions, simulate_run
 
@@ -76,7 +76,7 @@ def _tell(futures: Sequence[Future[str]]) -> None:
 
 
 def best_points(sweep: Sweep, trials: Sequence[Trial], count: int) -> list[Point]:
-    """The points of the `count` best choices, each with all its seeds."""
+    """Return the points of the `count` best choices, each with all its seeds."""
     best: list[Point] = []
     for trial in ranked(trials, sweep.objective):
         if seedless(trial.point) not in best:

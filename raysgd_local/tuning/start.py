@@ -1,4 +1,4 @@
-"""What `raysgd-local tune` is asked for: which sweep, where, anew or again; checked without torch or Ray."""
+"""Interpret the options of `raysgd-local tune`, without torch or Ray: the sweep, its directory, new or resumed."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from raysgd_local.tuning.sweep import Sweep, load
 
 @dataclass(frozen=True)
 class Asked:
-    """A sweep, and the absolute path of its directory, which may hold its beginning."""
+    """The requested sweep."""
 
     sweep: Sweep
-    directory: Path
+    directory: Path  # absolute; holds a started sweep if that is to be continued
 
 
 @dataclass(frozen=True)
 class Narrowing:
-    """Simulate first, on this cluster; then only the `top` best points are really tried, or (None) nothing is."""
+    """Simulate all points first, and run only the best for real."""
 
     cluster: ClusterModel
-    top: int | None = None
+    top: int | None = None  # number of choices to run for real; None: none
 
 
 def asked(
     file: Path | None, settings: Sequence[str], storage: str | None, name: str | None, resume: str | None
 ) -> Asked:
-    """What these options say. Raises `InputError` for what can't be used, and for a directory that is taken."""
+    """Interpret the options. Raises `InputError` for values that can't be used, and for a directory that exists."""
     given = None if file is None else load(file, settings)
     if resume is not None and resume != "auto":
         directory = Path(resume).absolute()
@@ -53,12 +53,12 @@ def asked(
 
 
 def default_name(what: str) -> str:
-    """Readable, and new every second."""
+    """Return a sweep's default name, with the time (to a second)."""
     return f"tune-{what}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def begun(directory: Path, given: Sweep | None) -> Sweep:
-    """The sweep that was begun in this directory. Raises `InputError` where there is none, or `given` is another."""
+    """Load the sweep that was started in this directory. Raises `InputError` if there is none, or `given` differs."""
     if not (directory / SWEEP).is_file():
         raise InputError("resume", str(directory), "auto, or a sweep's directory", f"it has no {SWEEP}")
     known = load(directory / SWEEP)

@@ -1,4 +1,4 @@
-"""A sweep: YAML in, one frozen and validated value out, before torch or Ray is loaded."""
+"""The configuration of a sweep: YAML in, one frozen and validated value out, without torch or Ray."""
 
 from __future__ import annotations
 
@@ -24,32 +24,29 @@ from raysgd_local.tuning.objective import LOSS_AT_BUDGET, OWN, TIME_TO_TARGET, O
 from raysgd_local.tuning.points import Point, corners, drawn, every
 
 METHOD = "method"
-"""A key of spaces that is none of the configuration: a recipe, in place of the algorithm."""
+"""A key of spaces that is not in the configuration: the recipe that replaces the algorithm."""
 
 
 class Budget(Section):
-    """How many trials, how much training time for each, how long all may take, and how many run at a time."""
+    """The limits of a sweep."""
 
     trials: Count = 16
-    training_s: Seconds | None = None
-    wall_s: Seconds | None = None
-    concurrent: Count | None = None
+    training_s: Seconds | None = None  # training time of each trial
+    wall_s: Seconds | None = None  # real time of the sweep
+    concurrent: Count | None = None  # trials at a time; null: as many as the cluster has resources for
 
 
 class Scheduler(Section):
-    """Which trials are stopped early, by what they have reached after the same training time.
-
-    None is in its first `grace_s`; `asha` looks again each time it is `reduction_factor` times as long, and lets that
-    part of the trials go on.
-    """
+    """The scheduler that stops bad trials early, by comparing them after equal training time."""
 
     kind: Literal["none", "asha", "median"] = "none"
-    grace_s: Seconds | None = None
+    grace_s: Seconds | None = None  # training time before which no trial is stopped
+    # `asha` compares at grace_s · factor^k, and lets one in `factor` trials continue
     reduction_factor: Annotated[float, Gt(1)] = 3.0
 
 
 class Searcher(Section):
-    """Where the next point comes from: drawn at random, every combination, or Optuna's guess."""
+    """The source of points: random draws, all combinations, or Optuna."""
 
     kind: Literal["random", "grid", "optuna"] = "random"
     seed: Annotated[int, Ge(0)] = 0
@@ -66,25 +63,22 @@ def _plain_domains(space: Mapping[str, Domain]) -> Any:
 
 
 class Sweep(Section):
-    """Trials of one configuration that differ in the keys of `space`, and what makes one better than another.
+    """Trials of one configuration that differ in the keys of `space`, and the metric by which they are compared."""
 
-    `base` is the configuration, `method` a recipe in place of its algorithm, `settings` change it further; what is in
-    `space` differs from trial to trial. `mode` says whether less (`min`) or more (`max`) of `metric` is better; null:
-    as its name says.
-    """
-
-    base: dict[str, Any] | None = None
-    method: str | None = None
-    settings: dict[str, Any] = Field(default_factory=dict)
-    space: Annotated[Any, PlainValidator(_domains), PlainSerializer(_plain_domains)]
+    base: dict[str, Any] | None = None  # the configuration; null: the shipped digits run
+    method: str | None = None  # recipe that replaces its algorithm
+    settings: dict[str, Any] = Field(default_factory=dict)  # further changes, by dotted key
+    space: Annotated[Any, PlainValidator(_domains), PlainSerializer(_plain_domains)]  # domains, by dotted key
     metric: Annotated[str, MinLen(1)]
-    mode: Literal["min", "max"] | None = None
+    mode: Literal["min", "max"] | None = (
+        None  # whether less or more is better; null: derived from the metric's name
+    )
     budget: Budget = Budget()
     scheduler: Scheduler = Scheduler()
     searcher: Searcher = Searcher()
 
     def config(self, point: Point, storage: str | None = None, name: str | None = None) -> Config:
-        """The configuration of the trial at this point. Raises `InputError` where there is none."""
+        """Return the configuration of the trial at this point. Raises `InputError` if it is not valid."""
         own = {key: value for key, value in point.items() if key != METHOD}
         base = configuration.plain() if self.base is None else self.base
         tree = configuration.changed(base, point.get(METHOD, self.method), self.settings.items())
@@ -96,7 +90,7 @@ class Sweep(Section):
 
     @cached_property
     def points(self) -> list[Point] | None:
-        """All points, where they don't depend on what trials find."""
+        """All points, or None if they depend on the results of trials."""
         if self.searcher.kind == "optuna":
             return None
         if self.searcher.kind == "grid":
@@ -105,7 +99,7 @@ class Sweep(Section):
 
     @cached_property
     def first(self) -> Config:
-        """The configuration at the space's first corner: what all trials have in common is as in any other."""
+        """The configuration at the space's first corner, for the settings that all trials have in common."""
         return self.config(next(corners(self.space)))
 
     @property
@@ -121,15 +115,15 @@ class Sweep(Section):
         )
 
     def to_yaml(self) -> str:
-        """The whole sweep, its base included."""
+        """Return the whole sweep as YAML, including its base."""
         return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
 
 
 def load(path: str | Path, settings: Sequence[str] = ()) -> Sweep:
-    """The sweep that a YAML file describes. `base` in it is a file's path from where it lies, or a mapping.
+    """Load a sweep from a YAML file, in which `base` is a mapping, or the path of a file relative to this one.
 
-    Each of `settings` (`a.b=value`) changes the sweep where it begins with one of its keys, otherwise what is trained.
-    Raises `InputError` for whatever can't be used.
+    Each of `settings` (`a.b=value`) changes the sweep if it begins with one of the sweep's keys, otherwise the
+    trained configuration. Raises `InputError` for values that can't be used.
     """
     tree: dict[str, Any] = files.read(path, "sweep")
     for key, value in (files.pair(setting) for setting in settings):
@@ -140,7 +134,7 @@ def load(path: str | Path, settings: Sequence[str] = ()) -> Sweep:
 
 
 def from_mapping(tree: Mapping[str, Any]) -> Sweep:
-    """The sweep that nested mappings describe, with every point that is known beforehand looked at."""
+    """Build a sweep from nested mappings, and validate every point that is known beforehand."""
     sweep = validated(Sweep, tree)
     _check_keys(sweep)
     _check_points(sweep)
@@ -167,7 +161,7 @@ def _check_keys(sweep: Sweep) -> None:
 
 
 def _check_points(sweep: Sweep) -> None:
-    """Each corner and each point that is known must be a configuration."""
+    """Raise `InputError` unless each corner and each known point is a valid configuration."""
     for number, point in enumerate((*corners(sweep.space), *(sweep.points or ()))):
         try:
             sweep.config(point)
@@ -176,7 +170,7 @@ def _check_points(sweep: Sweep) -> None:
 
 
 def _of_space(error: InputError, point: Point, all_have_it: bool) -> InputError:
-    """The same error, said of the space where the space brought it."""
+    """Attribute the error to the space if a value of the space caused it."""
     if any(f"{key}.".startswith(f"{error.field}.") or error.field.startswith(f"{key}.") for key in point):
         return error.under("space")
     if all_have_it:

@@ -1,4 +1,4 @@
-"""A sweep's progress on standard error: a line where something happened, and every few seconds how far it is."""
+"""A sweep's progress on standard error: a line for each event, and a summary every few seconds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _EVERY_S = 10.0
 
 
 class SweepProgress(tune.Callback):
-    """Tune calls it; `trials` says how many there will be."""
+    """A Tune callback that prints progress. `trials`: the total number of trials."""
 
     def __init__(self, objective: Objective, trials: int) -> None:
         self._objective, self._trials = objective, trials

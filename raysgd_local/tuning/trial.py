@@ -1,4 +1,4 @@
-"""One trial: a real run in the resources that Ray Tune set aside for it."""
+"""One trial: a real run in the placement group that Ray Tune reserved for it."""
 
 from __future__ import annotations
 
@@ -24,42 +24,42 @@ from raysgd_local.tuning.study import Study
 from raysgd_local.tuning.sweep import Sweep
 
 FINISHED = "finished"
-"""In a trial's last report: it ran to its end."""
+"""Key of reports: whether the trial ran to its end."""
 
 _REPORT_EVERY_S = 1.0
 
 
 def trainable(sweep: Sweep, directory: Path) -> Any:
-    """What Tune runs for each point: in a placement group with a place for the trial itself and one a worker."""
+    """Make the function that Tune runs for each point, with its placement group."""
     study = Study.of(sweep, directory)
 
     def local_sgd(labelled: dict[str, Any]) -> None:
         _run(study, labelled)
 
     def resources(labelled: dict[str, Any]) -> tune.PlacementGroupFactory:
-        opened = study.open()  # what is pickled has plain values only
+        opened = study.open()  # `study` is pickled with this function, as plain values
         return placement(opened.config(unlabel(opened, labelled)))
 
     return tune.with_resources(local_sgd, resources)
 
 
 def unlabel(sweep: Sweep, labelled: dict[str, Any]) -> Point:
-    """The point that Tune knows by its labels."""
+    """Convert the labels that Tune passes to a point's values."""
     return {key: unlabelled(domain, labelled[key]) for key, domain in sweep.space.items()}
 
 
 def placement(config: Config) -> tune.PlacementGroupFactory:
-    """Nothing for the trial and its driver, which only watch; then a bundle a worker."""
+    """Return an empty bundle for the trial and its driver, which only watch, and a bundle for each worker."""
     worker = {"CPU": config.workers.cpus} | ({"GPU": 1.0} if config.workers.use_gpu else {})
     return tune.PlacementGroupFactory([{}, *[worker] * config.workers.max])
 
 
 def _run(study: Study, labelled: dict[str, Any]) -> None:
-    """Train, or go on from a checkpoint; what had finished already is only told again."""
+    """Train, or continue from a checkpoint, and report the result. A finished run is only reported again."""
     sweep = study.open()
     home = trial_directory(Path(study.directory), tune.get_context().get_trial_id())
     if not is_finished(home / RUN):
-        if not checkpoint_parts.finished(Storage.at(str(home / RUN))):  # what it did is lost, and did not happen
+        if not checkpoint_parts.finished(Storage.at(str(home / RUN))):  # nothing to continue from: start again
             shutil.rmtree(home / RUN, ignore_errors=True)
         config = sweep.config(unlabel(sweep, labelled), storage=str(home), name=RUN)
         LocalSGDTrainer.from_config(config).fit(resume="auto", observe=Reporter(sweep.objective))
@@ -69,10 +69,10 @@ def _run(study: Study, labelled: dict[str, Any]) -> None:
 
 
 class Reporter:
-    """Tells Tune how the run stands: at each evaluation that is seen, and once a second of training time.
+    """Reports the run's progress to Tune: at each evaluation, and once per second of training time.
 
-    It is called where the run is watched, not where it trains. Tune stops a trial inside of it; so it is silent once
-    the training time is over, when all that is left to do is to write down the figures.
+    It runs in the driver, not in workers. Tune may stop a trial inside the report; so it makes none once the training
+    time is over, while the run only writes its results.
     """
 
     def __init__(self, objective: Objective, report: Callable[[dict[str, Any]], Any] = tune.report) -> None:
@@ -93,7 +93,7 @@ class Reporter:
 
 
 def standing(snapshot: Snapshot, objective: Objective) -> dict[str, Any]:
-    """What is known of a run that goes on: the newest round and evaluation. The target is not reached yet."""
+    """Return the figures of a run in progress: of its newest round and evaluation. The target is not reached yet."""
     loss = math.nan if snapshot.loss is None else snapshot.loss
     figures = {TRAIN_LOSS: loss, LOSS_AT_BUDGET: loss}
     figures |= {TIME_TO_TARGET: math.inf} if objective.target is not None else {}

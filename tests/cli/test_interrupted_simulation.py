@@ -43,7 +43,7 @@ def test_ctrl_c_ends_it_with_a_whole_directory_and_status_130(tmp_path, options)
     run = tmp_path / "runs" / "run"
     assert done.returncode == 130, done.stderr
     assert done.stdout == ""
-    assert done.stderr.splitlines()[-1] == f"interrupted; what was done is in {run}"
+    assert done.stderr.splitlines()[-1] == f"interrupted; the results so far are in {run}"
     result = json.loads((run / "result.json").read_text())
     assert (result["status"], result["reason"]) == ("interrupted", "interrupted")
     assert result["rounds"] > 0

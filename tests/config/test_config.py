@@ -128,7 +128,12 @@ BAD = [
     ("task.optimizer.name=adam", "task.optimizer.lr", None, "it has no default"),
     ("task.optimizer.lr=0", "task.optimizer.lr", 0, "above 0"),
     ("task.optimizer.momentum=1", "task.optimizer.momentum", 1, "below 1"),
-    ("task.optimizer={name: adam, lr: 0.1, momentum: 0.9}", "task.optimizer.momentum", 0.9, "momentum is SGD's"),
+    (
+        "task.optimizer={name: adam, lr: 0.1, momentum: 0.9}",
+        "task.optimizer.momentum",
+        0.9,
+        "only sgd has momentum",
+    ),
     ("task.learning_rate={kind: multistep, milestones: [x]}", "task.learning_rate.milestones.0", "x", "a number"),
     ("task.learning_rate.milestones=3", "task.learning_rate.milestones", 3, "a list"),
     ("task.clip_grad_norm=-1", "task.clip_grad_norm", -1, "above 0"),

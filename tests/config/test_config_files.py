@@ -54,7 +54,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
 
 def test_overriding_leaves_the_tree_as_it_was() -> None:
     tree = {"task": {"epochs": 3}}
-    assert files.override(tree, ["task.epochs=5", "workers.max=2"]) == {
+    assert files.changed(tree, map(files.pair, ["task.epochs=5", "workers.max=2"])) == {
         "task": {"epochs": 5},
         "workers": {"max": 2},
     }
@@ -63,4 +63,4 @@ def test_overriding_leaves_the_tree_as_it_was() -> None:
 
 def test_the_same_kind_again_keeps_the_settings_beside_it() -> None:
     tree = {"schedule": {"kind": "fixed", "tau": 8}}
-    assert files.override(tree, ["schedule.kind=fixed"]) == tree
+    assert files.changed(tree, [files.pair("schedule.kind=fixed")]) == tree

@@ -52,9 +52,9 @@ def test_this_machine_has_a_loopback():
 
 
 def test_ports_that_the_system_never_gives_out_are_refused(tmp_path, monkeypatch):
-    given_out = tmp_path / "range"
-    given_out.write_text("32768\t60999\n")
-    monkeypatch.setattr(listening, "_GIVEN_OUT", given_out)
+    port_range = tmp_path / "range"
+    port_range.write_text("32768\t60999\n")
+    monkeypatch.setattr(listening, "_PORT_RANGE", port_range)
     own_address(Listening(ports=(46_784, 62_000)), "10.0.0.9")
     with pytest.raises(InputError, match="network.first_port: 46785 .* 32768 to 46883"):
         own_address(Listening(ports=(46_785, 62_000)), "10.0.0.9")
@@ -70,7 +70,7 @@ def test_the_stores_port_is_the_first_free_one():
 
 
 def some_of_the_systems_ports() -> tuple[int, int]:
-    first, last = map(int, listening._GIVEN_OUT.read_text().split())
+    first, last = map(int, listening._PORT_RANGE.read_text().split())
     quarter = (3 * first + last) // 4
     return quarter, quarter + 499
 

@@ -21,7 +21,7 @@ from raysgd_local.cli import app
 from raysgd_local.errors import InputError
 from raysgd_local.tasks import Digits
 from raysgd_local.tuning import domains, points
-from raysgd_local.tuning.reported import check_metrics, said
+from raysgd_local.tuning.reported import check_metrics, declared_names
 
 CONFIGS = sorted((Path(__file__).parents[2] / "tune_configs").glob("*.yaml"))
 SWEEP: dict[str, Any] = {
@@ -180,7 +180,7 @@ class Quiet(Digits):
 
 
 def test_a_metric_that_a_class_does_not_name_is_found_by_evaluating(tmp_path, monkeypatch):
-    assert (said(Digits()), said(Quiet())) == (("accuracy", "loss"), None)
+    assert (declared_names(Digits()), declared_names(Quiet())) == (("accuracy", "loss"), None)
     monkeypatch.setitem(sys.modules, "quiet_task", sys.modules[__name__])
     base = {"task": {"name": "quiet_task:Quiet"}}
     changes = {"base": base, "settings": {}, "metric": "hits"}

@@ -1,4 +1,4 @@
-"""With whom and how far: one method a file. They say how members are coupled; `anchor` does it."""
+"""Averagings: with whom members average, and how far they move. One method per file; `state.anchor` executes them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ from raysgd_local.algorithms.averaging.mean import Mean
 AVERAGINGS: Mapping[str, type[Averaging]] = MappingProxyType(
     {"mean": Mean, "elastic": Elastic, "gossip": Gossip, "blocks": Blocks}
 )
-"""From the kind that a configuration names to the class with its options."""
+"""The classes by their `kind` in configurations."""
 
 __all__ = ["AVERAGINGS", "Averaging", "Blocks", "Coupling", "Elastic", "Gossip", "Mean", "mixing"]

@@ -1,4 +1,4 @@
-"""What averaging is: how far a member goes to the others, and they to it."""
+"""The interface of averagings: with whom a member averages, and how far it moves towards the result."""
 
 from __future__ import annotations
 
@@ -7,43 +7,44 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Coupling:
-    """Members keep parameters x of their own, next to the anchor. From old values, with x̄ their weighted mean:
+    """Elastic coupling between the members' parameters x and the anchor. With their weighted mean x̄:
 
         x ← x − pull·(x − anchor),  anchor ← anchor + push·(x̄ − anchor)
 
-    Stable for pull + push < 2.
+    computed from the old values of both. Stable for pull + push < 2.
     """
 
-    pull: float
-    push: float
+    pull: float  # share of the difference by which a member moves to the anchor
+    push: float  # share of the difference by which the anchor moves to the mean
 
 
 class Averaging:
-    """With whom, and how far. A frozen dataclass, the same on all members; by default all become the mean.
+    """Says with whom members average, and how far they move. A frozen dataclass, the same on all members.
 
-    The anchor is replicated, and is the method's model: it is evaluated, written into checkpoints, and what joiners
-    start from. A member's x is local: it is in the member's own part of a checkpoint, and gone when it dies.
+    By default all members become the mean. With a coupling the anchor is the method's model: it is replicated,
+    evaluated, written into checkpoints, and given to joiners. The members' own parameters are local: each is in the
+    member's own part of a checkpoint, and lost when the member dies.
     """
 
     fraction = 1.0
-    """Which share of the members takes part in a round; the others take its result, but no steps."""
+    """Share of the members that take steps in a round; the others only receive the result."""
 
     def coupling(self, workers: int) -> Coupling | None:  # noqa: ARG002
-        """The coupling of `workers` members; None where all become the mean."""
+        """Return the elastic coupling of `workers` members; None if all become the mean."""
         return None
 
     scope = "own"
-    """What a round that is not over all members is over, for the tables."""
+    """Value of `scope` in `rounds.csv` for rounds in which not all members average with all."""
 
     def neighbours(self, rank: int, round: int, workers: int) -> frozenset[int] | None:  # noqa: ARG002
-        """With whom `rank` averages in a round; None where this is no gossip. Neighbours are so mutually."""
+        """Return the ranks with which `rank` averages in a gossip round; None if this is no gossip. Symmetric."""
         return None
 
     def blocks(self, nodes: tuple[str, ...]) -> tuple[int, ...]:
-        """By rank the number of its block, from the nodes that members are on; by default each is one of its own."""
+        """Return the block number of each rank, given its node. By default each member is a block of its own."""
         return tuple(range(len(nodes)))
 
     @property
     def gossips(self) -> bool:
-        """Whether members average with their neighbours only."""
+        """Whether members average only with their neighbours."""
         return self.neighbours(0, 0, 1) is not None

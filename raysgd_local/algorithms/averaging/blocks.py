@@ -1,4 +1,4 @@
-"""Blocks: members that average among themselves often, and with all others now and then."""
+"""Blocks: groups of members that average among themselves often, and with all others less often."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from raysgd_local.errors import InputError
 
 @dataclass(frozen=True)
 class Blocks(Averaging):
-    """Who is in a block with whom, for the schedule `hierarchical`, which says when blocks and when all average.
+    """Form the blocks for the schedule `Hierarchical`, which decides when blocks average and when all members do.
 
-    A block is a node, or the nodes of one of the lists in `named`; or, with `count`, members in so many blocks of
-    nearly equal size, in rank order. In between a block's members become its mean, weighted by the round's samples;
-    at a global averaging a block counts by its samples since the one before.
+    By default the members on one node are a block. At a block averaging its members become their mean, weighted by
+    the round's samples. At a global averaging a block counts by its samples since the previous global one.
 
-    Raises InputError for both, and for a count below 1.
+    Raises InputError if both options are given, and for a count below 1.
 
     >>> Blocks().blocks(("a", "b", "a")), Blocks(count=2).blocks(("a", "a", "a"))
     ((0, 1, 0), (0, 0, 1))
     """
 
-    count: int | None = None
-    named: tuple[tuple[str, ...], ...] = ()
+    count: int | None = None  # form this many blocks of nearly equal size, in rank order
+    named: tuple[tuple[str, ...], ...] = ()  # join the nodes of each list into a block
     scope = "block"
 
     def __post_init__(self) -> None:

@@ -10,25 +10,25 @@ from raysgd_local.algorithms.averaging.base import Averaging, Coupling
 
 @dataclass(frozen=True)
 class Elastic(Averaging):
-    """Members and a centre z pull at each other with a spring, and members stay apart. From old values:
+    """Couple members elastically to a centre z: both move towards each other, and members stay apart.
 
         x_i ← x_i − α(x_i − z),  z ← z + α·m·Σ_j p_j (x_j − z),  α = beta/m
 
-    for m members, computed anew when m changes; or `alpha` itself. One all-reduce: every member has z, and moves it
-    alike. m·Σp_i x_i + z is conserved. **The model is z**: it is evaluated, and what joiners start from. Local
-    momentum is kept; with Nesterov momentum in the task's optimizer this is EAMSGD.
+    computed from the old values, for m members; α changes with m unless `alpha` is given. It takes one all-reduce:
+    every member has z and moves it identically. m·Σp_i x_i + z is conserved. **The model is z**: it is evaluated,
+    saved, and given to joiners. Local momentum is kept; with Nesterov momentum in the task's optimizer this is EAMSGD.
 
     Zhang, Choromanska, LeCun, "Deep Learning with Elastic Averaging SGD", NeurIPS 2015 [S]; there beta is 0.9 and
     the period about 10 [K]. Stable for 0 < α < 2/(m+1) [D].
 
-    Raises InputError unless 0 < beta < 1, and 0 < alpha < 1 where it is given.
+    Raises InputError unless 0 < beta < 1, and 0 < alpha < 1 if it is given.
 
     >>> Elastic(beta=0.8).coupling(workers=4)
     Coupling(pull=0.2, push=0.8)
     """
 
-    beta: float = 0.9
-    alpha: float | None = None
+    beta: float = 0.9  # β = α·m
+    alpha: float | None = None  # α for any number of members; None: beta/m
 
     def __post_init__(self) -> None:
         validation.number("beta", self.beta, above=0, below=1)

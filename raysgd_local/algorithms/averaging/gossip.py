@@ -1,4 +1,4 @@
-"""Gossip: members average with their neighbours only."""
+"""Gossip: members average only with their neighbours."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ Topology = Literal["ring", "torus", "exponential", "pairs", "complete"]
 
 @dataclass(frozen=True)
 class Gossip(Averaging):
-    """Each round a member averages with its neighbours, and members stay apart:
+    """Average each member with its neighbours; members stay apart.
 
         x_i ← Σ_j W_ij x_j,  W_ij = 1/(1 + max(degree_i, degree_j)) between neighbours, W_ii the rest
 
-    `ring`; `torus` (a ring where the number of workers is prime); `exponential`: one peer a round, at distance 1, 2, 4,
-    … in turn, exact after log₂ m rounds where m is a power of 2; `pairs` drawn anew each round; `complete`: the mean.
-    W is symmetric, so the unweighted mean is conserved: **it is the model**, taken exactly where it is evaluated,
-    saved, or given to a joiner. With unequal samples a member's step of the round is scaled by m·p_i before.
+    Topologies: `ring`; `torus` (a ring if the number of workers is prime); `exponential`: one peer per round, at
+    distance 1, 2, 4, … in turn, which gives the exact mean after log₂ m rounds if m is a power of 2; `pairs`: drawn
+    at random each round; `complete`: all members, the exact mean.
+
+    W is symmetric, so it conserves the unweighted mean of the members. **That mean is the model**: it is computed
+    exactly when it is evaluated, saved, or given to a joiner. If members have unequal numbers of samples, each one's
+    step of the round is scaled by m·p_i first.
 
     Lian, Zhang, Zhang, Hsieh, Zhang, Liu, "Can Decentralized Algorithms Outperform Centralized Algorithms?", NeurIPS
     2017 [K]; Jin, Yuan, Iandola, Keutzer, "How to Scale Distributed Deep Learning?", 2016 [S] (pairs); Metropolis
@@ -41,7 +44,7 @@ class Gossip(Averaging):
         validation.one_of("topology", self.topology, get_args(Topology))
 
     def blocks(self, nodes: tuple[str, ...]) -> tuple[int, ...]:
-        """What everyone did reaches everyone in the end."""
+        """Return one block: every member's steps reach all others in the end."""
         return (0,) * len(nodes)
 
     def neighbours(self, rank: int, round: int, workers: int) -> frozenset[int]:
@@ -83,7 +86,7 @@ def _complete(rank: int, round: int, workers: int) -> set[int]:  # noqa: ARG001
 
 
 def mixing(averaging: Averaging, rank: int, round: int, healthy: tuple[bool, ...]) -> Mapping[int, float]:
-    """Rank's row of W, itself included; those who are not healthy are nobody's neighbours.
+    """Return rank's row of W, by rank, including its own entry. Members that are not healthy have no neighbours.
 
     >>> mixing(Gossip("ring"), 0, 1, (True, True, True, False))
     {1: 0.3333333333333333, 0: 0.6666666666666667}

@@ -1,4 +1,4 @@
-"""Plain averaging, of all members or of some that are drawn anew each round."""
+"""Plain averaging, of all members or of some that are drawn at random each round."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from raysgd_local.algorithms.averaging.base import Averaging
 
 @dataclass(frozen=True)
 class Mean(Averaging):
-    """All members become the weighted mean, or what the outer step makes of it: x_i ← Σ_j p_j x_j.
+    """Set all members to the weighted mean, x_i ← Σ_j p_j x_j, or to the anchor that the outer step computes from it.
 
-    With a `fraction` C below 1 this is federated averaging: ⌈C·m⌉ members, drawn anew each round among those that
-    have data left in the epoch, take the round's steps; the others wait, and take the result.
+    With a `fraction` C below 1 this is federated averaging: each round ⌈C·m⌉ members, drawn at random among those
+    with data left in the epoch, take the round's steps; the others wait, and receive the result.
 
     McMahan, Moore, Ramage, Hampson, Agüera y Arcas, "Communication-Efficient Learning of Deep Networks from
     Decentralized Data", AISTATS 2017 [K].
@@ -21,7 +21,7 @@ class Mean(Averaging):
     Raises InputError unless 0 < fraction ≤ 1.
     """
 
-    fraction: float = 1.0
+    fraction: float = 1.0  # C, share of the members that take steps in a round
 
     def __post_init__(self) -> None:
         validation.number("fraction", self.fraction, above=0, at_most=1)

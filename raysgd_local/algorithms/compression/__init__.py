@@ -1,4 +1,4 @@
-"""In what form a member's step travels: one method a file. `messages` makes bytes of it."""
+"""Compressions of the steps that members send: one method per file. `state.compressed_messages` makes bytes of them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ from raysgd_local.algorithms.compression.top_k import TopK
 COMPRESSIONS: Mapping[str, type[Half | Int8 | TopK | RandomK | Sign]] = MappingProxyType(
     {"half": Half, "int8": Int8, "top-k": TopK, "random-k": RandomK, "sign": Sign}
 )
-"""From the kind that a configuration names to the class with its options."""
+"""The classes by their `kind` in configurations."""
 
 __all__ = ["COMPRESSIONS", "Compression", "Half", "Int8", "RandomK", "Sign", "TopK"]

@@ -1,4 +1,4 @@
-"""What compression is: a vector in fewer bytes, and back."""
+"""The interface of compressions: encode a vector in fewer bytes, and decode it."""
 
 from __future__ import annotations
 
@@ -10,34 +10,36 @@ if TYPE_CHECKING:
 
 
 class Compression(Protocol):
-    """In what form a member's step travels. A frozen dataclass, the same on all members; a pure pair of functions.
-
-    `memory`: what was left out of a message is remembered by its sender and added to its next one (error feedback).
-    That residual is local: it is in the member's own part of a checkpoint, a joiner begins with none, and it is gone
-    when the member dies. `fine`: a message is close to its vector element by element, so that sums of messages can be
-    compressed again.
-    """
+    """Compresses the steps that members send: two pure functions. A frozen dataclass, the same on all members."""
 
     @property
-    def memory(self) -> bool: ...
+    def memory(self) -> bool:
+        """Whether to use error feedback: the sender adds the compression error to its next message.
+
+        This residual is local: it is in the member's own part of a checkpoint, a joiner begins without one, and it
+        is lost when the member dies.
+        """
+        ...
 
     @property
-    def fine(self) -> bool: ...
+    def fine(self) -> bool:
+        """Whether every element is close to its original value, so that sums can be compressed again."""
+        ...
 
     def encode(self, vector: Tensor, sizes: Sequence[int], seed: int) -> tuple[Tensor, ...]:
-        """`vector` (d,) is of tensors of `sizes` elements, one after the other; `seed` is the message's own.
+        """Compress `vector`, (d,), which consists of tensors of `sizes` elements. Every message has its own `seed`.
 
-        The parts' shapes and types depend on `sizes` and the vector's type only.
+        Shapes and dtypes of the parts depend only on `sizes` and the vector's dtype.
         """
         ...
 
     def decode(self, parts: Sequence[Tensor], sizes: Sequence[int], seed: int) -> Tensor:
-        """The vector (d,) that the message stands for."""
+        """Decompress a message into a vector, (d,)."""
         ...
 
 
 def blocks(vector: Tensor, size: int) -> Tensor:
-    """`vector` in rows of `size`, the last filled up with zeros."""
+    """Return `vector` as rows of `size` elements, (rows, size), the last padded with zeros."""
     rows = -(-vector.numel() // size)
     padded = vector.new_zeros(rows * size)
     padded[: vector.numel()] = vector
@@ -45,13 +47,13 @@ def blocks(vector: Tensor, size: int) -> Tensor:
 
 
 def largest(rows: Tensor) -> Tensor:
-    """The largest magnitude of each row, (rows, 1); 1 where all are 0."""
+    """Return the largest magnitude of each row, (rows, 1); 1 for a row of zeros."""
     found = rows.abs().amax(1, keepdim=True)
     return found.masked_fill(found == 0, 1.0)
 
 
 def kept(ratio: float, numel: int) -> int:
-    """How many of `numel` elements the share `ratio` is; at least one.
+    """Return the number of elements that a share `ratio` of `numel` keeps; at least one.
 
     >>> kept(0.01, 1000), kept(0.01, 5)
     (10, 1)

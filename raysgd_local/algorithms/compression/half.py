@@ -1,4 +1,4 @@
-"""Half precision, scaled by the block."""
+"""Half precision, scaled by block."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Half:
-    """Float16 relative to the largest element of each `block`: half the bytes, 3 digits.
+    """Send float16 values relative to the largest magnitude of their block: half the bytes, 3 decimal digits.
 
-    Plain float16 overflows at 65504 and loses what is below 6e-8; relative to its block nothing does that matters.
-    The rest is remembered (`memory`), or forgotten.
+    Plain float16 overflows above 65504 and flushes values below 6e-8 to 0; relative to the block's largest value
+    neither matters.
 
     Raises InputError unless block ≥ 1.
     """
 
-    block: int = 1024
-    memory: bool = True
+    block: int = 1024  # elements with a common scale
+    memory: bool = True  # error feedback
 
     fine = True
 

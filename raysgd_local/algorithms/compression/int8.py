@@ -1,4 +1,4 @@
-"""Eight bits an element, scaled by the block."""
+"""Int8: eight bits per element, scaled by block."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Int8:
-    """Each element as one of 255 steps between minus and plus the largest element of its `block`: a quarter of the
-    bytes, 2 digits of the block's largest. The rest is remembered (`memory`), or forgotten.
+    """Quantise each element to 255 levels between ± the largest magnitude of its block: a quarter of the bytes.
+
+    The error is at most 1/254 of the block's largest magnitude.
 
     Linear quantisation as in QSGD (Alistarh et al., NeurIPS 2017) [K], with rounding to the nearest instead of at
     random, which error feedback makes up for.
@@ -24,8 +25,8 @@ class Int8:
     Raises InputError unless block ≥ 1.
     """
 
-    block: int = 256
-    memory: bool = True
+    block: int = 256  # elements with a common scale
+    memory: bool = True  # error feedback
 
     fine = True
 

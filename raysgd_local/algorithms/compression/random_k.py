@@ -1,4 +1,4 @@
-"""Elements drawn at random."""
+"""Random-k: send elements drawn at random."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RandomK:
-    """The share `ratio` of elements, drawn anew for each message: 4 bytes an element, for the seed says which.
+    """Send a share `ratio` of the elements, drawn at random for each message: 4 bytes an element.
 
-    With `memory` they travel as they are, and the rest is remembered. Without, they are multiplied by d/k so that the
-    message is right in the mean, and far off in each case. (d/k with memory diverges: it can't be had.)
+    Indices are not sent: the receiver draws the same ones from the message's seed. With `memory` the elements are
+    sent unscaled, and error feedback sends the rest later. Without, they are multiplied by d/k, so that the message
+    is unbiased, with a high variance. (Both together would diverge, so there is no such option.)
 
     Stich, Cordonnier, Jaggi, "Sparsified SGD with Memory", NeurIPS 2018; Konečný et al., 2016 [K].
 
     Raises InputError unless 0 < ratio ≤ 1.
     """
 
-    ratio: float = 0.01
-    memory: bool = True
+    ratio: float = 0.01  # k/d
+    memory: bool = True  # error feedback
 
     fine = False
 

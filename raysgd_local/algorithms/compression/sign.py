@@ -1,4 +1,4 @@
-"""One bit an element."""
+"""Sign compression: send one bit per element."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Sign:
-    """The sign of each element, and for each tensor the mean magnitude ‖c‖₁/n: one bit an element. The sign of 0 is +.
+    """Send the sign of each element (+ for 0), and for each tensor the mean magnitude ‖c‖₁/n: one bit per element.
 
-    The rest is remembered. Without memory it does not converge (Karimireddy et al., section 3): no such option.
+    Always with error feedback: without it, sign compression does not converge (Karimireddy et al., section 3).
 
     Seide, Fu, Droppo, Li, Yu, "1-Bit Stochastic Gradient Descent and its Application to Data-Parallel Distributed
     Training of Speech DNNs", Interspeech 2014; Karimireddy, Rebjock, Stich, Jaggi, "Error Feedback Fixes SignSGD and
@@ -32,7 +32,7 @@ class Sign:
 
     def __post_init__(self) -> None:
         if not self.memory:
-            raise InputError("memory", self.memory, "true", "without it signs alone do not converge")
+            raise InputError("memory", self.memory, "true", "without error feedback, signs alone do not converge")
 
     def encode(self, vector: Tensor, sizes: Sequence[int], seed: int) -> tuple[Tensor, ...]:  # noqa: ARG002
         parts = _split(vector, sizes)

@@ -1,4 +1,4 @@
-"""What becomes of the mean step: one method a file. They say which optimizer steps the anchor; `anchor` does it."""
+"""Outer steps apply the round's mean step to the anchor: one method per file. `state.anchor` executes them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ from raysgd_local.algorithms.outer.slowmo import SlowMo
 OUTERS: Mapping[str, type[OuterOptimizer | BlockMomentum | SlowMo | MaxChange]] = MappingProxyType(
     {"optimizer": OuterOptimizer, "block-momentum": BlockMomentum, "slowmo": SlowMo, "max-change": MaxChange}
 )
-"""From the kind that a configuration names to the class with its options."""
+"""The classes by their `kind` in configurations."""
 
 __all__ = ["OUTERS", "BlockMomentum", "MaxChange", "Outer", "OuterOptimizer", "OuterStep", "SlowMo"]

@@ -1,4 +1,4 @@
-"""What an outer step is: an optimizer on the anchor, told anew each round what it is."""
+"""The interface of outer steps: each round they choose the optimizer step that moves the anchor."""
 
 from __future__ import annotations
 
@@ -11,28 +11,24 @@ Option = float | bool | list[float]
 
 @dataclass(frozen=True)
 class OuterStep:
-    """One step on the anchor by g = anchor − mean.
+    """One optimizer step on the anchor, with the gradient g = anchor − mean. The optimizer keeps its buffers."""
 
-    `optimizer` is a class of `torch.optim` by name, with these `options` from this round on; its
-    buffers go on. Before, g is multiplied by `scale` and then, with `max_norm`, shortened to that norm.
-    """
-
-    optimizer: str = "SGD"
-    options: Mapping[str, Option] = field(default_factory=dict)
-    scale: float = 1.0
-    max_norm: float | None = None
+    optimizer: str = "SGD"  # name of a class of `torch.optim`
+    options: Mapping[str, Option] = field(default_factory=dict)  # its arguments from this round on
+    scale: float = 1.0  # factor on g
+    max_norm: float | None = None  # largest norm of scale·g; None for no limit
 
 
 class Outer(Protocol):
-    """What becomes of the mean step. A frozen dataclass, the same on all members.
+    """Applies the mean of the members' steps to the anchor. A frozen dataclass, the same on all members.
 
-    Its state (the optimizer's buffers, and the anchor) is replicated: every member takes the same step on the same
-    reduced values, joiners and checkpoints get it, and a death takes nothing of it away.
+    Its state (the anchor and the optimizer's buffers) is replicated: every member takes the same step on the same
+    reduced values. So joiners and checkpoints get it, and no failure can lose it.
     """
 
     def step(self, workers: int, lr: float) -> OuterStep | None:
-        """The step after a round of `workers` members whose local learning rate was `lr` at its beginning.
+        """Return the step after a round of `workers` members whose local learning rate was `lr` at its beginning.
 
-        None: the anchor becomes the mean, and the buffers begin anew.
+        None means: set the anchor to the mean, and reset the optimizer's buffers.
         """
         ...

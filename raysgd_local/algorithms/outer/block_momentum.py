@@ -1,4 +1,4 @@
-"""Block momentum: BMUF, and with Nesterov's form NBM."""
+"""Block momentum: BMUF, and NBM with Nesterov momentum."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from raysgd_local.algorithms.outer.base import OuterStep
 
 @dataclass(frozen=True)
 class BlockMomentum:
-    """The mean steps of the rounds are filtered by a momentum:
+    """Filter the mean steps g of the rounds with momentum:
 
         v ← b·v + g,  anchor ← anchor − ζ·v;   with `nesterov`  anchor ← anchor − ζ·(g + b·v)
 
-    b is `momentum`, or without one 1 − 1/m for m workers, computed anew when m changes; a single worker then takes
-    the mean, and v begins anew. With `nesterov` the anchor is the look-ahead point.
+    By default b = 1 − 1/m for m workers, and changes with m; with a single worker the anchor becomes the mean and v
+    is reset. With `nesterov` the anchor is the look-ahead point.
 
     Chen & Huo, "Scalable Training of Deep Learning Machines by Incremental Block Training with Intra-block Parallel
     Optimization and Blockwise Model-Update Filtering", ICASSP 2016 [K]. With the default b and ζ = 1 a constant g is
     amplified to ζ/(1−b) = m times itself [D]: scaling the learning rate linearly with m as well would do it twice,
-    and is refused. Wang & Joshi (MLSys 2019) reset local momentum each round beside it: `optimizer_state: reset`.
+    and is refused. Wang & Joshi (MLSys 2019) also reset local momentum each round: `optimizer_state: reset`.
 
     Raises InputError unless zeta > 0 and 0 < momentum < 1.
 
@@ -28,8 +28,8 @@ class BlockMomentum:
     {'lr': 1.0, 'momentum': 0.75, 'nesterov': False}
     """
 
-    zeta: float = 1.0
-    momentum: float | None = None
+    zeta: float = 1.0  # ζ, block learning rate
+    momentum: float | None = None  # b; None: 1 − 1/m
     nesterov: bool = False
 
     def __post_init__(self) -> None:

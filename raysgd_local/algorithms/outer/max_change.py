@@ -1,4 +1,4 @@
-"""Max change: the mean step of a round has a largest length."""
+"""Max change: limit the length of a round's mean step."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ class MaxChange:
 
         anchor ← anchor − g·min(1, limit/‖g‖)
 
-    So one bad round can't undo the training. `limit` is a length in parameter space, over all parameters; there is no
-    published default for a round.
+    So one bad round can't undo the training.
 
     Povey, Zhang, Khudanpur, "Parallel Training of DNNs with Natural Gradient and Parameter Averaging", ICLR 2015
-    workshop [S], where a largest change keeps the natural gradient stable.
+    workshop [S], where such a limit keeps the natural gradient stable. No default for a round is published.
 
     Raises InputError unless limit > 0.
 
@@ -26,7 +25,7 @@ class MaxChange:
     2.0
     """
 
-    limit: float
+    limit: float  # Euclidean length over all parameters
 
     def __post_init__(self) -> None:
         validation.number("limit", self.limit, above=0)

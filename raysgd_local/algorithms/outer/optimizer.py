@@ -1,4 +1,4 @@
-"""Any optimizer of torch on the anchor: FedAvgM, FedAdam, DiLoCo's outer step and others."""
+"""Any `torch.optim` optimizer on the anchor: FedAvgM, FedAdam, DiLoCo's outer step and others."""
 
 from __future__ import annotations
 
@@ -22,15 +22,14 @@ OPTIMIZERS = (
     "Rprop",
     "SGD",
 )
-"""Those of `torch.optim` that take a dense gradient and nothing else."""
+"""The classes of `torch.optim` that need nothing but a dense gradient."""
 
 
 @dataclass(frozen=True)
 class OuterOptimizer:
-    """The mean step g = anchor − mean is the gradient of a `torch.optim` optimizer on the anchor.
+    """Take a step of a `torch.optim` optimizer on the anchor, with the mean step g = anchor − mean as its gradient.
 
-    `name` is its class, `lr` its rate, `options` its other arguments by their torch names; weight
-    decay is 0 unless they say otherwise. SGD with a rate of 1 is plain averaging.
+    SGD with a rate of 1 is plain averaging.
 
     FedOpt: Reddi et al., "Adaptive Federated Optimization", ICLR 2021 [K]: FedAvgM is SGD with momentum (Hsu, Qi,
     Brown, 2019), FedAdam Adam with eps 1e-3 (torch corrects the bias, the paper does not). DiLoCo: Douillard et al.,
@@ -42,15 +41,17 @@ class OuterOptimizer:
     {'lr': 0.7, 'momentum': 0.9, 'nesterov': True}
     """
 
-    name: str = "SGD"
-    lr: float = 1.0
-    options: dict[str, Option] = field(default_factory=dict)
+    name: str = "SGD"  # class of `torch.optim`
+    lr: float = 1.0  # learning rate of the outer step
+    options: dict[str, Option] = field(
+        default_factory=dict
+    )  # other arguments, by torch's names; weight_decay is 0
 
     def __post_init__(self) -> None:
         validation.one_of("name", self.name, OPTIMIZERS)
         validation.number("lr", self.lr, above=0)
         if "lr" in self.options:
-            raise InputError("options", self.options, "the optimizer's arguments but for lr", "lr has its own key")
+            raise InputError("options", self.options, "the optimizer's arguments without lr", "lr has its own key")
 
     def step(self, workers: int, lr: float) -> OuterStep:  # noqa: ARG002
         return OuterStep(self.name, {"lr": self.lr, **self.options})

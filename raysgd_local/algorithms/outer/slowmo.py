@@ -10,12 +10,12 @@ from raysgd_local.algorithms.outer.base import OuterStep
 
 @dataclass(frozen=True)
 class SlowMo:
-    """Momentum over the mean steps, divided by the local rate γ at the round's first step:
+    """Apply momentum to the mean steps g, divided by the local learning rate γ at the round's first step:
 
         u ← β·u + g/γ,  anchor ← anchor − α·γ·u
 
-    so that u keeps its meaning when γ decays. β = 0, α = 1 is plain averaging. In a round with γ = 0 the anchor
-    becomes the mean and u begins anew.
+    so that u keeps its scale when γ decays. β = 0, α = 1 is plain averaging. In a round with γ = 0 the anchor becomes
+    the mean and u is reset.
 
     Wang, Tantia, Ballas, Rabbat, "SlowMo: Improving Communication-Efficient Distributed SGD with Slow Momentum",
     ICLR 2020 [F]: β from 0.2 with 4 nodes to 0.6 with 16, α = 1. Local momentum is theirs to reset or keep.
@@ -26,8 +26,8 @@ class SlowMo:
     OuterStep(optimizer='SGD', options={'lr': 0.25, 'momentum': 0.5}, scale=4.0, max_norm=None)
     """
 
-    beta: float = 0.2
-    alpha: float = 1.0
+    beta: float = 0.2  # β, slow momentum
+    alpha: float = 1.0  # α, slow learning rate
 
     def __post_init__(self) -> None:
         validation.number("alpha", self.alpha, above=0)

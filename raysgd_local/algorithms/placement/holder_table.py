@@ -1,4 +1,4 @@
-"""The table of holders while it is being changed: the work behind `placement.rebalance`."""
+"""A mutable table of the holders of each chunk: the algorithm behind `placement.table.rebalance`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Move = tuple[int, int, int]  # chunk, from worker, to worker
 
 
 class HolderTable:
-    """Chunks (q) × workers (m), with the nodes of the workers; dead holders are dropped on the way in.
+    """A table of q chunks × m workers, with the workers' nodes. Holders that are not in `workers` are dropped.
 
-    Call `trim`, `fill`, `spread`, `balance` in this order: each leaves what the ones before achieved. Ties are
-    broken by a hash of chunk and worker, so that no two workers hold the same neighbouring chunks (data that lies
-    sorted by label would make such sets far worse than random ones).
+    Call `trim`, `fill`, `spread`, `balance` in this order: none undoes the work of those before. Ties are broken by
+    a hash of chunk and worker, so that workers don't get runs of neighbouring chunks: in data sorted by label such
+    runs would have far fewer labels than random chunks.
     """
 
     def __init__(self, holders: Sequence[Sequence[str]], workers: Sequence[str], nodes: Sequence[str]) -> None:
@@ -32,7 +32,7 @@ class HolderTable:
         column = {worker: index for index, worker in enumerate(workers)}
         for chunk, names in enumerate(holders):
             self.holds[chunk, [column[name] for name in names if name in column]] = True
-        self.had: Bools = self.holds.copy()  # at the beginning: nothing else has to be fetched
+        self.had: Bools = self.holds.copy()  # (q, m): copies that were there already; all others must be fetched
         self.copies_on: Ints = np.zeros((len(holders), self.nodes), dtype=np.int64)  # (q, nodes)
         for index, node in enumerate(self.node_of):
             self.copies_on[:, node] += self.holds[:, index]
@@ -58,7 +58,7 @@ class HolderTable:
                 self._place(chunk, lacking & elsewhere if elsewhere.any() else lacking)
 
     def spread(self, wanted: int) -> None:
-        """Move copies that share a node to nodes that the chunk has none on, as long as there are any."""
+        """Move copies that share a node to nodes without a copy of the chunk, as long as there are any."""
         enough = min(wanted, self.nodes)
         for chunk in _where((self.copies_on > 0).sum(axis=1) < enough):
             for _ in range(enough - int((self.copies_on[chunk] > 0).sum())):
@@ -67,12 +67,12 @@ class HolderTable:
                 self._remove(chunk, source)
 
     def balance(self) -> None:
-        """Make the loads as equal as the nodes allow, with the fewest copies that have to be fetched.
+        """Make the loads as equal as the nodes allow, with as few fetched copies as possible.
 
-        Which chunks may go where without losing a node is a flow network, the loads' inequality a convex cost, and a
-        copy that its holder did not have costs one. The steps before fetch what they must and no more, and taking the
-        cheapest chain of moves from the most loaded each time keeps it so (successive shortest paths): when none is
-        left that makes the loads more equal, nothing as equal costs less.
+        This is a minimum-cost flow: edges are the moves of chunks between workers that don't reduce a chunk's number
+        of nodes, a fetched copy costs one, and unequal loads have a convex cost. The steps before this one fetch no
+        more than necessary. Each iteration takes the cheapest chain of moves away from the most loaded workers
+        (successive shortest paths), so when no chain makes the loads more equal, no table with equal loads is cheaper.
         """
         if self.loads.max() - self.loads.min() < 2:
             return
@@ -86,7 +86,9 @@ class HolderTable:
                 costs[worker] = self._costs(worker)
 
     def _improving_path(self, costs: Floats) -> list[Move]:
-        """The cheapest chain from a most loaded worker, of those that can, to one with at least two chunks less."""
+        """Return the cheapest chain of moves from a worker of the highest possible load to one with at least two chunks
+        less; empty if there is none.
+        """
         for load in np.unique(self.loads)[::-1]:
             lengths, before = _cheapest(costs, self.loads == load)
             lengths[self.loads > load - 2] = np.inf
@@ -103,19 +105,21 @@ class HolderTable:
         return path
 
     def _costs(self, source: int) -> Floats:
-        """What it costs at least that `source` gives a chunk to each worker (m,); infinite where it can give none."""
+        """Return the lowest cost at which `source` can give a chunk to each worker, (m,); infinite if it can't."""
         chunks = np.flatnonzero(self.holds[:, source])
         least: Floats = self._gifts(chunks, source).min(axis=0, initial=np.inf)
         return least
 
     def _gift(self, source: int, target: int) -> int:
-        """The chunk that `source` gives `target`: one that costs least."""
+        """Return the chunk that `source` can give `target` at the lowest cost."""
         chunks = np.flatnonzero(self.holds[:, source])
         costs = self._gifts(chunks, source)[:, target]
         return int(chunks[np.lexsort((self._ties(chunks, source), costs))[0]])
 
     def _gifts(self, chunks: Ints, source: int) -> Floats:
-        """What it costs that `source` gives each of `chunks` to each worker; infinite where that loses a node."""
+        """Return the cost of moving each of `chunks` from `source` to each worker, (chunks, m); infinite if the chunk
+        would be on fewer nodes, or the worker has it.
+        """
         home = self.node_of[source]
         stays = (self.copies_on[chunks, home] >= 2)[:, None] | (self.node_of == home)[None, :]
         opens = self.copies_on[np.ix_(chunks, self.node_of)] == 0
@@ -124,7 +128,7 @@ class HolderTable:
         return np.where(allowed, fetched - fetched[:, [source]], np.inf)
 
     def _dispensable(self, chunk: int) -> int:
-        """The holder to lose a copy: one that shares its node, then just placed, then the most loaded."""
+        """Choose the holder that loses its copy: one that shares a node, then one just placed, then the most loaded."""
         holders = np.flatnonzero(self.holds[chunk])
         alone = self.copies_on[chunk, self.node_of[holders]] == 1
         keys = (self._ties(chunk, holders), -self.loads[holders], self.had[chunk, holders], alone)
@@ -132,7 +136,7 @@ class HolderTable:
 
     def _place(self, chunk: int, allowed: Bools) -> None:
         candidates = np.flatnonzero(allowed)
-        # Without the salt a worker that was unlucky with a chunk's first copy would be so with its second.
+        # Salted by the number of copies: otherwise a worker that lost the tie for the first copy loses the second too.
         ties = _mix(self._ties(chunk, candidates) ^ _salt(int(self.holds[chunk].sum())))
         keys = (ties, self.loads[candidates])
         self._add(chunk, int(candidates[np.lexsort(keys)[0]]))
@@ -152,11 +156,10 @@ class HolderTable:
 
 
 def _cheapest(costs: Floats, sources: Bools) -> tuple[Floats, Ints]:
-    """The lengths of the cheapest chains from any of `sources` to each worker, and who comes before it in one.
+    """Return the costs of the cheapest chains from any of `sources` to each worker, (m,), and each one's predecessor.
 
-    Bellman and Ford's search; a chain that is followed round costs nothing or more, so it ends. Of chains that cost
-    the same the shortest counts: its moves don't get in each other's way, since two moves of one chunk that did would
-    imply a shortcut that costs no more.
+    Bellman-Ford; it ends because no cycle has a negative cost. Among chains of equal cost the one with the fewest
+    moves wins. Its moves can't conflict: if two moves of one chunk did, there would be a shortcut that costs no more.
     """
     steps = costs * len(sources) + 1.0
     lengths, before = np.where(sources, 0.0, np.inf), np.full(len(sources), -1)

@@ -1,4 +1,4 @@
-"""What a placement can be: how many holders each chunk has, and which samples lie together."""
+"""The kinds of placement: the number of holders of each chunk, and the order of samples in chunks."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from raysgd_local.errors import InputError
 
 
 class ChunkPlacement:
-    """Who holds which part of the training set. A frozen dataclass; by default every chunk has one holder.
+    """Decides which worker holds which part (chunk) of the training set. By default every chunk has one holder.
 
-    `chunks`: into how many pieces the set is cut, None for as many as suits the run. `expand_batch`: the batch size is
-    multiplied by the copies.
+    A frozen dataclass.
     """
 
-    chunks: int | None = None
-    expand_batch: bool = False
+    chunks: int | None = None  # number of chunks; None: chosen from the number of workers
+    expand_batch: bool = False  # multiply the batch size by the number of copies
 
     def copies_among(self, workers: int) -> int:  # noqa: ARG002
-        """How many holders a chunk has among so many workers."""
+        """Return the number of holders of each chunk among this many workers."""
         return 1
 
     def order(self, labels: Ints, bounds: Sequence[int], seed: int) -> Ints | None:  # noqa: ARG002
-        """Which sample lies at which position; None: each at its own. Chunk c has bounds[c] up to bounds[c + 1]."""
+        """Return the sample index for each position, (n,); None for the data set's own order.
+
+        Chunk c has the positions from bounds[c] up to bounds[c + 1].
+        """
         return None
 
 
@@ -37,18 +39,18 @@ class DisjointChunks(ChunkPlacement):
 
 @dataclass(frozen=True)
 class LabelSkewed(ChunkPlacement):
-    """Disjoint chunks whose labels differ, to study what unequal data does to a method.
+    """Form disjoint chunks whose labels differ, to study methods on unequal data.
 
-    Each of `chunks` pieces draws its shares of labels from a Dirichlet distribution with concentration `alpha`: 100 is
-    nearly even, 0.1 leaves a chunk with one or two labels. One chunk a worker makes workers most unlike; more even
-    out. Workers get their own chunks' samples first; what is dealt anew after a death or by speed may be others'.
+    Each chunk draws its label proportions from a Dirichlet distribution. Workers differ most with one chunk per
+    worker; several even out. A worker gets the samples of its own chunks first, but samples that are dealt again
+    after a failure, or to balance speeds, may come from other workers' chunks.
 
-    Hsu, Qi, Brown, 2019 [K]; see `skew.dirichlet_order`.
+    Hsu, Qi, Brown, 2019 [K]; see `label_skew.dirichlet_order`.
 
     Raises InputError unless alpha > 0 and chunks ≥ 1.
     """
 
-    alpha: float = 0.5
+    alpha: float = 0.5  # concentration: 100 is nearly even, 0.1 leaves one or two labels per chunk
     chunks: int = 4
 
     def __post_init__(self) -> None:
@@ -61,23 +63,22 @@ class LabelSkewed(ChunkPlacement):
 
 @dataclass(frozen=True)
 class RedundantChunks(ChunkPlacement):
-    """Every chunk has several holders (fewer while fewer workers live), on distinct nodes where there are enough.
+    """Give every chunk several holders, on distinct nodes if there are enough; fewer while fewer workers are alive.
 
-    After RI-SGD (Haddadpour et al., "Trading Redundancy for Communication", ICML 2019): say how many `copies`, by
-    default 2, or the published `redundancy` μ: beside its own chunk a worker has μ·p of the other p − 1 workers', so
-    there are 1 + μ·p copies. Any copies − 1 losses leave every chunk held, and workers see more diverse batches. Each
-    sample is dealt once an epoch, to one of its holders. As published the batch grows with the copies, a part for each
-    chunk: `expand_batch` multiplies the batch size by them; otherwise it stays, and so does the number of steps.
-    `chunks` is into how many pieces the training set is cut: as published one a worker, by default more.
+    After RI-SGD (Haddadpour et al., "Trading Redundancy for Communication", ICML 2019). With c copies, any c − 1
+    failures leave every chunk with a holder, and workers see more diverse batches. Each sample is still dealt once per
+    epoch, to one of its holders. The paper has one chunk per worker, and batches that grow with the copies (set
+    `expand_batch`); by default there are more chunks, and the batch size and number of steps stay.
 
-    Raises InputError for both, for `copies` or `chunks` below 1, and for a `redundancy` outside of (0, 1].
+    Raises InputError if `copies` and `redundancy` are both given, for `copies` or `chunks` below 1, and for a
+    `redundancy` outside (0, 1].
 
     >>> RedundantChunks(redundancy=0.25).copies_among(8), RedundantChunks().copies_among(8)
     (3, 2)
     """
 
-    copies: int | None = None
-    redundancy: float | None = None
+    copies: int | None = None  # holders of each chunk; 2 if `redundancy` is not given either
+    redundancy: float | None = None  # the paper's μ: among p workers there are 1 + μ·p copies
     chunks: int | None = None
     expand_batch: bool = False
 
@@ -94,7 +95,7 @@ class RedundantChunks(ChunkPlacement):
             object.__setattr__(self, "copies", 2)
 
     def copies_among(self, workers: int) -> int:
-        """How many holders a chunk has among so many workers."""
+        """Return the number of holders of each chunk among this many workers."""
         if self.copies is not None:
             return min(workers, self.copies)
         return min(workers, 1 + round((self.redundancy or 0.0) * workers))
@@ -103,4 +104,4 @@ class RedundantChunks(ChunkPlacement):
 PLACEMENTS: Mapping[str, type[ChunkPlacement]] = MappingProxyType(
     {"disjoint": DisjointChunks, "redundant": RedundantChunks, "label-skewed": LabelSkewed}
 )
-"""From the kind that a configuration names to the class with its options."""
+"""The classes by their `kind` in configurations."""

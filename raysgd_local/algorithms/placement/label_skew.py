@@ -1,4 +1,4 @@
-"""Data sets whose parts differ on purpose: which samples lie together when labels are spread unevenly."""
+"""Order a data set so that its chunks have different labels, to study methods on unequal data."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Ints = npt.NDArray[np.int64]
 
 
 def dirichlet_order(labels: Ints, bounds: Sequence[int], alpha: float, seed: int) -> Ints:
-    """The samples in an order in which chunk c, the positions from bounds[c] up to bounds[c + 1], has its own labels.
+    """Return sample indices, (n,), so that each chunk c, positions bounds[c] to bounds[c + 1], has its own label mix.
 
-    Each chunk draws the shares of its labels from a Dirichlet distribution around the data set's own, with
-    concentration `alpha`; where a label is used up, what is left makes up for it. Equal arguments, equal orders.
+    Each chunk draws its label proportions from a Dirichlet distribution around those of the data set, with
+    concentration `alpha`. If a label is used up, others fill the gap. Equal arguments give equal orders.
 
     Hsu, Qi, Brown, "Measuring the Effects of Non-Identical Data Distribution for Federated Visual Classification",
     2019, section 2 [K]; chunks are of equal size there too.
@@ -39,14 +39,14 @@ def dirichlet_order(labels: Ints, bounds: Sequence[int], alpha: float, seed: int
 
 
 def _taken(size: int, shares: npt.NDArray[np.float64], left: Ints) -> Ints:
-    """How many of each label make up `size` samples: by `shares` as far as there are any, then by what is left."""
+    """Return the number of samples of each label, `size` in all: in proportion to `shares`, as far as `left` allows."""
     taken = np.minimum(np.floor(shares * size).astype(np.int64), left)
     while (missing := size - int(taken.sum())) > 0:
         room = left - taken
         likely = np.where(room > 0, shares + 1e-9, 0.0)
         more = np.minimum(np.ceil(likely / likely.sum() * missing).astype(np.int64), room)
         over = int(more.sum()) - missing
-        for kind in np.argsort(likely, kind="stable"):  # the least likely gives way
+        for kind in np.argsort(likely, kind="stable"):  # take the excess from the least likely labels
             back = min(max(over, 0), int(more[kind]))
             more[kind] -= back
             over -= back

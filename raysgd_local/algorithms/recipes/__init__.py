@@ -1,4 +1,4 @@
-"""Named combinations of the choices in `Algorithm`, with the values of their papers. No code of their own."""
+"""Recipes: named combinations of the choices in `Algorithm`, with the values of their papers. They have no code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a recipe is."""
+"""The form of a recipe."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from raysgd_local.algorithms.algorithm import Algorithm
 
 @dataclass(frozen=True)
 class Recipe:
-    """A method by the name people know it by; `summary` is one line, `traps` what goes wrong in practice."""
+    """A published method under its usual name."""
 
     name: str
-    summary: str
+    summary: str  # one line
     citation: str
     formula: str
-    traps: str
+    traps: str  # pitfalls in practice
     algorithm: Algorithm

@@ -1,4 +1,4 @@
-"""Recipes that differ in what an averaging does: how far members go, and what becomes of the mean step."""
+"""Recipes whose averaging or outer step is special."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipes that differ in what travels, and in which data a worker has."""
+"""Recipes whose weights, compression or data placement is special."""
 
 from __future__ import annotations
 

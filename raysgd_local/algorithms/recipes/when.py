@@ -1,4 +1,4 @@
-"""Recipes that differ in when workers average."""
+"""Recipes whose schedule is special: they differ in when workers average."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When to average: one method a file, each an `init`/`next` pair over a frozen state."""
+"""Schedules decide when to average: one method per file, each an `init`/`next` pair over a frozen state."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ SCHEDULES: Mapping[str, type[Schedule]] = MappingProxyType(
         "switch": Switch,
     }
 )
-"""From the kind that a configuration names to the class with its options."""
+"""The classes by their `kind` in configurations."""
 
 TRIGGERS: Mapping[str, type[AtEpoch | AtFirstDecay | AtLoss | Stability]] = MappingProxyType(
     {"epoch": AtEpoch, "first-decay": AtFirstDecay, "loss": AtLoss, "stability": Stability}
 )
-"""From the kind of a switch's `when` to the class with its options."""
+"""The classes by the `kind` of a switch's `when` in configurations."""
 
 __all__ = [
     "QSR",

@@ -14,17 +14,15 @@ from raysgd_local.serialization import from_plain
 
 @dataclass(frozen=True)
 class AdaCommState:
-    """`first_loss` is F_0 (0 before the first round) and `first_decay` s_0; `decay` is s at the newest
-    interval's beginning, which was at `began_s`; `loss_sum` is over the interval's `samples`.
-    """
+    """The period, the first round's values, and sums over the present interval."""
 
     period: Period
-    first_loss: float = 0.0
-    first_decay: float = 1.0
-    decay: float = 1.0
-    began_s: float = 0.0
-    loss_sum: float = 0.0
-    samples: int = 0
+    first_loss: float = 0.0  # F_0, mean loss of the first round; 0 before it
+    first_decay: float = 1.0  # s_0, decay factor in the first round
+    decay: float = 1.0  # s at the beginning of the present interval
+    began_s: float = 0.0  # training time at which the present interval began
+    loss_sum: float = 0.0  # loss in the present interval, summed over samples
+    samples: int = 0  # samples in the present interval
 
 
 @dataclass(frozen=True)
@@ -60,9 +58,9 @@ class AdaComm:
     3
     """
 
-    tau0: int = 16
-    interval_s: float = 60.0
-    gamma: float = 0.5
+    tau0: int = 16  # first period
+    interval_s: float = 60.0  # training time between adaptations
+    gamma: float = 0.5  # factor on the period when the loss alone would not shorten it
 
     def __post_init__(self) -> None:
         validation.whole_number("tau0", self.tau0, at_least=1)
@@ -102,7 +100,7 @@ class AdaComm:
 
     def _adapt(self, state: AdaCommState, decay: float) -> Period:
         tau = state.period.tau
-        if decay <= 0:  # nothing moves any more, and the rule has no value
+        if decay <= 0:  # training stands still, and the rule is not defined
             return state.period
         loss_ratio = state.loss_sum / state.samples / state.first_loss
         scaled = math.sqrt(max(0.0, state.first_decay / decay * loss_ratio)) * self.tau0

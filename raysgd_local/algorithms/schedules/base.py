@@ -1,4 +1,4 @@
-"""What a schedule is: an `init`/`next` pair over a frozen state, run identically by every member."""
+"""The interface of schedules: an `init`/`next` pair over a frozen state, run identically by every member."""
 
 from __future__ import annotations
 
@@ -8,89 +8,75 @@ from typing import Any, Literal, Protocol
 Mode = Literal["parameters", "gradients", "apart", "partial"]
 
 LONGEST = 1_000_000
-"""Local steps of a period that has no limit of its own: rounds end with the epoch anyhow."""
+"""Local steps of a period without a limit of its own: a round ends with the epoch in any case."""
 
 
 @dataclass(frozen=True)
 class Probe:
-    """What members try before the next round's first step; none of it counts, and all of it is undone.
+    """A trial before the next round's first step: take local steps, average, measure the loss, and undo it all."""
 
-    `steps` local steps on the batches that come next, and the mean of where they lead, are looked at on the
-    `held_out` batches after those, a worker. With no `steps` members look from where they are.
-    """
-
-    steps: int
-    held_out: int
+    steps: int  # local steps of each worker, on its next batches; 0: measure the present model
+    held_out: int  # batches of each worker on which the loss is measured; they follow those of the steps
 
 
 @dataclass(frozen=True)
 class Compared:
-    """What a probe found: the mean loss over the held-out batches after local steps and after as many synchronous ones,
-    and the standard error of the difference, whose unit is a batch.
-    """
+    """The result of a probe: mean losses over the held-out batches of all workers."""
 
-    local: float
-    synchronous: float
-    error: float
+    local: float  # after local steps and one averaging
+    synchronous: float  # after as many synchronous steps
+    error: float  # standard error of the difference, over batches
 
 
 @dataclass(frozen=True)
 class Period:
-    """What happens until the next averaging.
+    """The local steps until the next averaging, and the kind of that averaging.
 
-    `tau` local optimizer steps, then one exchange of `parameters`; or, with `gradients`, one exchange of
-    gradients before every optimizer step (then `tau` is 1). With `apart` members exchange parameters only so that
-    all know the mean, which is evaluated and written into checkpoints, and go on from their own; they become the
-    mean with the round after which the mode is another. With `partial` members average with some others only, or not
-    at all, as the averaging says; but with all if one is further than `delta` from the anchor, squared. `why`
-    explains the newest change, for people. `probe` says what members try before.
-    Members go on for `delay` steps of the next period while the averaging travels.
+    Modes: `parameters`: all members average their parameters.
+    `gradients`: all members average their gradients before every optimizer step.
+    `partial`: members average with some others only or not at all, as the `Averaging` says.
+    `apart`: members compute the mean, for evaluation and checkpoints, but go on from their own parameters. They adopt
+    the mean in the last round before the mode changes.
     """
 
-    tau: int
+    tau: int  # local optimizer steps until the next averaging; 1 with `gradients`
     mode: Mode = "parameters"
-    why: str = ""
-    delta: float | None = None
-    probe: Probe | None = field(default=None, repr=False)
-    delay: int = field(default=0, repr=False)
+    why: str = ""  # reason for the newest change, in words
+    delta: float | None = None  # with `partial`: average with all if any ‖x_i − anchor‖² is larger
+    probe: Probe | None = field(default=None, repr=False)  # to be tried before the first step
+    delay: int = field(default=0, repr=False)  # steps that members go on for while the averaging is under way
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What all members know alike after a committed round: reduced values only, no one's own clock.
+    """The data on which a schedule decides after a committed round: reduced values, so equal on all members."""
 
-    `loss` is the round's mean training loss over its `round_samples` (those of workers whose state is finite);
-    `samples` and `steps` are totals over all workers since the run began, `epoch` the one (from 0) that the next
-    round is in, `elapsed_s` training time, `lr_decay` the learning-rate schedule's decay factor alone (no warm-up,
-    no scaling with workers; 1 at the start), `lr` the first parameter group's rate as if warm-up were over. `whole`:
-    all members averaged with all in this round. `rounds_left` is how many more rounds every member's list of the open
-    epoch is good for, if they are as this one was (0 where the loop takes no data from us), `compared` what a probe
-    found that ended with this round.
-    """
-
-    round: int
-    loss: float
-    round_samples: int
-    samples: int
-    steps: int
-    epoch: int
-    elapsed_s: float
-    lr_decay: float
-    workers: int
-    lr: float = 1.0
-    whole: bool = True
-    rounds_left: int = 0
-    compared: Compared | None = None
+    round: int  # number of the committed round, from 1
+    loss: float  # mean training loss of this round over `round_samples`
+    round_samples: int  # samples in this round, of workers whose state is finite
+    samples: int  # samples of all workers since the run began
+    steps: int  # optimizer steps of all workers since the run began
+    epoch: int  # epoch of the next round, from 0
+    elapsed_s: float  # training time since the run began
+    lr_decay: float  # decay factor of the learning rate, without warm-up and scaling; 1 at the start
+    workers: int  # members of the view
+    lr: float = 1.0  # learning rate of the first parameter group, as if warm-up were over
+    whole: bool = True  # whether all members averaged with all in this round
+    rounds_left: int = 0  # more rounds like this for which all members have data in this epoch; 0 if not known
+    compared: Compared | None = None  # result of a probe that ended with this round
 
 
 class Schedule(Protocol):
-    """When to average. States are frozen dataclasses that have a `period`; equal inputs give equal states.
+    """Decides when to average. States are frozen dataclasses with a field `period`; equal inputs give equal states."""
 
-    `restore(to_plain(state))` gives the state back (a checkpoint is that plain form).
-    """
+    def init(self) -> Any:
+        """Return the state before the first round."""
+        ...
 
-    def init(self) -> Any: ...
+    def next(self, state: Any, seen: Observation) -> Any:
+        """Return the state after a committed round."""
+        ...
 
-    def next(self, state: Any, seen: Observation) -> Any: ...
-
-    def restore(self, plain: dict[str, Any]) -> Any: ...
+    def restore(self, plain: dict[str, Any]) -> Any:
+        """Rebuild a state from `to_plain(state)`, the form in which checkpoints hold it."""
+        ...

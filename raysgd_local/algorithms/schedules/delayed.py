@@ -1,4 +1,4 @@
-"""Delayed averaging: training goes on while the averaging travels."""
+"""Delayed averaging: training goes on while the averaging is under way."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from raysgd_local.serialization import from_plain
 
 @dataclass(frozen=True)
 class DelayedState:
-    """`every` is the state of the schedule that says when."""
+    """The period, with its delay, and the inner schedule's state."""
 
     period: Period
-    every: Any
+    every: Any  # state of the schedule `every`
 
 
 @dataclass(frozen=True)
 class Delayed:
-    """Average as `every` says, and go on for up to `delay` local steps while that travels; then
+    """Average as often as `every` does, but go on for up to `delay` local steps while the averaging is under way; then
 
         x_i ← A + (x_i − x_i^t),
 
-    x_i^t where member i was when it began to travel, and A what came of it. The `delay` that is worth having is as long
-    as an averaging takes; it is always less than τ, so that one is there before the next begins. With 0 it is `every`.
+    where x_i^t are member i's parameters when the averaging began, and A is its result. A good `delay` lasts as long
+    as an averaging takes. It is cut to τ − 1, so that one averaging ends before the next begins. With 0 this equals
+    `every`.
 
-    With a hierarchical schedule the averagings over all members are delayed; blocks wait for theirs, which are quick.
+    With a hierarchical schedule only the averagings over all members are delayed; those inside blocks are quick.
 
     Known as delayed, or time-delayed, updates: Zhu, Lu, Lin, Han, "Distributed Training Across the World", NeurIPS
     workshop on systems for machine learning, 2019 [S]; with d = τ it is CoCoD-SGD (Shen et al., IJCAI 2019) [K].
@@ -41,8 +42,8 @@ class Delayed:
     4
     """
 
-    every: Schedule = field(default_factory=FixedPeriod)
-    delay: int = 4
+    every: Schedule = field(default_factory=FixedPeriod)  # decides when to average
+    delay: int = 4  # local steps while an averaging is under way
 
     def __post_init__(self) -> None:
         validation.schedule("every", self.every)

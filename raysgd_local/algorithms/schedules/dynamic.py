@@ -1,4 +1,4 @@
-"""Dynamic averaging: only when members have moved apart."""
+"""Dynamic averaging: average only when members have moved apart."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from raysgd_local.serialization import from_plain
 
 @dataclass(frozen=True)
 class DynamicState:
-    """`passed` checks in a row brought no averaging."""
+    """The period, and the checks since the last averaging."""
 
     period: Period
-    passed: int = 0
+    passed: int = 0  # consecutive checks without an averaging
 
 
 @dataclass(frozen=True)
 class Dynamic:
-    """Every `every` steps members look whether one is further from the anchor than δ: ‖x_i − anchor‖² > delta.
+    """Check every `every` steps whether any member is far from the anchor: ‖x_i − anchor‖² > delta.
 
-    If one is, all average; otherwise all go on from where they are. At every `most`-th look they average in any case.
-    What is looked at is a bit in the control part, so a look costs next to nothing on the network. δ = 0 is a period of
-    `every`; a δ that is never reached `every`·`most`.
+    If one is, all average; otherwise all go on from their own parameters. A check sends only the control part of the
+    vector, in which each member's answer is one bit, so it costs next to nothing on the network. With δ = 0 this is
+    a fixed period of `every`; with a δ that is never reached, of `every`·`most`.
 
     Kamp, Adilova, Sicking, Hüger, Schlicht, Wirtz, Wrobel, "Efficient Decentralized Deep Learning by Dynamic Model
-    Averaging", ECML PKDD 2018 [F]; there partial averagings come first, and no limit `most`, which is ours.
+    Averaging", ECML PKDD 2018 [F]. The paper tries partial averagings first, and has no limit `most`.
 
     Raises InputError unless every ≥ 1, delta ≥ 0 and most ≥ 1.
 
@@ -35,9 +35,9 @@ class Dynamic:
     0.5
     """
 
-    every: int = 4
-    delta: float = 1.0
-    most: int = 16
+    every: int = 4  # local steps between checks
+    delta: float = 1.0  # δ, a squared distance over all parameters
+    most: int = 16  # average at every `most`-th check in any case
     later_modes = ("partial",)
 
     def __post_init__(self) -> None:

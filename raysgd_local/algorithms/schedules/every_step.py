@@ -11,15 +11,16 @@ from raysgd_local.serialization import from_plain
 
 @dataclass(frozen=True)
 class EveryStepState:
-    """Nothing to remember but the period itself."""
+    """The constant period."""
 
     period: Period
 
 
 @dataclass(frozen=True)
 class EveryStep:
-    """Average the gradients before every optimizer step: exactly large-batch training on the joined batches,
-    for any optimizer. The baseline that every other schedule is judged by.
+    """Average the gradients before every optimizer step: equals training on one large batch, with any optimizer.
+
+    This is the baseline against which other schedules are compared.
 
     >>> EveryStep().init().period.mode
     'gradients'

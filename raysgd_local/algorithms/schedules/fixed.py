@@ -12,7 +12,7 @@ from raysgd_local.serialization import from_plain
 
 @dataclass(frozen=True)
 class FixedPeriodState:
-    """Nothing to remember but the period itself."""
+    """The constant period."""
 
     period: Period
 
@@ -31,7 +31,7 @@ class FixedPeriod:
     8
     """
 
-    tau: int = 16
+    tau: int = 16  # local steps between averagings
 
     def __post_init__(self) -> None:
         validation.whole_number("tau", self.tau, at_least=1)

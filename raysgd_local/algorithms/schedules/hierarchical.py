@@ -15,39 +15,37 @@ from raysgd_local.serialization import from_plain
 
 @dataclass(frozen=True)
 class HierarchicalState:
-    """`inside` and `across` are both schedules' states; `done` block rounds are done since the last global one, with
-    `loss_sum` over their `samples`.
-    """
+    """The states of both schedules, and sums since the last global averaging."""
 
     period: Period
-    inside: Any
-    across: Any
-    done: int = 0
-    loss_sum: float = 0.0
-    samples: int = 0
+    inside: Any  # state of the schedule inside blocks
+    across: Any  # state of the schedule across blocks
+    done: int = 0  # block averagings since the last global one
+    loss_sum: float = 0.0  # loss since then, summed over samples
+    samples: int = 0  # samples since then
 
 
 @dataclass(frozen=True)
 class Hierarchical:
-    """Average in blocks after H local steps, over all blocks at every Hᵇ-th of these averagings.
+    """Average inside blocks after H local steps, and over all blocks at every Hᵇ-th of these averagings.
 
-    `inside` gives H and sees every round; `across` gives Hᵇ as its τ and sees global rounds only, with the mean loss
-    since the one before: AdaComm may drive it. With blocks of one it is local SGD with H·Hᵇ, with one block, or Hᵇ = 1,
-    with H. Who is in which block says the averaging `blocks`. Block averagings are provisional: a block that dies loses
-    what it did since the last global one, and after any death all average together first.
+    With blocks of one worker this is local SGD with a period of H·Hᵇ; with a single block, or Hᵇ = 1, with a period
+    of H. The averaging `Blocks` forms the blocks. `across` observes the mean loss since the previous global averaging,
+    so AdaComm can drive it. Block averagings are provisional: if all workers of a block die, its work since the last
+    global averaging is lost. After any death a global averaging comes first.
 
     Lin, Stich, Patel, Jaggi, "Don't Use Large Mini-Batches, Use Local SGD", ICLR 2020, section 5 [S].
 
-    Raises InputError unless both are schedules that average parameters, without delay: `Delayed(Hierarchical())` delays
-    what is over all blocks.
+    Raises InputError unless both are schedules that average parameters without delay. To delay the global averagings
+    use `Delayed(Hierarchical())`.
 
     >>> schedule = Hierarchical(FixedPeriod(4), FixedPeriod(2))
     >>> schedule.init().period
     Period(tau=4, mode='partial', why='fixed period of 4, every 2nd averaging over all', delta=None)
     """
 
-    inside: Schedule = field(default_factory=lambda: FixedPeriod(8))
-    across: Schedule = field(default_factory=lambda: FixedPeriod(4))
+    inside: Schedule = field(default_factory=lambda: FixedPeriod(8))  # its τ is H; it sees every round
+    across: Schedule = field(default_factory=lambda: FixedPeriod(4))  # its τ is Hᵇ; it sees global rounds only
     later_modes = ("partial",)
 
     def __post_init__(self) -> None:

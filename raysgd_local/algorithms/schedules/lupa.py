@@ -14,23 +14,24 @@ from raysgd_local.serialization import from_plain
 
 @dataclass(frozen=True)
 class LupaLinearState:
-    """`rounds` in which anyone took a step are done."""
+    """The period, and the progress through the planned rounds."""
 
     period: Period
-    rounds: int = 0
+    rounds: int = 0  # rounds done in which at least one worker took a step
 
 
 @dataclass(frozen=True)
 class LupaLinear:
-    """Lengthen the period by the same amount each round, so that `rounds` of them make exactly `steps` local steps.
+    """Lengthen the period by the same amount each round, so that `rounds` rounds have exactly `steps` local steps.
 
         τ_i = ⌊C_{i+1} + ½⌋ − ⌊C_i + ½⌋,  C_i = τ_0·(i + α·i(i−1)/2),  α = 2(steps/τ_0 − rounds)/(rounds(rounds−1))
 
     for round i from 0. After these rounds the last period stays. Rounds that end early, with an epoch, count too.
 
     Haddadpour, Kamani, Mahdavi, Cadambe, "Local SGD with Periodic Averaging: Tighter Analysis and Adaptive
-    Synchronization", NeurIPS 2019, section 4 [F]. Their own α overshoots `steps`; this one is derived [D], and so is
-    the rounding. Growing periods suit their theory (the loss must fall linearly); AdaComm's shrink, by another.
+    Synchronization", NeurIPS 2019, section 4 [F]. The paper's α overshoots `steps`; this α and the rounding are
+    derived here [D]. The paper's theory (for a loss that falls linearly) asks for growing periods; AdaComm's theory
+    asks for shrinking ones.
 
     Raises InputError unless tau0 ≥ 1, rounds ≥ 2 and steps ≥ rounds·tau0.
 
@@ -39,9 +40,9 @@ class LupaLinear:
     [91, 182, 273, 363, 455, 545, 637, 727, 818, 909]
     """
 
-    tau0: int = 4
-    steps: int = 1000
-    rounds: int = 50
+    tau0: int = 4  # period of the first round
+    steps: int = 1000  # local steps per worker in all planned rounds
+    rounds: int = 50  # planned rounds
 
     def __post_init__(self) -> None:
         validation.whole_number("tau0", self.tau0, at_least=1)
@@ -79,26 +80,26 @@ def _rounded(steps: float) -> int:
 
 @dataclass(frozen=True)
 class LupaLossState:
-    """`first_loss` is F_0; 0 before the first round."""
+    """The period, and the loss that later ones are compared with."""
 
     period: Period
-    first_loss: float = 0.0
+    first_loss: float = 0.0  # F_0, mean loss of the first round; 0 before it
 
 
 @dataclass(frozen=True)
 class LupaLoss:
-    """Lengthen the period as the loss falls, with the cube root of the ratio to the first round's loss:
+    """Lengthen the period as the loss falls, by the cube root of the ratio of the first round's loss to it:
 
         τ_i = ⌈(F_0/F_i)^⅓⌉·τ_0,  or with `smooth`  τ_i = max(τ_0, round(τ_0·(F_0/F_i)^⅓));  never above `tau_max`
 
     where F_i is the newest round's mean loss. Without `smooth` the period doubles at once after any decrease,
     however small, and falls back when a noisy round is worse than the first: `smooth` does neither.
 
-    Haddadpour et al., NeurIPS 2019, in the form of the authors' poster [F]; `smooth` is ours. The period grows where
-    AdaComm's shrinks: each is right in its own theory.
+    Haddadpour et al., NeurIPS 2019, in the form of the authors' poster [F]; `smooth` is the project's own. The
+    period grows where AdaComm's shrinks: each follows from its own theory.
 
-    Raises InputError unless 1 ≤ tau0 ≤ tau_max; from `next` for a first loss that is not positive and finite.
-    Later rounds without a positive, finite loss are passed over.
+    Raises InputError unless 1 ≤ tau0 ≤ tau_max, and from `next` if the first loss is not positive and finite.
+    Later rounds without a positive, finite loss are ignored.
 
     >>> schedule = LupaLoss(tau0=10)
     >>> seen = Observation(1, 2.7, 64, 64, 2, 0, elapsed_s=1, lr_decay=1, workers=2)
@@ -107,9 +108,9 @@ class LupaLoss:
     [10, 20, 30]
     """
 
-    tau0: int = 4
-    tau_max: int = 64
-    smooth: bool = False
+    tau0: int = 4  # first and shortest period
+    tau_max: int = 64  # longest period
+    smooth: bool = False  # let the period follow the ratio without the ceiling
 
     def __post_init__(self) -> None:
         validation.whole_number("tau0", self.tau0, at_least=1)

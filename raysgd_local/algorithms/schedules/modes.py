@@ -1,4 +1,4 @@
-"""Which modes a schedule may come to."""
+"""Properties of a schedule over its whole run: the modes, delays and probes that it may use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from raysgd_local.algorithms.schedules.base import Mode
 
 
 def modes(schedule: Any) -> frozenset[Mode]:
-    """The modes of a schedule's first period, its `later_modes` if it has any, and those of its parts.
+    """Return the modes of a schedule's first period, of its `later_modes` if it has any, and of its parts.
 
     >>> from raysgd_local.algorithms.schedules import Once, Switch
     >>> sorted(modes(Switch(then=Once())))
@@ -22,8 +22,8 @@ def modes(schedule: Any) -> frozenset[Mode]:
 
 
 def delays(schedule: Any) -> bool:
-    """Whether a schedule, or a part of it, may have members go on while an averaging travels: its first period does, or
-    it has a `delay`.
+    """Whether members may go on while an averaging is under way: a schedule's first period says so, or it, or a part
+    of it, has a `delay`.
 
     >>> from raysgd_local.algorithms.schedules import Delayed, EveryStep, Switch
     >>> delays(Switch()), delays(Switch(EveryStep(), Delayed()))
@@ -36,7 +36,7 @@ def delays(schedule: Any) -> bool:
 
 
 def probes(schedule: Any) -> bool:
-    """Whether a schedule, or a part of it, has members try steps that don't count.
+    """Whether a schedule, or a part of it, uses probes: steps that are tried and undone.
 
     >>> from raysgd_local.algorithms.schedules import Stability, Switch
     >>> probes(Switch()), probes(Switch(when=Stability()))

@@ -1,4 +1,4 @@
-"""Averaging once, at the end."""
+"""Average once, at the end."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ from raysgd_local.serialization import from_plain
 
 @dataclass(frozen=True)
 class OnceState:
-    """Nothing to remember but the period itself."""
+    """The constant period."""
 
     period: Period
 
 
 @dataclass(frozen=True)
 class Once:
-    """Members train alone to the end; the model is the mean of theirs.
+    """Train members alone to the end; the model is the mean of theirs (one-shot averaging).
 
-    At each epoch's end, where data are dealt anew, the mean is taken to be evaluated and written into checkpoints, but
-    nobody adopts it. So a worker that dies takes all that it has trained with it, and one that joins begins with the
-    newest mean.
+    At the end of each epoch the mean is computed, for evaluation and checkpoints, but members don't adopt it. So all
+    training of a worker that dies is lost, and a worker that joins begins with the newest mean.
 
     Zinkevich, Weimer, Smola, Li, "Parallelized Stochastic Gradient Descent", NeurIPS 2010; McDonald, Hall, Mann,
-    "Distributed Training Strategies for the Structured Perceptron", NAACL 2010 [S]. For models that are not convex
-    the mean of models trained apart from random weights is worthless: begin together, by a `Switch`.
+    "Distributed Training Strategies for the Structured Perceptron", NAACL 2010 [S]. The mean of non-convex models
+    that were trained apart from random weights is worthless: train them together first, with a `Switch`.
 
     >>> Once().init().period.mode
     'apart'

@@ -13,7 +13,7 @@ from raysgd_local.serialization import from_plain
 
 @dataclass(frozen=True)
 class QSRState:
-    """Nothing to remember but the period itself."""
+    """The period; no other state is needed."""
 
     period: Period
 
@@ -24,12 +24,13 @@ class QSR:
 
         τ = max(base, ⌊(c/η)²⌋)
 
-    η is the first parameter group's rate. In warm-up it is what the rate will be after it, so the period begins with
-    the first value after the warm-up. The first round takes `base`. A round never reaches past the end of an epoch,
-    so a rate that goes to 0 does not lengthen the last one beyond the training.
+    η is the learning rate of the first parameter group. During warm-up, η is the rate that follows the warm-up. The
+    first round has a period of `base`. A round always ends with the epoch, so a rate that falls to 0 can't make the
+    last round longer than the training.
 
     Gu, Lyu, Arora, Zhang, Huang, "A Quadratic Synchronization Rule for Distributed Deep Learning", ICLR 2024 [F].
-    `c` comes from a search: as a start, twice the peak rate begins the growth when the rate has halved.
+    `c` needs a search. Start with base^½ times the rate at which the period should begin to grow: with base = 4,
+    twice that rate.
 
     Raises InputError unless c > 0 and base ≥ 1.
 
@@ -40,8 +41,8 @@ class QSR:
     [4, 16, 64]
     """
 
-    c: float = 0.2
-    base: int = 4
+    c: float = 0.2  # in units of the learning rate
+    base: int = 4  # shortest period
 
     def __post_init__(self) -> None:
         validation.number("c", self.c, above=0)
@@ -62,4 +63,4 @@ class QSR:
     def _tau(self, lr: float) -> int:
         if not lr > 0 or (self.c / lr) ** 2 > LONGEST:
             return LONGEST
-        return math.floor((self.c / lr) ** 2 * (1 + 1e-6))  # the rate came as a float32, which may be a bit above
+        return math.floor((self.c / lr) ** 2 * (1 + 1e-6))  # the rate was rounded to float32, perhaps upwards

@@ -1,4 +1,4 @@
-"""The stability test: whether as many local steps would do as well as synchronous ones, by trying."""
+"""The stability test: compare local steps with synchronous ones in probes, to decide when to switch."""
 
 from __future__ import annotations
 
@@ -12,42 +12,39 @@ from raysgd_local.serialization import from_plain
 Stage = Literal["waiting", "local", "synchronous", "comparing"]
 
 IN_A_ROW = 2
-"""So many probes running have to pass."""
+"""Number of consecutive probes that have to pass."""
 
 
 @dataclass(frozen=True)
 class StabilityState:
-    """`rounds` of the present `stage` are done; `passed` probes running have passed. `probe` is what is tried before
-    the next round, `why` why the switch is due (empty while it is not), `found` what the newest probe found.
-    """
+    """Progress of the stability test: the stage of the present probe, and the results so far."""
 
-    stage: Stage = "waiting"
-    rounds: int = 0
-    passed: int = 0
-    probe: Probe | None = None
-    found: str = ""
-    why: str = ""
+    stage: Stage = "waiting"  # `waiting` between probes, else the part of a probe that is running
+    rounds: int = 0  # rounds done in the present stage
+    passed: int = 0  # consecutive probes passed so far
+    probe: Probe | None = None  # to be tried before the next round
+    found: str = ""  # result of the newest probe, in words
+    why: str = ""  # reason for the switch, in words; empty until it is due
 
 
 @dataclass(frozen=True)
 class Stability:
-    """Switch once local steps have done as well as synchronous ones, in two probes running.
+    """Switch once local steps have done as well as synchronous ones in two consecutive probes.
 
-    A probe begins `every` rounds after the one before, and takes the next K = `steps` batches of each worker (None: as
-    many as the schedule after the switch takes at first). Each worker takes K local steps on them alone, then all
-    average, and the mean's loss is measured on the `held_out` batches that come after. All of that is undone. The same
-    K batches are then trained on synchronously, as without a probe, and the loss is measured on the same held-out
-    batches: L(local) against L(synchronous), paired batch by batch. The probe passes if
+    A probe uses the next K = `steps` batches of each worker. First each worker takes K local steps on its own, all
+    average, and the mean model's loss is measured on the `held_out` batches that follow. All of that is undone. Then
+    the workers train on the same K batches synchronously, as they would without a probe, and the loss is measured on
+    the same held-out batches. The two losses are compared batch by batch. The probe passes if
 
         L(local) ≤ L(synchronous) + max(epsilon·L(synchronous), 2·standard error of the difference).
 
-    Held-out batches are of the training set, and are trained on later. Samples count once; the computing of local steps
-    and of looking, and a probe's averaging, are in the `compute_s` and `wire_bytes` of the rounds around it. A probe
-    in which the workers change, or the epoch's lists end, tells nothing, and another follows.
+    Held-out batches belong to the training set, and are trained on later. Each sample counts once. The time and bytes
+    of a probe are part of the `compute_s` and `wire_bytes` of the rounds around it. A probe in which the workers
+    change, or the epoch's data run out, is inconclusive, and another follows.
 
-    The project's own test. Comparing the loss of the mean with the mean of the workers' losses instead would pass on
-    any convex region, and from random weights: the mean of local models is then better than they are, whatever they
-    lost against synchronous steps.
+    The test is the project's own. Comparing the mean model's loss with the mean of the workers' losses instead would
+    pass in any convex region, and from random weights: there the mean model is better than the local ones, however
+    much they lost against synchronous steps.
 
     Raises InputError unless every ≥ 1, steps ≥ 1 (and not below the period after the switch: see `Switch`),
     held_out ≥ 2 and 0 < epsilon < 1.
@@ -58,10 +55,10 @@ class Stability:
     False
     """
 
-    every: int = 100
-    steps: int | None = None
-    held_out: int = 4
-    epsilon: float = 0.02
+    every: int = 100  # rounds from the end of one probe to the beginning of the next
+    steps: int | None = None  # K; None: the first period of the schedule after the switch
+    held_out: int = 4  # batches of each worker on which losses are compared
+    epsilon: float = 0.02  # tolerated relative difference of the losses
 
     def __post_init__(self) -> None:
         validation.whole_number("every", self.every, at_least=1)
@@ -71,11 +68,11 @@ class Stability:
         validation.number("epsilon", self.epsilon, above=0, below=1)
 
     def passes(self, found: Compared) -> bool:
-        """Whether local steps did as well; never where a loss is not finite."""
+        """Whether local steps did as well as synchronous ones. False if a loss is not finite."""
         return found.local <= found.synchronous + max(self.epsilon * found.synchronous, 2 * found.error)
 
     def watch(self, state: StabilityState, seen: Observation, tau: int) -> StabilityState:
-        """The state after a round of synchronous training; `tau` is the period after the switch."""
+        """Return the state after a round of synchronous training; `tau` is the period after the switch."""
         steps, rounds = self.steps or tau, state.rounds + 1
         state = replace(state, rounds=rounds, probe=None)
         match state.stage:

@@ -1,4 +1,4 @@
-"""One schedule first, another one then: post-local SGD and its relatives."""
+"""Follow one schedule, then another: post-local SGD and its relatives."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from raysgd_local.serialization import from_plain
 
 
 class Condition(Protocol):
-    """When to switch, as one round shows it."""
+    """A condition for the switch that depends on a single round."""
 
     def reached(self, seen: Observation) -> str:
-        """Why the switch is due after this round, for people; empty while it is not."""
+        """Return the reason for a switch after this round, in words; empty if the condition is not met."""
         ...
 
 
@@ -38,7 +38,7 @@ class AtEpoch:
 
 @dataclass(frozen=True)
 class AtFirstDecay:
-    """Switch after the first round with a decayed learning rate (warm-up and scaling are no decay)."""
+    """Switch after the first round with a decayed learning rate (warm-up and scaling don't count as decay)."""
 
     def reached(self, seen: Observation) -> str:
         return f"the learning rate decayed to {seen.lr_decay:.3g}" if seen.lr_decay < 1 else ""
@@ -64,26 +64,24 @@ Trigger = Condition | Stability
 
 @dataclass(frozen=True)
 class SwitchState:
-    """The states of both schedules; `then` is None, and `switched_s` without meaning, before the switch. `watch` is the
-    stability test's, where that is what is waited for.
-    """
+    """The states of both schedules."""
 
-    period: Period
-    first: Any
-    then: Any = None
-    switched_s: float = 0.0
-    watch: StabilityState | None = None
+    period: Period  # of the schedule in force
+    first: Any  # state of the first schedule
+    then: Any = None  # state of the second schedule; None before the switch
+    switched_s: float = 0.0  # training time of the switch; valid once `then` is set
+    watch: StabilityState | None = None  # of the stability test, before a switch by `Stability`
 
 
 @dataclass(frozen=True)
 class Switch:
-    """Follow `first`, and from the switch on `then`, freshly begun: its seconds count from the switch.
+    """Follow the schedule `first` until the switch, then `then`, whose time and state begin at the switch.
 
     With the defaults this is post-local SGD: Lin, Stich, Patel, Jaggi, "Don't Use Large Mini-Batches, Use Local
     SGD", ICLR 2020, section 3: synchronous until the first learning-rate decay, then a period of 16.
 
-    Raises InputError unless `first` and `then` are schedules and `when` is a trigger; with the stability test unless
-    `first` averages gradients, and `then` averages after no more local steps than are tried.
+    Raises InputError unless `first` and `then` are schedules and `when` is a trigger. With the stability test it also
+    raises unless `first` averages gradients, and `then` has a first period of at most `when.steps`.
 
     >>> schedule = Switch(EveryStep(), FixedPeriod(4), when=AtEpoch(1))
     >>> seen = Observation(1, 2.0, 64, 64, 2, epoch=1, elapsed_s=1, lr_decay=1, workers=2)
@@ -105,7 +103,7 @@ class Switch:
         validation.has_methods("when", self.when, ("reached",), allowed)
 
     def _check_probes(self, when: Stability) -> None:
-        """The synchronous branch is the training before the switch, the local one what comes after it."""
+        """Check that a probe compares the training before the switch (synchronous) with that after it (local)."""
         if modes(self.first) != {"gradients"}:
             hint = "the stability test compares local steps with synchronous ones"
             raise InputError("first", type(self.first).__name__, "every-step before a stability test", hint)
@@ -118,7 +116,7 @@ class Switch:
 
     @property
     def _tau(self) -> int:
-        """The period after the switch."""
+        """The first period after the switch."""
         period: Period = self.then.init().period
         return period.tau
 
@@ -156,5 +154,5 @@ class Switch:
 
 
 def _newest(shown: Period, before: Period, after: Period) -> Period:
-    """The period with the reason of the newest change, which may be the switch itself."""
+    """Keep the shown period, whose reason may be the switch, until the second schedule changes the period."""
     return shown if after == before else after

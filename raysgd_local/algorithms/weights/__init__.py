@@ -1,4 +1,4 @@
-"""How much a member counts in a round's mean, and how far the mean step goes: one method a file."""
+"""Weights: each member's weight in a round's mean, and the mean step's factor. One method per file."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from raysgd_local.algorithms.weights.fednova import FedNova
 from raysgd_local.algorithms.weights.samples import Samples
 
 WEIGHTS: Mapping[str, type[Samples | FedNova]] = MappingProxyType({"samples": Samples, "fednova": FedNova})
-"""From the kind that a configuration names to the class with its options."""
+"""The classes by their `kind` in configurations."""
 
 __all__ = ["WEIGHTS", "FedNova", "Samples", "Weights"]

@@ -1,4 +1,4 @@
-"""What weights are: how much a member counts, said before the exchange, and what becomes of the mean step after it."""
+"""The interface of weights: each member's weight, before an averaging, and the mean step's factor, after it."""
 
 from __future__ import annotations
 
@@ -6,21 +6,18 @@ from collections.abc import Sequence
 
 
 class Weights:
-    """How members are weighed. A frozen dataclass, the same on all members.
-
-    `plain` says that a member counts by its samples and the mean step is taken as it is; other weights override both
-    methods. They need an anchor, plain ones do not.
-    """
+    """Computes the members' weights in the mean. A frozen dataclass, the same on all members."""
 
     plain = False
+    """Whether weights are the numbers of samples and the mean step is not scaled. Others need an anchor."""
 
     def weight(self, samples: int, reach: float) -> float:
-        """How much a member counts that took a round's steps over `samples`; at least 0, and 0 for no samples.
+        """Return the weight of a member that trained on `samples` in a round: at least 0, and 0 without samples.
 
-        `reach` is how far these steps would have gone with a gradient of 1 at rate 1, in steps (‖a‖₁ of FedNova).
+        `reach`: the distance that its steps would have moved with a gradient of 1 at rate 1 (‖a‖₁ in FedNova).
         """
         raise NotImplementedError
 
     def stretch(self, samples: Sequence[int], weights: Sequence[float]) -> float:
-        """What the mean step is multiplied by, from all members' samples and weights: reduced values only."""
+        """Return the factor on the mean step, from all members' samples and weights (reduced, so equal on all)."""
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Weights by samples: FedAvg's, and the default."""
+"""Weights by samples, as in FedAvg: the default."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from raysgd_local.algorithms.weights.base import Weights
 
 @dataclass(frozen=True)
 class Samples(Weights):
-    """A member counts by the samples that it trained on in the round: p_i = n_i / Σ_j n_j.
+    """Weigh each member by the samples that it trained on in the round: p_i = n_i / Σ_j n_j.
 
     >>> Samples().weight(samples=64, reach=2.0)
     64.0

@@ -1,4 +1,4 @@
-"""Splitting the samples of chunks among the ranks that may take them, as fairly as the holdings allow."""
+"""Apportionment: split the samples of chunks among the ranks that may take them, as fairly as the holders allow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ Floats = npt.NDArray[np.float64]
 
 
 def apportion(total: int, shares: Floats) -> Ints:
-    """Integers in proportion to `shares` that sum to `total`, by largest remainder; ties go to lower ranks.
+    """Return integers in proportion to `shares` that sum to `total`: the largest remainder method. Ties go to lower
+    ranks.
 
     >>> apportion(10, np.array([1.0, 1.0, 2.0]))
     array([3, 2, 5])
@@ -29,14 +30,17 @@ def apportion(total: int, shares: Floats) -> Ints:
 
 
 def split_among_holders(counts: Ints, eligible: Bools, shares: Floats) -> Ints:
-    """How many of each chunk's samples each rank gets, only from chunks that it may take: (chunks, ranks).
+    """Split q chunks among m ranks, each rank getting samples only from chunks that it may take. Returns (q, m).
 
-    counts: (q,); eligible: (q, m), a rank at least in every row with samples; shares: (m,), all above 0. Totals
-    are in proportion to shares; where the holdings don't allow it, as nearly as they do: the highest total
-    per share is as low as it can be, then the next. Each chunk is spread over all its ranks where it can be.
+    counts: samples of each chunk, (q,). eligible: ranks that may take each chunk, (q, m), at least one for every
+    chunk with samples. shares: (m,), all above 0.
 
-    Where the shares can't be had, a minimum cut shows the ranks whose chunks are too many; those share
-    theirs among themselves, and the others the rest (the decomposition algorithm of Fujishige, 1980).
+    The ranks' totals are in proportion to shares if possible. Otherwise they are lexicographically fair: the highest
+    total per share is as low as possible, then the next highest, and so on. Each chunk is spread over all its ranks
+    if possible.
+
+    If the shares are not feasible, a minimum cut finds the ranks whose chunks hold too many samples. These ranks split
+    their chunks among themselves, and the others the rest (decomposition algorithm, Fujishige 1980).
 
     >>> split_among_holders(np.array([6, 2]), np.array([[True, False], [True, True]]), np.array([1.0, 1.0]))
     array([[6, 0],
@@ -53,7 +57,7 @@ def split_among_holders(counts: Ints, eligible: Bools, shares: Floats) -> Ints:
 
 
 def split_among_all(counts: Ints, preferred: Bools, shares: Floats) -> Ints:
-    """The same with totals exactly in proportion: what the preferred ranks can't take goes to the others."""
+    """Split as above, but with totals exactly in proportion: the excess of preferred ranks goes to the others."""
     targets = apportion(int(counts.sum()), shares)
     amounts = route(counts, preferred, targets).amounts
     return amounts + _northwest(counts - amounts.sum(axis=1), targets - amounts.sum(axis=0))
@@ -61,22 +65,22 @@ def split_among_all(counts: Ints, preferred: Bools, shares: Floats) -> Ints:
 
 @dataclass(frozen=True)
 class Flow:
-    """A maximum flow from chunks to ranks, and the source's side of its minimum cut."""
+    """A maximum flow from q chunks to m ranks, and the source's side of its minimum cut."""
 
-    amounts: Ints  # (q, m)
-    complete: bool
-    crowded_chunks: Bools  # (q,)
-    crowded_ranks: Bools  # (m,)
+    amounts: Ints  # (q, m) samples
+    complete: bool  # whether all samples found a rank
+    crowded_chunks: Bools  # (q,), on the source's side
+    crowded_ranks: Bools  # (m,), on the source's side
 
 
 def route(counts: Ints, eligible: Bools, targets: Ints) -> Flow:
-    """As much of `counts` as fits, no rank over its target."""
+    """Assign as many samples of `counts` as possible, with no rank above its target."""
     single = eligible.sum(axis=1).max(initial=0) <= 1
     return fill(counts, eligible, targets) if single else maximum_flow(counts, eligible, targets)
 
 
 def fill(counts: Ints, eligible: Bools, targets: Ints) -> Flow:
-    """`route` where no chunk has more than one rank, and so nothing could be moved to another."""
+    """Compute `route` if no chunk has more than one eligible rank: a simple fill suffices."""
     begun = _spread(counts, eligible, targets)
     left = np.where(eligible, counts[:, None] - begun, 0)
     before = left.cumsum(axis=0) - left
@@ -87,8 +91,8 @@ def fill(counts: Ints, eligible: Bools, targets: Ints) -> Flow:
 
 
 def maximum_flow(counts: Ints, eligible: Bools, targets: Ints) -> Flow:
-    """`route` wherever chunks may go; begun with an even spread, to stay near it."""
-    from scipy.sparse import csgraph  # a quarter of a second to load, for what most runs don't need
+    """Compute `route` in general. It starts from an even spread, so that the result stays near that."""
+    from scipy.sparse import csgraph  # takes a quarter of a second to import, and most runs don't need it
 
     begun = _spread(counts, eligible, targets)
     residual = _Residual(counts, eligible, targets, begun)
@@ -104,15 +108,15 @@ def maximum_flow(counts: Ints, eligible: Bools, targets: Ints) -> Flow:
 
 @dataclass(frozen=True)
 class _Residual:
-    """What can still be moved: forward as far as there is room, back what is there."""
+    """The residual network of a flow: remaining capacity forward, the flow itself backward."""
 
-    counts: Ints
-    eligible: Bools
-    targets: Ints
-    amounts: Ints
+    counts: Ints  # (q,) samples of each chunk
+    eligible: Bools  # (q, m) ranks that may take each chunk
+    targets: Ints  # (m,) most samples of each rank
+    amounts: Ints  # (q, m) the flow
 
     def graph(self) -> object:
-        """Capacities as a scipy CSR matrix; vertices: source, q chunks, m ranks, sink."""
+        """Return the capacities as a scipy CSR matrix, with the vertices source, q chunks, m ranks, sink."""
         from scipy.sparse import csr_matrix
 
         q, m = self.eligible.shape
@@ -131,7 +135,7 @@ class _Residual:
 
 
 def _spread(counts: Ints, eligible: Bools, targets: Ints) -> Ints:
-    """Each chunk over its ranks in proportion to targets, scaled down where a rank would get too much: (q, m)."""
+    """Spread each chunk over its ranks in proportion to their targets, with no rank above its target: (q, m)."""
     pull = eligible * targets.astype(np.float64)
     rows = pull.sum(axis=1, keepdims=True)
     even = np.divide(pull, rows, out=np.zeros_like(pull), where=rows > 0) * counts[:, None]
@@ -142,7 +146,7 @@ def _spread(counts: Ints, eligible: Bools, targets: Ints) -> Ints:
 
 
 def _northwest(rows: Ints, columns: Ints) -> Ints:
-    """A table with these row and column sums (which agree): the north-west corner rule."""
+    """Return a table with these row and column sums (of equal total), by the north-west corner rule."""
     edges = np.concatenate(([0], np.cumsum(rows))), np.concatenate(([0], np.cumsum(columns)))
     low = np.maximum(edges[0][:-1, None], edges[1][None, :-1])
     high = np.minimum(edges[0][1:, None], edges[1][None, 1:])
@@ -151,7 +155,7 @@ def _northwest(rows: Ints, columns: Ints) -> Ints:
 
 
 def as_mask(holders: Sequence[Sequence[int]], ranks: int) -> Bools:
-    """Holders by chunk as a table of (chunks, ranks)."""
+    """Return the holders of each chunk as a mask, (chunks, ranks)."""
     mask = np.zeros((len(holders), ranks), dtype=bool)
     for chunk, row in enumerate(holders):
         mask[chunk, list(row)] = True

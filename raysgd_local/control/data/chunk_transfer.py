@@ -1,7 +1,7 @@
-"""Who has which chunks' data where each worker has its own alone (`data.access: local`). All pure.
+"""Track which worker has which chunk's data, and plan transfers, when each has only its own (`data.access: local`).
 
-The data set is read once, when a life of the run begins. From there on a chunk comes from a worker that has it, and
-what no live worker has is lost until the run is resumed.
+The data set is read once, when an incarnation begins. After that a worker gets a chunk only from another one that has
+it. A chunk that no live worker has is lost until the run is resumed.
 """
 
 from __future__ import annotations
@@ -16,17 +16,19 @@ from raysgd_local.control.messages import Order
 
 @dataclass(frozen=True)
 class Held:
-    """The chunks that one worker has. What it has given away it keeps for an order more: it may be asked for it."""
+    """The chunks that one worker has."""
 
     own: frozenset[int] = frozenset()
-    former: frozenset[int] = frozenset()
+    former: frozenset[int] = (
+        frozenset()
+    )  # given away; kept for one more order, in case the transfer must be repeated
 
     @property
     def chunks(self) -> tuple[int, ...]:
         return tuple(sorted(self.own | self.former))
 
     def after(self, order: Order, rank: int) -> Held:
-        """Once what the order moves has arrived."""
+        """Return the chunks of `rank` after the order's transfers have arrived."""
         if order.deal is None or not order.deal.restricted:
             return self
         own = frozenset(chunk for chunk, ranks in enumerate(order.deal.holders) if rank in ranks)
@@ -35,18 +37,18 @@ class Held:
 
 @dataclass(frozen=True)
 class Gift:
-    """Rank `source` gives these chunks, each to the ranks at its place in `receivers`."""
+    """A transfer of chunks from one rank to others."""
 
-    source: int
+    source: int  # rank that sends
     chunks: tuple[int, ...]
-    receivers: tuple[tuple[int, ...], ...]
+    receivers: tuple[tuple[int, ...], ...]  # for each chunk, the ranks that receive it
 
     def received_by(self, rank: int) -> tuple[int, ...]:
         return tuple(c for c, ranks in zip(self.chunks, self.receivers, strict=True) if rank in ranks)
 
 
 def gifts(order: Order) -> tuple[Gift, ...]:
-    """What has to be given before the members can go on, by the giver's rank; the same on all members."""
+    """Return the transfers needed before the members can go on, by the sender's rank; the same on all members."""
     if order.deal is None or not order.deal.restricted or not order.sources:
         return ()
     found: dict[int, list[tuple[int, tuple[int, ...]]]] = {}
@@ -61,7 +63,7 @@ def gifts(order: Order) -> tuple[Gift, ...]:
 
 
 def sources(have: Mapping[str, Sequence[int]], chunks: int) -> Sources:
-    """For each chunk who has it, in the order of `have`; nothing if nobody has any."""
+    """Return for each chunk the workers that have it, in the order of `have`; empty if no worker has any chunk."""
     if not any(have.values()):
         return ()
     sets = {worker: frozenset(held) for worker, held in have.items()}
@@ -69,7 +71,7 @@ def sources(have: Mapping[str, Sequence[int]], chunks: int) -> Sources:
 
 
 def placed(placement: Placement, have: Sources, live: Sequence[ChunkHolder], copies: int) -> Placement:
-    """The placement among `live` of what somebody has; a chunk that nobody has gets no holder."""
+    """Place the chunks that some worker has among the `live` workers; a lost chunk gets no holder."""
     there = [chunk for chunk, workers in enumerate(have) if workers]
     rows = [_kept(placement.holders[chunk], have[chunk]) for chunk in there]
     new = dict(zip(there, rebalance(Placement(tuple(rows)), live, copies).holders, strict=True))
@@ -77,11 +79,11 @@ def placed(placement: Placement, have: Sources, live: Sequence[ChunkHolder], cop
 
 
 def _kept(holders: Sequence[str], have: Sequence[str]) -> tuple[str, ...]:
-    """The holders by the table that really have it, or else whoever has."""
+    """Return the table's holders that have the chunk, or if there are none, all workers that have it."""
     return tuple(sorted(worker for worker in holders if worker in have)) or tuple(sorted(have))
 
 
 def alone(have: Mapping[str, Sequence[int]], leaving: Sequence[str]) -> tuple[str, ...]:
-    """Those of `leaving` that have a chunk that nobody who stays has."""
+    """Return the workers of `leaving` that have a chunk that no staying worker has."""
     elsewhere = {chunk for worker, held in have.items() if worker not in leaving for chunk in held}
     return tuple(worker for worker in leaving if set(have.get(worker, ())) - elsewhere)

@@ -1,4 +1,4 @@
-"""Who gets which samples of the open epoch: a pure function of a small record that every member has."""
+"""The deal: assign the open epoch's remaining samples to ranks, by a pure function of a record on every member."""
 
 from __future__ import annotations
 
@@ -14,43 +14,38 @@ from raysgd_local.algorithms.placement.table import chunk_bounds
 from raysgd_local.algorithms.validation import whole_number
 from raysgd_local.control.data.apportionment import Bools, Ints, as_mask, split_among_all, split_among_holders
 
-_OF_CHUNKS, _OF_RANKS = 0, 1  # two families of random streams
+_OF_CHUNKS, _OF_RANKS = 0, 1  # families of random streams: one shuffles each chunk, the other each rank's list
 
 
 Sources = tuple[tuple[str, ...], ...]
-"""For each chunk the members that have its data; empty as long as nobody has any."""
+"""For each chunk the members that have its data; empty until some member has data."""
 
 
 @dataclass(frozen=True)
 class Deal:
-    """What an epoch's unconsumed samples are dealt by. `lists` gives the positions themselves.
+    """The inputs from which an epoch's remaining samples are dealt to ranks. `lists` computes the result."""
 
-    number: counts deals; seed: not negative; samples: size of the training set; chunks: how many pieces it is cut
-    into; consumed: bitmap of samples (see `pack`); holders: for each chunk the ranks that have it; shares: for
-    each rank its relative speed, 0 for one that gets nothing new; pending: for each rank the positions of steps
-    that it has taken but that no round has committed: they come first in its list, and nobody else gets them;
-    restricted: only holders may get a chunk's samples (otherwise they go first).
-    """
-
-    number: int
+    number: int  # counts the deals of a run, from 1
     epoch: int
-    seed: int
-    samples: int
-    chunks: int
-    consumed: bytes
-    holders: tuple[tuple[int, ...], ...]
-    shares: tuple[float, ...]
-    pending: tuple[tuple[int, ...], ...]
-    restricted: bool = False
+    seed: int  # not negative
+    samples: int  # size of the training set
+    chunks: int  # number of pieces into which the training set is cut
+    consumed: bytes  # bitmap of consumed samples (see `pack`)
+    holders: tuple[tuple[int, ...], ...]  # for each chunk, the ranks that have it
+    shares: tuple[float, ...]  # for each rank its relative speed; 0: it gets no new samples
+    pending: tuple[
+        tuple[int, ...], ...
+    ]  # for each rank, positions of its uncommitted steps: first in its own list
+    restricted: bool = False  # only holders may get a chunk's samples; otherwise they are only preferred
 
 
 @lru_cache(maxsize=4)
 def lists(deal: Deal) -> tuple[Ints, ...]:
-    """Each rank's positions in the order to consume them: int64, read-only, one array a rank.
+    """Return each rank's positions in the order to consume them: one read-only int64 array per rank.
 
-    Every position that is neither consumed nor pending is in exactly one list (see `uncovered` for the
-    exception), the numbers of new ones in proportion to the shares: exactly, or as nearly as the holdings allow
-    where `restricted`. Equal deals give equal lists in every process.
+    Every position that is neither consumed nor pending is in exactly one list (`uncovered` has the exception). The
+    numbers of new positions are in proportion to the shares: exactly, or if `restricted`, as nearly as the holders
+    allow. Equal deals give equal lists in every process.
 
     >>> deal = Deal(1, 0, 7, 10, 2, pack(np.zeros(10, bool)), ((0,), (1,)), (1.0, 1.0), ((4,), ()))
     >>> [positions.tolist() for positions in lists(deal)]
@@ -61,12 +56,12 @@ def lists(deal: Deal) -> tuple[Ints, ...]:
 
 @lru_cache(maxsize=4)
 def own_list(deal: Deal, rank: int) -> Ints:
-    """`lists(deal)[rank]`, from the chunks alone that the rank gets something of."""
+    """Return `lists(deal)[rank]`, without shuffling chunks of which the rank gets nothing."""
     return _lists(deal, [rank])[0]
 
 
 def lengths(deal: Deal) -> tuple[int, ...]:
-    """How long each rank's list is, which takes no shuffling to know.
+    """Return the length of each rank's list, without shuffling.
 
     >>> lengths(Deal(1, 0, 7, 10, 2, pack(np.zeros(10, bool)), ((0,), (1,)), (1.0, 1.0), ((4,), ())))
     (6, 4)
@@ -76,7 +71,7 @@ def lengths(deal: Deal) -> tuple[int, ...]:
 
 
 def uncovered(deal: Deal) -> tuple[int, ...]:
-    """The chunks with positions left that nobody may take, and so are in no list.
+    """Return the chunks with remaining positions that no rank may take, and that are therefore in no list.
 
     >>> uncovered(Deal(1, 0, 7, 4, 2, pack(np.zeros(4, bool)), ((0,), ()), (1.0,), ((),), restricted=True))
     (1,)
@@ -86,10 +81,10 @@ def uncovered(deal: Deal) -> tuple[int, ...]:
 
 
 def batch_bounds(length: int, start: int, batch_size: int) -> list[tuple[int, int]]:
-    """Batches of the positions from `start` up to `length`, as (begin, end) pairs.
+    """Cut the positions from `start` up to `length` into batches, as (begin, end) pairs.
 
-    A last batch smaller than half a batch joins the one before: tiny ones break BatchNorm. Raises InputError
-    unless batch_size ≥ 1.
+    A last batch smaller than half a batch is joined to the one before, because tiny batches break BatchNorm. Raises
+    InputError unless batch_size ≥ 1.
 
     >>> batch_bounds(9, 0, 4), batch_bounds(10, 0, 4)
     ([(0, 4), (4, 9)], [(0, 4), (4, 8), (8, 10)])
@@ -102,7 +97,7 @@ def batch_bounds(length: int, start: int, batch_size: int) -> list[tuple[int, in
 
 
 def scaled(batch_size: int, scale: float) -> int:
-    """The batch size of a worker whose batches are `scale` times as large: at least 1.
+    """Return the batch size times `scale`, rounded, at least 1.
 
     >>> scaled(16, 0.5), scaled(16, 1.3), scaled(1, 0.1)
     (8, 21, 1)
@@ -111,12 +106,12 @@ def scaled(batch_size: int, scale: float) -> int:
 
 
 def pack(flags: npt.NDArray[np.bool_]) -> bytes:
-    """A bitmap of `flags`, one bit each, the first in the lowest bit of the first byte."""
+    """Pack `flags` into a bitmap, one bit each, the first in the lowest bit of the first byte."""
     return np.packbits(flags, bitorder="little").tobytes()
 
 
 def unpack(bitmap: bytes, samples: int) -> Bools:
-    """The first `samples` flags of a bitmap."""
+    """Return the first `samples` flags of a bitmap."""
     packed = np.frombuffer(bitmap, dtype=np.uint8)
     return np.unpackbits(packed, count=samples, bitorder="little").astype(bool)
 
@@ -134,7 +129,7 @@ def _lists(deal: Deal, ranks: Sequence[int]) -> tuple[Ints, ...]:
 
 
 def _open_chunks(deal: Deal) -> list[Ints]:
-    """For each chunk its positions that are neither consumed nor pending, in order."""
+    """Return each chunk's positions that are neither consumed nor pending, in order."""
     taken = unpack(deal.consumed, deal.samples)
     for positions in deal.pending:
         taken[list(positions)] = True
@@ -148,7 +143,7 @@ def _counts(chunks: Sequence[Ints]) -> Ints:
 
 
 def _eligible(deal: Deal) -> Bools:
-    """Which ranks may take which chunks: (chunks, ranks)."""
+    """Return a mask of the ranks that may take each chunk's samples, (chunks, ranks)."""
     willing = np.array(deal.shares) > 0
     if deal.restricted:
         return as_mask(deal.holders, len(deal.shares)) & willing
@@ -156,7 +151,7 @@ def _eligible(deal: Deal) -> Bools:
 
 
 def _amounts(deal: Deal, counts: Ints) -> Ints:
-    """How many positions of each chunk each rank gets: (chunks, ranks)."""
+    """Return the number of positions of each chunk that each rank gets, (chunks, ranks)."""
     eligible = _eligible(deal)
     rows, ranks = np.flatnonzero((counts > 0) & eligible.any(axis=1)), np.flatnonzero(eligible.any(axis=0))
     amounts = np.zeros(eligible.shape, dtype=np.int64)

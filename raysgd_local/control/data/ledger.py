@@ -1,4 +1,4 @@
-"""The proof of which samples were trained on: a bitmap of the open epoch, and counts of what went wrong."""
+"""The ledger records which samples were trained on: a bitmap for the open epoch, and counts of errors."""
 
 from __future__ import annotations
 
@@ -12,12 +12,7 @@ from raysgd_local.control.data.deal import Deal, lists, pack, unpack
 
 @dataclass(frozen=True)
 class Ledger:
-    """What was consumed, by resolved rounds alone.
-
-    samples: size of the training set (0 before the first epoch); epoch: the open one, or None; consumed: its
-    bitmap, empty while none is open; deals: how many were made since the run began. Over all epochs,
-    `samples_lost` were in no resolved round when their epoch closed, `samples_repeated` were in one more than once
-    (each further time counts).
+    """The samples that resolved rounds have consumed. Rounds that failed don't count.
 
     >>> from raysgd_local.control.data.deal import Deal
     >>> ledger = Ledger().open_epoch(0, samples=4)
@@ -26,12 +21,12 @@ class Ledger:
     1
     """
 
-    samples: int = 0
-    epoch: int | None = None
-    consumed: bytes = b""
-    deals: int = 0
-    samples_lost: int = 0
-    samples_repeated: int = 0
+    samples: int = 0  # size of the training set; 0 before the first epoch
+    epoch: int | None = None  # the open epoch; None if none is open
+    consumed: bytes = b""  # bitmap of the open epoch's samples (see `deal.pack`); empty if none is open
+    deals: int = 0  # deals made since the run began
+    samples_lost: int = 0  # in no resolved round when their epoch closed; over all epochs
+    samples_repeated: int = 0  # repetitions of samples within an epoch; over all epochs
 
     @property
     def next_deal_number(self) -> int:
@@ -39,21 +34,21 @@ class Ledger:
 
     @property
     def remaining(self) -> int:
-        """Samples of the open epoch that are in no resolved round yet."""
+        """Number of samples of the open epoch that are in no resolved round yet."""
         return 0 if self.epoch is None else self.samples - int(unpack(self.consumed, self.samples).sum())
 
     def open_epoch(self, epoch: int, samples: int) -> Ledger:
-        """The ledger with `epoch` open and none of its samples consumed. Raises RuntimeError if one is open."""
+        """Return the ledger with `epoch` open, none of its samples consumed. Raises RuntimeError if one is open."""
         if self.epoch is not None:
             raise RuntimeError(f"epoch {epoch} can't be opened while epoch {self.epoch} is open")
         return replace(self, epoch=epoch, samples=samples, consumed=pack(np.zeros(samples, dtype=bool)))
 
     def dealt(self) -> Ledger:
-        """The ledger after the deal with `next_deal_number` was made."""
+        """Return the ledger after the deal with `next_deal_number` was made."""
         return replace(self, deals=self.deals + 1)
 
     def close(self, deal: Deal, cursors: Sequence[int]) -> Ledger:
-        """Enter each list of `deal` up to its rank's cursor: what resolved rounds consumed of it.
+        """Mark each list of `deal` as consumed up to its rank's cursor, the end of the resolved rounds.
 
         Raises RuntimeError if the deal is not of the open epoch.
         """
@@ -66,7 +61,7 @@ class Ledger:
         return replace(self, consumed=pack(times > 0), samples_repeated=self.samples_repeated + repeated)
 
     def close_epoch(self, deal: Deal, cursors: Sequence[int]) -> Ledger:
-        """Enter the last deal of the epoch and close it; samples that are in no resolved round are lost."""
+        """Enter the epoch's last deal and close the epoch. Samples that are in no resolved round count as lost."""
         ledger = self.close(deal, cursors)
         lost = ledger.samples_lost + ledger.remaining
         return replace(ledger, epoch=None, consumed=b"", samples_lost=lost)

@@ -16,7 +16,7 @@ from raysgd_local.control.member.events import (
     Want,
 )
 from raysgd_local.control.member.state import Member, ProbeProgress, Result
-from raysgd_local.records import replace
+from raysgd_local.records import replace_fields
 
 
 def under_way(member: Member) -> bool:
@@ -36,10 +36,10 @@ def step(member: Member, samples: int, consumed: int) -> Result:
     trial = member.trial
     taken = trial.taken + consumed
     if trial.stage == "local":
-        after = replace(trial, steps=trial.steps + 1, samples=trial.samples + samples, taken=taken)
-        return replace(member, want=Want.STEP, trial=after), (LocalStep(pending=trial.samples),)
-    trial = replace(trial, looked=trial.looked + 1, looked_at=trial.looked_at + samples, taken=taken)
-    return replace(member, want=Want.STEP, trial=trial), (Look(samples),)
+        after = replace_fields(trial, steps=trial.steps + 1, samples=trial.samples + samples, taken=taken)
+        return replace_fields(member, want=Want.STEP, trial=after), (LocalStep(pending=trial.samples),)
+    trial = replace_fields(trial, looked=trial.looked + 1, looked_at=trial.looked_at + samples, taken=taken)
+    return replace_fields(member, want=Want.STEP, trial=trial), (Look(samples),)
 
 
 def go_on(member: Member, probe: Probe) -> Result:
@@ -51,10 +51,10 @@ def go_on(member: Member, probe: Probe) -> Result:
     commands: tuple[Command, ...] = ()
     if not member.trial.stage:
         if not probe.steps and member.tried_in != _place(member):
-            return replace(member, trial=ProbeProgress("done")), ()
+            return replace_fields(member, trial=ProbeProgress("done")), ()
         commands = (Mark(local=probe.steps > 0),)
         trial = ProbeProgress("local" if probe.steps else "looking")
-        member = replace(member, trial=trial, steps=0, samples=0, taken=0)
+        member = replace_fields(member, trial=trial, steps=0, samples=0, taken=0)
     trial = member.trial
     left = probe.steps - trial.steps if trial.stage == "local" else probe.held_out - trial.looked
     if left > 0 and _willing(member):
@@ -73,7 +73,7 @@ def averaged(member: Member, control: Control) -> Result:
     if probe is None:
         raise RuntimeError("no probe is due")  # a bug of a shell
     if all(said.steps >= probe.steps for said in control.members) and control.weight > 0:
-        return replace(member, trial=replace(member.trial, stage="looking")), (ShowMean(control),)
+        return replace_fields(member, trial=replace_fields(member.trial, stage="looking")), (ShowMean(control),)
     return _ended(member, probe, complete=False)
 
 
@@ -84,13 +84,13 @@ def _ended(member: Member, probe: Probe, complete: bool) -> Result:
         tried_in, said = (_place(member) if complete else None), HeldOut()
     else:
         tried_in, said = None, HeldOut(trial.looked, trial.looked_at) if complete else HeldOut()
-    return replace(member, trial=ProbeProgress("done"), tried_in=tried_in, held_out=said), (Undo(),)
+    return replace_fields(member, trial=ProbeProgress("done"), tried_in=tried_in, held_out=said), (Undo(),)
 
 
 def abandoned(member: Member) -> Result:
     """The view broke: what was tried is undone, and tried again by those who are left."""
     undo: tuple[Command, ...] = (Undo(),) if under_way(member) else ()
-    return replace(member, trial=ProbeProgress(), held_out=HeldOut()), undo
+    return replace_fields(member, trial=ProbeProgress(), held_out=HeldOut()), undo
 
 
 def _willing(member: Member) -> bool:

@@ -22,7 +22,7 @@ from raysgd_local.control.member.state import Adopt, Flight, Member, ProbeProgre
 from raysgd_local.control.messages import Report
 from raysgd_local.control.replicated import state as shared
 from raysgd_local.control.replicated.state import Replicated
-from raysgd_local.records import EvalRow, PeriodChange, RoundRow, replace
+from raysgd_local.records import EvalRow, PeriodChange, RoundRow, replace_fields
 
 _FADING = 0.9
 """An epoch's last round may be a short one: how long rounds take is not forgotten at once."""
@@ -37,7 +37,7 @@ def step(member: Member, samples: int, consumed: int) -> Result:
         member, commands = resume(member)
         return member, (*tried, *commands)
     alone = LocalStep(pending=member.uncommitted.samples)
-    member = taken(replace(member, want=Want.STEP), 1, samples, consumed)
+    member = taken(replace_fields(member, want=Want.STEP), 1, samples, consumed)
     if member.known.period.mode == "gradients":
         return resume(member)
     left = _left(member)
@@ -49,7 +49,7 @@ def step(member: Member, samples: int, consumed: int) -> Result:
 
 def taken(member: Member, steps: int, samples: int, consumed: int) -> Member:
     """With so many more steps in the open round."""
-    return replace(
+    return replace_fields(
         member,
         steps=member.steps + steps,
         samples=member.samples + samples,
@@ -85,7 +85,7 @@ def resume(member: Member) -> Result:
         case Want.STEP if _due(member):
             return _exchange(member)
         case Want.STEP | Want.EPOCH if _sits_out(member):
-            return _exchange(replace(member, want=Want.STEP))
+            return _exchange(replace_fields(member, want=Want.STEP))
         case Want.DATA if state.open and not state.stopped and state.used_up(member.rank, member.taken):
             return _exchange(member)
         case Want.CLOSE if state.open and not state.stopped:
@@ -141,7 +141,7 @@ def _exchange(member: Member) -> Result:
     kind: Kind = "partial" if member.in_force.program.stages(mode) else mode
     command = Exchange(member.in_force.view.number, state.round + 1, kind, said)
     travelling = Flight(member.steps, member.samples, member.taken)
-    ahead = replace(member, flight=travelling, steps=0, samples=0, taken=0)
+    ahead = replace_fields(member, flight=travelling, steps=0, samples=0, taken=0)
     return (ahead, (Launch(command), Proceed())) if _goes_on(ahead) else (member, (command,))
 
 
@@ -169,7 +169,7 @@ def commit(member: Member, done: Exchanged) -> Result:
     state = shared.commit(before, control, member.in_force.program, done.finite)
     row = _row(member, before, state, done)
     since = Flight(0, 0, 0) if member.flight is None else Flight(member.steps, member.samples, member.taken)
-    member = replace(
+    member = replace_fields(
         member,
         replicated=state,
         flight=None,
@@ -215,7 +215,7 @@ def _told(rows: tuple[RoundRow, ...], control: Control) -> tuple[RoundRow, ...]:
     """What the newest round sent is known, and told, with the round after it."""
     if not rows:
         return rows
-    return (*rows[:-1], replace(rows[-1], wire_bytes=control.wire_bytes))
+    return (*rows[:-1], replace_fields(rows[-1], wire_bytes=control.wire_bytes))
 
 
 def _row(member: Member, before: Replicated, state: Replicated, done: Exchanged) -> RoundRow:
@@ -249,13 +249,13 @@ def _row(member: Member, before: Replicated, state: Replicated, done: Exchanged)
 def evaluated(member: Member, metrics: dict[str, float]) -> Result:
     state = shared.evaluated(member.known, metrics, member.in_force.program.target)
     row = EvalRow(state.round, state.steps, state.samples, max(0, state.epoch - 1), state.elapsed_s, dict(metrics))
-    member = replace(member, replicated=state, want=Want.STEP, evaluations=(*member.evaluations, row))
+    member = replace_fields(member, replicated=state, want=Want.STEP, evaluations=(*member.evaluations, row))
     return resume(member)
 
 
 def arrive(member: Member) -> Result:
     member, undo = probing.abandoned(member)
-    member = replace(member, flight=None, **vars(member.uncommitted))
+    member = replace_fields(member, flight=None, **vars(member.uncommitted))
     order = member.order
     report = Report(
         worker=member.worker,
@@ -274,4 +274,4 @@ def arrive(member: Member) -> Result:
         damaged=member.damaged,
         broken=member.broken,
     )
-    return replace(member, rounds=(), evaluations=(), changes=()), (*undo, Arrive(report))
+    return replace_fields(member, rounds=(), evaluations=(), changes=()), (*undo, Arrive(report))

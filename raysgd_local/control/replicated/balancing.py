@@ -1,7 +1,7 @@
-"""Workers of unequal speed: who is slower takes fewer steps of a round, so that all arrive together.
+"""Straggler balancing: slower workers take fewer steps of a round, so that all finish it at the same time.
 
-A part of the replicated state: it follows from reduced values alone, so all members come to the same shares. Nothing
-changes before an imbalance is clear and lasts, so that equal workers run as if this did not exist.
+This is part of the replicated state: it depends on reduced values alone, so all members compute the same shares.
+Shares change only after a clear and lasting imbalance, so that workers of equal speed are not affected.
 """
 
 from __future__ import annotations
@@ -11,50 +11,43 @@ from dataclasses import dataclass, replace
 from raysgd_local.algorithms.schedules.base import Mode
 from raysgd_local.control.control_slots import Control
 
-_LEAST, _MOST = 1 / 16, 2.0
-_EVEN = 1.15
-"""A speed that differs from the typical one by less counts as the same."""
+_LEAST, _MOST = 1 / 16, 2.0  # bounds of a share
+_EVEN = 1.15  # a speed within this factor of the typical one counts as typical
 
 
 @dataclass(frozen=True)
 class Balance:
-    """When shares change: a worker's steps took `apart` times longer or shorter than its share of them says, in two
-    windows in a row, each of at least `window_rounds` rounds and `window_s` seconds.
+    """Settings of straggler balancing. Shares change if one is wrong in two consecutive windows of measurement."""
 
-    One that is `hopeless` times slower than the typical worker is let go.
-    """
-
-    apart: float = 1.3
-    window_rounds: int = 4
-    window_s: float = 1.5
-    hopeless: float = 8.0
+    apart: float = 1.3  # a share is wrong if the measured speed differs from it by more than this factor
+    window_rounds: int = 4  # least rounds of a window
+    window_s: float = 1.5  # least seconds of a window
+    hopeless: float = 8.0  # a worker this many times slower than the typical one is let go
 
 
 @dataclass(frozen=True)
 class Pace:
-    """One rank's speed. `share` of the period is what it takes a round; `compute_s` and `steps` belong to the open
-    window; `off` and `lost` say that in the window before its share was not right, and that it was hopeless.
-    """
+    """The measured speed of one rank, and its share of the steps."""
 
-    share: float = 1.0
-    compute_s: float = 0.0
-    steps: int = 0
-    off: bool = False
-    lost: bool = False
-    hopeless: bool = False
+    share: float = 1.0  # of the period: its steps per round, relative to τ
+    compute_s: float = 0.0  # time of its steps in the present window
+    steps: int = 0  # its steps in the present window
+    off: bool = False  # its share was wrong in the previous window
+    lost: bool = False  # it was hopelessly slow in the previous window
+    hopeless: bool = False  # it was hopelessly slow in two consecutive windows: to be let go
 
 
 @dataclass(frozen=True)
 class Pacing:
-    """By rank of the present view. `changed`: the shares did, since the open epoch was dealt."""
+    """The pace of each rank of the present view, and the length of the present window."""
 
-    paces: tuple[Pace, ...] = ()
-    rounds: int = 0
-    seconds: float = 0.0
-    changed: bool = False
+    paces: tuple[Pace, ...] = ()  # by rank; empty before the first round
+    rounds: int = 0  # rounds of the present window
+    seconds: float = 0.0  # training time of the present window
+    changed: bool = False  # whether shares changed since the open epoch was dealt
 
     def steps(self, tau: int, rank: int) -> int:
-        """How many steps of a round of period `tau` are `rank`'s: never less than one.
+        """Return the number of steps of `rank` in a round of period `tau`: at least one.
 
         >>> Pacing((Pace(), Pace(share=0.3))).steps(8, rank=1)
         2
@@ -62,8 +55,10 @@ class Pacing:
         return max(1, round(tau * self.paces[rank].share)) if self.paces else tau
 
     def parts(self, tau: int) -> tuple[float, ...]:
-        """What part of a round of period `tau` is each rank's in whole steps: what data are dealt by, lest one whose
-        share was rounded has some left, to train on alone, when the others' are used up.
+        """Return each rank's share of `tau` after rounding to whole steps.
+
+        Data are dealt by these shares: if they were dealt by the unrounded ones, a rank whose share was rounded down
+        would have data left at the end of an epoch, and train alone.
 
         >>> Pacing((Pace(), Pace(share=0.56))).parts(8)
         (1.0, 0.5)
@@ -79,7 +74,7 @@ EVEN = Pacing()
 
 
 def paced(pacing: Pacing, control: Control, balance: Balance, mode: Mode) -> Pacing:
-    """The pacing after a round; averaging gradients needs equal steps, so there only the hopeless are found."""
+    """Return the pacing after a round. Averaging gradients needs equal steps: there it only finds hopeless workers."""
     paces = pacing.paces or tuple(Pace() for _ in control.members)
     paces = tuple(
         replace(pace, compute_s=pace.compute_s + said.compute_s, steps=pace.steps + said.steps)
@@ -94,7 +89,7 @@ def paced(pacing: Pacing, control: Control, balance: Balance, mode: Mode) -> Pac
 
 
 def _judged(pacing: Pacing, balance: Balance, mode: Mode) -> Pacing:
-    """The pacing after a window, with the next one begun. Who took no step in it is as fast as its share says."""
+    """Return the pacing after a window, with the next one begun. A rank that took no step keeps its share's speed."""
     paces, speeds = pacing.paces, _speeds(pacing.paces)
     ratios = [speed / pace.share for speed, pace in zip(speeds, paces, strict=True)]
     off = [
@@ -116,7 +111,7 @@ def _judged(pacing: Pacing, balance: Balance, mode: Mode) -> Pacing:
 
 
 def _speeds(paces: tuple[Pace, ...]) -> list[float]:
-    """How many steps each took in the time of one of the typical worker's: the lower median's."""
+    """Return each rank's speed relative to the typical worker: the one with the lower median step time."""
     step_s = [pace.compute_s / pace.steps if pace.compute_s else 0.0 for pace in paces if pace.steps]
     if len(step_s) < 2 or min(step_s) <= 0:
         return [pace.share for pace in paces]
@@ -129,10 +124,10 @@ def _share(speed: float) -> float:
 
 
 def seated(pacing: Pacing, before: tuple[str, ...], members: tuple[str, ...]) -> Pacing:
-    """The pacing for another view: each keeps its own, who is new has the typical speed until it is measured."""
+    """Return the pacing for a new view: known workers keep theirs, new ones count as typical until measured."""
     if not pacing.paces:
         return pacing
-    if not before:  # a checkpoint's members by other names: only as many of them are known to be the same
+    if not before:  # resumed under other names: if there are as many workers, assume that ranks correspond
         before = members if len(members) == len(pacing.paces) else ()
     known = dict(zip(before, pacing.paces, strict=False))
     return replace(pacing, paces=tuple(known.get(worker, Pace()) for worker in members), changed=False)

@@ -1,4 +1,4 @@
-"""How far an averaging reaches where members otherwise average with some others only: decided on reduced values."""
+"""The extent of an averaging, for methods with partial averaging: global or not, decided on reduced values."""
 
 from __future__ import annotations
 
@@ -10,32 +10,31 @@ from raysgd_local.control.control_slots import Control, Flags
 from raysgd_local.control.replicated.program import Program
 
 _MEETING = Flags.YIELD | Flags.LEAVING | Flags.STOP | Flags.DIVERGED
-"""What members say that needs all of them to have the model: a boundary that was asked for, the end, distance."""
+"""Flags that make the averaging global: a requested boundary, a leaving member, a stop, or too large a distance."""
 
 
 @dataclass(frozen=True)
 class Extent:
-    """`whole`: over all members, each with its share of `shares` (they sum to 1, or are 0 where nobody did anything).
+    """The members that average with each other in a round, and their weights."""
 
-    Otherwise over the neighbours or the block: `blocks` has a number for each rank. With `everything` compressed
-    messages leave nothing out: it is somebody's last round.
-    """
-
-    whole: bool
-    shares: tuple[float, ...]
-    blocks: tuple[int, ...]
-    everything: bool = False
+    whole: bool  # global; otherwise over neighbours or blocks
+    shares: tuple[
+        float, ...
+    ]  # weight of each rank in a global averaging; they sum to 1, or are 0 if none took steps
+    blocks: tuple[int, ...]  # number of each rank's block
+    everything: bool = False  # compressed messages include the whole residual, as it is some member's last round
 
 
 def meets(control: Control) -> bool:
-    """Whether all average with all, whatever the schedule says: so that who comes, goes or is ill finds the model."""
+    """Whether all must average with all, whatever the schedule says, as members join, leave or need the model."""
     return bool(control.flags & _MEETING) or any(control.sick)
 
 
 def shares(control: Control, owed: Sequence[float], program: Program) -> tuple[float, ...]:
-    """What each counts where all average: samples since the last time that all did, `owed` those of rounds before.
+    """Return each rank's weight in a global averaging: its samples since the last one, of which `owed` are from
+    earlier rounds.
 
-    Gossip conserves the mean in which all count the same.
+    With gossip all count equally, since gossip conserves the unweighted mean.
     """
     if program.averaging.gossips:
         counts = [0.0 if sick else 1.0 for sick in control.sick]
@@ -49,7 +48,7 @@ def shares(control: Control, owed: Sequence[float], program: Program) -> tuple[f
 
 
 def owed_after(control: Control, owed: Sequence[float], blocks: Sequence[int]) -> tuple[float, ...]:
-    """By rank the samples that no averaging over all has counted yet, after one in blocks: equal within each."""
+    """Return each rank's samples that no global averaging has counted, after one in blocks: the mean of its block."""
     sums: dict[int, list[float]] = {}
     for block, said, before in zip(blocks, control.members, owed, strict=True):
         sums.setdefault(block, []).append(said.weight + before)

@@ -1,4 +1,4 @@
-"""What the schedule learns of a probe, and whether there is room for one: from reduced values only."""
+"""The result of a probe, and the rounds left for one, computed from reduced values."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from raysgd_local.control.control_slots import Control
 
 
 def rounds_left(lengths: tuple[int, ...] | None, cursors: tuple[int, ...], control: Control) -> int:
-    """For how many more rounds like this one every member's list is good; 0 where the loop takes no data from us."""
+    """Return the number of further rounds like this one for which every member has data in the open epoch.
+
+    0 if the loop doesn't use `ctx.batches`.
+    """
     most = max((said.consumed for said in control.members), default=0)
     if lengths is None or not most:
         return 0
@@ -17,9 +20,9 @@ def rounds_left(lengths: tuple[int, ...] | None, cursors: tuple[int, ...], contr
 
 
 def compared(control: Control) -> Compared | None:
-    """The losses that a probe found, if every member has something to say.
+    """Return the losses that a probe measured; None unless every member reports some.
 
-    The difference is weighted by samples; its standard error takes all batches of one member to be of one size.
+    The difference is weighted by samples. Its standard error assumes that a member's batches are of equal size.
     """
     found = [said.held_out for said in control.members]
     if not all(held.batches for held in found):

@@ -1,4 +1,4 @@
-"""What members run by themselves between two words with the controller."""
+"""The program that members run on their own between two messages from the controller."""
 
 from __future__ import annotations
 
@@ -13,45 +13,36 @@ from raysgd_local.control.replicated.balancing import Balance
 
 @dataclass(frozen=True)
 class Program:
-    """The same on all members: when and with whom they average, how far to go without asking, and when training is
-    over.
-
-    A segment ends after `segment_s` seconds of training time or `segment_rounds` rounds. `max_steps` counts
-    optimizer steps over all workers, `max_s` is training time; `target` is a metric's name and the value to
-    reach (from above where the name says that it is a loss or an error). `balance` says how workers of unequal speed
-    share a round's steps; without it all take the same. `whole`: the next averaging is over all members in any case,
-    and nobody goes on while it travels, since somebody waits for the model. `batch_scale`: by rank, what a worker's
-    batch size is multiplied by; ranks beyond it have 1.
-    """
+    """When and with whom members average, and when training is over. The same on all members."""
 
     schedule: Schedule
-    segment_s: float = 5.0
-    segment_rounds: int = 1_000_000
-    max_steps: int | None = None
-    max_s: float | None = None
-    target: tuple[str, float] | None = None
-    balance: Balance | None = None
+    segment_s: float = 5.0  # a segment ends after this much training time,
+    segment_rounds: int = 1_000_000  # or after this many rounds
+    max_steps: int | None = None  # end of training, in optimizer steps over all workers
+    max_s: float | None = None  # end of training, in training time
+    target: tuple[str, float] | None = None  # name and value of a metric that ends training (see `state.is_error`)
+    balance: Balance | None = None  # straggler balancing; None: all take equal numbers of steps
     averaging: Averaging = field(default_factory=Mean)
-    whole: bool = False
-    batch_scale: tuple[float, ...] = ()
+    whole: bool = False  # make the next averaging global and without delay: a joiner or checkpoint needs the model
+    batch_scale: tuple[float, ...] = ()  # factor on each rank's batch size; 1 for further ranks
 
     @cached_property
     def partial(self) -> bool:
-        """Whether there are rounds in which members don't average with all others."""
+        """Whether there are rounds in which not all members average with all."""
         return self.averaging.gossips or "partial" in modes(self.schedule)
 
     @cached_property
     def delayed(self) -> bool:
-        """Whether members go on while an averaging travels."""
+        """Whether members go on training while an averaging is under way."""
         return delays(self.schedule)
 
     @cached_property
     def probes(self) -> bool:
-        """Whether members try steps that don't count."""
+        """Whether the schedule uses probes: steps that are tried and undone."""
         return probes(self.schedule)
 
     def scale_of(self, rank: int) -> float:
-        """What the batch size of the worker at `rank` is multiplied by.
+        """Return the factor on the batch size of the worker at `rank`.
 
         >>> from raysgd_local.algorithms.schedules import FixedPeriod
         >>> program = Program(FixedPeriod(8), batch_scale=(1.0, 0.5))
@@ -61,5 +52,5 @@ class Program:
         return self.batch_scale[rank] if rank < len(self.batch_scale) else 1.0
 
     def stages(self, mode: Mode) -> bool:
-        """Whether in a round of `mode` members first hear of each other, and how far they average follows from that."""
+        """Whether a round of `mode` has two stages: reduce control data, then average to the extent they imply."""
         return self.partial and mode in ("parameters", "partial")

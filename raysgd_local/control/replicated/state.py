@@ -1,4 +1,4 @@
-"""What all members know alike: the state that every commit advances identically, from reduced values only."""
+"""The replicated state: every commit advances it identically on all members, from reduced values only."""
 
 from __future__ import annotations
 
@@ -20,44 +20,37 @@ _BY_THE_LOOP = "stopped by the training loop"
 
 @dataclass(frozen=True)
 class Replicated:
-    """Equal on all members after each commit; with the ledger it is what a checkpoint says of the run.
+    """The state that is equal on all members after each commit. A checkpoint describes the run by it and the ledger.
 
-    `epoch` is the open epoch, or the next to be opened. Per rank of the present view: `cursors` into the lists
-    of the deal (whose lengths are `lengths`; none where the loop takes no data from us), `left`, whose loop left
-    the open epoch, `sick`, whose state was not finite in the newest round, the `residuals` (norms of what compression
-    left out of each one's messages, one round ago), and the `pacing`. `switched` says that
-    this round was the last before gradient mode; after either, local state is aligned. `stopped` says why training is
-    over, or is empty; `diverged` that it failed. Totals count all workers' committed work since the run began.
-
-    Where members don't always average with all others: `owed` has by rank the samples that no averaging over all has
-    counted, none after such a one; `blocks` the number of its block; `meet`: the next one is over all; `partial`: the
-    newest was not. `drain`: training is over, and steps that members took meanwhile are averaged once more.
+    Totals count the committed work of all workers since the run began. Tuples are indexed by rank of the present view.
     """
 
-    schedule: Any
-    round: int = 0
-    steps: int = 0
-    samples: int = 0
-    wire_bytes: int = 0
-    elapsed_s: float = 0.0
-    epoch: int = 0
-    open: bool = False
-    cursors: tuple[int, ...] = ()
-    lengths: tuple[int, ...] | None = None
-    left: tuple[bool, ...] = ()
-    sick: tuple[bool, ...] = ()
-    residuals: tuple[float, ...] = ()
-    pacing: Pacing = EVEN
-    switched: bool = False
-    evaluations: int = 0
-    metrics: tuple[tuple[str, float], ...] = ()
-    stopped: str = ""
-    diverged: bool = False
-    owed: tuple[float, ...] = ()
-    blocks: tuple[int, ...] = ()
-    meet: bool = False
-    partial: bool = False
-    drain: bool = False
+    schedule: Any  # the schedule's own state, with the present `period`
+    round: int = 0  # committed rounds
+    steps: int = 0  # total optimizer steps
+    samples: int = 0  # total training samples
+    wire_bytes: int = 0  # total bytes sent
+    elapsed_s: float = 0.0  # training time
+    epoch: int = 0  # the open epoch, or if none is open the next one
+    open: bool = False  # whether an epoch is open
+    cursors: tuple[int, ...] = ()  # positions consumed of each rank's list in the deal
+    lengths: tuple[int, ...] | None = None  # of these lists; None if the loop doesn't use `ctx.batches`
+    left: tuple[bool, ...] = ()  # ranks whose loop left the open epoch early
+    sick: tuple[bool, ...] = ()  # ranks whose state was not finite in the newest round
+    residuals: tuple[float, ...] = ()  # norm of each rank's residual of compression, one round ago
+    pacing: Pacing = EVEN  # straggler balancing
+    switched: bool = False  # the newest round was the last before gradient mode: local state has to be aligned
+    evaluations: int = 0  # evaluations of the averaged model
+    metrics: tuple[tuple[str, float], ...] = ()  # of the newest evaluation, sorted by name
+    stopped: str = ""  # reason why training is over; empty while it is not
+    diverged: bool = False  # training failed
+    # Only for methods with rounds in which not all members average with all:
+    owed: tuple[float, ...] = ()  # samples of each rank that no global averaging has counted yet
+    blocks: tuple[int, ...] = ()  # number of each rank's block
+    meet: bool = False  # the next averaging must be global
+    partial: bool = False  # the newest averaging was not global
+    # Only for delayed averaging:
+    drain: bool = False  # training is over, but steps taken during the last averaging are averaged once more
 
     @property
     def period(self) -> Period:
@@ -66,7 +59,7 @@ class Replicated:
 
     @property
     def settled(self) -> bool:
-        """Whether the anchor is the model: the newest averaging was over all, or nothing was done since."""
+        """Whether the anchor is the model: no member has taken steps since the newest global averaging."""
         return not any(self.owed)
 
     @property
@@ -75,20 +68,20 @@ class Replicated:
 
     @property
     def progress(self) -> tuple[int, int]:
-        """Orders the states of one history: rounds first, then evaluations."""
+        """A sort key for the states of one run: rounds first, then evaluations."""
         return self.round, self.evaluations
 
     def used_up(self, rank: int, taken: int = 0) -> bool:
-        """Whether rank's list of the open epoch is consumed to its end, with `taken` positions not yet committed."""
+        """Whether rank's list of the open epoch is used up, counting `taken` positions that are not committed yet."""
         return self.lengths is not None and self.cursors[rank] + taken >= self.lengths[rank]
 
     @property
     def idle(self) -> tuple[bool, ...]:
-        """Ranks that have nothing more to do in the open epoch."""
+        """For each rank, whether it has nothing more to do in the open epoch."""
         return tuple(left or self.used_up(rank) for rank, left in enumerate(self.left))
 
     def participants(self, fraction: float) -> frozenset[int]:
-        """Who takes steps in the open round where only a `fraction` of those who have any to take does."""
+        """Return the ranks that take steps in the open round: a random `fraction` of those that are not idle."""
         able = [rank for rank, idle in enumerate(self.idle) if not idle]
         if fraction >= 1 or self.period.mode == "gradients":
             return frozenset(able)
@@ -96,24 +89,27 @@ class Replicated:
         return frozenset(able[i] for i in order[: math.ceil(fraction * len(able) - 1e-9)].tolist())
 
     def alignment(self, rank: int) -> tuple[int, bool] | None:
-        """From whom local state comes after the newest round, and whether `rank` takes it; None if nobody does."""
+        """Return the rank whose local state others copy after the newest round, and whether `rank` copies it.
+
+        None if no rank needs to. After a switch to gradient mode all copy it, otherwise only the sick ones.
+        """
         source = next((r for r, sick in enumerate(self.sick) if not sick), None)
         if self.diverged or source is None or not (self.switched or any(self.sick)):
             return None
         return source, rank != source if self.switched else self.sick[rank]
 
     def local_steps(self, rank: int) -> int:
-        """How many steps rank takes in the open round."""
+        """Return the number of steps that `rank` takes in the open round."""
         return self.pacing.steps(self.period.tau, rank)
 
     @property
     def needs_deal(self) -> bool:
-        """Whether what is left of the open epoch should be dealt anew: to others, or by other shares."""
+        """Whether the rest of the open epoch must be dealt again, because a rank left data behind or shares changed."""
         return self.left_behind or (self.pacing.changed and self.open and self.lengths is not None)
 
     @property
     def left_behind(self) -> bool:
-        """Whether someone left data that others, still in their loops, should get."""
+        """Whether a rank left the epoch with data remaining, while others are still in their loops and can take it."""
         if not self.open or self.lengths is None or all(self.left):
             return False
         return any(
@@ -123,7 +119,7 @@ class Replicated:
 
 
 def commit(state: Replicated, control: Control, program: Program, finite: bool = True) -> Replicated:
-    """The state after the round that `control` belongs to; `finite` says whether the reduced vector was."""
+    """Return the state after the round described by `control`; `finite`: whether the reduced vector is."""
     reach = extent(state, control, program)
     owed = () if reach.whole else owed_after(control, state.owed_by_rank, reach.blocks)
     residuals = tuple(0.0 if reach.everything else said.residual for said in control.members)
@@ -144,9 +140,9 @@ def commit(state: Replicated, control: Control, program: Program, finite: bool =
 
 
 def _says_all(state: Replicated, control: Control, program: Program) -> bool:
-    """Whether this round is somebody's last, or everybody's: what messages left out so far is sent with it.
+    """Whether residuals must be sent in full, because this round is the last of some member, or of all.
 
-    Nothing can be where nobody took a step.
+    Not in a round without steps: nothing is sent in it.
     """
     after = _close_epoch(_counted(state, control))
     closes = bool(control.flags & Flags.LAST) and state.open and not after.open
@@ -155,7 +151,7 @@ def _says_all(state: Replicated, control: Control, program: Program) -> bool:
 
 
 def _counted(state: Replicated, control: Control) -> Replicated:
-    """Totals and cursors with what this round brought."""
+    """Add this round to totals and cursors."""
     pairs = list(zip(state.cursors, state.left, control.members, strict=True))
     return replace(
         state,
@@ -191,7 +187,7 @@ def _limit(state: Replicated, program: Program) -> str:
 
 
 def extent(state: Replicated, control: Control, program: Program) -> Extent:
-    """How far the averaging of the round that `control` belongs to reaches, after `state`."""
+    """Return the extent of the averaging of the round described by `control`, which follows `state`."""
     blocks, everything = state.blocks or tuple(range(len(control.members))), _says_all(state, control, program)
     if not program.stages(state.period.mode):
         return Extent(True, (), blocks, everything)
@@ -201,7 +197,7 @@ def extent(state: Replicated, control: Control, program: Program) -> Extent:
 
 
 def _ends(state: Replicated, control: Control, program: Program) -> bool:
-    """Whether the epoch, training, or averaging parameters ends with this round: the model is needed after it."""
+    """Whether the epoch, training, or the averaging of parameters ends with this round, so that the model is needed."""
     after = _close_epoch(_counted(state, control))
     if (state.open and not after.open) or _stop(after, control, program):
         return True
@@ -210,7 +206,7 @@ def _ends(state: Replicated, control: Control, program: Program) -> bool:
 
 
 def _observe(state: Replicated, control: Control, whole: bool) -> Observation:
-    """What the schedule sees of the round that is counted: the epoch is the one that the next round is in."""
+    """Return the schedule's observation of a round that `state` includes; its epoch is that of the next round."""
     return Observation(
         round=state.round,
         loss=control.loss,
@@ -229,14 +225,14 @@ def _observe(state: Replicated, control: Control, whole: bool) -> Observation:
 
 
 def _close_epoch(state: Replicated) -> Replicated:
-    """The epoch ends for all at the same round: when all are idle and nothing is left for anyone to take."""
+    """Close the epoch, for all at the same round, when all ranks are idle and no data are left behind."""
     if not state.open or not all(state.idle) or state.left_behind:
         return state
     return replace(state, open=False, epoch=state.epoch + 1, left=tuple(False for _ in state.left))
 
 
 def evaluated(state: Replicated, metrics: dict[str, float], target: tuple[str, float] | None) -> Replicated:
-    """The state after an evaluation of the averaged model; reaching `target` stops the run."""
+    """Return the state after an evaluation of the averaged model. Reaching `target` stops the run."""
     state = replace(state, evaluations=state.evaluations + 1, metrics=tuple(sorted(metrics.items())))
     return replace(state, stopped=_goal(metrics, target) or state.stopped)
 
@@ -250,14 +246,14 @@ def _goal(metrics: dict[str, float], target: tuple[str, float] | None) -> str:
 
 
 def resumed(state: Replicated, program: Program) -> Replicated:
-    """A checkpoint's state under the limits that hold now: training that is over by those of before goes on."""
+    """Return a checkpoint's state under the present limits: training that ended by the old limits may go on."""
     if state.diverged or state.stopped in ("", _BY_THE_LOOP):
         return state
     return replace(state, stopped=_limit(state, program) or _goal(dict(state.metrics), program.target))
 
 
 def is_error(metric: str) -> bool:
-    """Whether less of this metric is better.
+    """Whether a lower value of this metric is better.
 
     >>> is_error("loss"), is_error("top1_error"), is_error("accuracy")
     (True, True, False)

@@ -1,4 +1,4 @@
-"""How long things take on a cluster, and how often they break: steps, links, starts, failures."""
+"""The cluster model: times of steps, links and starts of workers, and rates of failures."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def _check_link(latency_ms: float, bandwidth_mbps: float | None) -> None:
 
 @dataclass(frozen=True)
 class Link:
-    """From one worker to another, each way: `latency_s`, and `bandwidth` in bytes a second."""
+    """A full-duplex link between two workers."""
 
     latency_s: float
-    bandwidth: float
+    bandwidth: float  # bytes per second, in each direction
 
     @staticmethod
     def of(latency_ms: float, bandwidth_mbps: float | None) -> Link:
-        """As people say it; None is a link whose bandwidth does not matter."""
+        """Make a link from the units of cluster files. A bandwidth of None is unlimited."""
         return Link(latency_ms / 1000, math.inf if bandwidth_mbps is None else bandwidth_mbps * _BYTES_A_MEGABIT)
 
     def message_s(self, size_bytes: float) -> float:
@@ -43,16 +43,15 @@ class Link:
 
 @dataclass(frozen=True)
 class Nodes:
-    """`workers` on each machine, numbered machine by machine, with a faster link between them.
+    """Machines with several workers each, numbered machine by machine, and faster links inside them.
 
-    `reduction` is how an averaging goes: `ring` is gloo's, over all workers in their order, so that each of its
-    messages waits for the slowest link; `two-level` reduces within each machine, then among machines, as NCCL and
-    hierarchical methods do.
+    The all-reduce is either a `ring` over all workers, as gloo's, which waits for the slowest link in every step, or
+    `two-level`: first inside machines, then between them, as in NCCL and hierarchical methods.
     """
 
-    workers: int = 8
-    latency_ms: float = 0.05
-    bandwidth_mbps: float | None = None
+    workers: int = 8  # on each machine
+    latency_ms: float = 0.05  # inside a machine
+    bandwidth_mbps: float | None = None  # inside a machine; None: unlimited
     reduction: Way = "ring"
 
     def __post_init__(self) -> None:
@@ -67,16 +66,12 @@ class Nodes:
 
 @dataclass(frozen=True)
 class Failures:
-    """What a worker has to expect in an hour, at any moment alike (exponential times between).
+    """Rates of failures per worker, with exponential times between them."""
 
-    `deaths_per_hour` is one over the mean time between failures; `preemptions_per_hour` come with a notice,
-    `notice_s` before. A replacement takes `replacement_s` to be found, and then the cluster's `startup_s`.
-    """
-
-    deaths_per_hour: float = 0.0
-    preemptions_per_hour: float = 0.0
-    notice_s: float = 30.0
-    replacement_s: float = 0.0
+    deaths_per_hour: float = 0.0  # 1 / mean time between failures
+    preemptions_per_hour: float = 0.0  # announced losses of a machine
+    notice_s: float = 30.0  # from the notice to the preemption
+    replacement_s: float = 0.0  # until a replacement is found; then it takes the cluster's `startup_s`
 
     def __post_init__(self) -> None:
         for name in ("deaths_per_hour", "preemptions_per_hour", "notice_s", "replacement_s"):
@@ -85,27 +80,21 @@ class Failures:
 
 @dataclass(frozen=True)
 class ClusterModel:
-    """A cluster. Between any two workers there is a link of `latency_ms` and `bandwidth_mbps` each way (none: as
-    if it took no time), unless `nodes` says that some are on one machine.
-
-    `speeds` are factors by worker number (repeated where there are more workers; none: all 1). A round costs
-    `round_ms` beside steps and link: packing, checking, installing; the run's first steps `warmup_s` more than
-    others. A worker that is asked for runs after `startup_s`; of those that a run begins with, the last ones come no
-    sooner than `arrivals_s`, one each.
+    """A model of a cluster: times of steps, links and starts of workers, and rates of failures.
 
     >>> ClusterModel(latency_ms=1, bandwidth_mbps=8).reduction_s(500_000, members=4)
     0.756
     """
 
-    steps: StepTimes = field(default_factory=Constant)
-    speeds: tuple[float, ...] = ()
-    latency_ms: float = 0.5
-    bandwidth_mbps: float | None = None
-    nodes: Nodes | None = None
-    round_ms: float = 0.0
-    warmup_s: float = 0.0
-    startup_s: float = 3.0
-    arrivals_s: tuple[float, ...] = ()
+    steps: StepTimes = field(default_factory=Constant)  # of a worker of speed 1
+    speeds: tuple[float, ...] = ()  # factor for each worker, repeated for further ones; empty: all 1
+    latency_ms: float = 0.5  # of the link between two workers
+    bandwidth_mbps: float | None = None  # of that link, in each direction; None: unlimited
+    nodes: Nodes | None = None  # machines with several workers; None: one each
+    round_ms: float = 0.0  # further time of a round: packing, checking, installing
+    warmup_s: float = 0.0  # extra time of the run's first steps
+    startup_s: float = 3.0  # from the request for a worker until its process runs
+    arrivals_s: tuple[float, ...] = ()  # earliest requests of the last of the initial workers, one each
     failures: Failures = Failures()
 
     def __post_init__(self) -> None:
@@ -131,13 +120,13 @@ class ClusterModel:
         return self.round_ms / 1000
 
     def speed(self, number: int) -> float:
-        """How much faster than the model's step times worker `number` is."""
+        """Return the speed of worker `number`, relative to the model's step times."""
         return self.speeds[number % len(self.speeds)] if self.speeds else 1.0
 
     def up_s(self, number: int, asked_s: float, workers: int) -> float:
-        """When the process of worker `number` runs, in a run of `workers` that asked for it at `asked_s`.
+        """Return the time at which worker `number`, requested at `asked_s`, is up, in a run of `workers` workers.
 
-        Numbers count from 0 in the order of asking; from `workers` on they are replacements.
+        Numbers count from 0 in the order of requests; from `workers` on they are replacements.
 
         >>> cluster = ClusterModel(startup_s=3, arrivals_s=(60,), failures=Failures(replacement_s=20))
         >>> [cluster.up_s(number, asked_s, workers=2) for number, asked_s in ((0, 0), (1, 0), (2, 100))]
@@ -151,7 +140,7 @@ class ClusterModel:
         return asked_s + self.startup_s
 
     def reduction_s(self, size_bytes: float, members: int) -> float:
-        """A ring: each member sends 2(m−1)/m of the vector, in 2(m−1) messages one after the other."""
+        """Return the time of a ring all-reduce: 2(m−1) consecutive messages of 1/m of the vector."""
         if members < 2:
             return 0.0
         inside = self._inside(members)
@@ -163,13 +152,13 @@ class ClusterModel:
         return _ring_s(self._inner, size_bytes, inside) + _ring_s(self.link, size_bytes, between)
 
     def broadcast_s(self, size_bytes: float, members: int) -> float:
-        """A binomial tree: as many messages one after the other as it is deep."""
+        """Return the time of a broadcast along a binomial tree: as many consecutive messages as it is deep."""
         inside = self._inside(members)
         between = _depth(math.ceil(members / inside)) * self.link.message_s(size_bytes)
         return between + _depth(inside) * self._inner.message_s(size_bytes)
 
     def _inside(self, members: int) -> int:
-        """How many of them share a machine."""
+        """Return the number of members on one machine."""
         return min(members, self.nodes.workers) if self.nodes is not None else 1
 
     @property

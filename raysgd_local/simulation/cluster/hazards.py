@@ -1,4 +1,4 @@
-"""Failures drawn from a cluster's rates, as a schedule of faults."""
+"""Draw failures from a cluster's rates, as a schedule of faults."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import numpy as np
 from raysgd_local.faults.language import Fault, When
 from raysgd_local.simulation.cluster.cluster_model import Failures
 
-_STREAM = 0xFA17  # other draws of the same seed are independent of this one
+_STREAM = 0xFA17  # makes these draws independent of others with the same seed
 
 
 def drawn_faults(failures: Failures, workers: int, horizon_s: float, seed: int) -> tuple[Fault, ...]:
-    """Deaths and preemptions of a fleet of `workers` within `horizon_s`, in the order of time.
+    """Draw the deaths and preemptions of a fleet of `workers` within `horizon_s`, in order of time.
 
-    Each worker's failures come at exponential intervals, and its replacement's go on from there, so the fleet's rate
-    stays the same. The rank is taken modulo the number of members when it happens.
+    They are Poisson processes. A lost worker is assumed to be replaced, so the fleet's rate is constant. The
+    rank is taken modulo the number of members at that time.
 
     >>> failures = Failures(deaths_per_hour=1, preemptions_per_hour=1, notice_s=120)
     >>> [str(fault) for fault in drawn_faults(failures, workers=2, horizon_s=3600, seed=5)]
@@ -34,8 +34,8 @@ def drawn_faults(failures: Failures, workers: int, horizon_s: float, seed: int) 
 
 
 def _times(random: np.random.Generator, expected: float, horizon_s: float) -> list[float]:
-    """A Poisson process: given the number of its points, they are uniform.
+    """Draw the times of a Poisson process: given their number, they are uniformly distributed.
 
-    Times are rounded as they are written, so that a schedule reads back equal.
+    Rounded to the digits that are written, so that a schedule reads back equal.
     """
     return [float(f"{at_s:g}") for at_s in random.uniform(0.0, horizon_s, random.poisson(expected))]

@@ -1,4 +1,4 @@
-"""How the training loss falls where nothing is learned: assumed, or as an earlier run's did."""
+"""The loss curve of timing-only runs, in which nothing is trained: assumed, or from an earlier run."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from raysgd_local.simulation.cluster.step_times import Floats
 
 
 class LossCurve(Protocol):
-    """The training loss as a function of progress alone, however the workers average."""
+    """The training loss as a function of progress, independent of the averaging."""
 
     def loss(self, samples: float) -> float:
-        """After `samples` of all workers."""
+        """Return the loss after `samples` samples of all workers."""
         ...
 
 
 @dataclass(frozen=True)
 class HalvingLoss:
-    """Begins at 1 and halves every `samples`: an assumption.
+    """An assumed loss that begins at 1 and halves every `samples` samples.
 
     >>> HalvingLoss(samples=1000).loss(3000)
     0.125
@@ -41,12 +41,12 @@ class HalvingLoss:
 
 @dataclass(frozen=True)
 class RecordedLoss:
-    """The loss of an earlier run, from its `rounds.csv`; after its end it stays what it was.
+    """The loss of an earlier run, from its `rounds.csv`, constant after its end.
 
-    A round's loss is its mean, so it stands for the middle of the round's samples.
+    A round's loss is a mean, so it counts as the loss at the middle of the round's samples.
     """
 
-    run: str
+    run: str  # directory of the run
 
     def __post_init__(self) -> None:
         if not len(self._points[0]):

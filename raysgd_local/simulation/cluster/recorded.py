@@ -1,4 +1,4 @@
-"""A cluster as a run met it: all that the run's own table tells."""
+"""Estimate a cluster model from a run's `rounds.csv`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def cluster_of(run: str) -> ClusterModel:
-    """Step times, links, what a round costs beside both, and the warm-up, from a run's `rounds.csv`.
+    """Estimate step times, links, further costs of a round, and warm-up from a run's `rounds.csv`.
 
-    Links: as if all that an averaging took were the latency of a ring's messages. That holds for runs of as many
-    workers that send as much; a table does not tell one size's time from another's. Raises `InputError` where there is
-    no such run, or it took no step.
+    The time of an averaging is attributed to the latency of a ring's messages, because a table with one message size
+    can't separate latency from bandwidth. So the estimate holds only for runs with as many workers and bytes. Raises
+    `InputError` if there is no such run, or it took no step.
     """
     steps = Measured(run)
     rows = reader.load(run).rounds
@@ -35,7 +35,7 @@ def cluster_of(run: str) -> ClusterModel:
 
 
 def _message_s(rows: pd.DataFrame) -> float:
-    """The mean time of one of a ring's 2(m − 1) messages; the first round is left out, as in its steps."""
+    """Return the mean time of one of a ring's 2(m − 1) messages, without the first round (as for step times)."""
     sent = rows.iloc[1:] if len(rows) > 1 else rows
     sent = sent[sent["workers"] > 1]
     return float((sent["sync_s"] / (2 * (sent["workers"] - 1))).mean()) if len(sent) else 0.0

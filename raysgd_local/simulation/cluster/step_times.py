@@ -1,4 +1,4 @@
-"""How long an optimizer step takes on a worker of speed 1: distributions, and what a run measured."""
+"""Times of optimizer steps on a worker of speed 1: distributions, and measurements of a run."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Floats = npt.NDArray[np.float64]
 
 
 class StepTimes(Protocol):
-    """Draws the times of steps; independent from worker to worker."""
+    """Draws the times of steps, independently for each worker."""
 
     @property
     def mean_s(self) -> float: ...
 
     def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
-        """Seconds, an array of `shape`: the last axis is one worker's steps in a row."""
+        """Return seconds in an array of `shape`, whose last axis is consecutive steps of one worker."""
         ...
 
 
@@ -44,7 +44,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Exponential:
-    """Exponential times, as in section 3 of Wang & Joshi (MLSys 2019): with m workers the slowest of them takes
+    """Exponential times, as in section 3 of Wang & Joshi (MLSys 2019). The slowest of m workers takes
     1 + 1/2 + … + 1/m times the mean.
     """
 
@@ -59,10 +59,10 @@ class Exponential:
 
 @dataclass(frozen=True)
 class ShiftedExponential:
-    """At least `shift_s`, and an exponential time on top whose mean is `tail_s`: the usual model of stragglers."""
+    """A constant plus an exponential time: the usual model of stragglers."""
 
-    shift_s: float = 0.08
-    tail_s: float = 0.02
+    shift_s: float = 0.08  # constant part
+    tail_s: float = 0.02  # mean of the exponential part
 
     def __post_init__(self) -> None:
         validation.number("shift_s", self.shift_s, above=0)
@@ -78,10 +78,10 @@ class ShiftedExponential:
 
 @dataclass(frozen=True)
 class Pareto:
-    """Heavy tails: never below `least_s`, and P(time > t) = (least_s / t)^shape. `shape` above 1 has a mean."""
+    """Times with a heavy tail: P(time > t) = (least_s / t)^shape."""
 
-    least_s: float = 0.1
-    shape: float = 3.0
+    least_s: float = 0.1  # shortest time
+    shape: float = 3.0  # above 1, or there would be no mean
 
     def __post_init__(self) -> None:
         validation.number("least_s", self.least_s, above=0)
@@ -97,7 +97,7 @@ class Pareto:
 
 @dataclass(frozen=True)
 class SampledSteps:
-    """Times that were measured one by one, drawn again independently of each other."""
+    """Times drawn independently from a list of measured ones."""
 
     times_s: tuple[float, ...]
 
@@ -117,17 +117,16 @@ class SampledSteps:
 
 @dataclass(frozen=True)
 class Measured:
-    """The times of an earlier run, taken from its `rounds.csv`.
+    """The times of an earlier run, from its `rounds.csv`.
 
-    A row says how long a worker computed on average (`compute_s`), and how much longer the slowest did (`wait_s`), for
-    the round's steps: all there is to know with two workers. With more, the others are taken to lie as exponential
-    times would, between their mean and that. Steps in a row keep the mean of the round that they were drawn from, for
-    as many steps as that round had. So a run that averaged at every step tells most about how steps differ; from a
-    run with long periods shorter ones look smoother than they are. The first round is left out: in it things are
-    loaded and set up.
+    For each round the table has the mean compute time of the workers (`compute_s`), and how much longer the slowest
+    took (`wait_s`). With two workers that determines both. With more, the others' times are assumed to be spread like
+    the order statistics of an exponential distribution. Consecutive steps have the mean time of one drawn round, for
+    as many steps as it had. So a run that averaged after every step shows best how steps vary; a run with long periods
+    makes shorter ones look smoother than they are. The first round is left out, since it includes loading and set-up.
     """
 
-    run: str
+    run: str  # directory of the run
 
     def __post_init__(self) -> None:
         if not len(self._blocks.steps):
@@ -150,23 +149,23 @@ class Measured:
 
 
 def _workers_of(workers: float, steps: float, compute_s: float, wait_s: float) -> tuple[Floats, float]:
-    """A row's workers (their seconds a step, shortest first), and how many steps each took."""
+    """Return the seconds per step of a row's workers, ascending, (workers,), and the number of steps of each."""
     own = steps / workers
-    order = np.cumsum(1.0 / np.arange(workers, 0, -1))  # the means of exponential times of mean 1, in order
+    order = np.cumsum(1.0 / np.arange(workers, 0, -1))  # expected order statistics of exponential times of mean 1
     spread = (order - 1) / (order[-1] - 1) if workers > 1 else np.zeros(1)
     return np.maximum(compute_s + wait_s * spread, 0.0) / own, own
 
 
 @dataclass(frozen=True)
 class StepBlocks:
-    """Runs of `steps` steps that took `step_s` each, one as likely to come next as another. Both (n,)."""
+    """Blocks of consecutive steps of equal time, drawn with equal probability."""
 
-    step_s: Floats
-    steps: npt.NDArray[np.int64]
+    step_s: Floats  # (n,) time of each step of a block
+    steps: npt.NDArray[np.int64]  # (n,) number of steps of a block
 
     @staticmethod
     def of(rounds: Sequence[tuple[Floats, float]]) -> StepBlocks:
-        """Of each round its workers' seconds a step, and how many steps each of them took."""
+        """Make blocks from rounds, each given as its workers' seconds per step, and the number of steps of each."""
         if not rounds:
             return StepBlocks(np.empty(0), np.empty(0, dtype=np.int64))
         lengths = [np.full(len(times), max(1, round(steps)), dtype=np.int64) for times, steps in rounds]
@@ -177,7 +176,7 @@ class StepBlocks:
         return float(self.steps @ self.step_s / self.steps.sum())
 
     def draw(self, random: np.random.Generator, shape: tuple[int, ...]) -> Floats:
-        """Each line of the last axis is blocks end to end, beginning anywhere inside the first."""
+        """Fill each line of the last axis with blocks end to end, beginning at a random place in the first."""
         *lines, steps = shape or (1,)
         count, most = int(np.prod(lines)), -(-steps // int(self.steps.min())) + 1
         chosen = random.integers(len(self.steps), size=(count, most))
@@ -199,4 +198,4 @@ STEP_TIMES: Mapping[str, type[StepTimes]] = MappingProxyType(
         "measured": Measured,
     }
 )
-"""From the kind that a cluster's file names to the class with its options."""
+"""The classes by their `kind` in cluster files."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from raysgd_local.control.control_slots import Contribution, Control, HeldOut
 from raysgd_local.control.member import events as m
-from raysgd_local.records import replace
+from raysgd_local.records import replace_fields
 from raysgd_local.simulation.search.model import NumberReplica, Part
 
 
@@ -66,4 +66,6 @@ class NumberProbe:
         pairs = list(zip(self.losses[True], self.losses[False], strict=True))
         gaps = [(local - synchronous) * size for local, synchronous in pairs]
         total = size * math.fsum(self.losses[False])
-        return replace(said, loss_sum=total, gap_sum=math.fsum(gaps), gap_squares=math.fsum(g * g for g in gaps))
+        return replace_fields(
+            said, loss_sum=total, gap_sum=math.fsum(gaps), gap_squares=math.fsum(g * g for g in gaps)
+        )

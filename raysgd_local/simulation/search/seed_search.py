@@ -64,15 +64,6 @@ def shortened(scenario: Scenario, what: str) -> Failure:
     return Failure(scenario.seed, what, faults)
 
 
-def first_failure(seeds: range, faults: int = 8) -> Failure | None:
-    """The first seed of `seeds` that breaks something, if one does."""
-    for seed in seeds:
-        outcome = check(seed, faults)
-        if isinstance(outcome, Failure):
-            return outcome
-    return None
-
-
 def _summary(seed: int) -> tuple[int, str, str]:
     outcome = check(seed)
     if isinstance(outcome, Failure):

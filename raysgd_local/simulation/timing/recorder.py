@@ -1,4 +1,4 @@
-"""A timing-only run's directory: what a run writes of its times, and nothing of what was not learned."""
+"""Write the directory of a timing-only run: the usual tables and events, without losses, model and checkpoints."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from raysgd_local.simulation.timing.plan import TimingPlan
 
 
 class TimeRecorder(Recorder):
-    """The loss that schedules follow is assumed, so it is not written down."""
+    """A recorder that omits the loss from the tables: the loss that schedules follow is only assumed."""
 
     def recorded(self, command: RecordRounds) -> None:
         rounds = tuple(replace(row, loss=math.nan) for row in command.rounds)
@@ -23,7 +23,7 @@ class TimeRecorder(Recorder):
 
 
 def record_timing(plan: TimingPlan, storage: Storage, names: Names, progress: Progress) -> Simulated:
-    """Run it, and write its directory: tables, events, result. There is no journal, model or checkpoint."""
+    """Run the plan, and write tables, events and result. There is no journal, model or checkpoint."""
     recorder = TimeRecorder(storage, progress)
     recorder.files.event("timing_only", state_bytes=plan.state_bytes, loss=f"assumed: {plan.loss}")
     run = simulate_timing(plan, recorder)

@@ -1,4 +1,4 @@
-"""The data that a worker has where each has its own chunks alone (`data.access: local`)."""
+"""The data of one worker when each has only its own chunks (`data.access: local`)."""
 
 from __future__ import annotations
 
@@ -19,32 +19,30 @@ from raysgd_local.training.replica.transfer import broadcast_bytes
 from raysgd_local.transport.contract import Transport
 
 Chunk = list[torch.Tensor]
-"""A chunk's part of each of the data set's tensors."""
+"""A chunk's rows of each of the data set's tensors."""
 
 
 class ChunkStore:
-    """This worker's chunks: read from the data set when the run begins, taken from others and given to them later.
-
-    `moved_bytes` counts what came from others since it was taken last.
-    """
+    """This worker's chunks: at first read from the data set, later exchanged with other workers."""
 
     def __init__(self) -> None:
         self.held = Held()
-        self.moved_bytes = 0
+        self.moved_bytes = 0  # received from others since `take_moved_bytes`
         self._chunks: dict[int, Chunk] = {}
         self._dataset: TensorDataset | None = None
         self._bounds: tuple[int, ...] = ()
 
     def restrict(self, dataset: Dataset[Any]) -> Dataset[Any]:
-        """The data set as this worker may see it. Raises `InputError` for one whose data can't be moved."""
+        """Return a view of a TensorDataset with this worker's chunks only. Raises `InputError` for other data sets."""
         if not isinstance(dataset, TensorDataset):
-            allowed = "a torch TensorDataset, where data.access is local"
-            raise InputError("dataset", type(dataset).__name__, allowed, "other data sets can't be cut and moved")
+            allowed = "a torch TensorDataset, if data.access is local"
+            hint = "the data of other data sets can't be cut into chunks and sent to other workers"
+            raise InputError("dataset", type(dataset).__name__, allowed, hint)
         self._dataset = dataset
         return HeldSamples(self, dataset)
 
     def settle(self, transport: Transport, order: Order, rank: int) -> None:
-        """Give and take what the order moves; every member does, in the same order. Raises `TransportError`."""
+        """Send and receive the chunks that the order moves. All members call it. Raises `TransportError`."""
         if order.deal is not None:
             self._bounds = chunk_bounds(order.deal.samples, order.deal.chunks)
         for gift in gifts(order):
@@ -64,16 +62,16 @@ class ChunkStore:
         return moved
 
     def chunk(self, number: int) -> Chunk:
-        """The data of one of this worker's chunks; what was its own from the beginning is read when first needed."""
+        """Return the data of one of this worker's chunks. Chunks from the data set are read when first needed."""
         if number not in self._chunks:
             if number not in self.held.chunks or self._dataset is None:
-                raise RuntimeError(f"chunk {number} is not this worker's")  # a bug of ours: it was dealt
+                raise RuntimeError(f"chunk {number} is not this worker's")  # a bug: the deal has it
             part = slice(self._bounds[number], self._bounds[number + 1])
             self._chunks[number] = [tensor[part].clone() for tensor in self._dataset.tensors]
         return self._chunks[number]
 
     def rows(self, positions: Sequence[int]) -> Chunk:
-        """The samples at these positions of the training set, in their order."""
+        """Return the samples at these positions of the training set, in the given order."""
         wanted = np.asarray(positions, dtype=np.int64)
         numbers = np.searchsorted(self._bounds, wanted, side="right") - 1
         parts, places = [], []
@@ -87,7 +85,7 @@ class ChunkStore:
 
 
 class HeldSamples(Dataset[Any]):
-    """A data set of which only the worker's own chunks can be read. Batches are what the data set itself gives."""
+    """A view of a data set that reads only the worker's own chunks. Its items and batches have the original's form."""
 
     def __init__(self, store: ChunkStore, dataset: TensorDataset) -> None:
         self._store, self._dataset = store, dataset

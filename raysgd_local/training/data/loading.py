@@ -1,4 +1,7 @@
-"""Batches of what a worker is dealt, through torch's DataLoader; what is stepped on counts, not what is fetched."""
+"""Load a worker's dealt samples in batches, through torch's DataLoader.
+
+Samples count as consumed when a step is taken on them, not when they are fetched.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,13 @@ Collate = Callable[[Any], Any]
 
 
 def collate_of(dataset: Dataset[Any]) -> Collate | None:
-    """The data set's own way from fetched items to a batch, if it has one."""
+    """Return the data set's own `collate` function, if it has one."""
     own: Collate | None = getattr(dataset, "collate", None)
     return own
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """The batch with every tensor in it on `device`."""
+    """Move every tensor in a batch to `device`."""
     if isinstance(batch, torch.Tensor):
         return batch.to(device, non_blocking=True)
     if isinstance(batch, dict):
@@ -38,10 +41,10 @@ def to_device(batch: Any, device: torch.device) -> Any:
 
 
 class SeededSamples(Dataset[Any]):
-    """A data set whose random augmentation of a sample depends on (seed, epoch, index) alone.
+    """A data set whose random augmentation of a sample depends only on (seed, epoch, index).
 
-    So it does not matter which worker draws the sample, in which process, or whether it is drawn again. A data set
-    that is fetched in whole batches (`__getitems__`) is taken to draw no random numbers of its own.
+    So a sample is the same whichever worker or process fetches it, and if it is fetched again. A data set that is
+    fetched in whole batches (`__getitems__`) is assumed to use no random numbers.
     """
 
     def __init__(self, dataset: Dataset[Any], seed: int, epoch: int) -> None:
@@ -71,10 +74,7 @@ def _fetch(dataset: Dataset[Any], indices: Sequence[int]) -> Any:
 
 
 class DealtBatches:
-    """This worker's batches of the open epoch, which may be dealt anew at any boundary.
-
-    `position` counts what the loop was given of the present list. Each batch comes with its number of positions.
-    """
+    """This worker's batches of the open epoch, which may be dealt again at any boundary."""
 
     def __init__(
         self,
@@ -98,10 +98,10 @@ class DealtBatches:
         self._fetched = self._fetch([], 0)
 
     def deal(self, deal: Deal, rank: int, start: int, *, scale: float = 1.0, times: int = 0) -> None:
-        """Go on in `deal` from position `start` of rank's list, in batches `scale` times as large as they would be;
-        what was fetched ahead is dropped.
+        """Continue with rank's list in `deal`, from position `start`, and drop batches fetched ahead.
 
-        Nothing happens where that deal goes on already, and the loop was put back `times` times before.
+        `scale`: factor on the batch size. `times`: how often the loop was reset to an earlier position. If neither
+        the deal nor `times` changed, nothing happens.
         """
         if (deal.number, times) == self._dealt:
             return
@@ -117,23 +117,23 @@ class DealtBatches:
         loader = DataLoader(
             SeededSamples(self.dataset, self._seed, epoch),
             batch_sampler=batches,
-            generator=torch.Generator(),  # the global one belongs to the model: its stream must not depend on us
+            generator=torch.Generator(),  # the DataLoader must not draw from the global generator, which the model uses
             **{"collate_fn": collate_of(self.dataset) or default_collate, **self._options},
         )
         for batch, positions in zip(loader, batches, strict=True):
             yield batch, len(positions)
 
     def next(self) -> tuple[Any, int] | None:
-        """The next batch and its size, or None where the list is used up."""
+        """Return the next batch and its number of samples, or None if the list is used up."""
         return next(self._fetched, None)
 
     def close(self) -> None:
-        """Drop what was fetched ahead, and end the loader's processes: left alone they outlive their use."""
+        """Drop batches fetched ahead, and end the loader's processes, which would otherwise live on."""
         self._fetched.close()
 
 
 class _Order:
-    """Which sample lies at which position of the training set, where a placement says so."""
+    """Maps positions of the training set to sample indices, if the placement orders samples by label."""
 
     def __init__(self, dataset: Dataset[Any], placement: ChunkPlacement, seed: int) -> None:
         self._dataset, self._placement, self._seed = dataset, placement, seed
@@ -152,13 +152,13 @@ class _Order:
 
 
 def _labels(dataset: Dataset[Any]) -> Any:
-    """All samples' labels, (n,). Raises `InputError` for a data set that does not show them."""
+    """Return all samples' labels, (n,). Raises `InputError` for a data set that doesn't expose them."""
     if isinstance(dataset, Subset):
         return _labels(dataset.dataset)[np.asarray(dataset.indices)]
     targets = dataset.tensors[-1] if isinstance(dataset, TensorDataset) else getattr(dataset, "targets", None)
     labels = None if targets is None else np.asarray(targets)
     if labels is None or labels.ndim != 1:
-        allowed = "a data set with one label a sample: a TensorDataset, or one with .targets"
+        allowed = "a data set with one label per sample: a TensorDataset, or one with .targets"
         raise InputError("dataset", type(dataset).__name__, allowed, "algorithm.placement needs the labels")
     return labels
 
@@ -167,10 +167,13 @@ _NOT_OURS = {"batch_sampler", "sampler", "shuffle", "drop_last", "batch_size", "
 
 
 def _checked(options: dict[str, Any]) -> dict[str, Any]:
-    """DataLoader options pass through but for those that say which samples come when."""
+    """Return the DataLoader options. Raises `InputError` for those that choose or order samples: the deal does that."""
     for name in options:
         if name in _NOT_OURS:
             raise InputError(
-                name, options[name], "DataLoader options other than which samples come when", "they are dealt"
+                name,
+                options[name],
+                "DataLoader options that don't choose or order samples",
+                "samples are dealt to workers",
             )
     return dict(options)

@@ -171,7 +171,7 @@ class Reduction:
         return Control(tuple(decode(row) for row in slots.tolist()))
 
     def finite(self) -> bool:
-        """Whether the reduced state is. Every addend was bounded so that their sum can't overflow (`is_bounded`);
+        """Whether the reduced state is. Every addend was bounded so that their sum can't overflow (`Packing.finite`);
         a look at every thousandth element guards that reasoning, at no cost."""
         return bool(torch.isfinite(self._scratch[: self.state.numel : 1009].sum()))
 

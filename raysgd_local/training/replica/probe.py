@@ -1,4 +1,4 @@
-"""A probe's side of the shell: all that the loop changes is marked, and undone; its loss is looked at."""
+"""Probes in the shell: save all state that a probe changes, measure losses, and restore the state."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from raysgd_local.control.control_slots import HeldOut
 from raysgd_local.control.member import events as m
-from raysgd_local.records import replace
+from raysgd_local.records import replace_fields
 from raysgd_local.state.replica_state import ReplicaState
 from raysgd_local.training.exchange.plain import Reduction
 from raysgd_local.training.replica.replica import Replica
@@ -18,26 +18,26 @@ from raysgd_local.training.stopwatch import LossMeter
 
 @dataclass(frozen=True)
 class Loss:
-    """Of one held-out batch: the mean over its samples."""
+    """The loss of one held-out batch."""
 
-    value: float
+    value: float  # mean over its samples
     samples: int
 
 
 class Probing:
-    """Models, buffers, optimizers, loss scale, random generators and what the user registered are as before a probe
-    after it: bit by bit, so that training goes on as if there had been none. `times` counts how often that was done.
+    """Runs probes. Training continues bit for bit as if there had been none: models, buffers, optimizers, loss scale,
+    random generators and registered user state are restored.
     """
 
     def __init__(self, replica: Replica, stepper: Stepper, state: ReplicaState, loss: LossMeter) -> None:
         self._replica, self._stepper, self._state, self._loss = replica, stepper, state, loss
         self._marked: dict[str, Any] = {}
         self._losses: dict[bool, list[Loss]] = {True: [], False: []}  # after local steps, after synchronous ones
-        self._local = False
-        self.times = 0
+        self._local = False  # the present branch takes local steps
+        self.times = 0  # how often state was restored
 
     def obey(self, command: m.Mark | m.Look | m.ShowMean | m.Undo, reducing: Reduction) -> None:
-        """What the member says of a probe, but for the averaging in it."""
+        """Carry out a command of a probe (the averaging in it excepted)."""
         match command:
             case m.Mark(local):
                 self.mark(local)
@@ -50,7 +50,7 @@ class Probing:
                 self.undo()
 
     def mark(self, local: bool) -> None:
-        """What comes from here on is undone."""
+        """Save the state, to which `undo` returns."""
         self._stepper.drop()
         self._loss.reset()
         self._local, self._losses[False] = local, []
@@ -64,13 +64,13 @@ class Probing:
         }
 
     def look(self, samples: int) -> None:
-        """The loss is told; the gradients that came with it are dropped."""
+        """Record the loss of a held-out batch, and drop its gradients."""
         self._losses[self._local].append(Loss(self._loss.value() / max(samples, 1), samples))
         self._loss.reset()
         self._stepper.drop()
 
     def undo(self) -> None:
-        """Back to where it was marked."""
+        """Restore the state saved by `mark`."""
         self._state.restore(self._marked["state"])
         self._replica.load_local_state(self._marked["local"], joining=False)
         self._stepper.good_steps = self._marked["stepper"]
@@ -81,12 +81,12 @@ class Probing:
         self.times += 1
 
     def told(self, said: HeldOut) -> HeldOut:
-        """With the losses of as many batches as this member has to say something of."""
+        """Fill in the losses that this member measured, if it is to report any."""
         if not said.batches:
             return said
         pairs = list(zip(self._losses[True], self._losses[False], strict=True))
         gaps = [(local.value - synchronous.value) * synchronous.samples for local, synchronous in pairs]
-        return replace(
+        return replace_fields(
             said,
             loss_sum=sum(synchronous.value * synchronous.samples for _, synchronous in pairs),
             gap_sum=sum(gaps),

@@ -1,4 +1,4 @@
-"""One worker's copy of everything that training changes: models, optimizers, generators, the user's own state."""
+"""A replica: one worker's copy of everything that training changes (models, optimizers, registered user state)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Joining = Literal["donor", "own"]
 
 
 class Stateful(Protocol):
-    """What `ctx.register` takes."""
+    """An object that `ctx.register` accepts."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -29,11 +29,11 @@ class Stateful(Protocol):
 
 @dataclass
 class Prepared:
-    """One optimizer with how it is stepped; `base_lrs` are its groups' rates before any schedule."""
+    """An optimizer that was passed to `ctx.prepare_optimizer`."""
 
     optimizer: torch.optim.Optimizer
-    clip_grad_norm: float | None
-    base_lrs: list[float]
+    clip_grad_norm: float | None  # largest norm of its gradients
+    base_lrs: list[float]  # its parameter groups' learning rates, before any factor
 
     def parameters(self) -> list[torch.Tensor]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
@@ -41,19 +41,25 @@ class Prepared:
 
 @dataclass
 class Replica:
-    """What `prepare_*` and `register` collected; complete when the loop begins its first epoch."""
+    """The objects passed to `ctx.prepare_*` and `ctx.register`. Complete when the loop begins its first epoch.
+
+    Its state has three parts. Shared state is equal on all members. Local state (optimizers, loss scale, registered
+    objects) differs between members; a joiner starts with a donor's. Own state (diverging parameters, the residual)
+    makes sense only on this member.
+    """
 
     models: list[nn.Module] = field(default_factory=list)
     optimizers: list[Prepared] = field(default_factory=list)
     scaler: torch.amp.GradScaler | None = None
+    # by name; a joiner takes the donor's state, or keeps its own
     registered: dict[str, tuple[Stateful, Joining]] = field(default_factory=dict)
-    buffer_rules: dict[str, str] = field(default_factory=dict)
+    buffer_rules: dict[str, str] = field(default_factory=dict)  # the user's, by buffer name or pattern
     optimizer_state: Literal["keep", "reset", "average"] = "keep"
-    anchor: Anchor | None = None
-    residual: Residual | None = None
+    anchor: Anchor | None = None  # for methods that need the committed parameters
+    residual: Residual | None = None  # for compression with error feedback
 
     def averaged(self) -> ReplicaState:
-        """What of it travels. Raises `UsageError` without a model or an optimizer."""
+        """Return the averaged part of the state. Raises `UsageError` without a model or an optimizer."""
         if not self.models or not self.optimizers:
             raise UsageError("call ctx.prepare_model and ctx.prepare_optimizer before the first ctx.epochs")
         model = self.models[0] if len(self.models) == 1 else nn.ModuleList(self.models)
@@ -65,18 +71,16 @@ class Replica:
         )
 
     def shown(self) -> AbstractContextManager[None]:
-        """The method's model is in the models meanwhile: the anchor, where this worker may be elsewhere."""
+        """Copy the method's model (the anchor) into the models for a `with` block, if they may differ from it."""
         return nullcontext() if self.anchor is None else self.anchor.shown()
 
     def shared_state(self) -> dict[str, Any]:
-        """What is replicated: the method's model, and its anchor with the outer step's buffers where it has one."""
+        """Return the shared state: the model, and if there is an anchor, the anchor and the outer step's buffers."""
         state: dict[str, Any] = {"model": self.model_state()}
         return state if self.anchor is None else {**state, "anchor": self.anchor.state()}
 
     def load_shared_state(self, state: dict[str, Any]) -> None:
-        """Take over another's, or a checkpoint's; one's own parameters are then the model's, and nothing was left out
-        of a message.
-        """
+        """Load the shared state of another member or a checkpoint, also into own parameters. Clears the residual."""
         self.load_model_state(state["model"])
         if self.residual is not None:
             self.residual.clear()
@@ -86,8 +90,8 @@ class Replica:
             self.anchor.take()
 
     def model_state(self) -> dict[str, Any]:
-        """The method's model: a plain `state_dict` on the CPU without shared storage; with several models, one under
-        each's number.
+        """Return the method's model as a `state_dict` on the CPU without shared storage. With several models: a dict of
+        these, by number.
         """
         with self.shown():
             states = [on_cpu(model.state_dict()) for model in self.models]
@@ -99,8 +103,8 @@ class Replica:
             model.load_state_dict(own)
 
     def own_state(self) -> dict[str, Any]:
-        """What the method keeps of this worker alone, for its part of a checkpoint: parameters where workers stay
-        apart, and what compression left out.
+        """Return this worker's own state, for its part of a checkpoint: parameters that may differ from the anchor, and
+        the residual of compression.
         """
         parameters = None if self.anchor is None else self.anchor.own_state()
         residual = None if self.residual is None else self.residual.before
@@ -114,7 +118,7 @@ class Replica:
             self.residual.load(state["residual"])
 
     def local_state(self) -> dict[str, Any]:
-        """What this worker alone has: optimizers, the loss scale, what the user registered."""
+        """Return the local state: optimizers, loss scale, and the user's registered objects."""
         state: dict[str, Any] = {"optimizers": [on_cpu(p.optimizer.state_dict()) for p in self.optimizers]}
         if self.scaler is not None:
             state["scaler"] = self.scaler.state_dict()
@@ -122,7 +126,7 @@ class Replica:
         return state
 
     def check_registered(self) -> None:
-        """Raise `InputError` for registered state that could not be loaded without unpickling code."""
+        """Raise `InputError` for registered state that can't be loaded without unpickling code."""
         for name, (obj, _) in self.registered.items():
             try:
                 from_bytes(to_bytes({name: on_cpu(obj.state_dict())}))
@@ -131,7 +135,7 @@ class Replica:
                 raise InputError(f"ctx.register({name!r})", type(obj).__name__, allowed, str(error)) from error
 
     def load_local_state(self, state: dict[str, Any], joining: bool) -> None:
-        """Take over another's local state, or one's own from a checkpoint (then all of it)."""
+        """Load local state: of a donor (`joining`), or this worker's own from a checkpoint."""
         for prepared, own in zip(self.optimizers, state["optimizers"], strict=True):
             prepared.optimizer.load_state_dict(own)
         if self.scaler is not None and "scaler" in state:
@@ -142,13 +146,13 @@ class Replica:
 
 
 def to_bytes(state: dict[str, Any]) -> bytes:
-    """The state as `torch.save` writes it."""
+    """Serialize the state with `torch.save`."""
     stream = io.BytesIO()
     torch.save(state, stream)
     return stream.getvalue()
 
 
 def from_bytes(content: bytes) -> dict[str, Any]:
-    """Load what `to_bytes` wrote; nothing but tensors and plain values is ever unpickled."""
+    """Load the output of `to_bytes`. Unpickles only tensors and plain values, never code."""
     state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     return state

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 
-# torch makes the tensor of its generator's state while it holds that generator's mutex. A garbage collection in there
-# can hand the interpreter to a thread that waits for the mutex and keeps the interpreter: both stand still for good.
-# So members that are threads of one process take turns.
+# torch allocates the tensor of its generator's state while it holds the generator's mutex. A garbage collection there
+# can switch to a Python thread that waits for the mutex while it holds the GIL: a deadlock. So members that are threads
+# of one process take turns.
 _TURN = threading.RLock()
 os.register_at_fork(before=_TURN.acquire, after_in_parent=_TURN.release, after_in_child=_TURN.release)
 
 
 def generators() -> dict[str, Any]:
-    """The state of every global random generator, in types that `torch.load(weights_only=True)` takes."""
+    """Return the state of every global random generator, in types that `torch.load(weights_only=True)` accepts."""
     numpy_state: Any = np.random.get_state(legacy=True)
     with _TURN:
         torch_state = torch.get_rng_state()
@@ -35,7 +35,7 @@ def generators() -> dict[str, Any]:
 
 
 def set_generators(state: dict[str, Any]) -> None:
-    """Take over what `generators` gave."""
+    """Restore the state that `generators` returned."""
     with _TURN:
         torch.set_rng_state(state["torch"])
     version, words, gauss = state["python"]
@@ -53,10 +53,10 @@ def seed_generators(*parts: int) -> None:
 
 
 def seed_processor_generators(*parts: int) -> None:
-    """As `seed_generators`, but for the GPUs'.
+    """Seed as `seed_generators` does, except the GPUs' generators.
 
-    `torch.manual_seed` would, as long as CUDA is not in use, keep the call for later with the stack that it came from:
-    too dear, in time and in memory, for something done for every sample.
+    As long as CUDA is not initialised, `torch.manual_seed` queues the call with its stack trace: too expensive, in
+    time and memory, for a call per sample.
     """
     _seed(torch.default_generator.manual_seed, parts)
 
@@ -71,7 +71,7 @@ def _seed(seed_torch: Callable[[int], object], parts: tuple[int, ...]) -> None:
 
 @contextmanager
 def processor_generators_kept() -> Iterator[None]:
-    """What is drawn or seeded in here on the processor leaves no trace."""
+    """Restore the CPU's generators at the end of a `with` block."""
     with _TURN:
         before = torch.get_rng_state()
     others = random.getstate(), np.random.get_state()

@@ -1,4 +1,4 @@
-"""Optimizer steps: learning rate, clipping, loss scale, alone or together."""
+"""Take optimizer steps, local or joint, with learning rate, clipping and loss scale."""
 
 from __future__ import annotations
 
@@ -18,34 +18,34 @@ Decay = Callable[[float], float]
 
 
 class Stepper:
-    """Takes the replica's optimizer steps. `epoch_samples` is the training set's size once it is known (or 1)."""
+    """Takes the replica's optimizer steps. Arguments `samples` are those of all workers since the run began."""
 
     def __init__(self, replica: Replica, lr_scaling: Scaling = "none") -> None:
         self._replica, self._lr_scaling = replica, lr_scaling
         self.schedule: LearningRate | Decay = LearningRate()
-        self.epoch_samples = 1
-        self.flags = Flags.NONE
-        self.good_steps = 0
-        self._unscaled = False
+        self.epoch_samples = 1  # size of the training set; 1 until it is known
+        self.flags = Flags.NONE  # OVERFLOW if the present gradients overflowed
+        self.good_steps = 0  # steps since the loss scale changed
+        self._unscaled = False  # the loss scale is out of the present gradients already
 
     def decay(self, samples: int) -> float:
-        """The rate's decay factor after `samples` of all workers."""
+        """Return the learning rate's decay factor."""
         epochs = samples / self.epoch_samples
         return self.schedule.decay(epochs) if isinstance(self.schedule, LearningRate) else self.schedule(epochs)
 
     def _factor(self, samples: int, workers: int) -> float:
-        """Decay, warm-up and scaling; those of the open round as if all took as many steps."""
+        """Return decay × warm-up × scaling."""
         epochs = samples / self.epoch_samples
         if isinstance(self.schedule, LearningRate):
             return self.schedule.factor(epochs, self._lr_scaling, workers)
         return self.schedule(epochs) * scale(self._lr_scaling, workers)
 
     def lr(self, samples: int, workers: int) -> float:
-        """The first parameter group's rate, for the tables."""
+        """Return the first parameter group's learning rate, for `rounds.csv`."""
         return self._base_lr * self._factor(samples, workers)
 
     def settled_lr(self, samples: int, workers: int) -> float:
-        """The first parameter group's rate as if warm-up were over, for schedules: scaled with workers alone."""
+        """Return the first parameter group's rate without warm-up, for schedules: base × decay × scaling."""
         return self._base_lr * self.decay(samples) * scale(self._lr_scaling, workers)
 
     @property
@@ -58,19 +58,19 @@ class Stepper:
         return float(scaler.get_scale()) if scaler is not None else 0.0
 
     def step(self, samples: int, workers: int) -> None:
-        """One local step; in mixed precision an overflow skips it, on this worker alone."""
+        """Take a local step. In mixed precision an overflow skips it, on this worker only."""
         overflow = self.unscale()
         self._step(samples, workers, skip=overflow)
         self._rescale(overflow)
 
     def drop(self) -> None:
-        """No step on these gradients."""
+        """Drop the present gradients without a step."""
         self._unscaled, self.flags = False, Flags.NONE
         for prepared in self._replica.optimizers:
             prepared.optimizer.zero_grad()
 
     def unscale(self) -> bool:
-        """Take the loss scale out of the gradients; whether they overflowed, which is told to all."""
+        """Divide the gradients by the loss scale, and return whether they overflowed. Sets `flags` for all members."""
         scaler = self._replica.scaler
         if scaler is None:
             return False
@@ -84,9 +84,9 @@ class Stepper:
         return overflow
 
     def joint_step(self, samples: int, workers: int, control: Control) -> None:
-        """The step on the reduced gradients; if they overflowed anywhere, nobody takes it."""
+        """Take a step on the reduced gradients. If they overflowed on any member, all members skip it."""
         overflow = bool(control.flags & Flags.OVERFLOW)
-        self.unscale()  # without a batch of its own there is nothing to unscale, but its scaler goes along
+        self.unscale()  # a member without a batch has nothing to unscale, but its scaler must follow the others'
         self._step(samples, workers, skip=overflow)
         self._rescale(overflow)
 
@@ -105,7 +105,10 @@ class Stepper:
         prepared.optimizer.step()
 
     def _rescale(self, overflow: bool) -> None:
-        """GradScaler's own rule, on a decision that may be everybody's: back off at once, grow after good steps."""
+        """Update the loss scale by GradScaler's rule: lower it after an overflow, raise it after enough good steps.
+
+        Not by GradScaler itself, since `overflow` may be a joint decision of all members.
+        """
         scaler = self._replica.scaler
         self._unscaled, self.flags = False, Flags.NONE
         if scaler is None:
@@ -117,26 +120,26 @@ class Stepper:
         scaler.update(scaler.get_scale() * factor)
 
     def check_linear(self) -> None:
-        """Raise `InputError` unless the steps of a round are linear in its gradients: their reach is known then."""
-        hint = "weights that ask how far steps go need them to be linear in the gradients"
+        """Raise `InputError` unless the steps of a round are linear in its gradients, as `reach` requires."""
+        hint = "FedNova's weights require steps that are linear in the gradients"
         for prepared in self._replica.optimizers:
             kind = type(prepared.optimizer)
             if kind is not torch.optim.SGD:
                 raise InputError("weights", kind.__name__, "samples, unless the optimizer is SGD", hint)
             if prepared.clip_grad_norm is not None:
-                raise InputError("weights", "clip_grad_norm", "samples where gradients are clipped", hint)
+                raise InputError("weights", "clip_grad_norm", "samples if gradients are clipped", hint)
             for group in prepared.optimizer.param_groups:
                 if group["dampening"] or (group["momentum"] and self._replica.optimizer_state != "reset"):
-                    allowed = "samples, unless momentum begins anew each round (optimizer_state reset)"
+                    allowed = "samples, unless momentum is reset each round (optimizer_state: reset)"
                     raise InputError("weights", f"momentum {group['momentum']:g}", allowed, hint)
 
     def reach(self, steps: int) -> float:
-        """How far this round's steps go with a gradient of 1 at rate 1."""
+        """Return the distance that this round's steps move with a gradient of 1 at rate 1 (see `FedNova`)."""
         group = self._replica.optimizers[0].optimizer.param_groups[0]
         return reach(steps, group["momentum"], group["nesterov"])
 
     def committed(self, mode: Mode, control: Control) -> None:
-        """After averaging parameters all go on with the smallest loss scale that anyone came to."""
+        """After averaging parameters, set the loss scale to the smallest one of all members."""
         scales = [said.scale for said in control.members if said.scale > 0]
         if mode != "gradients" and self._replica.scaler is not None and scales:
             self._replica.scaler.update(min(scales))

@@ -1,4 +1,4 @@
-"""Sending state to members that have none, over the view's own collectives."""
+"""Send state to members that need it, by collectives of the view. All members take part."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from raysgd_local.transport.contract import Transport
 
 
 def broadcast_bytes(transport: Transport, source: int, content: bytes) -> bytes:
-    """What rank `source` gives as `content`, on every member. All members take part."""
+    """Return the `content` of rank `source` on every member."""
     length = torch.tensor([len(content)], dtype=torch.int64, device=transport.device)
     transport.broadcast(length, source)
     if transport.rank == source:
@@ -21,7 +21,7 @@ def broadcast_bytes(transport: Transport, source: int, content: bytes) -> bytes:
 
 
 def give_state(transport: Transport, source: int, receive: bool, replica: Replica) -> None:
-    """All of a replica to those that `receive`: the model, and the donor's local state to start with."""
+    """Send a replica's shared state, and its local state as a start, from `source` to the members with `receive`."""
     own = transport.rank == source
     state = {"shared": replica.shared_state(), "local": replica.local_state()} if own else {}
     content = broadcast_bytes(transport, source, to_bytes(state) if own else b"")
@@ -32,7 +32,7 @@ def give_state(transport: Transport, source: int, receive: bool, replica: Replic
 
 
 def give_local_state(transport: Transport, source: int, receive: bool, replica: Replica) -> None:
-    """The source's optimizer state and loss scale to those that `receive`."""
+    """Send the local state (optimizers, loss scale) from `source` to the members with `receive`."""
     own = transport.rank == source
     content = broadcast_bytes(transport, source, to_bytes(replica.local_state()) if own else b"")
     if receive and not own:

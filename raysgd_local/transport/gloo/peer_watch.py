@@ -1,4 +1,4 @@
-"""One member gone fails all: gloo alone tells only those that happen to wait for it."""
+"""Make all members of a view fail when one is gone: gloo by itself fails only those that wait for that one."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from raysgd_local.transport.gloo.sockets import Wires
 
 
 class PeerWatch:
-    """A thread that sleeps until a connection of the view ends.
+    """A thread that sleeps until a connection of the view ends, then shuts this member's other connections down.
 
-    A member may be blocked on one that has not come yet, and so never notices that a third has died. So whoever
-    loses a connection shuts all of its own, unless the other said goodbye before it closed: then it may be the
-    first to have finished, and what is in flight among the rest must arrive. `goodbyes()` counts those.
+    A member that waits for a late peer would not notice that a third one died. If each member that loses a
+    connection shuts all of its own, the failure reaches everyone. The exception is a peer that said goodbye before
+    it closed: it has only finished first, and data in flight among the rest must still arrive. `goodbyes()` counts
+    those.
     """
 
     def __init__(self, wires: Wires, goodbyes: Callable[[], int]) -> None:
@@ -28,7 +29,7 @@ class PeerWatch:
         threading.Thread(target=self._run, daemon=True, name="view-watch").start()
 
     def stop(self) -> None:
-        """Let the thread end. Idempotent; before the connections are closed."""
+        """End the thread. Idempotent. Call it before the connections are closed."""
         if self._stop >= 0:
             os.close(self._stop)
             self._stop = -1
@@ -51,5 +52,5 @@ class PeerWatch:
             return 0
         try:
             return self._goodbyes()
-        except RuntimeError:  # no store, no goodbye
+        except RuntimeError:  # the store is gone: assume that the peers failed
             return -1

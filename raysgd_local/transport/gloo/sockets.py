@@ -1,8 +1,8 @@
-"""The TCP connections of one gloo group: found for certain, measured, and shut from any thread.
+"""The TCP connections of one gloo group: found reliably, measured, and shut down from any thread.
 
-Gloo keeps its sockets to itself. Each view has a listening socket of its own, whose address members publish; the
-group's connections are those that end at a published address. They are held as duplicates, so that no file
-descriptor of another thread can be mistaken for one of ours, even after gloo has closed its own.
+Gloo doesn't expose its sockets. Each view has its own listening socket, whose address members publish; the group's
+connections are those with a published address at one end. We hold duplicates of their descriptors: after gloo
+closes its own, another thread may get the same descriptor number for something else.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from raysgd_local.errors import TransportError
 
 T = TypeVar("T")
 
-# `tcpi_bytes_sent` and `tcpi_bytes_retrans` in Linux' struct tcp_info (since 4.19). What is sent again is left out: it
-# depends on the network and the machine's load, and methods are compared by what they send.
+# `tcpi_bytes_sent` and `tcpi_bytes_retrans` in Linux' struct tcp_info (since 4.19). Retransmissions are subtracted:
+# they depend on the network and the machine's load, and methods are compared by the bytes that they send.
 _BYTES_SENT, _TCP_INFO_SIZE = 200, 216
 
 
 class Address(NamedTuple):
-    """An end of a TCP connection."""
+    """One end of a TCP connection."""
 
     host: str
     port: int
 
 
 def with_listener(make: Callable[[], T]) -> tuple[T, Address]:
-    """Run `make`, which opens exactly one listening TCP socket, and say where that one listens.
+    """Run `make`, which opens exactly one listening TCP socket, and return its result and that socket's address.
 
-    Where another thread opened one in the same moment the two can't be told apart, so it is made again.
+    If another thread opens a listening socket in the same moment, the two can't be told apart: `make` runs again.
+    Raises `TransportError` if that happens ten times.
     """
     for _ in range(10):
         before = _listening()
@@ -57,8 +58,8 @@ def _listening() -> dict[int, Address]:
 
 
 def _tcp_sockets() -> Iterator[socket.socket]:
-    """Duplicates of this process's TCP sockets. The caller closes them."""
-    seen = set()  # a duplicate may get the number of a descriptor that is still to come in the listing
+    """Yield duplicates of this process's TCP sockets. The caller closes them."""
+    seen = set()  # a duplicate may get a descriptor number that comes later in the listing
     for name in os.listdir("/dev/fd"):
         try:
             status = os.fstat(int(name))
@@ -79,7 +80,7 @@ def _address(name: tuple[str, int] | tuple[str, int, int, int]) -> Address:
 
 
 class Wires:
-    """The connections between this member, listening at `own`, and the others, listening at `others`."""
+    """The connections between this member, which listens at `own`, and the others, which listen at `others`."""
 
     def __init__(self, own: Address, others: Sequence[Address]) -> None:
         self._lock = threading.Lock()
@@ -96,14 +97,14 @@ class Wires:
             return [sock.fileno() for sock in self._sockets]
 
     def sent(self) -> int:
-        """Bytes sent over them so far; after `close`, until then."""
+        """Return the bytes sent over the connections so far, or until `close`."""
         with self._lock:
             if self._sockets:
                 self._sent = sum(_bytes_sent(sock) for sock in self._sockets)
             return self._sent
 
     def shut(self) -> None:
-        """Make whatever waits on either end of them fail. Any thread."""
+        """Shut the connections down, so that waits on either end fail. Any thread may call."""
         self.broken = True
         with self._lock:
             for sock in self._sockets:
@@ -121,7 +122,7 @@ class Wires:
 def _keep(sock: socket.socket, own: Address, others: Sequence[Address]) -> bool:
     try:
         if _address(sock.getsockname()) == own or _address(sock.getpeername()) in others:
-            sock.getpeername()  # a listening socket has no peer and is left alone: gloo would end the process
+            sock.getpeername()  # raises for a listening socket: shutting that down makes gloo end the process
             return True
     except OSError:
         pass
@@ -130,7 +131,7 @@ def _keep(sock: socket.socket, own: Address, others: Sequence[Address]) -> bool:
 
 
 def _shut(sock: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # the other end may have been faster
+    with contextlib.suppress(OSError):  # the other end may have closed it already
         sock.shutdown(socket.SHUT_RDWR)
 
 

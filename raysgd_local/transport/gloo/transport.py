@@ -1,4 +1,4 @@
-"""One view over gloo: TCP between machines, shared memory where all members are processes of one machine."""
+"""A transport over gloo: TCP between machines, shared memory if all members are processes of one machine."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from raysgd_local.transport.wire_volume import all_reduce_bytes
 
 _CPU = torch.device("cpu")
 
-# Each part of a vector is a collective of its own: a small first one is under way soon, large ones cost less. While
-# some travel the next is written, and no more: the processor is wanted for sending, too.
+# A vector is sent in parts, each a collective of its own: a small first part starts early, large ones cost less
+# overhead. At most `_AHEAD` parts are written before the first of them has arrived: sending needs the processor too.
 _FIRST_PART, _LARGEST_PART, _AHEAD = 1 << 17, 1 << 19, 4  # elements, elements, parts
 
-# Between looks at whether the connections still stand.
+# Interval between checks whether the connections are still open.
 _PATIENCE = timedelta(milliseconds=100)
 
 
@@ -42,10 +42,10 @@ def open_gloo(
     shared: list[SharedVector] | None,
     ports: tuple[int, int] | None = None,
 ) -> GlooTransport:
-    """Form the group. Everyone is known to be there before gloo begins to connect.
+    """Form the group, once the rendezvous shows that all members are there: gloo's own wait can't be interrupted.
 
-    `shared` are the vectors to offer to members on the same machine; None keeps the view on TCP. `ports` are the first
-    and the last that it may listen on.
+    `shared`: vectors to share with members on the same machine; None keeps the view on TCP.
+    `ports`: first and last port to listen on; None for any.
     """
     device, own = with_listener_in(ports, lambda: dist.ProcessGroupGloo.create_device(hostname=address))
     words = rendezvous.meet("address", f"{own.host} {own.port}")
@@ -65,13 +65,13 @@ def open_gloo(
 
 
 def _forget(group: Any) -> None:
-    """Nothing to do: an unreferenced group closes itself."""
+    """Do nothing: an unreferenced group closes itself."""
 
 
 def _share(
     rendezvous: Rendezvous, shared: list[SharedVector] | None, timeout_s: float, wires: Wires
 ) -> PeerMemory | None:
-    """The members' shared memory, if all are on one machine and each can read all others' memory."""
+    """Map the members' shared memory, or return None unless all are on one machine and can read each other's."""
     hosts = rendezvous.meet("host", host_identity() if shared else f"rank {rendezvous.rank} alone")
     if shared is None or len(set(hosts)) > 1:
         return None
@@ -86,13 +86,13 @@ def _share(
 
 
 class Goodbyes:
-    """How many members have left the view in good order, counted in its part of the store."""
+    """A counter, in the view's part of the store, of members that left the view cleanly."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def say(self) -> None:
-        with contextlib.suppress(RuntimeError):  # without a store the others take it for a failure: no harm
+        with contextlib.suppress(RuntimeError):  # without a store the others assume a failure: harmless
             self._store.add("goodbyes", 1)
 
     def count(self) -> int:
@@ -102,8 +102,8 @@ class Goodbyes:
 class GlooTransport:
     """A member's side of one gloo group.
 
-    gloo's `abort` does nothing; what frees a member from a collective is shutting the group's sockets. Even that
-    is lost on gloo at times (about one in a hundred with 5 members), so that a wait is given up a moment after.
+    gloo's `abort` does nothing: to interrupt a collective, this class shuts the group's sockets down. Gloo misses
+    even that sometimes (about one time in a hundred with 5 members), so a wait is also abandoned soon after.
     """
 
     device = _CPU
@@ -150,7 +150,7 @@ class GlooTransport:
         return list(torch.split(theirs, sizes))
 
     def wire_bytes(self) -> int:
-        """Measured at the sockets; what others read in shared memory counts as if it had been sent."""
+        """Measure at the sockets. Reads of shared memory count as if the bytes had been sent."""
         return self._wires.sent() + self._shared_bytes
 
     def cut(self) -> None:
@@ -176,7 +176,7 @@ class GlooTransport:
         try:
             collective()
         except (RuntimeError, TransportError) as error:
-            self._release()  # at once: this is how the others learn of it
+            self._release()  # at once: the others learn of the failure from the closed sockets
             cause = "the view was cut" if self._cut else str(error).splitlines()[0]
             raise TransportError(f"{what} failed on rank {self.rank}: {cause}") from error
 
@@ -193,7 +193,7 @@ class GlooTransport:
         return None
 
     def _sum(self, flat: torch.Tensor, ready: Iterable[int] = ()) -> None:
-        """Each part begins to travel as soon as it is written."""
+        """Start each part's all-reduce as soon as it is written."""
         options = dist.AllreduceOptions()
         options.timeout = self._timeout
         works = []
@@ -209,7 +209,7 @@ class GlooTransport:
             raise
 
     def _drain(self, works: list[Any]) -> None:
-        """After a failure nothing may write into the vector any more: its owner will use it again."""
+        """Wait until gloo no longer writes into the vector after a failure: its owner will use it again."""
         self._wires.shut()
         for work in works:
             with contextlib.suppress(RuntimeError, TransportError):
@@ -223,7 +223,7 @@ class GlooTransport:
                 return
             except RuntimeError:
                 if work.is_completed():
-                    work.wait()  # raises if it was the work that failed, and not only our patience that ended
+                    work.wait()  # raises if the collective failed, rather than only our wait timed out
                     return
             if hopeless:
                 threading.Thread(target=_bury, args=(self._group, work), daemon=True, name="view-burial").start()
@@ -231,10 +231,10 @@ class GlooTransport:
 
 
 def _parts(flat: torch.Tensor, ready: Iterable[int]) -> Iterator[torch.Tensor]:
-    """`flat` in growing parts, as they become ready; cut alike on all members."""
+    """Yield `flat` in growing parts as they become ready, with the same boundaries on all members."""
     begin, least = 0, _FIRST_PART
     for end in ready:
-        os.sched_yield()  # to gloo's threads: what is written is of no use until they have sent it
+        os.sched_yield()  # let gloo's threads send the parts that are already written
         if end - begin >= least:
             yield flat[begin:end]
             begin, least = end, min(2 * least, _LARGEST_PART)
@@ -242,6 +242,6 @@ def _parts(flat: torch.Tensor, ready: Iterable[int]) -> Iterator[torch.Tensor]:
 
 
 def _bury(group: Any, work: Any) -> None:  # noqa: ARG001
-    """Hold on to a group whose work gloo forgot, until that times out: letting go of it earlier would block."""
+    """Keep a reference to a group with a collective that hangs, until it times out: freeing it earlier would block."""
     with contextlib.suppress(RuntimeError):
         work.wait()

@@ -1,7 +1,7 @@
-"""Where members on one machine see how far the others are, in shared memory: meeting there takes microseconds.
+"""A barrier in shared memory for members on one machine: meeting there takes microseconds.
 
-A member writes its own words and reads those of the others. The words belong to one view: a member that was left
-behind in an old view can't mistake what happens in the new one for its own.
+Each member writes only its own words and reads those of the others. Every view has words of its own, so that a
+member left behind in an old view can't be confused by events of the new one.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from collections.abc import Callable, Sequence
 
 from raysgd_local.errors import TransportError
 
-# One word each: how many meetings the member has come to, whether it has left the view, and what it says.
+# Words of a member: the number of barriers it has reached, whether it has left the view, and its two-word message.
 _MEETINGS, _LEFT, _SAID = 0, 1, slice(2, 4)
 WORDS = 4
 
-# At first the others are looked for without sleeping, which would take longer to wake up from than most meetings
-# do. Whoever else wants the processor gets it meanwhile. Then the sleeps grow with the time waited.
+# Poll without sleeping at first, because waking up takes longer than most barriers; yield the processor meanwhile.
+# After `_AWAKE_S` sleep for a share of the time waited so far.
 _AWAKE_S, _SHORTEST_S, _LONGEST_S, _SHARE = 0.001, 0.00005, 0.001, 0.02
 
 
 class Board:
-    """The words of all members, in rank order, as this member (`rank`) sees them; only its own can be written.
+    """The words of all members in rank order, as seen by member `rank`, which can write only its own.
 
-    `stands` says whether the view still does: a member that was killed can't say that it left.
+    `stands()` returns whether the view's connections are intact: a member that was killed can't mark that it left.
     """
 
     def __init__(
@@ -36,17 +36,17 @@ class Board:
         self._order = threading.Lock()
 
     def say(self, first: int, second: int) -> None:
-        """What the others will read after the next meeting."""
+        """Write this member's message, which the others read after the next `meet`."""
         self._own[_SAID.start], self._own[_SAID.start + 1] = first, second
 
     def said(self) -> list[tuple[int, int]]:
-        """What all said, in rank order. Between the meeting after they said it and the next."""
+        """Return all members' messages in rank order. Valid between the `meet` after they were written and the next."""
         return [(words[_SAID.start], words[_SAID.start + 1]) for words in self._words]
 
     def meet(self) -> None:
-        """Wait until all are here. What anybody wrote before, to any memory, can be read by all afterwards.
+        """Wait until all members are here. Afterwards all can read everything that any of them wrote before.
 
-        Raises `TransportError` when a member that is still missing has left the view, or the view broke.
+        Raises `TransportError` if a missing member has left the view, the view broke, or the time-out expires.
         """
         number = self._own[_MEETINGS] + 1
         self._in_order()
@@ -57,12 +57,12 @@ class Board:
         self._in_order()
 
     def leave(self) -> None:
-        """From here on nobody may rely on this member's memory."""
+        """Mark that this member left: from here on the others must not rely on its memory."""
         self._own[_LEFT] = 1
         self._in_order()
 
     def check_complete(self) -> None:
-        """Raise `TransportError` if a member has left: what was read of its memory meanwhile may be spoilt."""
+        """Raise `TransportError` if a member has left: data read from its memory meanwhile may be spoilt."""
         self._in_order()
         if any(words[_LEFT] for words in self._words):
             raise TransportError("a member left the view")
@@ -81,9 +81,9 @@ class Board:
                 time.sleep(min(max(_SHARE * waited_s, _SHORTEST_S), _LONGEST_S))
 
     def _in_order(self) -> None:
-        """Reads and writes of memory before this take place before those after it, as others see them.
+        """Memory fence: other members see reads and writes before it as done before those after it.
 
-        Two trips through a lock are a full fence on any processor: the second can't begin before the first ends.
+        Taking a lock twice is a full fence on any processor: the second can't begin before the first ends.
         """
         for _ in range(2):
             with self._order:

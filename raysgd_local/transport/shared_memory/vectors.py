@@ -1,7 +1,7 @@
-"""Vectors in memory that other processes of the same machine can read: no copy through the kernel.
+"""Vectors in memory that other processes of the same machine can read, without copies through the kernel.
 
-A member writes only memory of its own and reads that of others, so one that was evicted can't disturb anybody.
-The memory has no name: it goes when the last process that maps it does, however that ends.
+A member writes only its own memory and reads that of others, so that an evicted member can't disturb the rest. The
+memory has no name in the file system: it is freed when the last process that maps it ends, however that ends.
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ import torch
 
 from raysgd_local.transport.shared_memory.board import Board
 
-# Fits into a core's second-level cache together with what is added to it.
-_BLOCK = 1 << 16
+_BLOCK = 1 << 16  # elements; a block and an addend fit into a core's second-level cache
 
 
 def host_identity() -> str:
-    """Equal for processes that may share memory: same boot of the same kernel, same network and process namespace."""
+    """Return a string that is equal for processes that can share memory: one boot of one kernel, one network and
+    process namespace.
+    """
     with open("/proc/sys/kernel/random/boot_id") as boot:
         spaces = [os.stat(f"/proc/self/ns/{space}").st_ino for space in ("net", "pid")]
         return f"{boot.read().strip()}-{spaces[0]}-{spaces[1]}"
 
 
 class SharedVector:
-    """A vector of zeros that others can map."""
+    """A vector of zeros that other processes can map."""
 
     def __init__(self, numel: int, dtype: torch.dtype) -> None:
         nbytes = numel * dtype.itemsize
@@ -44,10 +45,10 @@ class SharedVector:
 
 @dataclass(frozen=True)
 class VectorLocation:
-    """Where a member's vector lies: in which of its shared vectors, and at what byte."""
+    """Where a member's vector lies in its shared memory."""
 
-    index: int
-    start: int
+    index: int  # of the shared vector
+    start: int  # byte in the shared vector
 
 
 NOWHERE = VectorLocation(-1, -1)
@@ -56,7 +57,8 @@ NOWHERE = VectorLocation(-1, -1)
 class PeerMemory:
     """The shared vectors of all members of a view, and the board on which they meet.
 
-    `own` are this member's vectors, the last of them its words on the board; `offers[rank]` maps a peer's.
+    `own`: this member's vectors, the last of which holds its words on the board. `offers`: by rank, the texts
+    (see `offer`) with which to map the peers' vectors.
     """
 
     def __init__(
@@ -77,7 +79,7 @@ class PeerMemory:
         self._board = Board(rank, words, timeout_s, stands)
 
     def meet(self, flat: torch.Tensor) -> list[VectorLocation]:
-        """Wait for all members to come with a vector, and say where each lies (maybe `NOWHERE`)."""
+        """Wait for all members to come with a vector, and return each one's location (`NOWHERE` if not shared)."""
         place = self._find(flat)
         self._board.say(place.index, place.start)
         self._board.meet()
@@ -91,9 +93,10 @@ class PeerMemory:
         return NOWHERE
 
     def all_reduce(self, flat: torch.Tensor, places: Sequence[VectorLocation]) -> None:
-        """Sum `flat` over the members, whose own lie at `places`. Each sums one part, then takes the others' parts.
+        """Sum the members' vectors, which lie at `places`, into `flat`: each member sums one part, then copies the
+        others' parts.
 
-        Raises `TransportError` when one of them fails; `flat` is spoilt then.
+        Raises `TransportError` if a member fails; then `flat` is spoilt.
         """
         vectors = [
             self._vectors[rank][place.index][place.start : place.start + flat.nbytes].view(flat.dtype)
@@ -109,12 +112,12 @@ class PeerMemory:
         self._board.meet()
 
     def leave(self) -> None:
-        """Before this member's vectors are used for anything else."""
+        """Leave the view. Call it before this member's vectors are used for anything else."""
         self._board.leave()
 
 
 def offer(vectors: Sequence[SharedVector]) -> str:
-    """What peers need to map them: `pid fd:bytes fd:bytes …`."""
+    """Describe the vectors for peers that map them: `pid fd:bytes fd:bytes …`."""
     return " ".join([str(os.getpid()), *(f"{v.fd}:{v.tensor.nbytes}" for v in vectors)])
 
 
@@ -132,7 +135,7 @@ def _map(pid: int, fd: int, nbytes: int) -> mmap.mmap:
 
 
 def _in_large_pages(memory: mmap.mmap) -> mmap.mmap:
-    """Where the system allows it: a large vector is then read and written without walking page tables."""
+    """Ask for large pages, which save page-table walks; systems that don't support them ignore it."""
     with contextlib.suppress(AttributeError, OSError):
         memory.madvise(mmap.MADV_HUGEPAGE)
     return memory
@@ -145,7 +148,7 @@ def _tensor(memory: mmap.mmap) -> torch.Tensor:
 
 
 def _parts(vector: torch.Tensor, count: int) -> list[torch.Tensor]:
-    """`count` slices of nearly equal size (some may be empty)."""
+    """Cut a vector into `count` slices of nearly equal size (some may be empty)."""
     bounds = [vector.numel() * i // count for i in range(count + 1)]
     return [vector[low:high] for low, high in pairwise(bounds)]
 

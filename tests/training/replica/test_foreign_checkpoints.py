@@ -33,7 +33,7 @@ def test_what_is_neither_a_tensor_nor_plain_is_refused_before_it_is_made(tmp_pat
     checkpoint.write("mine/rank-0.pt", stream.getvalue())
     part = {"rank": 0, "path": "mine/rank-0.pt", "sha256": hashlib.sha256(stream.getvalue()).hexdigest()}
     checkpoint.write(f"mine/{MANIFEST}", json.dumps({"name": "mine", "shards": [part]}).encode())
-    with pytest.raises(CheckpointError, match="something else than tensors and plain values"):
+    with pytest.raises(CheckpointError, match="something other than tensors and plain values"):
         checkpoint_parts.load(storage, "mine", None, rank=0, world_size=1)
     assert not (tmp_path / "loot").exists()
     torch.load(io.BytesIO(stream.getvalue()), weights_only=False)
