@@ -305,6 +305,7 @@ def search(
     jobs: Annotated[int, typer.Option(help="In so many processes.")] = 1,
     most: Annotated[int, typer.Option(help="Stop after so many failures.")] = 20,
     chaos: Annotated[str | None, typer.Option(help="These faults instead of the first seed's own.")] = None,
+    marks: Annotated[bool, typer.Option("--marks", help="Print how many seeds reached each mark.")] = False,
 ) -> int:
     """Search for bugs: random simulated runs from seeds, under every invariant. Exit status 1 where one breaks."""
     from raysgd_local.simulation.search.seed_search import retry
@@ -312,4 +313,4 @@ def search(
 
     if chaos is not None:
         return retry(first, chaos)
-    return search_seeds(range(first, first + seeds), jobs, most)
+    return search_seeds(range(first, first + seeds), jobs, most, marks)
