@@ -16,7 +16,7 @@ MARKS = {
     "pause_put_off": "fewer than workers_min are left, but they first finish the round that they have steps of",
     "stopped_before_a_view": "a stop was asked for before the first view: there is nothing to save",
     "stopped_while_paused": "a stop was asked for during a pause: the members are settled once more, to save",
-    "stop_waits_for_pending_steps": "a stop was asked for while members hold uncommitted steps: they finish the round first",
+    "stop_waits_for_pending_steps": "a stop was asked for while steps are uncommitted: members finish the round first",
     # The controller: losses.
     "silent_worker_given_up": "no heartbeat within the limit",
     "arrival_timed_out": "a member did not come to a boundary at which others wait",
