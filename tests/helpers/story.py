@@ -1,8 +1,8 @@
 """Stories: the real controller and the real members, driven by a few commands, told line by line.
 
-The shell here is trivial and decides nothing. Words arrive at once and in order. A collective completes when all members
-of its view take part in it; it fails for those that wait in it when one of them dies or the controller cuts the view.
-A worker's loop takes a step when the story says so.
+The shell here is trivial and decides nothing. Words arrive at once and in order. A collective completes when all
+members of its view take part in it; it fails for those that wait in it when one of them dies or the controller cuts
+the view. A worker's loop takes a step when the story says so.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ class Story:
         newest = max(self.manifests.keys() - self.damaged)
         resume = snapshot_of(json.loads(self.manifests[newest]), self.settings.program.schedule)
         self.controller = begin(self.settings, resume)
-        self.timers = []
+        self.timers, self.cut = [], set()
         self.tell(c.RunStarted())
 
     # The driver.

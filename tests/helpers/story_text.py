@@ -86,7 +86,7 @@ _SPECIAL = {
     "flags": lambda flags: [("flags", flags & ~Flags.LAST)] if flags & ~Flags.LAST else [],
     "event": lambda name: [("", name)],
     "fields": lambda given: [pair for pair in given.items() if pair[0] not in ("pid", "node")],
-    "signs": lambda signs: [("silent", {s.worker: f"{s.age_s:g} s" for s in signs if s.age_s > 1})],
+    "signs": lambda signs: [("silent", f"{s.worker} for {s.age_s:g} s") for s in signs if s.age_s > 1],
 }
 """Fields that are told in other words, by name."""
 
