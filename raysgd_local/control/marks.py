@@ -73,7 +73,6 @@ MARKS = {
 UNIT_TEST_ONLY: dict[str, str] = {
     "replicas_differ": "only a bug or a broken machine makes replicas differ; the search would report a violation",
     "late_outcome": "a correct shell waits for its collective before it takes the next order",
-    "collective_stuck": "in the simulated network a collective that all members take part in completes",
 }
 """Marks that the random search can't reach, and why."""
 
