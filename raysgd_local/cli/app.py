@@ -308,6 +308,7 @@ def search(
     jobs: Annotated[int, typer.Option(help="Number of processes.")] = 1,
     most: Annotated[int, typer.Option(help="Stop after this many failures.")] = 20,
     chaos: Annotated[str | None, typer.Option(help="Faults that replace the first seed's own.")] = None,
+    marks: Annotated[bool, typer.Option("--marks", help="Print how many seeds reached each mark.")] = False,
 ) -> int:
     """Search for bugs: check all invariants in random simulated runs. The exit status is 1 if one is violated."""
     from raysgd_local.simulation.search.seed_search import retry
@@ -315,4 +316,4 @@ def search(
 
     if chaos is not None:
         return retry(first, chaos)
-    return search_seeds(range(first, first + seeds), jobs, most)
+    return search_seeds(range(first, first + seeds), jobs, most, marks)

@@ -30,7 +30,11 @@ from raysgd_local.errors import InputError
         ({"schedule": EveryStep(), "averaging": Elastic()}, "averaging", "tau 1"),
         ({"schedule": Switch(), "averaging": Elastic()}, "averaging", "tau 1"),
         ({"schedule": EveryStep(), "optimizer_state": "reset"}, "optimizer_state", "tau 1"),
-        ({"schedule": FixedPeriod(), "averaging": Elastic(), "outer": SlowMo()}, "outer", "moves the centre already"),
+        (
+            {"schedule": FixedPeriod(), "averaging": Elastic(), "outer": SlowMo()},
+            "outer",
+            "moves the centre already",
+        ),
         ({"schedule": Once(), "outer": OuterOptimizer()}, "outer", "a single step"),
         ({"schedule": Switch(), "averaging": Gossip()}, "averaging", "tau 1"),
         ({"averaging": Gossip(), "outer": SlowMo()}, "outer", "there is no mean step"),

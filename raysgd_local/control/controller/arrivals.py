@@ -9,6 +9,7 @@ from raysgd_local.control.controller import boundary, membership, orders, termin
 from raysgd_local.control.controller.boundary import Resolution
 from raysgd_local.control.controller.events import RecordRounds
 from raysgd_local.control.controller.state import Phase, Standing, Turn
+from raysgd_local.control.marks import mark
 from raysgd_local.control.messages import LoopPosition, Report
 from raysgd_local.control.replicated.state import Replicated
 
@@ -64,6 +65,7 @@ def _consider_closing(turn: Turn) -> None:
     if state.saves.over:
         orders.dismiss(turn)
     elif not state.saves.ending and "save" not in state.timers and _all_here(turn):
+        mark("last_checkpoint_retried")
         _settle(turn)
 
 
@@ -122,6 +124,7 @@ def _resolution(turn: Turn, reports: Sequence[Report]) -> Resolution | None:
     resolved = books.replicated.progress if books is not None else (0, 0)
     resolution = boundary.resolve(reports, resolved)
     if resolution is None or resolution.state.progress < resolved:
+        mark("resolved_round_lost", resolution is not None)
         return None
     return resolution
 
@@ -134,6 +137,7 @@ def _enter(turn: Turn, resolution: Resolution) -> None:
     if resolution.state.progress == books.replicated.progress:
         return  # after a pause the same arrivals are settled once more
     turn.set(books=replace(books, replicated=resolution.state))
+    mark("evaluation_without_round", not resolution.rounds and bool(resolution.evaluations))
     if resolution.rounds or resolution.evaluations:
         turn.do(RecordRounds(resolution.rounds, resolution.evaluations))
     _tell_shares(turn, books.replicated, resolution.state)
@@ -162,6 +166,7 @@ def _too_few(turn: Turn, reports: Sequence[Report]) -> bool:
     """Too few to go on, even with those that wait. Steps that nobody committed are brought to their round's end."""
     state = turn.state
     if not orders.may_grow(turn, reports):
+        mark("pause_put_off", _hands(turn) < state.settings.workers_min)
         return False
     return _hands(turn) < state.settings.workers_min
 

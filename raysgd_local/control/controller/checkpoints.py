@@ -11,6 +11,7 @@ from raysgd_local.control.controller.events import ShardWritten
 from raysgd_local.control.controller.settings import CheckpointPolicy
 from raysgd_local.control.data.deal import Deal
 from raysgd_local.control.data.ledger import Ledger
+from raysgd_local.control.marks import mark
 from raysgd_local.control.replicated.state import Replicated
 from raysgd_local.errors import CheckpointError
 from raysgd_local.serialization import from_plain, to_plain
@@ -109,6 +110,7 @@ class Saves:
         if self.writing:
             return False
         if urgent and state.round > self.round and state.elapsed_s - self.elapsed_s >= URGENT_EVERY_S:
+            mark("urgent_checkpoint")
             return True
         if self.retry_s is not None and state.elapsed_s >= self.retry_s:
             return True

@@ -11,6 +11,7 @@ from raysgd_local.control.controller.boundary import Books, Resolution
 from raysgd_local.control.controller.state import Standing, Turn
 from raysgd_local.control.data import chunk_transfer
 from raysgd_local.control.data.deal import Sources
+from raysgd_local.control.marks import mark
 from raysgd_local.control.messages import View
 
 
@@ -80,6 +81,7 @@ def _placed(turn: Turn, books: Books, view: View) -> Placement:
     known = [bool(chunk) for chunk in placement.holders]  # what was lost before has been told
     lost = sum(before and not now for before, now in zip(known, held, strict=True))
     if lost:
+        mark("chunk_nobody_has")
         turn.record("chunks_uncovered", chunks=held.count(False))
     return after
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from raysgd_local.control.controller import membership
 from raysgd_local.control.controller.events import Heartbeat, SignOfLife
 from raysgd_local.control.controller.state import Phase, Standing, Turn
+from raysgd_local.control.marks import mark
 
 _GAPS = 3.0
 """So many of the longest pause between two beats that anyone made lately are borne, whatever the round time."""
@@ -50,6 +51,7 @@ def _silent(turn: Turn, heartbeat: Heartbeat) -> Iterator[tuple[str, str]]:
         silent_s, compared_s = min(sign.age_s, heartbeat.awake_s), min(sign.age_s, heartbeat.hears_s)
         borne_s = derived_s if sign.worker in steady else joining_s if sign.worker in members else limit.ceiling_s
         if compared_s > borne_s or silent_s > limit.ceiling_s:
+            mark("silent_worker_given_up")
             yield sign.worker, f"no sign of life for {sign.age_s:.3g} s"
 
 
@@ -71,6 +73,7 @@ def _absent(turn: Turn, heartbeat: Heartbeat) -> Iterator[tuple[str, str]]:
     if waited_s > limit_s:
         for worker in state.members:
             if worker not in state.arrivals:
+                mark("arrival_timed_out")
                 yield worker, f"did not arrive within {limit_s:.3g} s of the others"
 
 
@@ -87,9 +90,11 @@ def _free(turn: Turn, heartbeat: Heartbeat, why: str) -> None:
     """Let those go on who wait: without the members that they wait for, or, if all wait for each other, anew."""
     waiting = {sign.worker for sign in _present(turn, heartbeat) if sign.waits_s} | set(turn.state.arrivals)
     late = [worker for worker in turn.state.members if worker not in waiting]
+    mark("straggler_given_up", bool(late))
     for worker in late:
         membership.lose(turn, worker, why)
     if not late:
+        mark("collective_stuck")
         membership.break_view(turn, "a collective did not complete")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from raysgd_local.control.controller import termination
 from raysgd_local.control.controller.events import CutView, KillWorker, Progress, RequestWorker, WorkerUp, Yield
 from raysgd_local.control.controller.state import Phase, Standing, Turn, WorkerRow
+from raysgd_local.control.marks import mark
 
 _BACKOFF_S = 0.5
 _BACKOFF_MAX_S = 60.0
@@ -37,6 +38,7 @@ def up(turn: Turn, event: WorkerUp) -> None:
     if known is not None and known.standing is Standing.REQUESTED:
         turn.worker(event.worker, standing=Standing.UP, node=event.node, pid=event.pid, up_s=turn.now)
         if event.node in turn.state.draining:
+            mark("newcomer_on_draining_node")
             drain(turn, event.worker, _DRAINED)
 
 
@@ -87,6 +89,8 @@ def lose(turn: Turn, worker: str, reason: str, replace: bool = True, own_fault: 
     if replace and was is not Standing.LEAVING:
         _replace(turn, worker)
     if was in (Standing.MEMBER, Standing.LEAVING):
+        mark("second_loss_in_view", turn.state.phase is Phase.RESOLVING)
+        mark("leaver_died", was is Standing.LEAVING)
         break_view(turn, f"{worker}: {reason}")
 
 
@@ -104,6 +108,7 @@ def _replace(turn: Turn, worker: str) -> None:
     if crashes <= turn.state.settings.workers_max:
         request(turn)
         return
+    mark("crash_loop")
     delay_s = min(_BACKOFF_MAX_S, _BACKOFF_S * 2.0 ** (crashes - turn.state.settings.workers_max))
     turn.set_timer(f"respawn:{worker}", delay_s)
 
@@ -119,6 +124,7 @@ def break_view(turn: Turn, why: str) -> None:
     if state.view is None or state.phase not in (Phase.RUNNING, Phase.RESOLVING):
         return
     turn.set(broken_s=turn.now if state.broken_s is None else state.broken_s, burned=state.view.number)
+    mark("view_broke_before_its_first_round", not state.formed and state.phase is Phase.RUNNING)
     to = tuple(w for w in state.members if w not in state.arrivals)
     if to:
         turn.do(CutView(state.view.number, to, why))
@@ -132,6 +138,7 @@ def drain(turn: Turn, worker: str, reason: str) -> None:
     if worker not in state.workers or state.workers[worker].standing is Standing.LEAVING:
         return
     if state.workers[worker].standing is not Standing.MEMBER:
+        mark("joiner_drained")
         turn.set(workers={name: w for name, w in state.workers.items() if name != worker})
         turn.do(KillWorker(worker))
         _replace(turn, worker)
@@ -161,6 +168,7 @@ def let_go(turn: Turn, worker: str, reason: str) -> None:
     if known is None or known.standing is not Standing.MEMBER:
         return
     turn.worker(worker, standing=Standing.LEAVING)
+    mark("straggler_let_go")
     turn.record("let_go", worker=worker, reason=reason)
     turn.set_timer(f"respawn:{worker}", _BACKOFF_MAX_S)
 

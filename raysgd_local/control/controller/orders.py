@@ -13,6 +13,7 @@ from raysgd_local.control.controller.events import Form, KillWorker, RewindTable
 from raysgd_local.control.controller.state import Phase, Standing, Turn
 from raysgd_local.control.data import chunk_transfer
 from raysgd_local.control.data.ledger import Ledger
+from raysgd_local.control.marks import mark
 from raysgd_local.control.messages import Order, Report, Save, View
 from raysgd_local.control.replicated.program import Program
 from raysgd_local.control.replicated.state import Replicated, resumed
@@ -79,6 +80,7 @@ def _put_off(turn: Turn, reports: Sequence[Report], resolution: Resolution) -> N
     for worker in resolution.empty:
         if turn.state.workers[worker].standing is Standing.MEMBER:
             turn.worker(worker, standing=Standing.READY)
+            mark("member_without_state_waits_again")
 
 
 def _members(turn: Turn, reports: Sequence[Report], resolution: Resolution) -> tuple[str, ...]:
@@ -91,13 +93,17 @@ def _members(turn: Turn, reports: Sequence[Report], resolution: Resolution) -> t
     members = [w for w in turn.state.members if level or w not in resolution.empty]
     staying = [w for w in members if turn.state.workers[w].standing is Standing.MEMBER]
     joining = turn.state.standing(Standing.READY) if may_grow(turn, reports) else ()
+    mark("joiner_postponed", not joining and bool(turn.state.standing(Standing.READY)))
     joining = joining[: settings.workers_max - len(staying)]
     if len(staying) + len(joining) < settings.workers_min:
+        mark("leaver_stays_for_size", staying != members)
         staying = members
     elif not set(staying) & set(resolution.newest):
+        mark("only_holder_of_state_leaves_later")
         staying = [w for w in members if w in staying or w == resolution.newest[0]]
     if settings.restricted and (staying or joining):
         givers = chunk_transfer.alone(dealing.have(turn, members), [w for w in members if w not in staying])
+        mark("only_holder_of_chunk_leaves_later", bool(set(givers) - set(staying)))
         staying = [w for w in members if w in staying or w in givers]
     return (*staying, *joining)
 
@@ -152,6 +158,7 @@ def _order(turn: Turn, view: View, program: Program, resolution: Resolution | No
     if resolution is None:
         return order
     lead = next(view.rank(worker) for worker in resolution.newest if worker in view.members)
+    mark("member_behind", bool(resolution.behind))
     empty = {w for w in view.members if w not in state.arrivals} | set(resolution.empty)
     receivers = tuple(view.rank(worker) for worker in view.members if worker in empty)
     return replace(
@@ -251,6 +258,7 @@ def _begin_from(turn: Turn, view: View, snapshot: CheckpointRecord) -> None:
         dealing.tell_residuals(turn, dict(zip(snapshot.members, state.residuals, strict=False)), ())
     lost = books.placement is not None and not all(books.placement.holders)
     if len(view.members) != len(snapshot.members) or lost:
+        mark("resumed_by_another_number")
         books = dealing.dealt(turn, books, None, view, {})
     turn.set(books=books)
     order = _order(turn, view, turn.state.settings.program, None)
@@ -271,12 +279,16 @@ def begin_again(turn: Turn) -> None:
     state = turn.state
     committed = state.books is not None and state.books.replicated.round > 0
     newest = state.saves.published[-1] if state.saves.published else None
+    mark("state_lost_while_closing", state.outcome is not None)
     if newest is None and (committed or state.resume is not None):
+        mark("model_lost")
         lacking = "there is no checkpoint yet" if state.resume is None else "no checkpoint can be loaded"
         termination.finish(turn, "lost", f"no worker has the model any more, and {lacking}")
         return
     for worker in state.members:
         turn.do(KillWorker(worker))
+    mark("nobody_has_state", bool(committed))
+    mark("beginning_lost", not committed)
     gone = set(state.members)
     turn.set(
         phase=Phase.RESTORING,

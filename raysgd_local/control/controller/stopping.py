@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from raysgd_local.control.controller import membership, termination
 from raysgd_local.control.controller.state import Phase, Standing, Turn
+from raysgd_local.control.marks import mark
 
 
 def stop(turn: Turn, reason: str) -> None:
@@ -13,8 +14,10 @@ def stop(turn: Turn, reason: str) -> None:
         return
     turn.set(stop=reason)
     if state.phase in (Phase.STARTING, Phase.RESTORING):
+        mark("stopped_before_a_view")
         termination.finish(turn, "interrupted", reason)
     elif state.phase is Phase.PAUSED:
+        mark("stopped_while_paused")
         turn.set(phase=Phase.RUNNING)
     else:
         membership.ask_yield(turn)

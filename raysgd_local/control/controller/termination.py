@@ -8,6 +8,7 @@ from raysgd_local.control.controller import boundary
 from raysgd_local.control.controller.checkpoints import Saves, manifest
 from raysgd_local.control.controller.events import DeleteCheckpoint, Finish, PublishManifest, ShardWritten, Status
 from raysgd_local.control.controller.state import Phase, Turn
+from raysgd_local.control.marks import mark
 from raysgd_local.control.messages import LoopPosition, Report
 
 Ends = tuple[Status, str, bool]  # status, reason, whether to save
@@ -21,6 +22,7 @@ def reason_to_end(turn: Turn, reports: Sequence[Report]) -> Ends | None:
     if state.books.replicated.diverged:
         return "failed", state.books.replicated.stopped, False
     drained = boundary.drained(reports)
+    mark("stop_waits_for_pending_steps", bool(state.stop) and not drained)
     if state.stop and drained:
         return "interrupted", state.stop, True
     if all(report.place is LoopPosition.FINISHED for report in reports):
@@ -44,6 +46,7 @@ def finish_expired(turn: Turn) -> None:
     if turn.state.outcome is None or turn.state.phase is Phase.FINISHING:
         return
     status, reason = turn.state.outcome
+    mark("last_checkpoint_given_up")
     late = f"the last checkpoint was not written within {turn.state.settings.timeouts.finish_s:g} s"
     turn.record("checkpoint_failed", reason=late)
     finish(turn, "lost" if status == "finished" else status, f"{reason}, but {late}")
@@ -74,6 +77,7 @@ def shard_written(turn: Turn, shard: ShardWritten) -> None:
 def _discard(turn: Turn, name: str) -> None:
     """Of a checkpoint that was given up meanwhile nothing stays: nobody may go back to it."""
     if name not in {snapshot.name for snapshot in turn.state.saves.published}:
+        mark("late_part_of_an_abandoned_checkpoint")
         turn.do(DeleteCheckpoint(name))
 
 
@@ -95,6 +99,7 @@ def checkpoint_failed(turn: Turn, name: str, reason: str) -> None:
     saves = turn.state.saves
     if name not in saves.writing:
         return
+    mark("checkpoint_not_written")
     _give_up(turn, saves.failed(name), name, reason)
     if turn.state.outcome is not None:
         turn.set_timer("save", saves.wait_s)
@@ -103,6 +108,7 @@ def checkpoint_failed(turn: Turn, name: str, reason: str) -> None:
 def parts_missing(turn: Turn, worker: str, why: str, since: str = "") -> None:
     """This worker's parts of checkpoints newer than `since` will never be written."""
     for name in turn.state.saves.awaiting(worker, since):
+        mark("checkpoint_lost_a_writer")
         _give_up(turn, turn.state.saves.incomplete(name), name, f"{worker} {why}")
 
 
@@ -110,6 +116,7 @@ def damaged(turn: Turn, name: str, why: str) -> None:
     """A checkpoint that was written can't be loaded: the one before has to do. Told once."""
     saves = turn.state.saves.without(name)
     if saves != turn.state.saves:
+        mark("damaged_checkpoint")
         turn.set(saves=saves)
         turn.record("checkpoint_damaged", checkpoint=name, reason=why)
 

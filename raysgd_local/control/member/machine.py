@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from raysgd_local.control.marks import mark
 from raysgd_local.control.member import probing, rounds, view_entry
 from raysgd_local.control.member.events import (
     Averaged,
@@ -54,6 +55,7 @@ def advance(member: Member, event: Event) -> Result:
         case Done(view) | Exchanged(view) | Averaged(view) | Evaluated(view) if (
             member.in_force.view.number != view
         ):
+            mark("late_outcome")
             return member, ()
         case Done():
             return view_entry.go_on(member)
@@ -68,6 +70,7 @@ def advance(member: Member, event: Event) -> Result:
         case Evaluated(_, metrics):
             return rounds.evaluated(member, metrics)
         case YieldAsked(view, segment):
+            mark("yield_before_its_order", member.order is None or (view, segment) > member.order.number)
             return replace(member, yield_asked=max(member.yield_asked, (view, segment))), ()
         case LeaveAsked():
             return replace(member, leaving=True), ()
@@ -97,6 +100,7 @@ def _ask(member: Member, event: Event) -> Result:
 
 
 def _cut(member: Member, view: int, why: str) -> Member:
+    mark("cut_before_its_order", member.order is None or view > member.order.view.number)
     if member.order is None or member.order.view.number != view or member.broken:
         return member
     return replace(member, broken=why, todo=view_entry.left_of(member))

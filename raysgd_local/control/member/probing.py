@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from raysgd_local.algorithms.schedules.base import Probe
 from raysgd_local.control.control_slots import Contribution, Control, HeldOut
+from raysgd_local.control.marks import mark
 from raysgd_local.control.member.events import (
     Command,
     Exchange,
@@ -53,6 +54,7 @@ def go_on(member: Member, probe: Probe) -> Result:
         if not probe.steps and member.tried_in != _place(member):
             return replace_fields(member, trial=ProbeProgress("done")), ()
         commands = (Mark(local=probe.steps > 0),)
+        mark("pending_step_before_probe", member.steps > 0)
         trial = ProbeProgress("local" if probe.steps else "looking")
         member = replace_fields(member, trial=trial, steps=0, samples=0, taken=0)
     trial = member.trial
@@ -79,6 +81,7 @@ def averaged(member: Member, control: Control) -> Result:
 
 def _ended(member: Member, probe: Probe, complete: bool) -> Result:
     """The probe's stage is over: what it found is kept if it is `complete`."""
+    mark("probe_incomplete", not complete)
     trial = member.trial
     if probe.steps:
         tried_in, said = (_place(member) if complete else None), HeldOut()
@@ -90,6 +93,7 @@ def _ended(member: Member, probe: Probe, complete: bool) -> Result:
 def abandoned(member: Member) -> Result:
     """The view broke: what was tried is undone, and tried again by those who are left."""
     undo: tuple[Command, ...] = (Undo(),) if under_way(member) else ()
+    mark("probe_abandoned", under_way(member))
     return replace_fields(member, trial=ProbeProgress(), held_out=HeldOut()), undo
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from raysgd_local.control.control_slots import Contribution, Control, Flags, HeldOut
+from raysgd_local.control.marks import mark
 from raysgd_local.control.member import probing
 from raysgd_local.control.member.events import (
     Align,
@@ -31,6 +32,7 @@ _FADING = 0.9
 def step(member: Member, samples: int, consumed: int) -> Result:
     """A step of the loop: taken alone at once, or with all others in the exchange; not taken once training is over."""
     if member.known.stopped:
+        mark("step_after_the_end")
         return member, (Proceed(),)
     if probing.under_way(member):
         member, tried = probing.step(member, samples, consumed)
@@ -254,6 +256,7 @@ def evaluated(member: Member, metrics: dict[str, float]) -> Result:
 
 
 def arrive(member: Member) -> Result:
+    mark("broke_in_flight", member.flight is not None)
     member, undo = probing.abandoned(member)
     member = replace_fields(member, flight=None, **vars(member.uncommitted))
     order = member.order

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from raysgd_local.control.marks import mark
 from raysgd_local.control.member import rounds
 from raysgd_local.control.member.events import (
     Align,
@@ -67,6 +68,7 @@ def left_of(member: Member) -> tuple[Command | Adopt, ...]:
     healed. If that succeeds all the same it must not be done again: the missed round is in its state then.
     """
     heals = member.replicated is not None and not member.in_force.restore
+    mark("break_while_being_healed", heals and member.todo[:1] == (Adopt(),))
     return member.todo[:1] if heals and member.todo[:1] == (Adopt(),) else ()
 
 
@@ -76,6 +78,8 @@ def _adopt(member: Member) -> Member:
     state = order.replicated
     keeps = own is not None and own.round == state.round and not order.restore
     evaluated = own is not None and own.evaluations < state.evaluations
+    mark("steps_already_in_the_missed_round", own is not None and not keeps and member.steps > 0)
+    mark("missed_evaluation", evaluated and member.want is Want.EVALUATE)
     return replace(
         member,
         replicated=state,

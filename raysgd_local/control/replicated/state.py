@@ -10,6 +10,7 @@ import numpy as np
 
 from raysgd_local.algorithms.schedules.base import Observation, Period
 from raysgd_local.control.control_slots import Control, Flags
+from raysgd_local.control.marks import mark
 from raysgd_local.control.replicated.balancing import EVEN, Pacing, paced
 from raysgd_local.control.replicated.extent import Extent, meets, owed_after, shares
 from raysgd_local.control.replicated.probe_result import compared, rounds_left
@@ -168,6 +169,7 @@ def _counted(state: Replicated, control: Control) -> Replicated:
 
 def _failure(control: Control, finite: bool) -> str:
     if not control.agreed:
+        mark("replicas_differ")
         return "replicas differ: members came to a round with different committed states"
     if not finite or (any(control.sick) and control.weight == 0):
         return "diverged: no worker that took part in the round has a finite state"

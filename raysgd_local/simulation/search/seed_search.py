@@ -9,6 +9,7 @@ import traceback
 from collections import Counter
 from dataclasses import dataclass
 
+from raysgd_local.control import marks
 from raysgd_local.faults.language import Fault, as_drawn, parse, written
 from raysgd_local.simulation.engine.scenario import Scenario
 from raysgd_local.simulation.engine.violation import Violated
@@ -64,11 +65,21 @@ def shortened(scenario: Scenario, what: str) -> Failure:
     return Failure(scenario.seed, what, faults)
 
 
-def _summary(seed: int) -> tuple[int, str, str]:
-    outcome = check(seed)
+@dataclass(frozen=True)
+class _Summary:
+    """What came of one seed, as it travels between processes: `text` tells a violation, `reached` are its marks."""
+
+    status: str
+    text: str
+    reached: frozenset[str]
+
+
+def _summary(seed: int) -> _Summary:
+    with marks.recording() as reached:
+        outcome = check(seed)
     if isinstance(outcome, Failure):
-        return seed, "violated", str(outcome)
-    return seed, outcome.finish.status, outcome.finish.reason
+        return _Summary("violated", str(outcome), frozenset(reached))
+    return _Summary(outcome.finish.status, outcome.finish.reason, frozenset(reached))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -78,25 +89,34 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--most", type=int, default=20, help="stop after as many failures")
     parser.add_argument("--chaos", help="these faults instead of the first seed's own")
+    parser.add_argument("--marks", action="store_true", help="print how many seeds reached each mark")
     options = parser.parse_args(arguments)
     if options.chaos is not None:
         return retry(options.first, options.chaos)
-    return search(range(options.first, options.first + options.seeds), options.jobs, options.most)
+    return search(range(options.first, options.first + options.seeds), options.jobs, options.most, options.marks)
 
 
-def search(seeds: range, jobs: int = 1, most: int = 20) -> int:
+def search(seeds: range, jobs: int = 1, most: int = 20, show_marks: bool = False) -> int:
     """Try `seeds` in `jobs` processes, until `most` have failed, and print what came of them; the exit status."""
-    began, ends, failures = time.monotonic(), Counter[str](), 0
+    began, ends, reached = time.monotonic(), Counter[str](), Counter[str]()
     with multiprocessing.Pool(jobs) as pool:
-        for _seed, status, text in pool.imap(_summary, seeds, chunksize=8):
-            ends[status] += 1
-            if status == "violated":
-                failures += 1
-                print(text, flush=True)
-            if failures >= most:
+        for summary in pool.imap(_summary, seeds, chunksize=8):
+            ends[summary.status] += 1
+            reached.update(summary.reached)
+            if summary.status == "violated":
+                print(summary.text, flush=True)
+            if ends["violated"] >= most:
                 break
-    print(f"{sum(ends.values())} seeds in {time.monotonic() - began:.0f} s: {dict(ends)}")
-    return 1 if failures else 0
+    print(f"{ends.total()} seeds in {time.monotonic() - began:.0f} s: {dict(ends)}")
+    print(told(reached, show_marks))
+    return 1 if ends["violated"] else 0
+
+
+def told(reached: Counter[str], counts: bool) -> str:
+    """Which marks no seed reached; before that, with `counts`, how many seeds reached each."""
+    lines = [f"{reached[name]:>7}  {name}: {says}" for name, says in marks.MARKS.items()] if counts else []
+    missing = marks.never_reached(reached)
+    return "\n".join([*lines, f"marks never reached: {', '.join(missing) or 'none'}"])
 
 
 def replay(seed: int, chaos: str, methods: bool = True) -> Ended | str:
