@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -21,10 +21,14 @@ from raysgd_local.control.controller.settings import Settings
 from raysgd_local.control.controller.state import Controller, begin
 from raysgd_local.errors import InputError
 from raysgd_local.import_path import class_path, find_class
+from raysgd_local.run_files import journal_schema1
 from raysgd_local.run_files.writer import JOURNAL
 from raysgd_local.serialization import from_plain, to_plain
 
 _BEGUN = "Begun"
+SCHEMA = 2
+"""Of the lines that are written. Schema 1, whose first line names none, is still read: see `journal_schema1`."""
+
 _EVENTS: dict[str, type] = {kind.__name__: kind for kind in get_args(Event)}
 
 Line = dict[str, Any]
@@ -35,7 +39,13 @@ def begun(settings: Settings, resume: Line | None, incarnation: int = 1) -> Line
 
     `resume` is the manifest that it goes on from; without one, this is the run's `incarnation`.
     """
-    return {"kind": _BEGUN, "settings": _tagged(settings), "resume": resume, "incarnation": incarnation}
+    return {
+        "kind": _BEGUN,
+        "schema": SCHEMA,
+        "settings": _tagged(settings),
+        "resume": resume,
+        "incarnation": incarnation,
+    }
 
 
 def entry(event: Event, now: float, commands: Sequence[Command]) -> Line:
@@ -45,9 +55,13 @@ def entry(event: Event, now: float, commands: Sequence[Command]) -> Line:
 
 def digest(commands: Sequence[Command]) -> str:
     """Equal for equal commands; empty for none."""
+    return _digest(commands, to_plain)
+
+
+def _digest(commands: Sequence[Command], plain_form: Callable[[Command], Any]) -> str:
     if not commands:
         return ""
-    plain = [[type(command).__name__, to_plain(command)] for command in commands]
+    plain = [[type(command).__name__, plain_form(command)] for command in commands]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -68,17 +82,19 @@ class Replayed:
 def replay(lines: Iterable[Line]) -> Iterator[Replayed]:
     """Go through a journal with the real controller. Raises `InputError` for what is no journal."""
     state: Controller | None = None
+    plain_form: Callable[[Command], Any] = to_plain
     for number, line in enumerate(lines, start=1):
         if line.get("kind") == _BEGUN:
             settings: Settings = _untagged(line["settings"])
             resume = line["resume"] and snapshot_of(line["resume"], settings.program.schedule)
             state = begin(settings, resume, line["incarnation"])
+            plain_form = journal_schema1.plain_command if line.get("schema", 1) == 1 else to_plain
             continue
         if state is None:
             raise InputError("journal", line.get("kind"), f"a journal that begins with a line {_BEGUN!r}")
         event = _event(line, state.settings.program.schedule)
         state, commands = controller.advance(state, event, line["now"])
-        yield Replayed(number, line["now"], event, commands, digest(commands) == line["commands"])
+        yield Replayed(number, line["now"], event, commands, _digest(commands, plain_form) == line["commands"])
 
 
 def read(directory: str | Path) -> list[Line]:

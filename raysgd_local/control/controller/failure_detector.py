@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 from raysgd_local.control.controller import membership
 from raysgd_local.control.controller.events import Heartbeat, SignOfLife
-from raysgd_local.control.controller.state import Phase, Standing, Turn
+from raysgd_local.control.controller.state import Resolving, Running, Turn
+from raysgd_local.control.controller.transitions import Phase, Standing
 
 _GAPS = 3.0
 """So many of the longest pause between two beats that anyone made lately are borne, whatever the round time."""
@@ -63,14 +64,14 @@ def _unready(turn: Turn) -> Iterator[tuple[str, str]]:
 
 def _absent(turn: Turn, heartbeat: Heartbeat) -> Iterator[tuple[str, str]]:
     """Members that did not come to a boundary at which others wait."""
-    state = turn.state
-    if state.phase not in (Phase.RUNNING, Phase.RESOLVING) or state.arriving_since is None:
+    stage = turn.state.stage
+    if not isinstance(stage, Running | Resolving) or stage.gathering_since is None:
         return
-    waited_s = min(turn.now - state.arriving_since, heartbeat.awake_s)
-    limit_s = state.settings.timeouts.arrival.seconds(round_s(heartbeat))
+    waited_s = min(turn.now - stage.gathering_since, heartbeat.awake_s)
+    limit_s = turn.state.settings.timeouts.arrival.seconds(round_s(heartbeat))
     if waited_s > limit_s:
-        for worker in state.members:
-            if worker not in state.arrivals:
+        for worker in turn.state.members:
+            if worker not in stage.segment.arrivals:
                 yield worker, f"did not arrive within {limit_s:.3g} s of the others"
 
 
@@ -85,7 +86,8 @@ def _stuck_s(turn: Turn, heartbeat: Heartbeat) -> float:
 
 def _free(turn: Turn, heartbeat: Heartbeat, why: str) -> None:
     """Let those go on who wait: without the members that they wait for, or, if all wait for each other, anew."""
-    waiting = {sign.worker for sign in _present(turn, heartbeat) if sign.waits_s} | set(turn.state.arrivals)
+    arrived = {report.worker for report in turn.state.reports}
+    waiting = {sign.worker for sign in _present(turn, heartbeat) if sign.waits_s} | arrived
     late = [worker for worker in turn.state.members if worker not in waiting]
     for worker in late:
         membership.lose(turn, worker, why)

@@ -7,7 +7,7 @@ same commands, so a journal of them can be replayed.
 
 from __future__ import annotations
 
-from raysgd_local.control.controller import arrivals, failure_detector, membership, stopping, termination
+from raysgd_local.control.controller import arrivals, failure_detector, membership, saving, termination
 from raysgd_local.control.controller.events import (
     Arrived,
     CheckpointFailed,
@@ -26,7 +26,8 @@ from raysgd_local.control.controller.events import (
     UserError,
     WorkerUp,
 )
-from raysgd_local.control.controller.state import Controller, Phase, Turn
+from raysgd_local.control.controller.state import Controller, Turn
+from raysgd_local.control.controller.transitions import Phase
 
 
 def advance(controller: Controller, event: Event, now: float) -> tuple[Controller, tuple[Command, ...]]:
@@ -58,15 +59,15 @@ def _handle(turn: Turn, event: Event) -> None:
         case NodesDraining(nodes):
             membership.nodes_draining(turn, nodes)
         case UserError(worker, traceback):
-            stopping.user_error(turn, worker, traceback)
+            termination.user_error(turn, worker, traceback)
         case ShardWritten():
-            termination.shard_written(turn, event)
+            saving.shard_written(turn, event)
         case CheckpointPublished(name):
-            termination.published(turn, name)
+            saving.published(turn, name)
         case CheckpointFailed(name, reason):
-            termination.checkpoint_failed(turn, name, reason)
+            saving.checkpoint_failed(turn, name, reason)
         case StopRequested(reason):
-            stopping.stop(turn, reason)
+            termination.stop(turn, reason)
         case Timer(id):
             _timer(turn, id)
 
@@ -81,9 +82,9 @@ def _timer(turn: Turn, number: int) -> None:
 
 _TIMERS = {
     "start": membership.start_expired,
-    "gather": arrivals.gathered,
+    "gather": arrivals.gather_expired,
     "pause": termination.pause_expired,
-    "errors": stopping.errors_gathered,
+    "errors": termination.errors_gathered,
     "finish": termination.finish_expired,
     "save": lambda _: None,  # from here on the last checkpoint may be tried again
     "exit": termination.exit_expired,

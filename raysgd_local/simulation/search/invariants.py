@@ -13,11 +13,12 @@ from raysgd_local.control.control_slots import Control, Flags
 from raysgd_local.control.controller.boundary import Books
 from raysgd_local.control.controller.checkpoints import CheckpointRecord
 from raysgd_local.control.controller.events import RecordEvent, RecordRounds
-from raysgd_local.control.controller.state import Controller, Phase, Standing
+from raysgd_local.control.controller.state import Controller
+from raysgd_local.control.controller.transitions import Phase, Standing
 from raysgd_local.control.data.chunk_transfer import Gift
 from raysgd_local.control.data.deal import Deal, lists, pack, uncovered, unpack
 from raysgd_local.control.member.events import Exchange
-from raysgd_local.control.messages import Order
+from raysgd_local.control.messages import Continuation, Order
 from raysgd_local.control.replicated.state import Replicated
 from raysgd_local.records import EvalRow, RoundRow
 from raysgd_local.simulation.engine.violation import violated
@@ -173,15 +174,8 @@ class InvariantChecker(Observer):
             violated("a view's members are distinct", str(order.view))
         if len(books.replicated.cursors) != len(order.view.members):
             violated("the state is seated for the view", str(order.view))
-        if (
-            order.donor is None
-            and not order.finish
-            and any(
-                workers[w].member.replicated is None
-                for w in order.view.members
-                if w in workers and not order.restore
-            )
-        ):
+        keeps = isinstance(order.start, Continuation) and not order.start.receivers and not order.finish
+        if keeps and any(workers[w].member.replicated is None for w in order.view.members if w in workers):
             violated("whoever has no state gets it", str(order.view))
 
     def _anchor(self, order: Order, workers: dict[str, SimulatedWorker]) -> NumberAnchor | None:

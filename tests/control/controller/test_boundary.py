@@ -8,9 +8,10 @@ from raysgd_local.algorithms.schedules.switch import AtEpoch
 from raysgd_local.control.controller import events as c
 from raysgd_local.control.controller.checkpoints import CheckpointRecord
 from raysgd_local.control.controller.settings import CheckpointPolicy, Settings
-from raysgd_local.control.controller.state import Phase, Standing, begin
+from raysgd_local.control.controller.state import begin
+from raysgd_local.control.controller.transitions import Phase, Standing
 from raysgd_local.control.data.ledger import Ledger
-from raysgd_local.control.messages import LoopPosition, Report
+from raysgd_local.control.messages import Continuation, LoopPosition, Report
 from raysgd_local.control.replicated.program import Program
 from raysgd_local.control.replicated.state import Replicated
 
@@ -30,7 +31,7 @@ def test_who_leaves_is_replaced_at_once_and_gives_no_state_if_another_can():
         run.arrive(worker)
     order = run.order()
     assert order.view.members == ("w1", "w2")
-    assert (order.donor, order.receivers) == (0, (1,))
+    assert order.start == Continuation(lead=0, receivers=(1,))
 
 
 def test_the_only_one_with_state_stays_for_a_round_to_give_it():
@@ -78,7 +79,8 @@ def test_nobody_joins_while_a_member_must_be_healed():
     run.arrive("w1", broken="cut")
     order = run.order()
     assert order.view.members == ("w0", "w1")
-    assert (order.heal, order.donor, order.program.segment_rounds) == (0, None, 1)
+    assert order.start == Continuation(lead=0, heal=True, align=True)
+    assert order.program.segment_rounds == 1
 
 
 def test_who_got_no_state_waits_while_others_have_steps_pending():
@@ -86,10 +88,10 @@ def test_who_got_no_state_waits_while_others_have_steps_pending():
     run.arrive("w0", steps=2, broken="cut")
     order = run.order()
     run.tell(c.Arrived(Report("w1", order.view.number, order.segment, LoopPosition.START, broken="cut")))
-    assert (run.order().view.members, run.order().donor) == (("w0",), None)
+    assert (run.order().view.members, run.order().start.receivers) == (("w0",), ())
     run.arrive("w0")
     assert run.order().view.members == ("w0", "w1")
-    assert run.order().receivers == (1,)
+    assert run.order().start.receivers == (1,)
 
 
 def test_nobody_joins_a_run_that_is_stopped():
@@ -106,7 +108,7 @@ def test_a_diverged_round_heals_nobody():
     for worker, state in (("w0", {"round": 1, "diverged": True, "stopped": "diverged"}), ("w1", {})):
         run.arrive(worker, state=state, broken="cut")
     order = run.order()
-    assert (order.finish, order.heal, order.save) == ("failed", None, None)
+    assert (order.finish, order.start, order.save) == ("failed", Continuation(), None)
 
 
 def test_a_break_aligns_again_what_the_newest_round_asked_for():
@@ -115,7 +117,7 @@ def test_a_break_aligns_again_what_the_newest_round_asked_for():
     run.arrive("w0", state=state, rounds=(row(1),), broken="cut")
     run.arrive("w1", state=state, rounds=(row(1),), broken="cut")
     order = run.order()
-    assert order.align
+    assert order.start.align
     assert order.replicated.alignment(1) == (0, True)
 
 
@@ -220,7 +222,7 @@ def test_a_spare_waits_without_a_boundary_and_enters_at_once_when_somebody_is_go
     assert c.RequestWorker("w3") in commands
     run.arrive("w0", broken="cut")
     assert run.order().view.members == ("w0", "w2")
-    assert (run.order().donor, run.order().receivers) == (0, (1,))
+    assert run.order().start == Continuation(lead=0, receivers=(1,), align=True)
 
 
 def left_out(run):

@@ -5,7 +5,7 @@ from controller_run import row, started
 
 from raysgd_local.control.controller import events as c
 from raysgd_local.control.controller.settings import CheckpointPolicy
-from raysgd_local.control.controller.state import Phase
+from raysgd_local.control.controller.transitions import Phase
 from raysgd_local.control.messages import LoopPosition
 
 DONE = {"round": 1, "steps": 4, "samples": 8, "elapsed_s": 1.0, "open": False, "epoch": 1}
