@@ -185,5 +185,5 @@ class NumberReplica:
 
 def fresh(worker: str) -> NumberReplica:
     """A replica with weights of its own, unlike any other worker's."""
-    x = 1.0 + int(worker[1:]) / 64
+    x = 1.0 + worker_number(worker) / 64
     return NumberReplica(replace(NumberAnchor(), x=x), x=x, start=x)
