@@ -88,13 +88,19 @@ def replay(lines: Iterable[Line]) -> Iterator[Replayed]:
             settings: Settings = _untagged(line["settings"])
             resume = line["resume"] and snapshot_of(line["resume"], settings.program.schedule)
             state = begin(settings, resume, line["incarnation"])
-            plain_form = journal_schema1.plain_command if line.get("schema", 1) == 1 else to_plain
+            plain_form = _plain_form(line.get("schema", 1))
             continue
         if state is None:
             raise InputError("journal", line.get("kind"), f"a journal that begins with a line {_BEGUN!r}")
         event = _event(line, state.settings.program.schedule)
         state, commands = controller.advance(state, event, line["now"])
         yield Replayed(number, line["now"], event, commands, _digest(commands, plain_form) == line["commands"])
+
+
+def _plain_form(schema: int) -> Callable[[Command], Any]:
+    if schema not in (1, SCHEMA):
+        raise InputError("journal", schema, f"a journal of schema 1 or {SCHEMA}")
+    return to_plain if schema == SCHEMA else journal_schema1.plain_command
 
 
 def read(directory: str | Path) -> list[Line]:

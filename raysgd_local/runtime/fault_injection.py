@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import ray
 
 from raysgd_local.control.controller.events import Command, DrainNotice, Event, Form, StopRequested
+from raysgd_local.control.run_events import RunEvent
 from raysgd_local.faults.language import Fault, When
 from raysgd_local.faults.schedule import Moment, Reached, RoundWatch, Strike, Victim, advance, begin
 from raysgd_local.runtime import nodes
@@ -44,7 +45,7 @@ class Injector:
         head: str = "",
         damage: Callable[[], bool] = lambda: False,
     ) -> None:
-        told = frozenset((e["number"], e["fault"]) for e in events if e["event"] == "chaos_fired")
+        told = frozenset((e["number"], e["fault"]) for e in events if e["event"] == RunEvent.CHAOS_FIRED)
         self._chaos, self._head = begin(schedule, head, told), head
         self._victims, self._post, self._record, self._damage = victims, post, record, damage
         self._changed = threading.Condition(threading.RLock())
@@ -95,7 +96,7 @@ class Injector:
             return False
         for victim in victims or (Victim("", ray.get_runtime_context().get_node_id(), os.getpid()),):
             told = {"worker": victim.worker, "pid": victim.pid, "node": victim.node}
-            self._record("chaos_fired", fault=str(fault), number=strike.number, **told)
+            self._record(RunEvent.CHAOS_FIRED, fault=str(fault), number=strike.number, **told)
         match fault.kind:
             case "driver":
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -131,7 +132,7 @@ class Injector:
             gone.start()
 
     def _unfired(self, number: int, fault: Fault, reason: str) -> None:
-        self._record("chaos_unfired", fault=str(fault), number=number, reason=reason)
+        self._record(RunEvent.CHAOS_UNFIRED, fault=str(fault), number=number, reason=reason)
 
     def close(self) -> None:
         """The run is over; what did not happen is told."""

@@ -9,6 +9,7 @@ from typing import Protocol
 from raysgd_local.control.data.deal import batch_bounds, lists, scaled
 from raysgd_local.control.member import events as m
 from raysgd_local.control.member.machine import Member
+from raysgd_local.control.messages import worker_number
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from raysgd_local.algorithms.schedules.base import Mode
+from raysgd_local.control.messages import worker_number
 from raysgd_local.simulation.search.methods import Moved
 
 _LR, _MOMENTUM = 0.05, 0.9

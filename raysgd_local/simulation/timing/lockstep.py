@@ -21,7 +21,7 @@ from raysgd_local.control.controller.state import begin
 from raysgd_local.control.data.deal import batch_bounds
 from raysgd_local.control.member import events as m
 from raysgd_local.control.member import machine
-from raysgd_local.control.messages import Order, Report
+from raysgd_local.control.messages import Order, Report, worker_name
 from raysgd_local.control.replicated.program import Program
 from raysgd_local.control.replicated.state import extent
 from raysgd_local.errors import InputError
@@ -165,7 +165,7 @@ class _Lockstep:
         self._tell(c.RunStarted())
         self.now += self._plan.cluster.startup_s
         for number in range(self._plan.workers):
-            self._tell(c.WorkerUp(f"w{number}", self._node(number), number))
+            self._tell(c.WorkerUp(worker_name(number), self._node(number), number))
         for ask in training_loop(self._plan.loop, self):
             if self._finish is not None:
                 return self._finish
@@ -258,7 +258,7 @@ class _Lockstep:
 
     def _leave(self) -> None:
         for number in range(self._plan.workers):
-            self._tell(c.Died(f"w{number}", "its loop ended"))
+            self._tell(c.Died(worker_name(number), "its loop ended"))
 
     def _arrive(self, report: Report) -> None:
         """One report tells the rounds for all."""
@@ -266,7 +266,7 @@ class _Lockstep:
         other = replace(report, rounds=(), changes=(), wire_bytes=self._sent_bytes)
         self._tell(c.Arrived(replace(report, wire_bytes=self._sent_bytes)))
         for number in range(1, self._plan.workers):
-            self._tell(c.Arrived(replace(other, worker=f"w{number}")))
+            self._tell(c.Arrived(replace(other, worker=worker_name(number))))
         self._sent_bytes = 0
 
     def _exchange(self, command: m.Exchange) -> None:
