@@ -1,6 +1,6 @@
-"""The controller: the pure half of the driver. It decides who is a member, what is resolved, and when it ends.
+"""The controller: the pure half of the driver. It decides on membership, on the resolved state, and on the run's end.
 
-`advance(controller, event, now)` gives the next state and commands, and does nothing else. Members run rounds by
+`advance(controller, event, now)` returns the next state and the commands, and does nothing else. Members run rounds by
 themselves; the controller is asked at boundaries only, when *all* members have arrived. The same events give the
 same commands, so a journal of them can be replayed.
 """
@@ -31,7 +31,7 @@ from raysgd_local.control.controller.transitions import Phase
 
 
 def advance(controller: Controller, event: Event, now: float) -> tuple[Controller, tuple[Command, ...]]:
-    """The next state and what the shell must do, in order. `now` is in seconds and never falls."""
+    """The next state, and the commands for the shell, in order. `now` is in seconds and never falls."""
     if controller.phase is Phase.ENDED:
         return controller, ()
     turn = Turn(controller, now)
@@ -73,7 +73,7 @@ def _handle(turn: Turn, event: Event) -> None:
 
 
 def _timer(turn: Turn, number: int) -> None:
-    """A timer that was set anew or cleared since has no effect."""
+    """A timer expired. One that was set anew or cleared since has no effect."""
     names = [name for name, id in turn.state.timers.items() if id == number]
     for name in names:
         turn.clear_timer(name)
