@@ -100,7 +100,7 @@ class Saves:
     over: bool = False  # the run's last checkpoint is published
 
     def due(self, state: Replicated, policy: CheckpointPolicy, urgent: bool = False) -> bool:
-        """Whether to begin a checkpoint: one at a time, by the policy, or more often while a member leaves (`urgent`)."""
+        """Whether to begin a checkpoint: one at a time; by the policy, or oftener while a member leaves (`urgent`)."""
         if self.writing:
             return False
         if urgent and state.round > self.round and state.elapsed_s - self.elapsed_s >= URGENT_EVERY_S:

@@ -80,7 +80,7 @@ def lose(turn: Turn, worker: str, reason: str, refill: bool = True, own_fault: b
     if isinstance(turn.state.stage, Finishing):
         check_finished(turn)
         return
-    turn.set(losses=turn.state.losses + (not own_fault), crashes=turn.state.crashes + 1)
+    turn.set(workers_lost=turn.state.workers_lost + (not own_fault), crashes=turn.state.crashes + 1)
     turn.record(RunEvent.WORKER_LOST, worker=worker, reason=reason)
     if turn.state.outcome is None and _too_many(turn):
         return
@@ -99,9 +99,9 @@ def check_finished(turn: Turn) -> None:
 
 def _too_many(turn: Turn) -> bool:
     limit = turn.state.settings.max_losses
-    if limit is None or turn.state.losses <= limit:
+    if limit is None or turn.state.workers_lost <= limit:
         return False
-    turn.finish("lost", f"{turn.state.losses} workers lost, more than max_losses = {limit}")
+    turn.finish("lost", f"{turn.state.workers_lost} workers lost, more than max_losses = {limit}")
     return True
 
 

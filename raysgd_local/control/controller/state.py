@@ -127,7 +127,7 @@ class Controller:
     outcome: Outcome | None = None  # training is over: members stay until the last checkpoint stands
     errors: dict[str, tuple[int, ...]] = field(default_factory=dict)  # by traceback: ranks that raised lately
     failures: int = 0  # exceptions in user code so far
-    losses: int = 0  # processes lost so far
+    workers_lost: int = 0  # processes lost so far
     crashes: int = 0  # processes lost since a view formed
     broken_s: float | None = None  # when the view broke; None once a view has formed
     paused_s: float = 0.0  # how long the run was paused before the next order

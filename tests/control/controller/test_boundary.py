@@ -157,7 +157,7 @@ def test_a_draining_nodes_workers_leave_together_and_newcomers_on_it_are_not_tak
     for worker in ("w0", "w1", "w2"):
         run.arrive(worker)
     assert run.order().view.members == ("w0", "w2")
-    assert run.state.losses == 0
+    assert run.state.workers_lost == 0
     commands = run.tell(c.WorkerUp("w3", "node-w1", 1))
     assert c.KillWorker("w3") in commands
     assert c.RequestWorker("w4") in commands
@@ -177,7 +177,7 @@ def test_the_resources_of_one_that_left_go_back_when_its_process_is_done():
     for worker in ("w0", "w1"):
         run.arrive(worker)
     assert run.tell(c.Died("w1", "its loop ended")) == [c.KillWorker("w1")]
-    assert run.state.losses == 0
+    assert run.state.workers_lost == 0
 
 
 def test_each_of_several_workers_taken_away_in_a_crash_loop_is_replaced_in_a_while():
@@ -196,7 +196,7 @@ def test_an_exception_in_user_code_is_no_loss_of_a_process():
     run = started(max_failures=1, max_losses=0)
     run.tell(c.UserError("w1", "ValueError"))
     commands = run.tell(c.Timer(run.state.timers["errors"]))
-    assert (run.state.failures, run.state.losses) == (1, 0)
+    assert (run.state.failures, run.state.workers_lost) == (1, 0)
     assert not [command for command in commands if isinstance(command, c.Finish)]
     assert c.RequestWorker("w2") in run.said
     finish = [command for command in run.tell(c.Died("w0", "killed")) if isinstance(command, c.Finish)]

@@ -51,7 +51,7 @@ def test_members_stay_until_the_last_checkpoint_stands_and_the_run_ends_when_the
     assert finish(run) is None
     run.tell(c.Died("w0", "its loop ended"), c.Died("w1", "its loop ended"))
     assert finish(run).status == "finished"
-    assert run.state.losses == 0
+    assert run.state.workers_lost == 0
 
 
 @pytest.mark.parametrize("early", [True, False])
