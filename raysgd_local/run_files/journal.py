@@ -82,25 +82,28 @@ class Replayed:
 def replay(lines: Iterable[Line]) -> Iterator[Replayed]:
     """Go through a journal with the real controller. Raises `InputError` for what is no journal."""
     state: Controller | None = None
-    plain_form: Callable[[Command], Any] = to_plain
+    schema = SCHEMA
     for number, line in enumerate(lines, start=1):
         if line.get("kind") == _BEGUN:
-            settings: Settings = _untagged(line["settings"])
+            schema = _schema(line)
+            plain = line["settings"]
+            settings: Settings = _untagged(journal_schema1.plain_settings(plain) if schema == 1 else plain)
             resume = line["resume"] and snapshot_of(line["resume"], settings.program.schedule)
             state = begin(settings, resume, line["incarnation"])
-            plain_form = _plain_form(line.get("schema", 1))
             continue
         if state is None:
             raise InputError("journal", line.get("kind"), f"a journal that begins with a line {_BEGUN!r}")
-        event = _event(line, state.settings.program.schedule)
+        event = _event(line, schema, state.settings.program.schedule)
         state, commands = controller.advance(state, event, line["now"])
+        plain_form = journal_schema1.plain_command if schema == 1 else to_plain
         yield Replayed(number, line["now"], event, commands, _digest(commands, plain_form) == line["commands"])
 
 
-def _plain_form(schema: int) -> Callable[[Command], Any]:
+def _schema(line: Line) -> int:
+    schema: int = line.get("schema", 1)
     if schema not in (1, SCHEMA):
         raise InputError("journal", schema, f"a journal of schema 1 or {SCHEMA}")
-    return to_plain if schema == SCHEMA else journal_schema1.plain_command
+    return schema
 
 
 def read(directory: str | Path) -> list[Line]:
@@ -111,11 +114,12 @@ def read(directory: str | Path) -> list[Line]:
     return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
 
 
-def _event(line: Line, schedule: Schedule) -> Event:
+def _event(line: Line, schema: int, schedule: Schedule) -> Event:
     kind = _EVENTS.get(line.get("kind", ""))
     if kind is None:
         raise InputError("journal", line.get("kind"), f"one of {', '.join(_EVENTS)}")
-    event: Event = from_plain(kind, line["event"])
+    plain = journal_schema1.plain_event(line["kind"], line["event"]) if schema == 1 else line["event"]
+    event: Event = from_plain(kind, plain)
     if isinstance(event, Arrived) and event.report.replicated is not None:
         state = replace(event.report.replicated, schedule=schedule.restore(event.report.replicated.schedule))
         event = Arrived(replace(event.report, replicated=state))

@@ -7,10 +7,11 @@ from controller_run import Run, started
 
 from raysgd_local.algorithms.schedules import FixedPeriod
 from raysgd_local.control.controller import events as c
-from raysgd_local.control.controller.checkpoints import CheckpointRecord
+from raysgd_local.control.controller.checkpoints import CheckpointRecord, manifest, renamed, snapshot_of
 from raysgd_local.control.data.ledger import Ledger
+from raysgd_local.control.messages import LoopPosition
 from raysgd_local.control.replicated.state import Replicated
-from raysgd_local.run_files.journal_schema1 import plain_command
+from raysgd_local.run_files.journal_schema1 import plain_command, plain_event, plain_settings
 from raysgd_local.serialization import to_plain
 
 NONE = {"heal": None, "donor": None, "receivers": [], "restore": "", "align": False}
@@ -55,3 +56,29 @@ def test_a_checkpoint_is_named():
 @pytest.mark.parametrize("command", [c.RequestWorker("w0"), c.SetTimer(1, 0.5), c.DeleteCheckpoint("000001")])
 def test_a_command_that_did_not_change_has_its_plain_form(command):
     assert plain_command(command) == to_plain(command)
+
+
+def test_reports_and_settings_are_read_under_their_old_names():
+    report = run_report()
+    old = {"report": {**report, "replicated": renamed(report["replicated"], "left_epoch", "left")}}
+    assert "left" in old["report"]["replicated"]
+    assert plain_event("Arrived", old) == {"report": report}
+    assert plain_settings({"restricted": True, "seed": 1}) == {"local_data": True, "seed": 1}
+
+
+def run_report():
+    run = started()
+    return to_plain(run.report("w0", LoopPosition.TRAINING, run.order()))
+
+
+def test_a_manifest_and_a_deal_have_their_old_names():
+    run = started()
+    books = run.state.books
+    snapshot = CheckpointRecord("000001", 1, 1, ("w0",), True, books.replicated, books.ledger, books.deal, None)
+    plain = plain_command(c.PublishManifest("000001", manifest(snapshot, ())))["manifest"]
+    assert plain["schema"] == 1
+    assert plain["replicated"]["left"] == [False, False]
+    assert plain["deal"]["restricted"] is False
+    assert snapshot_of(plain, FixedPeriod(2)) == snapshot == snapshot_of(manifest(snapshot, ()), FixedPeriod(2))
+    order = plain_command([command for command in run.said if isinstance(command, c.Form)][-1])["order"]
+    assert order["deal"] == plain["deal"]

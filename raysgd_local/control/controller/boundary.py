@@ -123,7 +123,7 @@ def deal_for(
     members: Sequence[str],
     pending: Mapping[str, tuple[int, ...]],
     seed: int,
-    restricted: bool,
+    local_data: bool,
     shares: Mapping[str, float],
 ) -> Books:
     """Deal the rest of the open epoch to `members`, by their `shares`."""
@@ -139,7 +139,7 @@ def deal_for(
         holders=tuple(tuple(sorted(rank[w] for w in h if w in rank)) for h in placement.holders),
         shares=tuple(shares[worker] for worker in members),
         pending=tuple(pending.get(worker, ()) for worker in members),
-        restricted=restricted,
+        local_data=local_data,
     )
     return replace(books, ledger=ledger.dealt(), deal=deal, placement=placement)
 
@@ -149,7 +149,7 @@ def deal_shares(
 ) -> dict[str, float]:
     """Each member's share of a deal: its samples in a round, relative to others'; 0 if it left the open epoch."""
     before = () if view is None else view.members
-    left = dict(zip(before, state.left, strict=False))
+    left = dict(zip(before, state.left_epoch, strict=False))
     parts = state.pacing.parts(state.period.tau) if state.period.mode in _PACED else ()
     paces = dict(zip(before, parts, strict=False))
     return {
@@ -168,14 +168,14 @@ def seated(
     """The replicated state for `members` in rank order, at the start of `deal`: per-rank fields follow the workers."""
     before = () if view is None else view.members
     owed = dict(zip(before, state.owed, strict=False))
-    left = dict(zip(before, state.left, strict=False))
+    left = dict(zip(before, state.left_epoch, strict=False))
     sick = dict(zip(before, state.sick, strict=False))
     residuals = dict(zip(before, state.residuals, strict=False))
     return replace(
         state,
         cursors=tuple(0 for _ in members),
         lengths=None if deal is None else lengths(deal),
-        left=tuple(state.open and left.get(worker, False) for worker in members),
+        left_epoch=tuple(state.open and left.get(worker, False) for worker in members),
         sick=tuple(sick.get(worker, any(state.sick)) for worker in members),
         residuals=tuple(residuals.get(worker, 0.0) for worker in members),
         owed=tuple(owed.get(worker, 0.0) for worker in members) if state.owed else (),

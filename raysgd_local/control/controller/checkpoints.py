@@ -15,7 +15,9 @@ from raysgd_local.control.replicated.state import Replicated
 from raysgd_local.errors import CheckpointError
 from raysgd_local.serialization import from_plain, to_plain
 
-SCHEMA = 1
+SCHEMA = 2
+"""Of the manifests that are written. Schema 1 is read, too: there some fields had other names."""
+
 URGENT_EVERY_S = 5.0
 """Time between checkpoints while a member leaves: bounds the training lost if all members with the state leave."""
 _RETRY_S, _RETRY_MAX_S = 0.5, 60.0
@@ -54,17 +56,31 @@ def snapshot_of(plain: dict[str, Any], schedule: Schedule) -> CheckpointRecord:
 
     Raises `CheckpointError` where the manifest is of another schema or another kind of schedule.
     """
-    if plain.get("schema") != SCHEMA:
-        raise CheckpointError(
-            f"checkpoint schema {plain.get('schema')!r} is not {SCHEMA}, which this version reads"
-        )
+    schema = plain.get("schema")
+    if schema not in (1, SCHEMA):
+        raise CheckpointError(f"checkpoint schema {schema!r} is not 1 or {SCHEMA}, which this version reads")
     fields = {key: value for key, value in plain.items() if key not in ("schema", "shards")}
     try:
+        fields = _from_schema1(fields) if schema == 1 else fields
         snapshot = from_plain(CheckpointRecord, fields)
         state = schedule.restore(fields["replicated"]["schedule"])
     except (KeyError, TypeError, ValueError, StopIteration) as error:
         raise CheckpointError(f"the checkpoint does not fit this run's schedule: {error}") from error
     return replace(snapshot, replicated=replace(snapshot.replicated, schedule=state))
+
+
+def _from_schema1(fields: dict[str, Any]) -> dict[str, Any]:
+    state, deal = fields["replicated"], fields["deal"]
+    return {
+        **fields,
+        "replicated": renamed(state, "left", "left_epoch"),
+        "deal": deal and renamed(deal, "restricted", "local_data"),
+    }
+
+
+def renamed(plain: dict[str, Any], before: str, after: str) -> dict[str, Any]:
+    """The same record with one field under another name."""
+    return {after if key == before else key: value for key, value in plain.items()}
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def dealt(turn: Turn, books: Books, before: View | None, view: View, pending: di
         shares = boundary.deal_shares(state, before, view.members, settings.program)
         placement = _placed(turn, books, view)
         books = boundary.deal_for(
-            boundary.closed(books), placement, view.members, pending, settings.seed, settings.restricted, shares
+            boundary.closed(books), placement, view.members, pending, settings.seed, settings.local_data, shares
         )
     seated = boundary.seated(state, before, view.members, books.deal, blocks_of(turn, view.members))
     return replace(books, replicated=seated)
@@ -89,7 +89,7 @@ def _placed(turn: Turn, books: Books, view: View) -> Placement:
 def _holders(turn: Turn, view: View) -> list[ChunkHolder]:
     """The workers that may hold chunks: where data has to be moved, none that leaves, unless all do."""
     workers = turn.state.workers
-    members = [w for w in view.members if not _leaves(turn, w)] if turn.state.settings.restricted else []
+    members = [w for w in view.members if not _leaves(turn, w)] if turn.state.settings.local_data else []
     return [ChunkHolder(worker, workers[worker].node) for worker in members or view.members]
 
 
@@ -99,7 +99,7 @@ def _leaves(turn: Turn, worker: str) -> bool:
 
 def _hands_over(turn: Turn, books: Books, view: View) -> bool:
     """Whether a leaving worker still holds chunks by the table while others could."""
-    if not turn.state.settings.restricted or books.placement is None:
+    if not turn.state.settings.local_data or books.placement is None:
         return False
     leaving = {worker for worker in view.members if _leaves(turn, worker)}
     return len(leaving) < len(view.members) and any(leaving & set(chunk) for chunk in books.placement.holders)
@@ -113,6 +113,6 @@ def have(turn: Turn, members: Sequence[str]) -> dict[str, tuple[int, ...]]:
 
 def sources(turn: Turn, view: View, chunks: int) -> Sources:
     """For each chunk the view's members that have its data; empty where all can read all, or nobody has any yet."""
-    if not turn.state.settings.restricted:
+    if not turn.state.settings.local_data:
         return ()
     return chunk_transfer.sources(have(turn, view.members), chunks)

@@ -93,7 +93,7 @@ def _members(turn: Turn, segment: Segment, reports: Sequence[Report], resolution
         staying = members
     elif not set(staying) & set(resolution.newest):
         staying = [w for w in members if w in staying or w == resolution.newest[0]]
-    if settings.restricted and (staying or joining):
+    if settings.local_data and (staying or joining):
         givers = chunk_transfer.alone(dealing.have(turn, members), [w for w in members if w not in staying])
         staying = [w for w in members if w in staying or w in givers]
     return (*staying, *joining)

@@ -75,7 +75,7 @@ class Settings:
     spares: int = 0  # workers kept ready beyond `workers_max`
     seed: int = 0
     placement: ChunkPlacement = field(default_factory=DisjointChunks)
-    restricted: bool = False  # a chunk's data is with its holders and nowhere else
+    local_data: bool = False  # a chunk's data is with its holders and nowhere else
     max_failures: int = 0  # tolerated exceptions in user code; -1: no limit
     max_losses: int | None = None  # tolerated losses of processes and nodes; None: no limit
     timeouts: Timeouts = field(default_factory=Timeouts)

@@ -27,7 +27,7 @@ class Held:
 
     def after(self, order: Order, rank: int) -> Held:
         """Once what the order moves has arrived."""
-        if order.deal is None or not order.deal.restricted:
+        if order.deal is None or not order.deal.local_data:
             return self
         own = frozenset(chunk for chunk, ranks in enumerate(order.deal.holders) if rank in ranks)
         return Held(own, self.own - own)
@@ -47,7 +47,7 @@ class Gift:
 
 def gifts(order: Order) -> tuple[Gift, ...]:
     """What has to be given before the members can go on, by the giver's rank; the same on all members."""
-    if order.deal is None or not order.deal.restricted or not order.sources:
+    if order.deal is None or not order.deal.local_data or not order.sources:
         return ()
     found: dict[int, list[tuple[int, tuple[int, ...]]]] = {}
     for chunk, (holders, sources) in enumerate(zip(order.deal.holders, order.sources, strict=True)):

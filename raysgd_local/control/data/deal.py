@@ -29,7 +29,7 @@ class Deal:
     into; consumed: bitmap of samples (see `pack`); holders: for each chunk the ranks that have it; shares: for
     each rank its relative speed, 0 for one that gets nothing new; pending: for each rank the positions of steps
     that it has taken but that no round has committed: they come first in its list, and nobody else gets them;
-    restricted: only holders may get a chunk's samples (otherwise they go first).
+    local_data: only holders may get a chunk's samples (otherwise they go first).
     """
 
     number: int
@@ -41,7 +41,7 @@ class Deal:
     holders: tuple[tuple[int, ...], ...]
     shares: tuple[float, ...]
     pending: tuple[tuple[int, ...], ...]
-    restricted: bool = False
+    local_data: bool = False
 
 
 @lru_cache(maxsize=4)
@@ -50,7 +50,7 @@ def lists(deal: Deal) -> tuple[Ints, ...]:
 
     Every position that is neither consumed nor pending is in exactly one list (see `uncovered` for the
     exception), the numbers of new ones in proportion to the shares: exactly, or as nearly as the holdings allow
-    where `restricted`. Equal deals give equal lists in every process.
+    where `local_data`. Equal deals give equal lists in every process.
 
     >>> deal = Deal(1, 0, 7, 10, 2, pack(np.zeros(10, bool)), ((0,), (1,)), (1.0, 1.0), ((4,), ()))
     >>> [positions.tolist() for positions in lists(deal)]
@@ -78,7 +78,7 @@ def lengths(deal: Deal) -> tuple[int, ...]:
 def uncovered(deal: Deal) -> tuple[int, ...]:
     """The chunks with positions left that nobody may take, and so are in no list.
 
-    >>> uncovered(Deal(1, 0, 7, 4, 2, pack(np.zeros(4, bool)), ((0,), ()), (1.0,), ((),), restricted=True))
+    >>> uncovered(Deal(1, 0, 7, 4, 2, pack(np.zeros(4, bool)), ((0,), ()), (1.0,), ((),), local_data=True))
     (1,)
     """
     counts = _counts(_open_chunks(deal))
@@ -150,7 +150,7 @@ def _counts(chunks: Sequence[Ints]) -> Ints:
 def _eligible(deal: Deal) -> Bools:
     """Which ranks may take which chunks: (chunks, ranks)."""
     willing = np.array(deal.shares) > 0
-    if deal.restricted:
+    if deal.local_data:
         return as_mask(deal.holders, len(deal.shares)) & willing
     return np.broadcast_to(willing, (deal.chunks, len(willing)))
 
@@ -163,7 +163,7 @@ def _amounts(deal: Deal, counts: Ints) -> Ints:
     if len(rows) == 0:
         return amounts
     shares, part = np.array(deal.shares, dtype=np.float64)[ranks], np.ix_(rows, ranks)
-    if deal.restricted:
+    if deal.local_data:
         amounts[part] = split_among_holders(counts[rows], eligible[part], shares)
     else:
         preferred = as_mask(deal.holders, len(deal.shares))[part]

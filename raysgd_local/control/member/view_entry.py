@@ -52,7 +52,7 @@ def _entering(member: Member, order: Order) -> tuple[Command | Adopt, ...]:
             todo = _continuing(member.replicated, order.replicated, continuation, rank, todo)
         case _:
             assert_never(order.start)
-    if order.deal is not None and order.deal.restricted and not order.closing:
+    if order.deal is not None and order.deal.local_data and not order.closing:
         todo.append(Fetch())
     if order.save is not None:
         todo.append(CopyState(order.save, order.replicated))

@@ -23,7 +23,7 @@ class Replicated:
     """Equal on all members after each commit; with the ledger it is what a checkpoint says of the run.
 
     `epoch` is the open epoch, or the next to be opened. Per rank of the present view: `cursors` into the lists
-    of the deal (whose lengths are `lengths`; none where the loop takes no data from us), `left`, whose loop left
+    of the deal (whose lengths are `lengths`; none where the loop takes no data from us), `left_epoch`, whose loop left
     the open epoch, `sick`, whose state was not finite in the newest round, the `residuals` (norms of what compression
     left out of each one's messages, one round ago), and the `pacing`. `switched` says that
     this round was the last before gradient mode; after either, local state is aligned. `stopped` says why training is
@@ -44,7 +44,7 @@ class Replicated:
     open: bool = False
     cursors: tuple[int, ...] = ()
     lengths: tuple[int, ...] | None = None
-    left: tuple[bool, ...] = ()
+    left_epoch: tuple[bool, ...] = ()
     sick: tuple[bool, ...] = ()
     residuals: tuple[float, ...] = ()
     pacing: Pacing = EVEN
@@ -71,7 +71,7 @@ class Replicated:
 
     @property
     def owed_by_rank(self) -> tuple[float, ...]:
-        return self.owed or (0.0,) * len(self.left)
+        return self.owed or (0.0,) * len(self.left_epoch)
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -85,7 +85,7 @@ class Replicated:
     @property
     def idle(self) -> tuple[bool, ...]:
         """Ranks that have nothing more to do in the open epoch."""
-        return tuple(left or self.used_up(rank) for rank, left in enumerate(self.left))
+        return tuple(left or self.used_up(rank) for rank, left in enumerate(self.left_epoch))
 
     def participants(self, fraction: float) -> frozenset[int]:
         """Who takes steps in the open round where only a `fraction` of those who have any to take does."""
@@ -114,11 +114,11 @@ class Replicated:
     @property
     def left_behind(self) -> bool:
         """Whether someone left data that others, still in their loops, should get."""
-        if not self.open or self.lengths is None or all(self.left):
+        if not self.open or self.lengths is None or all(self.left_epoch):
             return False
         return any(
             left and cursor < length
-            for left, cursor, length in zip(self.left, self.cursors, self.lengths, strict=True)
+            for left, cursor, length in zip(self.left_epoch, self.cursors, self.lengths, strict=True)
         )
 
 
@@ -156,7 +156,7 @@ def _says_all(state: Replicated, control: Control, program: Program) -> bool:
 
 def _counted(state: Replicated, control: Control) -> Replicated:
     """Totals and cursors with what this round brought."""
-    pairs = list(zip(state.cursors, state.left, control.members, strict=True))
+    pairs = list(zip(state.cursors, state.left_epoch, control.members, strict=True))
     return replace(
         state,
         round=state.round + 1,
@@ -165,7 +165,7 @@ def _counted(state: Replicated, control: Control) -> Replicated:
         wire_bytes=state.wire_bytes + control.wire_bytes,
         elapsed_s=state.elapsed_s + control.clock_s,
         cursors=tuple(cursor + said.consumed for cursor, _, said in pairs),
-        left=tuple(left or bool(said.flags & Flags.LEFT) for _, left, said in pairs),
+        left_epoch=tuple(left or bool(said.flags & Flags.LEFT) for _, left, said in pairs),
         sick=control.sick,
     )
 
@@ -232,7 +232,7 @@ def _close_epoch(state: Replicated) -> Replicated:
     """The epoch ends for all at the same round: when all are idle and nothing is left for anyone to take."""
     if not state.open or not all(state.idle) or state.left_behind:
         return state
-    return replace(state, open=False, epoch=state.epoch + 1, left=tuple(False for _ in state.left))
+    return replace(state, open=False, epoch=state.epoch + 1, left_epoch=tuple(False for _ in state.left_epoch))
 
 
 def evaluated(state: Replicated, metrics: dict[str, float], target: tuple[str, float] | None) -> Replicated:

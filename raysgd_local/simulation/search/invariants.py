@@ -226,7 +226,7 @@ class InvariantChecker(Observer):
         self, controller: Controller, books: Books, order: Order, workers: dict[str, SimulatedWorker]
     ) -> None:
         """Invariant 3, where data is dealt for this view."""
-        placement, restricted = books.placement, controller.settings.restricted
+        placement, restricted = books.placement, controller.settings.local_data
         if order.restore and books.deal is not None:
             self._restored_deal = books.deal.number
         if placement is None or books.deal is None or books.deal.number == self._restored_deal:
@@ -298,7 +298,7 @@ class InvariantChecker(Observer):
         lost = sum(samples - sum(1 for times in anchor.times(epoch) if times) for epoch in closed)
         if lost != books.ledger.samples_lost:
             violated("4: what is lost is counted", f"{lost} are lost, the ledger says {books.ledger.samples_lost}")
-        told = controller.settings.restricted and RunEvent.CHUNKS_UNCOVERED in {e.event for _, e in self.events}
+        told = controller.settings.local_data and RunEvent.CHUNKS_UNCOVERED in {e.event for _, e in self.events}
         if lost and not early and not told:
             violated("4: nothing is lost", f"{lost} samples")
 

@@ -19,7 +19,7 @@ from raysgd_local.control.replicated.state import Replicated
 
 def in_view(schedule, members=("a", "b"), segment=1):
     """A member at the start of an epoch over data of its own."""
-    state = Replicated(schedule.init(), open=True, cursors=(0,) * len(members), left=(False,) * len(members))
+    state = Replicated(schedule.init(), open=True, cursors=(0,) * len(members), left_epoch=(False,) * len(members))
     order = Order(View(1, members), segment, Program(schedule), state)
     return replace(machine.Member("a"), order=order, replicated=state), order
 
