@@ -1,4 +1,4 @@
-"""What the controller and the members say to each other, and what both call things."""
+"""The messages between the controller and the members, and the types that both use."""
 
 from __future__ import annotations
 
@@ -11,112 +11,137 @@ from raysgd_local.control.replicated.state import Replicated
 from raysgd_local.records import EvalRow, PeriodChange, RoundRow
 
 
+def worker_name(number: int) -> str:
+    """The name of a run's worker `number`, counted from 0 in the order of requests.
+
+    >>> worker_name(7), worker_number("w7")
+    ('w7', 7)
+    """
+    return f"w{number}"
+
+
+def worker_number(name: str) -> int:
+    """The inverse of `worker_name`."""
+    return int(name.removeprefix("w"))
+
+
 @dataclass(frozen=True)
 class View:
-    """One membership: its number (never used twice in an incarnation) and its members in rank order."""
+    """One membership."""
 
-    number: int
-    members: tuple[str, ...]
+    number: int  # rises; no view of an incarnation has the number of another one
+    members: tuple[str, ...]  # worker names, in rank order
 
     def rank(self, worker: str) -> int:
         return self.members.index(worker)
 
 
 class LoopPosition(Enum):
-    """Where a member's loop stands when it arrives."""
+    """Where a member's loop stands when the member arrives at a boundary."""
 
-    START = "start"  # at its first `epochs`: wants state
+    START = "start"  # at its first `epochs`: it needs state
     TRAINING = "training"  # inside an open epoch
     EVALUATING = "evaluating"
-    OPENING = "opening"  # wants the next epoch dealt
+    OPENING = "opening"  # the next epoch must be dealt
     FINISHED = "finished"  # the loop ended
 
 
 @dataclass(frozen=True)
 class Report:
-    """A member's words on arriving at a boundary.
-
-    `steps` counts the steps of a round that is not committed, `taken` the positions of the deal in them. `samples` is
-    the size of the training set that it wants dealt (with `OPENING`). `rounds`, `evaluations` and `changes`
-    since its last report, `wire_bytes` what it sent in the newest of them; `chunks` is whose data it has and
-    `moved_bytes` what came of it from others, where each has its own alone; `copied` is the newest checkpoint that it
-    copied its part for, `damaged` the one that it could not load; `replicated` is None for a worker without state.
-    `broken` says what failed, or is empty at a clean boundary.
-    """
+    """A member tells the controller that it has reached a boundary."""
 
     worker: str
-    view: int
+    view: int  # 0: not a member yet
     segment: int
     place: LoopPosition
-    replicated: Replicated | None = None
-    steps: int = 0
-    taken: int = 0
-    samples: int = 0
-    rounds: tuple[RoundRow, ...] = ()
-    evaluations: tuple[EvalRow, ...] = ()
-    changes: tuple[PeriodChange, ...] = ()
-    wire_bytes: int = 0
-    chunks: tuple[int, ...] = ()
-    moved_bytes: int = 0
-    copied: str = ""
-    damaged: str = ""
-    leaving: bool = False
-    broken: str = ""
+    replicated: Replicated | None = None  # None: this worker has no state
+    steps: int = 0  # local steps since the last commit
+    taken: int = 0  # positions of the deal consumed by `steps`, not committed
+    samples: int = 0  # size of the training set; the controller deals it when all report `OPENING`
+    rounds: tuple[RoundRow, ...] = ()  # committed since this member's last report
+    evaluations: tuple[EvalRow, ...] = ()  # since this member's last report
+    changes: tuple[PeriodChange, ...] = ()  # since this member's last report
+    wire_bytes: int = 0  # bytes sent in the newest of `rounds`
+    chunks: tuple[int, ...] = ()  # chunks whose data this member holds, where data is local to workers
+    moved_bytes: int = 0  # bytes of chunks received from other members since the last report
+    copied: str = ""  # newest checkpoint for which this member has copied its shard
+    damaged: str = ""  # the checkpoint that this member could not load
+    leaving: bool = False  # this process was told to end (SIGTERM)
+    broken: str = ""  # why the view failed; empty at a clean boundary
 
 
 @dataclass(frozen=True)
 class Save:
-    """Copy the state before going on, then write it: as checkpoint `name`, all shards or the donor's alone."""
+    """Copy the state before training goes on, then write the copy as a checkpoint."""
 
-    name: str
-    everyone: bool
-    final: bool = False
+    name: str  # of the checkpoint
+    everyone: bool  # write every member's shard, not rank 0's alone
+    final: bool = False  # the run's last checkpoint: write the model, too
+
+
+# How the members of a view come to the resolved state: an order's `start` is one of three kinds.
+
+
+@dataclass(frozen=True)
+class FreshStart:
+    """The run begins: rank 0 sends its initial state to all others."""
+
+    receivers: tuple[int, ...]  # ranks
+
+
+@dataclass(frozen=True)
+class CheckpointStart:
+    """Every member loads this checkpoint."""
+
+    checkpoint: str
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """Members keep their state; rank `lead`, which committed the newest round, helps those that lack something."""
+
+    lead: int = 0  # rank; without effect unless `heal` or `receivers`
+    heal: bool = False  # send the newest round's reduced vector: some member missed that round
+    receivers: tuple[int, ...] = ()  # ranks without state: they receive the lead's
+    align: bool = False  # the view broke: align local state again as the newest round demands
+
+
+Start = FreshStart | CheckpointStart | Continuation
 
 
 @dataclass(frozen=True)
 class Order:
-    """The controller's answer to all members' arrival: what holds from here on. One for all members.
-
-    `replicated` is the resolved state of the run; a member whose own is one round behind is healed with the
-    reduced vector that rank `heal` kept. Ranks in `receivers` have no state: they get it from rank `donor`; or
-    everyone loads checkpoint `restore`. `align`: the view broke, so the newest round's alignment of local state is
-    done again. `closing`: training is over; copy what is to be saved, and come back. `deal` is the open epoch's (None
-    while none is open); `paused_s` was spent waiting for workers and is not training time. `sources` says who has
-    which chunk's data. `finish` ends the member, saying why.
-    """
+    """The controller answers the arrival of all members: one order, the same for all."""
 
     view: View
-    segment: int
+    segment: int  # counts the orders of one view, from 1
     program: Program
-    replicated: Replicated
+    replicated: Replicated  # the resolved state of the run
     incarnation: int = 1
-    deal: Deal | None = None
-    heal: int | None = None
-    donor: int | None = None
-    receivers: tuple[int, ...] = ()
-    restore: str = ""
-    align: bool = False
+    start: Start = Continuation()  # how each member comes to `replicated`
+    deal: Deal | None = None  # of the open epoch; None while no epoch is open
+    sources: Sources = ()  # for each chunk the workers that hold its data, where data is local to workers
     save: Save | None = None
-    closing: bool = False
-    paused_s: float = 0.0
-    sources: Sources = ()
-    finish: str = ""
+    closing: bool = False  # training is over: copy the state for `save`, then arrive again
+    paused_s: float = 0.0  # time that the run was paused before this order; it is no training time
+    finish: str = ""  # why this member must end; empty: it trains on
 
     @property
     def number(self) -> tuple[int, int]:
-        """Orders follow each other by view, then by segment; each is given once."""
+        """View, then segment: rises from order to order. Each number is used once."""
         return self.view.number, self.segment
+
+    @property
+    def restore(self) -> str:
+        """The checkpoint that every member loads; empty where members keep or receive their state."""
+        return self.start.checkpoint if isinstance(self.start, CheckpointStart) else ""
 
 
 @dataclass(frozen=True)
 class Beat:
-    """A worker's sign of life.
-
-    `view` is the newest that it was ordered into, `round_s` how long its newest rounds took (0 before the first),
-    `waits_s` how long it has been waiting for the others of its view (0 while it does not).
-    """
+    """A worker's heartbeat."""
 
     worker: str
-    view: int = 0
-    round_s: float = 0.0
-    waits_s: float = 0.0
+    view: int = 0  # newest view that the worker was ordered into
+    round_s: float = 0.0  # duration of the longest of its newest rounds; 0 before the first
+    waits_s: float = 0.0  # how long it has been waiting in a collective; 0: it does not wait

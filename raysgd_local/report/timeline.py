@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from raysgd_local.control.run_events import RunEvent
 from raysgd_local.report.charts import svg
 
 if TYPE_CHECKING:
@@ -58,24 +59,24 @@ class _Reader:
     def read(self, event: Mapping[str, Any], at_s: float) -> None:
         kind, worker = event.get("event"), str(event.get("worker", ""))
         match kind:
-            case "resumed" if self.open or self.ended:
+            case RunEvent.RESUMED if self.open or self.ended:
                 self._begin_anew(at_s)
-            case "worker_joined":
+            case RunEvent.WORKER_JOINED:
                 self.open[worker] = TimelineSpan(worker, self._free_lane(), self._now(at_s), self._now(at_s))
-            case "worker_lost" | "worker_left" if worker in self.open:
+            case RunEvent.WORKER_LOST | RunEvent.WORKER_LEFT if worker in self.open:
                 self._close(worker, self._now(at_s), kind.removeprefix("worker_"), str(event.get("reason", "")))
-            case "view_formed" if (stall_s := float(event.get("stall_s", 0.0))) > 0:
+            case RunEvent.VIEW_FORMED if (stall_s := float(event.get("stall_s", 0.0))) > 0:
                 stall = self._now(at_s) - stall_s, self._now(at_s)
                 self.line = replace(self.line, stalls=(*self.line.stalls, stall))
-            case "paused":
+            case RunEvent.PAUSED:
                 self.paused_s = self._now(at_s)
-            case "unpaused":
+            case RunEvent.UNPAUSED:
                 self._unpause(self._now(at_s))
-            case "chaos_fired":
+            case RunEvent.CHAOS_FIRED:
                 lane = self.open[worker].lane if worker in self.open else -1
                 fault = self._now(at_s), lane, str(event.get("fault", ""))
                 self.line = replace(self.line, faults=(*self.line.faults, fault))
-        self.ended = kind == "ended" or (self.ended and kind != "worker_joined")
+        self.ended = kind == RunEvent.ENDED or (self.ended and kind != RunEvent.WORKER_JOINED)
         self.line = replace(self.line, end_s=self._now(at_s))
 
     def _now(self, at_s: float) -> float:
@@ -118,7 +119,7 @@ def timeline(events: Sequence[Mapping[str, Any]]) -> Timeline:
     ...     {"time_s": 8.0, "event": "worker_lost", "worker": "w0", "reason": "died"},
     ... ])
     >>> line.spans
-    (Span(worker='w0', lane=0, start_s=0.0, stop_s=3.0, end='lost', reason='died'),)
+    (TimelineSpan(worker='w0', lane=0, start_s=0.0, stop_s=3.0, end='lost', reason='died'),)
     """
     reader = _Reader()
     timed = [event for event in events if "time_s" in event]

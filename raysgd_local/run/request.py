@@ -184,7 +184,7 @@ def _settings(
         spares=workers.spares,
         seed=seed,
         placement=algorithm.placement,
-        restricted=data.access == "local",
+        local_data=data.access == "local",
         max_failures=workers.max_failures,
         max_losses=workers.max_losses,
         timeouts=replace(

@@ -87,7 +87,7 @@ def _simulation(request: Request, conditions: Conditions, storage: Storage) -> S
             storage,
             algorithm=algorithm,
             members=settings.workers_max,
-            restricted=settings.restricted,
+            restricted=settings.local_data,
         )
 
     return Simulation(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -21,11 +21,15 @@ from raysgd_local.control.controller.settings import Settings
 from raysgd_local.control.controller.state import Controller, begin
 from raysgd_local.errors import InputError
 from raysgd_local.import_path import class_path, find_class
+from raysgd_local.run_files import journal_schema1
 from raysgd_local.run_files.old_class_paths import todays
 from raysgd_local.run_files.writer import JOURNAL
 from raysgd_local.serialization import from_plain, to_plain
 
 _BEGUN = "Begun"
+SCHEMA = 2
+"""Of the lines that are written. Schema 1, whose first line names none, is still read: see `journal_schema1`."""
+
 _EVENTS: dict[str, type] = {kind.__name__: kind for kind in get_args(Event)}
 
 Line = dict[str, Any]
@@ -36,7 +40,13 @@ def begun(settings: Settings, resume: Line | None, incarnation: int = 1) -> Line
 
     `resume` is the manifest that it goes on from; without one, this is the run's `incarnation`.
     """
-    return {"kind": _BEGUN, "settings": _tagged(settings), "resume": resume, "incarnation": incarnation}
+    return {
+        "kind": _BEGUN,
+        "schema": SCHEMA,
+        "settings": _tagged(settings),
+        "resume": resume,
+        "incarnation": incarnation,
+    }
 
 
 def entry(event: Event, now: float, commands: Sequence[Command]) -> Line:
@@ -46,9 +56,13 @@ def entry(event: Event, now: float, commands: Sequence[Command]) -> Line:
 
 def digest(commands: Sequence[Command]) -> str:
     """Equal for equal commands; empty for none."""
+    return _digest(commands, to_plain)
+
+
+def _digest(commands: Sequence[Command], plain_form: Callable[[Command], Any]) -> str:
     if not commands:
         return ""
-    plain = [[type(command).__name__, to_plain(command)] for command in commands]
+    plain = [[type(command).__name__, plain_form(command)] for command in commands]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -69,17 +83,28 @@ class Replayed:
 def replay(lines: Iterable[Line]) -> Iterator[Replayed]:
     """Go through a journal with the real controller. Raises `InputError` for what is no journal."""
     state: Controller | None = None
+    schema = SCHEMA
     for number, line in enumerate(lines, start=1):
         if line.get("kind") == _BEGUN:
-            settings: Settings = _untagged(line["settings"])
+            schema = _schema(line)
+            plain = line["settings"]
+            settings: Settings = _untagged(journal_schema1.plain_settings(plain) if schema == 1 else plain)
             resume = line["resume"] and snapshot_of(line["resume"], settings.program.schedule)
             state = begin(settings, resume, line["incarnation"])
             continue
         if state is None:
             raise InputError("journal", line.get("kind"), f"a journal that begins with a line {_BEGUN!r}")
-        event = _event(line, state.settings.program.schedule)
+        event = _event(line, schema, state.settings.program.schedule)
         state, commands = controller.advance(state, event, line["now"])
-        yield Replayed(number, line["now"], event, commands, digest(commands) == line["commands"])
+        plain_form = journal_schema1.plain_command if schema == 1 else to_plain
+        yield Replayed(number, line["now"], event, commands, _digest(commands, plain_form) == line["commands"])
+
+
+def _schema(line: Line) -> int:
+    schema: int = line.get("schema", 1)
+    if schema not in (1, SCHEMA):
+        raise InputError("journal", schema, f"a journal of schema 1 or {SCHEMA}")
+    return schema
 
 
 def read(directory: str | Path) -> list[Line]:
@@ -90,11 +115,12 @@ def read(directory: str | Path) -> list[Line]:
     return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
 
 
-def _event(line: Line, schedule: Schedule) -> Event:
+def _event(line: Line, schema: int, schedule: Schedule) -> Event:
     kind = _EVENTS.get(line.get("kind", ""))
     if kind is None:
         raise InputError("journal", line.get("kind"), f"one of {', '.join(_EVENTS)}")
-    event: Event = from_plain(kind, line["event"])
+    plain = journal_schema1.plain_event(line["kind"], line["event"]) if schema == 1 else line["event"]
+    event: Event = from_plain(kind, plain)
     if isinstance(event, Arrived) and event.report.replicated is not None:
         state = replace(event.report.replicated, schedule=schedule.restore(event.report.replicated.schedule))
         event = Arrived(replace(event.report, replicated=state))

@@ -43,7 +43,7 @@ def planned(request: Request, storage: Storage, manifest: dict[str, Any] | None,
         formation_timeout_s=request.formation_s,
         collective_timeout_s=request.collective_s,
         beat_s=settings.timeouts.beat_s,
-        restricted=settings.restricted,
+        restricted=settings.local_data,
         chaos=bool(request.chaos),
         listening=_listening(request.network),
     )

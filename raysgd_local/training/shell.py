@@ -120,7 +120,7 @@ class Shell:
 
     def _local_step(self, pending: int) -> None:
         state = self.state
-        workers = len(state.left)
+        workers = len(state.left_epoch)
         self.stepper.step(state.samples + pending * workers, workers)
 
     def drive(self, event: m.Event) -> None:
@@ -292,7 +292,7 @@ class Shell:
         if self.place.device.type == "cuda":
             torch.cuda.synchronize(self.place.device)
         compute_s, clock_s = self.watch.exchange_begins()
-        samples, workers = self.state.samples, len(self.state.left)
+        samples, workers = self.state.samples, len(self.state.left_epoch)
         return replace(
             said,
             weight=self._weight(said),

@@ -20,7 +20,7 @@ def status_of(member: Member, epochs: int, epoch_samples: int, row: RoundRow | N
         epochs=epochs,
         round=state.round,
         tau=state.period.tau,
-        workers=len(state.left),
+        workers=len(state.left_epoch),
         loss=row.loss if row else math.nan,
         samples=state.samples,
         elapsed_s=state.elapsed_s,

@@ -62,3 +62,10 @@ def test_the_command_says_whether_the_same_was_decided(tmp_path, capsys):
     (tmp_path / "journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in written))
     assert journal.main([str(tmp_path)]) == 1
     assert "now RequestWorker(worker='w0')" in capsys.readouterr().out
+
+
+def test_a_journal_of_an_unknown_schema_is_refused():
+    written = lines(SETTINGS)
+    written[0]["schema"] = 99
+    with pytest.raises(InputError, match="99"):
+        list(journal.replay(written))

@@ -10,6 +10,7 @@ from typing import Any
 import oracle
 import pytest
 import torch
+from orders import given_state
 from quadratics import CURVATURE, RATE, Quadratics
 from torch import nn
 
@@ -107,8 +108,7 @@ def replay(
     views = {order.view.number: order for order in done.group.orders}
     donors: dict[str, str | None] = defaultdict(lambda: None)  # a view that broke may have given state already
     for order in done.group.orders:
-        given = {} if order.donor is None else dict.fromkeys(order.receivers, order.view.members[order.donor])
-        donors |= {order.view.members[rank]: donor for rank, donor in given.items()}
+        donors |= given_state(order)
 
     def take(name: str, batch: list[int]) -> None:
         target = data.targets[batch].mean(0)

@@ -11,6 +11,7 @@ from typing import Any
 import oracle
 import pytest
 import torch
+from orders import given_state
 from quadratics import CURVATURE, RATE, Quadratics
 from torch import nn
 
@@ -103,9 +104,7 @@ def replay(
     views = {order.view.number: order for order in done.group.orders}
     donors: dict[str, str] = {}  # a view that broke may have given state already
     for order in done.group.orders:
-        if order.donor is not None:
-            given = {order.view.members[rank]: order.view.members[order.donor] for rank in order.receivers}
-            donors |= given
+        donors |= given_state(order)
     for row in done.rows():
         number, order = int(row["round"]), views[int(row["view"])]
         members = order.view.members

@@ -1,4 +1,4 @@
-"""At a boundary: what is resolved, whose state is behind, how the open epoch is dealt from here on. All pure."""
+"""At a boundary: resolve the members' reports into one state, and deal the rest of the open epoch. All pure."""
 
 from __future__ import annotations
 
@@ -20,92 +20,76 @@ _PACED = ("parameters", "partial")
 
 @dataclass(frozen=True)
 class Books:
-    """The run's resolved state: what members agreed on, and which data it stands for."""
+    """The run's resolved state, and the data that it was trained on."""
 
     replicated: Replicated
     ledger: Ledger
-    deal: Deal | None = None
-    placement: Placement | None = None
+    deal: Deal | None = None  # of the open epoch
+    placement: Placement | None = None  # None until data was dealt for the first time
 
 
 @dataclass(frozen=True)
 class Resolution:
-    """What the arrivals of a view's members settle.
+    """What the reports of a view's members add up to."""
 
-    `lead` is one of those that got furthest; `newest` are all that committed its last round, `behind` missed it
-    and are healed by one of those. `empty` have no state. `pending` are per member the positions in steps that
-    nobody committed: they stay its own.
-    """
-
-    lead: Report
-    newest: tuple[str, ...]
-    behind: tuple[str, ...]
-    empty: tuple[str, ...]
-    rounds: tuple[RoundRow, ...]
-    evaluations: tuple[EvalRow, ...]
-    changes: tuple[PeriodChange, ...]
-
-    @property
-    def state(self) -> Replicated:
-        """The resolved state; the total of what was sent has what no round could tell."""
-        if self.lead.replicated is None:
-            raise RuntimeError("the lead has state by construction")
-        told = self.rounds[-1].wire_bytes if self.rounds else 0
-        return replace(self.lead.replicated, wire_bytes=self.lead.replicated.wire_bytes + told)
+    state: Replicated  # of the member that got furthest; `wire_bytes` includes the newest round's
+    newest: tuple[str, ...]  # members that committed the newest round
+    behind: tuple[str, ...]  # members that missed it: one of `newest` heals them
+    empty: tuple[str, ...]  # members without state
+    rounds: tuple[RoundRow, ...]  # resolved since the last boundary
+    evaluations: tuple[EvalRow, ...]  # since the last boundary
+    changes: tuple[PeriodChange, ...]  # since the last boundary
 
 
 def resolve(reports: Sequence[Report], after: tuple[int, int]) -> Resolution | None:
-    """The highest round that anyone who arrived committed holds for all; None if nobody has state.
+    """Resolve the highest round that any reporting member committed; None if no member has state.
 
-    `after` is the (round, evaluations) resolved before. A member can be one round behind, never more.
+    `after` is the (round, evaluations) resolved before. A member is at most one round behind.
     """
-    holders = [report for report in reports if report.replicated is not None]
+    holders = [(report, report.replicated) for report in reports if report.replicated is not None]
     if not holders:
         return None
-    lead = max(holders, key=lambda report: _progress(report))  # the first of those in rank order
-    top = _progress(lead)
+    lead, state = max(holders, key=lambda holder: holder[1].progress)  # the first of those in rank order
+    rounds = _complete(tuple(row for row in lead.rounds if row.round > after[0]), reports)
+    newest_bytes = rounds[-1].wire_bytes if rounds else 0
     return Resolution(
-        lead=lead,
-        newest=tuple(r.worker for r in holders if _progress(r)[0] == top[0]),
-        behind=tuple(r.worker for r in holders if _progress(r)[0] < top[0]),
-        empty=tuple(r.worker for r in reports if r.replicated is None),
-        rounds=_complete(tuple(row for row in lead.rounds if row.round > after[0]), reports),
-        evaluations=lead.evaluations[-new:] if (new := top[1] - after[1]) > 0 else (),
+        state=replace(state, wire_bytes=state.wire_bytes + newest_bytes),
+        newest=tuple(report.worker for report, own in holders if own.round == state.round),
+        behind=tuple(report.worker for report, own in holders if own.round < state.round),
+        empty=tuple(report.worker for report in reports if report.replicated is None),
+        rounds=rounds,
+        evaluations=lead.evaluations[-new:] if (new := state.evaluations - after[1]) > 0 else (),
         changes=tuple(change for change in lead.changes if change.round > after[0]),
     )
 
 
 def _complete(rows: tuple[RoundRow, ...], reports: Sequence[Report]) -> tuple[RoundRow, ...]:
-    """What the newest round sent is in the reports: nobody could tell it in a round after."""
+    """Fill in the bytes that the newest round sent: only reports tell, there was no round after it."""
     if not rows:
         return rows
     return (*rows[:-1], replace(rows[-1], wire_bytes=sum(report.wire_bytes for report in reports)))
 
 
-def _progress(report: Report) -> tuple[int, int]:
-    return report.replicated.progress if report.replicated is not None else (-1, -1)
-
-
 def level(reports: Sequence[Report]) -> bool:
-    """Whether all who have state equal the anchor: no steps pending, nobody a round behind."""
+    """Whether every member with state equals the anchor: no steps pending, no member a round behind."""
     rounds = {report.replicated.round for report in reports if report.replicated is not None}
     return len(rounds) <= 1 and drained(reports)
 
 
 def drained(reports: Sequence[Report]) -> bool:
-    """Whether no one has steps pending, and all have the model."""
+    """Whether no member has steps pending, and all have the model."""
     return not any(report.steps for report in reports) and settled(reports)
 
 
 def settled(reports: Sequence[Report]) -> bool:
-    """Whether the newest averaging was over all members: otherwise nobody has the model until the next that is."""
+    """Whether the newest averaging was over all members: otherwise no member has the model until the next such one."""
     return all(report.replicated is None or report.replicated.settled for report in reports)
 
 
 def pending_positions(
     deal: Deal | None, view: View, state: Replicated, reports: Mapping[str, Report], behind: Sequence[str]
 ) -> dict[str, tuple[int, ...]]:
-    """Per worker the positions of steps that it took and nobody committed (none for who is healed)."""
+    """For each worker the positions of its uncommitted steps. A healed worker has none: it drops its steps."""
     found: dict[str, tuple[int, ...]] = {}
     if deal is None:
         return found
@@ -118,7 +102,7 @@ def pending_positions(
 
 
 def closed(books: Books) -> Books:
-    """The books with every list of the deal entered up to its cursor, and the epoch closed if it is over."""
+    """Enter every list of the deal up to its cursor into the ledger; close the epoch if it is over."""
     state, ledger, deal = books.replicated, books.ledger, books.deal
     if deal is None:
         return books
@@ -127,7 +111,7 @@ def closed(books: Books) -> Books:
 
 
 def opening(reports: Sequence[Report], state: Replicated) -> int | None:
-    """The size of the training set if all want the next epoch dealt now, else None."""
+    """The size of the training set, if all members want the next epoch dealt now; else None."""
     if state.open or not reports or any(report.place is not LoopPosition.OPENING for report in reports):
         return None
     return max(report.samples for report in reports)
@@ -135,15 +119,14 @@ def opening(reports: Sequence[Report], state: Replicated) -> int | None:
 
 def deal_for(
     books: Books,
+    placement: Placement,
     members: Sequence[str],
     pending: Mapping[str, tuple[int, ...]],
     seed: int,
-    restricted: bool,
+    local_data: bool,
     shares: Mapping[str, float],
 ) -> Books:
-    """A new deal of what is left of the open epoch among `members`, by their `shares`."""
-    if books.placement is None:
-        raise RuntimeError("data is placed before it is dealt")
+    """Deal the rest of the open epoch to `members`, by their `shares`."""
     ledger = books.ledger
     rank = {worker: index for index, worker in enumerate(members)}
     deal = Deal(
@@ -151,22 +134,22 @@ def deal_for(
         epoch=books.replicated.epoch,
         seed=seed,
         samples=ledger.samples,
-        chunks=len(books.placement.holders),
+        chunks=len(placement.holders),
         consumed=ledger.consumed,
-        holders=tuple(tuple(sorted(rank[w] for w in h if w in rank)) for h in books.placement.holders),
+        holders=tuple(tuple(sorted(rank[w] for w in h if w in rank)) for h in placement.holders),
         shares=tuple(shares[worker] for worker in members),
         pending=tuple(pending.get(worker, ()) for worker in members),
-        restricted=restricted,
+        local_data=local_data,
     )
-    return replace(books, ledger=ledger.dealt(), deal=deal)
+    return replace(books, ledger=ledger.dealt(), deal=deal, placement=placement)
 
 
 def deal_shares(
     state: Replicated, view: View | None, members: Sequence[str], program: Program
 ) -> dict[str, float]:
-    """How much of a deal each should get: by its samples in a round; nothing new for one who left the epoch."""
+    """Each member's share of a deal: its samples in a round, relative to others'; 0 if it left the open epoch."""
     before = () if view is None else view.members
-    left = dict(zip(before, state.left, strict=False))
+    left = dict(zip(before, state.left_epoch, strict=False))
     parts = state.pacing.parts(state.period.tau) if state.period.mode in _PACED else ()
     paces = dict(zip(before, parts, strict=False))
     return {
@@ -182,20 +165,21 @@ def seated(
     deal: Deal | None,
     blocks: tuple[int, ...] = (),
 ) -> Replicated:
-    """The replicated state as it holds for `members` in rank order, at the start of `deal`."""
-    owed = {} if view is None else dict(zip(view.members, state.owed, strict=False))
-    left = {} if view is None else dict(zip(view.members, state.left, strict=False))
-    sick = {} if view is None else dict(zip(view.members, state.sick, strict=False))
-    residuals = {} if view is None else dict(zip(view.members, state.residuals, strict=False))
+    """The replicated state for `members` in rank order, at the start of `deal`: per-rank fields follow the workers."""
+    before = () if view is None else view.members
+    owed = dict(zip(before, state.owed, strict=False))
+    left = dict(zip(before, state.left_epoch, strict=False))
+    sick = dict(zip(before, state.sick, strict=False))
+    residuals = dict(zip(before, state.residuals, strict=False))
     return replace(
         state,
         cursors=tuple(0 for _ in members),
         lengths=None if deal is None else lengths(deal),
-        left=tuple(state.open and left.get(worker, False) for worker in members),
+        left_epoch=tuple(state.open and left.get(worker, False) for worker in members),
         sick=tuple(sick.get(worker, any(state.sick)) for worker in members),
         residuals=tuple(residuals.get(worker, 0.0) for worker in members),
         owed=tuple(owed.get(worker, 0.0) for worker in members) if state.owed else (),
-        meet=state.meet or (not state.settled and view is not None and view.members != tuple(members)),
+        meet=state.meet or (not state.settled and view is not None and before != tuple(members)),
         blocks=blocks,
-        pacing=balancing.seated(state.pacing, () if view is None else view.members, tuple(members)),
+        pacing=balancing.seated(state.pacing, before, tuple(members)),
     )

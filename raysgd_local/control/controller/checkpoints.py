@@ -1,4 +1,4 @@
-"""The controller's books on checkpoints: which are being written, which stand, which go."""
+"""The controller's record of checkpoints: those being written, those published, those to be deleted."""
 
 from __future__ import annotations
 
@@ -16,24 +16,23 @@ from raysgd_local.control.replicated.state import Replicated
 from raysgd_local.errors import CheckpointError
 from raysgd_local.serialization import from_plain, to_plain
 
-SCHEMA = 1
+SCHEMA = 2
+"""Of the manifests that are written. Schema 1 is read, too: there some fields had other names."""
+
 URGENT_EVERY_S = 5.0
-"""How much training is lost at most when all who have the state leave at an announced time."""
+"""Time between checkpoints while a member leaves: bounds the training lost if all members with the state leave."""
 _RETRY_S, _RETRY_MAX_S = 0.5, 60.0
 
 
 @dataclass(frozen=True)
 class CheckpointRecord:
-    """What a checkpoint says of the run; the workers' shards hold the rest.
-
-    `members` are the view's, in rank order: shard i is of rank i; with `everyone` there is one for each.
-    """
+    """The part of a checkpoint that the controller knows; the workers' shards hold the rest."""
 
     name: str
     view: int
     incarnation: int
-    members: tuple[str, ...]
-    everyone: bool
+    members: tuple[str, ...]  # of the view, in rank order: shard i is of rank i
+    everyone: bool  # there is a shard of each member, not of rank 0 alone
     replicated: Replicated
     ledger: Ledger
     deal: Deal | None
@@ -45,7 +44,7 @@ class CheckpointRecord:
 
 
 def manifest(snapshot: CheckpointRecord, shards: tuple[ShardWritten, ...]) -> dict[str, Any]:
-    """The manifest's content: JSON-able, everything but the tensors."""
+    """The manifest's content, JSON-able: all of the checkpoint but the tensors."""
     files = [
         {"rank": s.rank, "path": s.path, "sha256": s.sha256, "bytes": s.size_bytes}
         for s in sorted(shards, key=lambda s: s.rank)
@@ -54,16 +53,16 @@ def manifest(snapshot: CheckpointRecord, shards: tuple[ShardWritten, ...]) -> di
 
 
 def snapshot_of(plain: dict[str, Any], schedule: Schedule) -> CheckpointRecord:
-    """The snapshot that a manifest's content describes, for a run with this schedule.
+    """The checkpoint's record from a manifest's content, for a run with this schedule.
 
     Raises `CheckpointError` where the manifest is of another schema or another kind of schedule.
     """
-    if plain.get("schema") != SCHEMA:
-        raise CheckpointError(
-            f"checkpoint schema {plain.get('schema')!r} is not {SCHEMA}, which this version reads"
-        )
+    schema = plain.get("schema")
+    if schema not in (1, SCHEMA):
+        raise CheckpointError(f"checkpoint schema {schema!r} is not 1 or {SCHEMA}, which this version reads")
     fields = {key: value for key, value in plain.items() if key not in ("schema", "shards")}
     try:
+        fields = _from_schema1(fields) if schema == 1 else fields
         snapshot = from_plain(CheckpointRecord, fields)
         state = schedule.restore(fields["replicated"]["schedule"])
     except (KeyError, TypeError, ValueError, StopIteration) as error:
@@ -71,8 +70,24 @@ def snapshot_of(plain: dict[str, Any], schedule: Schedule) -> CheckpointRecord:
     return replace(snapshot, replicated=replace(snapshot.replicated, schedule=state))
 
 
+def _from_schema1(fields: dict[str, Any]) -> dict[str, Any]:
+    state, deal = fields["replicated"], fields["deal"]
+    return {
+        **fields,
+        "replicated": renamed(state, "left", "left_epoch"),
+        "deal": deal and renamed(deal, "restricted", "local_data"),
+    }
+
+
+def renamed(plain: dict[str, Any], before: str, after: str) -> dict[str, Any]:
+    """The same record with one field under another name."""
+    return {after if key == before else key: value for key, value in plain.items()}
+
+
 @dataclass(frozen=True)
 class Writing:
+    """A checkpoint that is being written."""
+
     snapshot: CheckpointRecord
     shards: tuple[ShardWritten, ...] = ()
     final: bool = False
@@ -83,30 +98,26 @@ class Writing:
 
     @property
     def missing(self) -> set[str]:
-        """Who did not write its part yet."""
+        """The members that have not written their shard yet."""
         return set(self.snapshot.writers) - {s.worker for s in self.shards}
 
 
 @dataclass(frozen=True)
 class Saves:
-    """Checkpoints that are being written and those that stand, oldest first.
+    """The run's checkpoints."""
 
-    `epoch`, `round`, `elapsed_s` are where the newest one was begun. `failures` in a row could not be written; where
-    one is owed because of that, it is due at `retry_s` of training. `over`: the run's last one stands.
-    """
-
-    count: int = 0
-    writing: dict[str, Writing] = field(default_factory=dict)
-    published: tuple[CheckpointRecord, ...] = ()
-    epoch: int = 0
-    round: int = 0
-    elapsed_s: float = 0.0
-    failures: int = 0
-    retry_s: float | None = None
-    over: bool = False
+    count: int = 0  # begun so far; names the next one
+    writing: dict[str, Writing] = field(default_factory=dict)  # by name
+    published: tuple[CheckpointRecord, ...] = ()  # oldest first
+    epoch: int = 0  # at which the newest one was begun
+    round: int = 0  # at which the newest one was begun
+    elapsed_s: float = 0.0  # at which the newest one was begun
+    failures: int = 0  # checkpoints in a row that could not be written
+    retry_s: float | None = None  # training time at which to try again after a failure
+    over: bool = False  # the run's last checkpoint is published
 
     def due(self, state: Replicated, policy: CheckpointPolicy, urgent: bool = False) -> bool:
-        """Whether the policy asks for a checkpoint now (one at a time), or those who have the state will leave."""
+        """Whether to begin a checkpoint: one at a time; by the policy, or oftener while a member leaves (`urgent`)."""
         if self.writing:
             return False
         if urgent and state.round > self.round and state.elapsed_s - self.elapsed_s >= URGENT_EVERY_S:
@@ -120,7 +131,7 @@ class Saves:
 
     @property
     def ending(self) -> bool:
-        """Whether the run's last one is being written."""
+        """Whether the run's last checkpoint is being written."""
         return any(entry.final for entry in self.writing.values())
 
     def begin(self, snapshot: CheckpointRecord, final: bool) -> Saves:
@@ -151,24 +162,24 @@ class Saves:
 
     @property
     def wait_s(self) -> float:
-        """How long to wait until the next attempt after as many failures."""
+        """Delay of the next attempt after `failures`."""
         return min(_RETRY_MAX_S, _RETRY_S * 2.0**self.failures)
 
     def failed(self, name: str) -> Saves:
-        """It can't be written: another is due some time later, each time later still."""
+        """It can't be written: try again later, after each further failure later still."""
         begun_s = self.writing[name].snapshot.replicated.elapsed_s
         retry_s = begun_s + self.wait_s
         return replace(self._without(name), failures=self.failures + 1, retry_s=retry_s)
 
     def incomplete(self, name: str) -> Saves:
-        """Somebody's part will never come: another is due at once."""
+        """A shard will never be written: try again at once."""
         return replace(self._without(name), retry_s=0.0)
 
     def _without(self, name: str) -> Saves:
         return replace(self, writing={n: w for n, w in self.writing.items() if n != name})
 
     def abandoned(self) -> Saves:
-        """The run goes back to a checkpoint that stands: what is being written belongs to what did not happen."""
+        """The run goes back to a published checkpoint: those being written have state that is lost."""
         newest = self.published[-1].replicated if self.published else None
         return replace(
             self,
@@ -180,15 +191,15 @@ class Saves:
         )
 
     def without(self, name: str) -> Saves:
-        """A checkpoint turned out to be damaged: those before it are what there is."""
+        """Drop a checkpoint that turned out to be damaged."""
         return replace(self, published=tuple(s for s in self.published if s.name != name))
 
     def awaiting(self, worker: str, since: str = "") -> tuple[str, ...]:
-        """The checkpoints newer than `since` that lack this worker's part."""
+        """The checkpoints newer than `since` that lack this worker's shard."""
         return tuple(name for name, w in self.writing.items() if worker in w.missing and name > since)
 
     def pruned(self, policy: CheckpointPolicy) -> tuple[Saves, tuple[str, ...]]:
-        """The books without what `keep` gives up, and its names. The newest stays: it is what one resumes."""
+        """Apply `keep`; also return the names of the checkpoints to delete. The newest stays: a resume needs it."""
         if policy.keep is None or len(self.published) <= policy.keep:
             return self, ()
         newest = self.published[-1]

@@ -1,4 +1,4 @@
-"""Where chunks lie, and what is dealt of them, when a view begins."""
+"""Place chunks and deal data when a view begins."""
 
 from __future__ import annotations
 
@@ -8,37 +8,36 @@ from dataclasses import replace
 from raysgd_local.algorithms.placement.table import ChunkHolder, Placement, default_chunks, rebalance
 from raysgd_local.control.controller import boundary
 from raysgd_local.control.controller.boundary import Books, Resolution
-from raysgd_local.control.controller.state import Standing, Turn
+from raysgd_local.control.controller.state import Segment, Turn
+from raysgd_local.control.controller.transitions import Standing
 from raysgd_local.control.data import chunk_transfer
 from raysgd_local.control.data.deal import Sources
 from raysgd_local.control.marks import mark
 from raysgd_local.control.messages import View
+from raysgd_local.control.run_events import RunEvent
 
 
-def account(turn: Turn, resolution: Resolution, view: View) -> None:
-    """Enter what was consumed, place and deal the data for `view`, and seat the state for it."""
-    state = turn.state
-    books, before = state.books, state.view
-    if books is None or before is None:
-        raise RuntimeError("a boundary has books and a view")
-    tell_residuals(turn, dict(zip(before.members, books.replicated.residuals, strict=False)), view.members)
-    reports = {worker: state.arrivals[worker] for worker in state.members}
+def account(turn: Turn, segment: Segment, resolution: Resolution, view: View) -> Books:
+    """Enter consumed samples into the ledger, place and deal the data for `view`, and seat the state for it."""
+    books, before = segment.books, segment.view
+    record_residuals(turn, dict(zip(before.members, books.replicated.residuals, strict=False)), view.members)
+    reports = {report.worker: report for report in turn.state.reports}
     opens = boundary.opening(tuple(reports.values()), books.replicated)
     if opens is not None:
         books = _opened(boundary.closed(books), opens)
     elif not books.replicated.open:
         books = boundary.closed(books)
-    elif view == before and not books.replicated.needs_deal and not _hands_over(turn, view):
-        return
+    elif view == before and not books.replicated.needs_deal and not _hands_over(turn, books, view):
+        return books
     pending = boundary.pending_positions(books.deal, before, books.replicated, reports, resolution.behind)
-    turn.set(books=dealt(turn, books, before, view, pending))
+    return dealt(turn, books, before, view, pending)
 
 
-def tell_residuals(turn: Turn, norms: Mapping[str, float], members: Sequence[str]) -> None:
-    """What compression left out of the messages of who is gone will never be in the model: that is told."""
+def record_residuals(turn: Turn, norms: Mapping[str, float], members: Sequence[str]) -> None:
+    """Record the compression errors of workers that are gone: they will never be in the model."""
     lost = {worker: norm for worker, norm in norms.items() if norm and worker not in members}
     if lost:
-        turn.record("residual_lost", workers=list(lost), norm=sum(lost.values()))
+        turn.record(RunEvent.RESIDUAL_LOST, workers=list(lost), norm=sum(lost.values()))
 
 
 def _opened(books: Books, samples: int) -> Books:
@@ -47,23 +46,26 @@ def _opened(books: Books, samples: int) -> Books:
 
 
 def dealt(turn: Turn, books: Books, before: View | None, view: View, pending: dict[str, tuple[int, ...]]) -> Books:
-    """The books with the open epoch dealt to the view's members, if it deals any data at all."""
+    """Deal the open epoch to the view's members, if it deals any data at all, and seat the state for them."""
     settings, state = turn.state.settings, books.replicated
     if state.open and books.ledger.epoch == state.epoch:
         shares = boundary.deal_shares(state, before, view.members, settings.program)
-        books = replace(boundary.closed(books), placement=_placed(turn, books, view))
-        books = boundary.deal_for(books, view.members, pending, settings.seed, settings.restricted, shares)
+        placement = _placed(turn, books, view)
+        books = boundary.deal_for(
+            boundary.closed(books), placement, view.members, pending, settings.seed, settings.local_data, shares
+        )
     seated = boundary.seated(state, before, view.members, books.deal, blocks_of(turn, view.members))
     return replace(books, replicated=seated)
 
 
 def blocks_of(turn: Turn, members: Sequence[str]) -> tuple[int, ...]:
-    """By rank the number of its block, where the averaging has any."""
+    """For each rank the number of its block, where the averaging has blocks."""
     program, workers = turn.state.settings.program, turn.state.workers
     return program.averaging.blocks(tuple(workers[w].node for w in members)) if program.partial else ()
 
 
 def _placed(turn: Turn, books: Books, view: View) -> Placement:
+    """Place the chunks on the view's members; record those that no live worker holds any more."""
     settings = turn.state.settings
     placement = books.placement
     if placement is None:
@@ -78,18 +80,18 @@ def _placed(turn: Turn, books: Books, view: View) -> Placement:
     else:
         after = rebalance(placement, live, copies)
         held = [any(worker in turn.state.workers for worker in chunk) for chunk in placement.holders]
-    known = [bool(chunk) for chunk in placement.holders]  # what was lost before has been told
+    known = [bool(chunk) for chunk in placement.holders]  # chunks lost earlier have been recorded then
     lost = sum(before and not now for before, now in zip(known, held, strict=True))
     if lost:
         mark("chunk_nobody_has")
-        turn.record("chunks_uncovered", chunks=held.count(False))
+        turn.record(RunEvent.CHUNKS_UNCOVERED, chunks=held.count(False))
     return after
 
 
 def _holders(turn: Turn, view: View) -> list[ChunkHolder]:
-    """Who may hold chunks: where a chunk's data has to be moved, nobody who leaves gets or keeps any."""
+    """The workers that may hold chunks: where data has to be moved, none that leaves, unless all do."""
     workers = turn.state.workers
-    members = [w for w in view.members if not _leaves(turn, w)] if turn.state.settings.restricted else []
+    members = [w for w in view.members if not _leaves(turn, w)] if turn.state.settings.local_data else []
     return [ChunkHolder(worker, workers[worker].node) for worker in members or view.members]
 
 
@@ -97,22 +99,22 @@ def _leaves(turn: Turn, worker: str) -> bool:
     return turn.state.workers[worker].standing is Standing.LEAVING
 
 
-def _hands_over(turn: Turn, view: View) -> bool:
-    """Whether somebody who leaves is still meant to hold chunks while others could."""
-    books = turn.state.books
-    if not turn.state.settings.restricted or books is None or books.placement is None:
+def _hands_over(turn: Turn, books: Books, view: View) -> bool:
+    """Whether a leaving worker still holds chunks by the table while others could."""
+    if not turn.state.settings.local_data or books.placement is None:
         return False
     leaving = {worker for worker in view.members if _leaves(turn, worker)}
     return len(leaving) < len(view.members) and any(leaving & set(chunk) for chunk in books.placement.holders)
 
 
 def have(turn: Turn, members: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    arrivals = turn.state.arrivals
-    return {worker: arrivals[worker].chunks for worker in members if worker in arrivals}
+    """For each of these members the chunks whose data it reported."""
+    chunks = {report.worker: report.chunks for report in turn.state.reports}
+    return {worker: chunks[worker] for worker in members if worker in chunks}
 
 
 def sources(turn: Turn, view: View, chunks: int) -> Sources:
-    """Who in the view has which chunk's data; nothing where all can read all, or nobody has any yet."""
-    if not turn.state.settings.restricted:
+    """For each chunk the view's members that have its data; empty where all can read all, or nobody has any yet."""
+    if not turn.state.settings.local_data:
         return ()
     return chunk_transfer.sources(have(turn, view.members), chunks)

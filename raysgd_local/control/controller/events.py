@@ -1,4 +1,4 @@
-"""What the controller is told and what it tells its shell to do."""
+"""The controller's events (its shell tells it) and commands (it tells its shell)."""
 
 from __future__ import annotations
 
@@ -47,30 +47,23 @@ class Progress:
 
 @dataclass(frozen=True)
 class SignOfLife:
-    """What is known of a worker's life at some moment.
-
-    `age_s` is how long ago its newest beat came, `gap_s` the longest time between two of them lately; see `Beat` for
-    the rest.
-    """
+    """One worker's heartbeats up to now."""
 
     worker: str
-    age_s: float
-    gap_s: float = 0.0
-    view: int = 0
-    round_s: float = 0.0
-    waits_s: float = 0.0
+    age_s: float  # time since its newest heartbeat
+    gap_s: float = 0.0  # longest recent gap between two of them
+    view: int = 0  # as in `Beat`
+    round_s: float = 0.0  # as in `Beat`
+    waits_s: float = 0.0  # as in `Beat`, up to now
 
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """The signs of life of all workers at this moment.
-
-    `awake_s`: for so long the driver itself has run without a break; `hears_s`: so long it also heard somebody.
-    """
+    """The signs of life of all workers at this moment."""
 
     signs: tuple[SignOfLife, ...]
-    awake_s: float
-    hears_s: float
+    awake_s: float  # how long the driver has run without standing still
+    hears_s: float  # how long it has run so, and heard some worker
 
 
 @dataclass(frozen=True)
@@ -83,7 +76,7 @@ class Died:
 
 @dataclass(frozen=True)
 class DrainNotice:
-    """A worker was told that it will be ended soon."""
+    """A worker will be ended soon: it was told so."""
 
     worker: str
     reason: str
@@ -91,14 +84,14 @@ class DrainNotice:
 
 @dataclass(frozen=True)
 class NodesDraining:
-    """These nodes will go away soon, and no others; told whenever that changes."""
+    """All nodes that will go away soon; sent whenever they change."""
 
     nodes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class UserError:
-    """User code raised on this worker, whose process ends."""
+    """User code raised on this worker; its process ends."""
 
     worker: str
     traceback: str
@@ -106,7 +99,7 @@ class UserError:
 
 @dataclass(frozen=True)
 class ShardWritten:
-    """A worker wrote its part of a checkpoint."""
+    """A worker wrote its shard of a checkpoint."""
 
     name: str
     worker: str
@@ -118,14 +111,14 @@ class ShardWritten:
 
 @dataclass(frozen=True)
 class CheckpointPublished:
-    """The manifest stands: the checkpoint is good."""
+    """The manifest is written: the checkpoint is complete."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class CheckpointFailed:
-    """A part of a checkpoint or its manifest can't be written."""
+    """A shard of a checkpoint, or its manifest, can't be written."""
 
     name: str
     reason: str
@@ -133,14 +126,14 @@ class CheckpointFailed:
 
 @dataclass(frozen=True)
 class StopRequested:
-    """Someone wants the run to end at the next boundary, with a checkpoint."""
+    """End the run at the next boundary, with a checkpoint."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Timer:
-    """A timer ran out; one that was set anew since has no effect."""
+    """A timer expired."""
 
     id: int
 
@@ -190,7 +183,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Yield:
-    """Ask these members to end the segment after a round that all of them agree on."""
+    """Ask these members to end the segment after a round; they agree on which."""
 
     view: int
     segment: int
@@ -208,7 +201,7 @@ class CutView:
 
 @dataclass(frozen=True)
 class PublishManifest:
-    """All shards are there: write the manifest, last and atomically."""
+    """All shards are written: write the manifest, atomically."""
 
     name: str
     manifest: dict[str, Any]
@@ -216,18 +209,22 @@ class PublishManifest:
 
 @dataclass(frozen=True)
 class DeleteCheckpoint:
+    """Delete a checkpoint, complete or not."""
+
     name: str
 
 
 @dataclass(frozen=True)
 class SetTimer:
+    """Send `Timer(id)` after `delay_s`."""
+
     id: int
     delay_s: float
 
 
 @dataclass(frozen=True)
 class RecordRounds:
-    """Resolved rounds and the evaluations between them, for the tables."""
+    """Append resolved rounds, and the evaluations between them, to the tables."""
 
     rounds: tuple[RoundRow, ...]
     evaluations: tuple[EvalRow, ...]
@@ -235,7 +232,7 @@ class RecordRounds:
 
 @dataclass(frozen=True)
 class RewindTables:
-    """The run goes back to a checkpoint: what came after round `round` did not happen."""
+    """The run goes back to a checkpoint: keep the tables' rows up to `round`, and the first `evaluations`."""
 
     round: int
     evaluations: int
@@ -243,7 +240,7 @@ class RewindTables:
 
 @dataclass(frozen=True)
 class RecordEvent:
-    """A line for `events.jsonl`."""
+    """Append a line to `events.jsonl`."""
 
     event: str
     fields: dict[str, Any] = field(default_factory=dict)

@@ -1,7 +1,7 @@
-"""Who is given up: the silent, those who keep all others waiting, those who never come.
+"""Give workers up: silent ones, ones that all others wait for, ones that never arrive.
 
-Every limit follows the measured round time, between a floor and a ceiling. A machine that is starved for a moment is
-no reason: silence counts only while the driver itself ran and somebody was heard.
+Every limit follows the measured round time, between a floor and a ceiling. Silence counts only while the driver itself
+ran and heard some worker: a machine that stands still for a moment must not cost workers.
 """
 
 from __future__ import annotations
@@ -10,21 +10,22 @@ from collections.abc import Iterator
 
 from raysgd_local.control.controller import membership
 from raysgd_local.control.controller.events import Heartbeat, SignOfLife
-from raysgd_local.control.controller.state import Phase, Standing, Turn
+from raysgd_local.control.controller.state import Resolving, Running, Turn
+from raysgd_local.control.controller.transitions import Phase, Standing
 from raysgd_local.control.marks import mark
 
 _GAPS = 3.0
-"""So many of the longest pause between two beats that anyone made lately are borne, whatever the round time."""
+"""Tolerate silence up to 3 × the longest recent gap between heartbeats of any worker, whatever the round time."""
 
 _BEATS = 6
-"""So many beats may be missing."""
+"""Tolerate this many missing heartbeats, whatever the round time."""
 
 _JOINING = 4
-"""So many times the floor a member may be silent that has not committed a round, beside others who have."""
+"""Tolerate silence up to 4 × the floor from a member that has not committed a round yet, beside others that have."""
 
 
 def judge(turn: Turn, heartbeat: Heartbeat) -> None:
-    """Give up whoever the limits say; with no one to blame for a stuck collective, try it again in another view."""
+    """Give up workers beyond their limits; where a collective is stuck and no member is late, form another view."""
     for worker, reason in [*_silent(turn, heartbeat), *_unready(turn), *_absent(turn, heartbeat)]:
         membership.lose(turn, worker, reason)
     stuck_s = _stuck_s(turn, heartbeat)
@@ -35,9 +36,9 @@ def judge(turn: Turn, heartbeat: Heartbeat) -> None:
 def _silent(turn: Turn, heartbeat: Heartbeat) -> Iterator[tuple[str, str]]:
     """Workers whose process stands still or can't be reached.
 
-    One that is no member yet, and one that nobody else is heard beside, gets the whole ceiling: loading and building
-    may hold everything else up, and without a comparison nobody is to blame. A member's first round is between: much
-    of what it does there is done for the first time, but all others wait for it.
+    The limit is the whole ceiling for a worker that is no member yet (loading and building may block its other
+    threads), and where no other worker is heard (the driver may be the one that is cut off). A member that has not
+    committed a round gets a limit between the two: it does much for the first time, but all others wait for it.
     """
     limit = turn.state.settings.timeouts.heartbeat
     settled = turn.state.formed  # all members are in the round that one of them committed
@@ -56,7 +57,7 @@ def _silent(turn: Turn, heartbeat: Heartbeat) -> Iterator[tuple[str, str]]:
 
 
 def _unready(turn: Turn) -> Iterator[tuple[str, str]]:
-    """Workers that run but never come to their first epoch."""
+    """Workers that run but do not come to their first epoch in time."""
     limit_s = turn.state.settings.timeouts.start_s
     for name, worker in turn.state.workers.items():
         if worker.standing is Standing.UP and turn.now - worker.up_s > limit_s:
@@ -64,21 +65,21 @@ def _unready(turn: Turn) -> Iterator[tuple[str, str]]:
 
 
 def _absent(turn: Turn, heartbeat: Heartbeat) -> Iterator[tuple[str, str]]:
-    """Members that did not come to a boundary at which others wait."""
-    state = turn.state
-    if state.phase not in (Phase.RUNNING, Phase.RESOLVING) or state.arriving_since is None:
+    """Members that did not arrive in time at a boundary where others wait."""
+    stage = turn.state.stage
+    if not isinstance(stage, Running | Resolving) or stage.gathering_since is None:
         return
-    waited_s = min(turn.now - state.arriving_since, heartbeat.awake_s)
-    limit_s = state.settings.timeouts.arrival.seconds(round_s(heartbeat))
+    waited_s = min(turn.now - stage.gathering_since, heartbeat.awake_s)
+    limit_s = turn.state.settings.timeouts.arrival.seconds(round_s(heartbeat))
     if waited_s > limit_s:
-        for worker in state.members:
-            if worker not in state.arrivals:
+        for worker in turn.state.members:
+            if worker not in stage.segment.arrivals:
                 mark("arrival_timed_out")
                 yield worker, f"did not arrive within {limit_s:.3g} s of the others"
 
 
 def _stuck_s(turn: Turn, heartbeat: Heartbeat) -> float:
-    """For how long members have been waiting in the view's collective, if that is too long, else 0."""
+    """How long members have been waiting in the view's collective, if that is too long; else 0."""
     if turn.state.phase is not Phase.RUNNING:
         return 0.0
     waits_s = min(max((sign.waits_s for sign in _present(turn, heartbeat)), default=0.0), heartbeat.awake_s)
@@ -87,8 +88,9 @@ def _stuck_s(turn: Turn, heartbeat: Heartbeat) -> float:
 
 
 def _free(turn: Turn, heartbeat: Heartbeat, why: str) -> None:
-    """Let those go on who wait: without the members that they wait for, or, if all wait for each other, anew."""
-    waiting = {sign.worker for sign in _present(turn, heartbeat) if sign.waits_s} | set(turn.state.arrivals)
+    """Let the waiting members go on: without the late ones, or, if all wait for each other, in another view."""
+    arrived = {report.worker for report in turn.state.reports}
+    waiting = {sign.worker for sign in _present(turn, heartbeat) if sign.waits_s} | arrived
     late = [worker for worker in turn.state.members if worker not in waiting]
     mark("straggler_given_up", bool(late))
     for worker in late:
@@ -99,7 +101,7 @@ def _free(turn: Turn, heartbeat: Heartbeat, why: str) -> None:
 
 
 def _present(turn: Turn, heartbeat: Heartbeat) -> list[SignOfLife]:
-    """The signs of members that have the present view's order."""
+    """The signs of life of members that have the present view's order."""
     view = turn.state.view
     return [
         sign
@@ -109,5 +111,5 @@ def _present(turn: Turn, heartbeat: Heartbeat) -> list[SignOfLife]:
 
 
 def round_s(heartbeat: Heartbeat) -> float | None:
-    """How long rounds take at present: the longest of all workers'; None before the first."""
+    """How long rounds take at present: the longest of all workers' newest; None before the first."""
     return max((sign.round_s for sign in heartbeat.signs if sign.round_s), default=None)

@@ -1,6 +1,6 @@
-"""Signs of life: what workers send all the time, and what it amounts to at any moment.
+"""Collect the workers' heartbeats, and say at any moment how long each has been silent.
 
-A meter, not a judge: `attention` decides who is given up. Time comes as an argument.
+`failure_detector` decides which workers are given up. Time comes as an argument.
 """
 
 from __future__ import annotations
@@ -30,10 +30,11 @@ class Pulse:
         self._asked_s = self._awake_since = self._hears_since = now
 
     def expect(self, worker: str) -> None:
-        """It was asked for; nobody else's beats count."""
+        """This worker was asked for: count its beats from now on. Those of unknown workers are ignored."""
         self._known.add(worker)
 
     def beat(self, beat: Beat, now: float) -> None:
+        """A heartbeat has come."""
         if beat.worker not in self._known:
             return
         before = self._heard.get(beat.worker)
@@ -44,12 +45,12 @@ class Pulse:
         self._heard[beat.worker] = _Heard(beat, now, gap_s)
 
     def forget(self, worker: str) -> None:
-        """It is no worker of ours any more."""
+        """This worker is no part of the run any more."""
         self._known.discard(worker)
         self._heard.pop(worker, None)
 
     def heartbeat(self, now: float) -> Heartbeat:
-        """What is known at this moment; asked every `beat_s`, and whoever asks later was not awake meanwhile."""
+        """The signs of life now. Must be called every `beat_s`: a later call shows that the driver stood still."""
         heard = [one for one in list(self._heard.values()) if one.beat.worker in self._known]
         if now - self._asked_s > 3 * self._beat_s:
             self._awake_since = now

@@ -1,13 +1,13 @@
-"""The controller: the pure half of the driver. It decides who is a member, what is resolved, and when it ends.
+"""The controller: the pure half of the driver. It decides on membership, on the resolved state, and on the run's end.
 
-`advance(controller, event, now)` gives the next state and commands, and does nothing else. Members run rounds by
+`advance(controller, event, now)` returns the next state and the commands, and does nothing else. Members run rounds by
 themselves; the controller is asked at boundaries only, when *all* members have arrived. The same events give the
 same commands, so a journal of them can be replayed.
 """
 
 from __future__ import annotations
 
-from raysgd_local.control.controller import arrivals, failure_detector, membership, stopping, termination
+from raysgd_local.control.controller import arrivals, failure_detector, membership, saving, termination
 from raysgd_local.control.controller.events import (
     Arrived,
     CheckpointFailed,
@@ -26,11 +26,12 @@ from raysgd_local.control.controller.events import (
     UserError,
     WorkerUp,
 )
-from raysgd_local.control.controller.state import Controller, Phase, Turn
+from raysgd_local.control.controller.state import Controller, Turn
+from raysgd_local.control.controller.transitions import Phase
 
 
 def advance(controller: Controller, event: Event, now: float) -> tuple[Controller, tuple[Command, ...]]:
-    """The next state and what the shell must do, in order. `now` is in seconds and never falls."""
+    """The next state, and the commands for the shell, in order. `now` is in seconds and never falls."""
     if controller.phase is Phase.ENDED:
         return controller, ()
     turn = Turn(controller, now)
@@ -58,21 +59,21 @@ def _handle(turn: Turn, event: Event) -> None:
         case NodesDraining(nodes):
             membership.nodes_draining(turn, nodes)
         case UserError(worker, traceback):
-            stopping.user_error(turn, worker, traceback)
+            termination.user_error(turn, worker, traceback)
         case ShardWritten():
-            termination.shard_written(turn, event)
+            saving.shard_written(turn, event)
         case CheckpointPublished(name):
-            termination.published(turn, name)
+            saving.published(turn, name)
         case CheckpointFailed(name, reason):
-            termination.checkpoint_failed(turn, name, reason)
+            saving.checkpoint_failed(turn, name, reason)
         case StopRequested(reason):
-            stopping.stop(turn, reason)
+            termination.stop(turn, reason)
         case Timer(id):
             _timer(turn, id)
 
 
 def _timer(turn: Turn, number: int) -> None:
-    """A timer that was set anew or cleared since has no effect."""
+    """A timer expired. One that was set anew or cleared since has no effect."""
     names = [name for name, id in turn.state.timers.items() if id == number]
     for name in names:
         turn.clear_timer(name)
@@ -81,9 +82,9 @@ def _timer(turn: Turn, number: int) -> None:
 
 _TIMERS = {
     "start": membership.start_expired,
-    "gather": arrivals.gathered,
+    "gather": arrivals.gather_expired,
     "pause": termination.pause_expired,
-    "errors": stopping.errors_gathered,
+    "errors": termination.errors_gathered,
     "finish": termination.finish_expired,
     "save": lambda _: None,  # from here on the last checkpoint may be tried again
     "exit": termination.exit_expired,

@@ -2,90 +2,172 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from enum import Enum
-from typing import Any
+from typing import Any, ClassVar
 
 from raysgd_local.control.controller.boundary import Books
 from raysgd_local.control.controller.checkpoints import CheckpointRecord, Saves
-from raysgd_local.control.controller.events import Command, RecordEvent, SetTimer, Status
+from raysgd_local.control.controller.events import Command, Finish, RecordEvent, SetTimer, Status
 from raysgd_local.control.controller.settings import Settings
-from raysgd_local.control.messages import Report, View
-
-
-class Phase(Enum):
-    """Where the run is.
-
-    STARTING: no view yet. RUNNING: members run a segment. RESOLVING: the view is broken, survivors are awaited.
-    RESTORING: nobody has state; a checkpoint will be loaded. PAUSED: too few workers. FINISHING: all is written,
-    workers end by themselves. ENDED: nothing has an effect any more.
-    """
-
-    STARTING = "starting"
-    RUNNING = "running"
-    RESOLVING = "resolving"
-    RESTORING = "restoring"
-    PAUSED = "paused"
-    FINISHING = "finishing"
-    ENDED = "ended"
-
-
-class Standing(Enum):
-    """Where one worker is."""
-
-    REQUESTED = "requested"
-    UP = "up"
-    READY = "ready"  # built, without state, waits to enter
-    MEMBER = "member"
-    LEAVING = "leaving"  # a member until the next boundary
+from raysgd_local.control.controller.transitions import PHASES, STANDINGS, Phase, Standing, check
+from raysgd_local.control.messages import Report, View, worker_name
+from raysgd_local.control.run_events import RunEvent
 
 
 @dataclass(frozen=True)
 class WorkerRow:
+    """One worker, as the controller knows it."""
+
     standing: Standing = Standing.REQUESTED
     node: str = ""
     pid: int = 0
-    up_s: float = 0.0
+    up_s: float = 0.0  # when its process came up
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What the newest order put in force: its view trains until all members have arrived again."""
+
+    view: View
+    number: int  # counts the orders of this view, from 1
+    books: Books  # the resolved state, as the order said it
+    arrivals: dict[str, Report] = field(default_factory=dict)  # by worker: members that reached the boundary
+    yielded: bool = False  # members were asked to end the segment
+    broken: bool = False  # this view broke: its number is never used again
+    formed: bool = False  # a member has committed a round of this view, or nobody waits for that
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the run ends."""
+
+    status: Status
+    reason: str
+
+
+# The stages: one for each phase, with the data that it has.
+
+
+@dataclass(frozen=True)
+class Starting:
+    """No view yet: workers are awaited."""
+
+    phase: ClassVar[Phase] = Phase.STARTING
+    segment: ClassVar[None] = None
+
+
+@dataclass(frozen=True)
+class Running:
+    """Members train, or arrive at a boundary."""
+
+    segment: Segment
+    gathering_since: float | None = None  # when the first member arrived
+    phase: ClassVar[Phase] = Phase.RUNNING
+
+
+@dataclass(frozen=True)
+class Resolving:
+    """The view is broken: survivors are awaited."""
+
+    segment: Segment
+    gathering_since: float  # when it broke
+    phase: ClassVar[Phase] = Phase.RESOLVING
+
+
+@dataclass(frozen=True)
+class Restoring:
+    """No member has the state: workers are awaited that will load a checkpoint, or begin afresh."""
+
+    segment: Segment  # the one that was lost
+    phase: ClassVar[Phase] = Phase.RESTORING
+
+
+@dataclass(frozen=True)
+class Paused:
+    """Too few workers. The members stay at the boundary."""
+
+    segment: Segment
+    since: float
+    phase: ClassVar[Phase] = Phase.PAUSED
+
+
+@dataclass(frozen=True)
+class Finishing:
+    """All is written: members end by themselves, and the run with the last of them."""
+
+    segment: Segment
+    outcome: Outcome
+    phase: ClassVar[Phase] = Phase.FINISHING
+
+
+@dataclass(frozen=True)
+class Ended:
+    """No event has an effect any more."""
+
+    segment: Segment | None  # the last one, if the run ever had a view
+    phase: ClassVar[Phase] = Phase.ENDED
+
+
+Stage = Starting | Running | Resolving | Restoring | Paused | Finishing | Ended
 
 
 @dataclass(frozen=True)
 class Controller:
-    """The whole state of the run's brain; nothing in it is a handle, a tensor or a path.
-
-    `arrivals` are the reports of the boundary that is being gathered, since `arriving_since` (the first of them, or
-    the view's break), `books` the resolved state. `burned` is the
-    newest view that broke. `stop` says why the run is asked to end, `outcome` how it will: training is over, and
-    members stay until the last checkpoint stands. `broken_s` is when the
-    view broke, `paused_since` when the pause began. `draining` are the nodes that will go away.
-    """
+    """The controller's whole state; nothing in it is a handle, a tensor or a path."""
 
     settings: Settings
-    phase: Phase = Phase.STARTING
-    workers: dict[str, WorkerRow] = field(default_factory=dict)
-    requested: int = 0
-    view: View | None = None
-    segment: int = 0
-    burned: int = 0
-    arrivals: dict[str, Report] = field(default_factory=dict)
-    arriving_since: float | None = None
-    books: Books | None = None
+    stage: Stage = Starting()
+    workers: dict[str, WorkerRow] = field(default_factory=dict)  # by name, oldest first
+    requested: int = 0  # workers asked for so far; names the next one
     saves: Saves = field(default_factory=Saves)
-    resume: CheckpointRecord | None = None
-    yielded: bool = False
-    stop: str = ""
-    outcome: tuple[Status, str] | None = None
+    resume: CheckpointRecord | None = None  # where this incarnation began; None: with fresh state
     incarnation: int = 1
-    errors: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    failures: int = 0
-    losses: int = 0
-    crashes: int = 0
-    formed: bool = True
-    broken_s: float | None = None
-    paused_since: float | None = None
-    paused_s: float = 0.0
-    draining: tuple[str, ...] = ()
-    timers: dict[str, int] = field(default_factory=dict)
-    timers_set: int = 0
+    stop: str = ""  # why the run is asked to end at the next boundary
+    outcome: Outcome | None = None  # training is over: members stay until the last checkpoint stands
+    errors: dict[str, tuple[int, ...]] = field(default_factory=dict)  # by traceback: ranks that raised lately
+    failures: int = 0  # exceptions in user code so far
+    workers_lost: int = 0  # processes lost so far
+    crashes: int = 0  # processes lost since a view formed
+    broken_s: float | None = None  # when the view broke; None once a view has formed
+    paused_s: float = 0.0  # how long the run was paused before the next order
+    draining: tuple[str, ...] = ()  # nodes that will go away
+    timers: dict[str, int] = field(default_factory=dict)  # by name: the number of the newest one set
+    timers_set: int = 0  # numbers the next timer
+
+    @property
+    def phase(self) -> Phase:
+        return self.stage.phase
+
+    @property
+    def segment(self) -> Segment | None:
+        """The newest; None before the first view."""
+        return self.stage.segment
+
+    @property
+    def view(self) -> View | None:
+        return None if self.segment is None else self.segment.view
+
+    @property
+    def books(self) -> Books | None:
+        return None if self.segment is None else self.segment.books
+
+    @property
+    def formed(self) -> bool:
+        """No view is waited for that has yet to commit its first round."""
+        return self.segment is None or self.segment.formed
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The view's members that are still alive, in rank order."""
+        present = self.view.members if self.view else ()
+        return tuple(worker for worker in present if worker in self.workers)
+
+    @property
+    def reports(self) -> tuple[Report, ...]:
+        """The reports of those members that have arrived, in rank order."""
+        arrivals = self.segment.arrivals if self.segment else {}
+        return tuple(arrivals[worker] for worker in self.members if worker in arrivals)
 
     def standing(self, *standings: Standing) -> tuple[str, ...]:
         """Workers that stand so, oldest first."""
@@ -95,12 +177,6 @@ class Controller:
     def staying(self) -> int:
         """How many workers are there or asked for, without those that will leave."""
         return sum(worker.standing is not Standing.LEAVING for worker in self.workers.values())
-
-    @property
-    def members(self) -> tuple[str, ...]:
-        """The view's members that are still alive, in rank order."""
-        present = self.view.members if self.view else ()
-        return tuple(w for w in present if w in self.workers)
 
 
 def begin(settings: Settings, resume: CheckpointRecord | None = None, incarnation: int = 1) -> Controller:
@@ -118,18 +194,62 @@ class Turn:
         self.state, self.now = state, now
         self.commands: list[Command] = []
 
-    def set(self, **changes: Any) -> None:
-        self.state = replace(self.state, **changes)
-
     def do(self, command: Command) -> None:
         self.commands.append(command)
 
-    def record(self, event: str, **fields: Any) -> None:
-        self.do(RecordEvent(event, fields))
+    def record(self, event: RunEvent, **fields: Any) -> None:
+        """A line for `events.jsonl`."""
+        self.do(RecordEvent(event.value, fields))
 
-    def worker(self, name: str, **changes: Any) -> None:
-        workers = {**self.state.workers, name: replace(self.state.workers[name], **changes)}
-        self.set(workers=workers)
+    def set(self, **changes: Any) -> None:
+        """Change fields that the methods below don't."""
+        self.state = replace(self.state, **changes)
+
+    # The phase.
+
+    def enter(self, stage: Stage) -> None:
+        """The only way into another phase."""
+        check(PHASES, self.state.phase, stage.phase)
+        self.set(stage=stage)
+
+    def update(self, segment: Segment) -> None:
+        """The segment changes, the phase does not."""
+        stage = self.state.stage
+        if not isinstance(stage, Starting):
+            self.set(stage=replace(stage, segment=segment))
+
+    def finish(self, status: Status, reason: str, error: str = "", ranks: tuple[int, ...] = ()) -> None:
+        """End the run. `error` is user code's traceback, with `ranks`, where that ended it."""
+        if self.state.phase is not Phase.ENDED:
+            self.enter(Ended(self.state.segment))
+        self.do(Finish(status, reason, error, ranks))
+
+    # Workers.
+
+    def hire(self) -> str:
+        """Add a worker that is asked for, under a name that was never used."""
+        name = worker_name(self.state.requested)
+        self.set(requested=self.state.requested + 1, workers={**self.state.workers, name: WorkerRow()})
+        return name
+
+    def stand(self, worker: str, standing: Standing, **facts: Any) -> None:
+        """The only way into another standing; `facts` are other fields of its row."""
+        known = self.state.workers[worker]
+        check(STANDINGS, known.standing, standing)
+        self.set(workers={**self.state.workers, worker: replace(known, standing=standing, **facts)})
+
+    def remove(self, workers: Iterable[str]) -> None:
+        """These workers are gone, and their reports with them."""
+        gone = set(workers)
+        for worker in gone:
+            check(STANDINGS, self.state.workers[worker].standing, Standing.GONE)
+        self.set(workers={name: row for name, row in self.state.workers.items() if name not in gone})
+        segment = self.state.segment
+        if segment is not None and gone & segment.arrivals.keys():
+            arrivals = {name: report for name, report in segment.arrivals.items() if name not in gone}
+            self.update(replace(segment, arrivals=arrivals))
+
+    # Timers.
 
     def set_timer(self, name: str, delay_s: float) -> None:
         """Only the newest timer of a name counts."""

@@ -1,127 +1,126 @@
-"""How a run ends, and the checkpoints on the way: every run finishes, fails with a reason, or is interrupted."""
+"""How a run ends: every run finishes, fails with a reason, or is interrupted."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from raysgd_local.control.controller import boundary
-from raysgd_local.control.controller.checkpoints import Saves, manifest
-from raysgd_local.control.controller.events import DeleteCheckpoint, Finish, PublishManifest, ShardWritten, Status
-from raysgd_local.control.controller.state import Phase, Turn
+from raysgd_local.control.controller import boundary, membership
+from raysgd_local.control.controller.boundary import Books
+from raysgd_local.control.controller.state import (
+    Finishing,
+    Outcome,
+    Paused,
+    Restoring,
+    Running,
+    Starting,
+    Turn,
+)
+from raysgd_local.control.controller.transitions import Standing
 from raysgd_local.control.marks import mark
-from raysgd_local.control.messages import LoopPosition, Report
+from raysgd_local.control.messages import LoopPosition, Report, worker_number
+from raysgd_local.control.run_events import RunEvent
 
-Ends = tuple[Status, str, bool]  # status, reason, whether to save
+
+@dataclass(frozen=True)
+class Ending:
+    """The run ends at this boundary."""
+
+    outcome: Outcome
+    save: bool  # with a checkpoint
 
 
-def reason_to_end(turn: Turn, reports: Sequence[Report]) -> Ends | None:
+def reason_to_end(turn: Turn, books: Books, reports: Sequence[Report]) -> Ending | None:
     """Whether the run ends at this boundary: how, why, and whether with a checkpoint."""
-    state = turn.state
-    if state.books is None or state.errors:
+    state, replicated = turn.state, books.replicated
+    if state.errors:
         return None
-    if state.books.replicated.diverged:
-        return "failed", state.books.replicated.stopped, False
-    drained = boundary.drained(reports)
-    mark("stop_waits_for_pending_steps", bool(state.stop) and not drained)
-    if state.stop and drained:
-        return "interrupted", state.stop, True
+    if replicated.diverged:
+        return Ending(Outcome("failed", replicated.stopped), save=False)
+    mark("stop_waits_for_pending_steps", bool(state.stop) and not boundary.drained(reports))
+    if state.stop and boundary.drained(reports):
+        return Ending(Outcome("interrupted", state.stop), save=True)
     if all(report.place is LoopPosition.FINISHED for report in reports):
-        return "finished", state.books.replicated.stopped or "all epochs are done", True
+        return Ending(Outcome("finished", replicated.stopped or "all epochs are done"), save=True)
     return None
 
 
-def check_finished(turn: Turn) -> None:
-    """The run ends when nobody is left of those who end by themselves."""
-    if turn.state.phase is Phase.FINISHING and turn.state.outcome and not turn.state.members:
-        finish(turn, *turn.state.outcome)
+# Somebody wants the run to end: a user at the terminal, or an exception in user code.
+
+
+def stop(turn: Turn, reason: str) -> None:
+    """End at the next boundary, with a checkpoint; where there is nothing to save, at once."""
+    state = turn.state
+    if state.outcome is not None or state.stop:
+        return
+    turn.set(stop=reason)
+    match state.stage:
+        case Starting() | Restoring():
+            mark("stopped_before_a_view")
+            turn.finish("interrupted", reason)
+        case Paused(segment):
+            mark("stopped_while_paused")
+            turn.enter(Running(segment))
+        case _:
+            membership.ask_yield(turn)
+
+
+def user_error(turn: Turn, worker: str, traceback: str) -> None:
+    """An exception in user code: within `max_failures` the worker is replaced, otherwise it ends the run.
+
+    The same exception usually comes from all ranks within moments, and is shown once; if all had it, replacing them
+    would only repeat it.
+    """
+    state = turn.state
+    if worker not in state.workers:
+        return
+    rank = state.view.rank(worker) if state.view and worker in state.view.members else worker_number(worker)
+    errors = {**state.errors, traceback: (*state.errors.get(traceback, ()), rank)}
+    turn.set(errors=errors, failures=state.failures + 1)
+    turn.record(RunEvent.USER_ERROR, worker=worker, rank=rank)
+    if "errors" not in state.timers:
+        turn.set_timer("errors", state.settings.timeouts.errors_s)
+    membership.lose(turn, worker, "exception in user code", refill=not _failed(turn), own_fault=True)
+
+
+def errors_gathered(turn: Turn) -> None:
+    """Replace the workers that raised, unless there were too many such errors or no worker is left without one."""
+    state = turn.state
+    left = state.standing(Standing.UP, Standing.READY, Standing.MEMBER, Standing.LEAVING)
+    if _failed(turn) or not left:
+        traceback, ranks = max(state.errors.items(), key=lambda item: len(item[1]))
+        turn.finish("failed", "user code raised an exception", traceback, tuple(sorted(ranks)))
+        return
+    turn.set(errors={})
+
+
+def _failed(turn: Turn) -> bool:
+    return 0 <= turn.state.settings.max_failures < turn.state.failures
+
+
+# Timers that expired.
 
 
 def exit_expired(turn: Turn) -> None:
-    if turn.state.phase is Phase.FINISHING and turn.state.outcome:
-        finish(turn, *turn.state.outcome)
+    """Members that did not end by themselves are not waited for any longer."""
+    if isinstance(turn.state.stage, Finishing):
+        outcome = turn.state.stage.outcome
+        turn.finish(outcome.status, outcome.reason)
 
 
 def finish_expired(turn: Turn) -> None:
-    """The last checkpoint can't be had: what was trained last is lost, and that is no success."""
-    if turn.state.outcome is None or turn.state.phase is Phase.FINISHING:
+    """The last checkpoint can't be written: the newest training is lost, so this is no success."""
+    outcome = turn.state.outcome
+    if outcome is None or isinstance(turn.state.stage, Finishing):
         return
-    status, reason = turn.state.outcome
     mark("last_checkpoint_given_up")
     late = f"the last checkpoint was not written within {turn.state.settings.timeouts.finish_s:g} s"
-    turn.record("checkpoint_failed", reason=late)
-    finish(turn, "lost" if status == "finished" else status, f"{reason}, but {late}")
-
-
-def finish(turn: Turn, status: Status, reason: str, error: str = "", ranks: tuple[int, ...] = ()) -> None:
-    turn.set(phase=Phase.ENDED)
-    turn.do(Finish(status, reason, error, ranks))
+    turn.record(RunEvent.CHECKPOINT_FAILED, reason=late)
+    turn.finish("lost" if outcome.status == "finished" else outcome.status, f"{outcome.reason}, but {late}")
 
 
 def pause_expired(turn: Turn) -> None:
-    if turn.state.phase is Phase.PAUSED:
-        limit_s = turn.state.settings.timeouts.pause_s
-        finish(turn, "lost", f"fewer than {turn.state.settings.workers_min} workers for {limit_s:g} s")
-
-
-def shard_written(turn: Turn, shard: ShardWritten) -> None:
-    before = turn.state.saves
-    saves = before.wrote(shard)
-    turn.set(saves=saves)
-    entry = saves.writing.get(shard.name)
-    if entry is None:
-        _discard(turn, shard.name)
-    elif entry.complete and saves is not before:
-        turn.do(PublishManifest(shard.name, manifest(entry.snapshot, entry.shards)))
-
-
-def _discard(turn: Turn, name: str) -> None:
-    """Of a checkpoint that was given up meanwhile nothing stays: nobody may go back to it."""
-    if name not in {snapshot.name for snapshot in turn.state.saves.published}:
-        mark("late_part_of_an_abandoned_checkpoint")
-        turn.do(DeleteCheckpoint(name))
-
-
-def published(turn: Turn, name: str) -> None:
-    """The checkpoint stands; older ones go by the policy."""
-    entry = turn.state.saves.writing.get(name)
-    if entry is None:
-        _discard(turn, name)
-        return
-    saves, gone = turn.state.saves.publish(name).pruned(turn.state.settings.checkpoints)
-    turn.set(saves=saves)
-    turn.record("checkpoint_written", checkpoint=name, round=entry.snapshot.replicated.round)
-    for old in gone:
-        turn.do(DeleteCheckpoint(old))
-
-
-def checkpoint_failed(turn: Turn, name: str, reason: str) -> None:
-    """Training goes on without this checkpoint; another is tried some time later, the last one by the clock."""
-    saves = turn.state.saves
-    if name not in saves.writing:
-        return
-    mark("checkpoint_not_written")
-    _give_up(turn, saves.failed(name), name, reason)
-    if turn.state.outcome is not None:
-        turn.set_timer("save", saves.wait_s)
-
-
-def parts_missing(turn: Turn, worker: str, why: str, since: str = "") -> None:
-    """This worker's parts of checkpoints newer than `since` will never be written."""
-    for name in turn.state.saves.awaiting(worker, since):
-        mark("checkpoint_lost_a_writer")
-        _give_up(turn, turn.state.saves.incomplete(name), name, f"{worker} {why}")
-
-
-def damaged(turn: Turn, name: str, why: str) -> None:
-    """A checkpoint that was written can't be loaded: the one before has to do. Told once."""
-    saves = turn.state.saves.without(name)
-    if saves != turn.state.saves:
-        mark("damaged_checkpoint")
-        turn.set(saves=saves)
-        turn.record("checkpoint_damaged", checkpoint=name, reason=why)
-
-
-def _give_up(turn: Turn, saves: Saves, name: str, reason: str) -> None:
-    turn.set(saves=saves)
-    turn.record("checkpoint_failed", checkpoint=name, reason=reason)
-    turn.do(DeleteCheckpoint(name))
+    """Too few workers for too long."""
+    if isinstance(turn.state.stage, Paused):
+        settings = turn.state.settings
+        turn.finish("lost", f"fewer than {settings.workers_min} workers for {settings.timeouts.pause_s:g} s")

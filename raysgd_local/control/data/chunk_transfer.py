@@ -29,7 +29,7 @@ class Held:
 
     def after(self, order: Order, rank: int) -> Held:
         """Return the chunks of `rank` after the order's transfers have arrived."""
-        if order.deal is None or not order.deal.restricted:
+        if order.deal is None or not order.deal.local_data:
             return self
         own = frozenset(chunk for chunk, ranks in enumerate(order.deal.holders) if rank in ranks)
         return Held(own, self.own - own)
@@ -49,7 +49,7 @@ class Gift:
 
 def gifts(order: Order) -> tuple[Gift, ...]:
     """Return the transfers needed before the members can go on, by the sender's rank; the same on all members."""
-    if order.deal is None or not order.deal.restricted or not order.sources:
+    if order.deal is None or not order.deal.local_data or not order.sources:
         return ()
     found: dict[int, list[tuple[int, tuple[int, ...]]]] = {}
     for chunk, (holders, sources) in enumerate(zip(order.deal.holders, order.sources, strict=True)):

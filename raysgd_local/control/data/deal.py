@@ -36,7 +36,7 @@ class Deal:
     pending: tuple[
         tuple[int, ...], ...
     ]  # for each rank, positions of its uncommitted steps: first in its own list
-    restricted: bool = False  # only holders may get a chunk's samples; otherwise they are only preferred
+    local_data: bool = False  # only holders may get a chunk's samples; otherwise they are only preferred
 
 
 @lru_cache(maxsize=4)
@@ -44,7 +44,7 @@ def lists(deal: Deal) -> tuple[Ints, ...]:
     """Return each rank's positions in the order to consume them: one read-only int64 array per rank.
 
     Every position that is neither consumed nor pending is in exactly one list (`uncovered` has the exception). The
-    numbers of new positions are in proportion to the shares: exactly, or if `restricted`, as nearly as the holders
+    numbers of new positions are in proportion to the shares: exactly, or if `local_data`, as nearly as the holders
     allow. Equal deals give equal lists in every process.
 
     >>> deal = Deal(1, 0, 7, 10, 2, pack(np.zeros(10, bool)), ((0,), (1,)), (1.0, 1.0), ((4,), ()))
@@ -73,7 +73,7 @@ def lengths(deal: Deal) -> tuple[int, ...]:
 def uncovered(deal: Deal) -> tuple[int, ...]:
     """Return the chunks with remaining positions that no rank may take, and that are therefore in no list.
 
-    >>> uncovered(Deal(1, 0, 7, 4, 2, pack(np.zeros(4, bool)), ((0,), ()), (1.0,), ((),), restricted=True))
+    >>> uncovered(Deal(1, 0, 7, 4, 2, pack(np.zeros(4, bool)), ((0,), ()), (1.0,), ((),), local_data=True))
     (1,)
     """
     counts = _counts(_open_chunks(deal))
@@ -145,7 +145,7 @@ def _counts(chunks: Sequence[Ints]) -> Ints:
 def _eligible(deal: Deal) -> Bools:
     """Return a mask of the ranks that may take each chunk's samples, (chunks, ranks)."""
     willing = np.array(deal.shares) > 0
-    if deal.restricted:
+    if deal.local_data:
         return as_mask(deal.holders, len(deal.shares)) & willing
     return np.broadcast_to(willing, (deal.chunks, len(willing)))
 
@@ -158,7 +158,7 @@ def _amounts(deal: Deal, counts: Ints) -> Ints:
     if len(rows) == 0:
         return amounts
     shares, part = np.array(deal.shares, dtype=np.float64)[ranks], np.ix_(rows, ranks)
-    if deal.restricted:
+    if deal.local_data:
         amounts[part] = split_among_holders(counts[rows], eligible[part], shares)
     else:
         preferred = as_mask(deal.holders, len(deal.shares))[part]

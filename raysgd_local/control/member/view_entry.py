@@ -1,8 +1,9 @@
-"""Entering a view: what an order takes, one command after the other."""
+"""Entering a view: the commands that an order takes, one after the other."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import assert_never
 
 from raysgd_local.control.marks import mark
 from raysgd_local.control.member import rounds
@@ -19,11 +20,12 @@ from raysgd_local.control.member.events import (
     Want,
 )
 from raysgd_local.control.member.state import Adopt, Member, Result
-from raysgd_local.control.messages import Order
+from raysgd_local.control.messages import CheckpointStart, Continuation, FreshStart, Order
+from raysgd_local.control.replicated.state import Replicated
 
 
 def obey(member: Member, order: Order) -> Result:
-    """An order that is past has no effect; one that ends the run, or is for a view without this member, ends it."""
+    """Begin to follow an order. Ignore a past one; end where it says so, or where its view lacks this member."""
     if member.order is not None and order.number <= member.order.number:
         return member, ()
     if order.finish or member.worker not in order.view.members:
@@ -33,39 +35,54 @@ def obey(member: Member, order: Order) -> Result:
 
 
 def _entering(member: Member, order: Order) -> tuple[Command | Adopt, ...]:
-    """What entering a view takes: heal, then grow, then copy for a checkpoint.
+    """The commands that entering a view takes: heal, then grow, then copy for a checkpoint.
 
-    A member adopts what is resolved when it has the state that belongs to it, and not before: if the view breaks
+    A member adopts the resolved state when its model belongs to that state, and not before: if the view breaks
     meanwhile, it must not claim a round that it missed.
     """
-    state, rank = member.replicated, order.view.rank(member.worker)
-    behind = state is not None and state.round < order.replicated.round
+    rank = order.view.rank(member.worker)
     todo: list[Command | Adopt] = []
-    if state is not None and not behind and not order.restore:
-        todo.append(Adopt())
     if member.order is None or member.order.view.number != order.view.number:
         todo.append(Connect(order.view.number, rank, len(order.view.members)))
-    if order.heal is not None and state is not None:
-        todo.append(Heal(order.heal, behind, state.period.mode, order.replicated.period.mode))
-        todo += [Adopt()] if behind else []
-    if order.restore:
-        todo.append(Restore(order.restore))
-    if order.donor is not None:
-        todo.append(Transfer(order.donor, rank in order.receivers))
-    if state is None or order.restore:
-        todo.append(Adopt())
-    if order.align:
-        todo.extend(rounds.aligning(order.replicated, rank))
-    if order.deal is not None and order.deal.restricted and not order.closing:
+    match order.start:
+        case FreshStart(receivers):
+            todo += [Transfer(0, rank in receivers), Adopt()]
+        case CheckpointStart(checkpoint):
+            todo += [Restore(checkpoint), Adopt()]
+        case Continuation() as continuation:
+            todo = _continuing(member.replicated, order.replicated, continuation, rank, todo)
+        case _:
+            assert_never(order.start)
+    if order.deal is not None and order.deal.local_data and not order.closing:
         todo.append(Fetch())
     if order.save is not None:
         todo.append(CopyState(order.save, order.replicated))
     return tuple(todo)
 
 
+def _continuing(
+    own: Replicated | None, resolved: Replicated, start: Continuation, rank: int, connect: list[Command | Adopt]
+) -> list[Command | Adopt]:
+    """Adopt the resolved state first where this member has it, else when it is healed or has received it."""
+    behind = own is not None and own.round < resolved.round
+    todo = list(connect) if own is None or behind else [Adopt(), *connect]
+    if start.heal and own is not None:
+        todo.append(Heal(start.lead, behind, own.period.mode, resolved.period.mode))
+        todo += [Adopt()] if behind else []
+    if start.receivers:
+        todo.append(Transfer(start.lead, rank in start.receivers))
+    if own is None:
+        todo.append(Adopt())
+    if start.align:
+        todo.extend(rounds.aligning(resolved, rank))
+    return todo
+
+
 def left_of(member: Member) -> tuple[Command | Adopt, ...]:
-    """What is still to be done where the view breaks before it is entered: nothing, but where this member is being
-    healed. If that succeeds all the same it must not be done again: the missed round is in its state then.
+    """The commands that stay to be done where the view breaks before it is entered.
+
+    None, unless this member is being healed: if that succeeds all the same, the missed round is in its state and must
+    not be committed again.
     """
     heals = member.replicated is not None and not member.in_force.restore
     mark("break_while_being_healed", heals and member.todo[:1] == (Adopt(),))
@@ -73,7 +90,7 @@ def left_of(member: Member) -> tuple[Command | Adopt, ...]:
 
 
 def _adopt(member: Member) -> Member:
-    """Take over what is resolved; steps of a round that others committed are in it already."""
+    """Take over the resolved state; steps of a round that others committed are in it already."""
     order, own = member.in_force, member.replicated
     state = order.replicated
     keeps = own is not None and own.round == state.round and not order.restore
@@ -97,7 +114,7 @@ _AWAITED = (Connect, Heal, Transfer, Align, Restore, Fetch)
 
 
 def go_on(member: Member) -> Result:
-    """Give what is to be done, up to the next command that may fail; after the last, go on."""
+    """Give the commands of `todo`, up to the next one that may fail; after the last, let the loop go on."""
     given: list[Command] = []
     for index, command in enumerate(member.todo):
         rest = member.todo[index + 1 :]

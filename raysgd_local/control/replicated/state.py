@@ -36,7 +36,7 @@ class Replicated:
     open: bool = False  # whether an epoch is open
     cursors: tuple[int, ...] = ()  # positions consumed of each rank's list in the deal
     lengths: tuple[int, ...] | None = None  # of these lists; None if the loop doesn't use `ctx.batches`
-    left: tuple[bool, ...] = ()  # ranks whose loop left the open epoch early
+    left_epoch: tuple[bool, ...] = ()  # ranks whose loop left the open epoch early
     sick: tuple[bool, ...] = ()  # ranks whose state was not finite in the newest round
     residuals: tuple[float, ...] = ()  # norm of each rank's residual of compression, one round ago
     pacing: Pacing = EVEN  # straggler balancing
@@ -65,7 +65,7 @@ class Replicated:
 
     @property
     def owed_by_rank(self) -> tuple[float, ...]:
-        return self.owed or (0.0,) * len(self.left)
+        return self.owed or (0.0,) * len(self.left_epoch)
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -79,7 +79,7 @@ class Replicated:
     @property
     def idle(self) -> tuple[bool, ...]:
         """For each rank, whether it has nothing more to do in the open epoch."""
-        return tuple(left or self.used_up(rank) for rank, left in enumerate(self.left))
+        return tuple(left or self.used_up(rank) for rank, left in enumerate(self.left_epoch))
 
     def participants(self, fraction: float) -> frozenset[int]:
         """Return the ranks that take steps in the open round: a random `fraction` of those that are not idle."""
@@ -111,11 +111,11 @@ class Replicated:
     @property
     def left_behind(self) -> bool:
         """Whether a rank left the epoch with data remaining, while others are still in their loops and can take it."""
-        if not self.open or self.lengths is None or all(self.left):
+        if not self.open or self.lengths is None or all(self.left_epoch):
             return False
         return any(
             left and cursor < length
-            for left, cursor, length in zip(self.left, self.cursors, self.lengths, strict=True)
+            for left, cursor, length in zip(self.left_epoch, self.cursors, self.lengths, strict=True)
         )
 
 
@@ -153,7 +153,7 @@ def _says_all(state: Replicated, control: Control, program: Program) -> bool:
 
 def _counted(state: Replicated, control: Control) -> Replicated:
     """Add this round to totals and cursors."""
-    pairs = list(zip(state.cursors, state.left, control.members, strict=True))
+    pairs = list(zip(state.cursors, state.left_epoch, control.members, strict=True))
     return replace(
         state,
         round=state.round + 1,
@@ -162,7 +162,7 @@ def _counted(state: Replicated, control: Control) -> Replicated:
         wire_bytes=state.wire_bytes + control.wire_bytes,
         elapsed_s=state.elapsed_s + control.clock_s,
         cursors=tuple(cursor + said.consumed for cursor, _, said in pairs),
-        left=tuple(left or bool(said.flags & Flags.LEFT) for _, left, said in pairs),
+        left_epoch=tuple(left or bool(said.flags & Flags.LEFT) for _, left, said in pairs),
         sick=control.sick,
     )
 
@@ -230,7 +230,7 @@ def _close_epoch(state: Replicated) -> Replicated:
     """Close the epoch, for all at the same round, when all ranks are idle and no data are left behind."""
     if not state.open or not all(state.idle) or state.left_behind:
         return state
-    return replace(state, open=False, epoch=state.epoch + 1, left=tuple(False for _ in state.left))
+    return replace(state, open=False, epoch=state.epoch + 1, left_epoch=tuple(False for _ in state.left_epoch))
 
 
 def evaluated(state: Replicated, metrics: dict[str, float], target: tuple[str, float] | None) -> Replicated:

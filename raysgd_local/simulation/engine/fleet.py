@@ -18,7 +18,7 @@ from raysgd_local.control.controller.checkpoints import snapshot_of
 from raysgd_local.control.controller.heartbeats import Pulse
 from raysgd_local.control.controller.state import begin
 from raysgd_local.control.member.events import Cut, YieldAsked
-from raysgd_local.control.messages import Beat
+from raysgd_local.control.messages import Beat, worker_number
 from raysgd_local.faults.language import Fault
 from raysgd_local.simulation.engine.fault_injection import Injector
 from raysgd_local.simulation.engine.network import Call, SimulatedNetwork
@@ -150,7 +150,7 @@ class Fleet:
     def step_s(self, worker: Process) -> float:
         cluster = self.scenario.cluster
         drawn_s = float(cluster.steps.draw(self._steps, ()))
-        step_s = drawn_s * worker.slow / cluster.speed(int(worker.name[1:]))
+        step_s = drawn_s * worker.slow / cluster.speed(worker_number(worker.name))
         self.pace.stepped(worker.name, self.now, step_s)
         return step_s
 
@@ -248,13 +248,13 @@ class Fleet:
 
     def _startup_s(self, name: str) -> float:
         scenario = self.scenario
-        up_s = scenario.cluster.up_s(int(name[1:]), self.now, scenario.settings.workers_max)
+        up_s = scenario.cluster.up_s(worker_number(name), self.now, scenario.settings.workers_max)
         return (up_s - self.now) * self.random.uniform(1.0 - scenario.noise.sooner, 1.0)
 
     def _start(self, name: str, generation: int) -> None:
         if generation != self.generation or name not in self.controller.workers:
             return
-        node = f"n{int(name[1:]) // self.scenario.workers_a_node}"
+        node = f"n{worker_number(name) // self.scenario.workers_a_node}"
         worker = self.workers[name] = self._hire(name, node, self)
         worker.start()
 

@@ -9,6 +9,7 @@ from typing import Protocol
 from raysgd_local.control.data.deal import batch_bounds, lists, scaled
 from raysgd_local.control.member import events as m
 from raysgd_local.control.member.machine import Member
+from raysgd_local.control.messages import worker_number
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def _epoch(plan: LoopPlan, worker: Trainee) -> Asks:
         yield from _own_data(plan, worker)
         return
     yield m.EpochWanted(plan.samples)
-    number = int(worker.name[1:])
+    number = worker_number(worker.name)
     most = plan.early_batches if number in plan.early else -1  # batches that a probe gives again count too
     for batch in _Dealt(plan, worker):
         if isinstance(batch, m.ListEnded):
@@ -90,7 +91,7 @@ def _epoch(plan: LoopPlan, worker: Trainee) -> Asks:
 
 
 def _own_data(plan: LoopPlan, worker: Trainee) -> Asks:
-    for _ in range(plan.own_steps + int(worker.name[1:]) % 2):
+    for _ in range(plan.own_steps + worker_number(worker.name) % 2):
         yield Batch(0, ())
         if worker.member.known.stopped:
             return

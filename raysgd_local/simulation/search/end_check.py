@@ -31,8 +31,8 @@ def judge(
     if finish.status in needs and not needs[finish.status] & fired and (calm or finish.status != "lost"):
         violated("9: every run ends for a reason", f"{finish} after {sorted(fired)}")
     # Who leaves in time is no loss; whose own steps alone outlast the straggler's limit was given up for something.
-    if calm and fired <= {"sigterm"} and end.losses > len(slow):
-        violated("nobody is given up for nothing", f"{end.losses} workers lost")
+    if calm and fired <= {"sigterm"} and end.workers_lost > len(slow):
+        violated("nobody is given up for nothing", f"{end.workers_lost} workers lost")
     state = end.books.replicated if end.books else None
     over = state is not None and (state.stopped or state.epoch == scenario.loop.epochs)
     if finish.status == "finished" and not over:

@@ -13,12 +13,14 @@ from raysgd_local.control.control_slots import Control, Flags
 from raysgd_local.control.controller.boundary import Books
 from raysgd_local.control.controller.checkpoints import CheckpointRecord
 from raysgd_local.control.controller.events import RecordEvent, RecordRounds
-from raysgd_local.control.controller.state import Controller, Phase, Standing
+from raysgd_local.control.controller.state import Controller
+from raysgd_local.control.controller.transitions import Phase, Standing
 from raysgd_local.control.data.chunk_transfer import Gift
 from raysgd_local.control.data.deal import Deal, lists, pack, uncovered, unpack
 from raysgd_local.control.member.events import Exchange
-from raysgd_local.control.messages import Order
+from raysgd_local.control.messages import Continuation, Order
 from raysgd_local.control.replicated.state import Replicated
+from raysgd_local.control.run_events import RunEvent
 from raysgd_local.records import EvalRow, RoundRow
 from raysgd_local.simulation.engine.violation import violated
 from raysgd_local.simulation.engine.world import Observer
@@ -173,15 +175,8 @@ class InvariantChecker(Observer):
             violated("a view's members are distinct", str(order.view))
         if len(books.replicated.cursors) != len(order.view.members):
             violated("the state is seated for the view", str(order.view))
-        if (
-            order.donor is None
-            and not order.finish
-            and any(
-                workers[w].member.replicated is None
-                for w in order.view.members
-                if w in workers and not order.restore
-            )
-        ):
+        keeps = isinstance(order.start, Continuation) and not order.start.receivers and not order.finish
+        if keeps and any(workers[w].member.replicated is None for w in order.view.members if w in workers):
             violated("whoever has no state gets it", str(order.view))
 
     def _anchor(self, order: Order, workers: dict[str, SimulatedWorker]) -> NumberAnchor | None:
@@ -231,7 +226,7 @@ class InvariantChecker(Observer):
         self, controller: Controller, books: Books, order: Order, workers: dict[str, SimulatedWorker]
     ) -> None:
         """Invariant 3, where data is dealt for this view."""
-        placement, restricted = books.placement, controller.settings.restricted
+        placement, restricted = books.placement, controller.settings.local_data
         if order.restore and books.deal is not None:
             self._restored_deal = books.deal.number
         if placement is None or books.deal is None or books.deal.number == self._restored_deal:
@@ -303,7 +298,7 @@ class InvariantChecker(Observer):
         lost = sum(samples - sum(1 for times in anchor.times(epoch) if times) for epoch in closed)
         if lost != books.ledger.samples_lost:
             violated("4: what is lost is counted", f"{lost} are lost, the ledger says {books.ledger.samples_lost}")
-        told = controller.settings.restricted and "chunks_uncovered" in {e.event for _, e in self.events}
+        told = controller.settings.local_data and RunEvent.CHUNKS_UNCOVERED in {e.event for _, e in self.events}
         if lost and not early and not told:
             violated("4: nothing is lost", f"{lost} samples")
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from raysgd_local.algorithms.schedules.base import Mode
+from raysgd_local.control.messages import worker_number
 from raysgd_local.simulation.search.methods import Moved
 
 _LR, _MOMENTUM = 0.05, 0.9
@@ -185,5 +186,5 @@ class NumberReplica:
 
 def fresh(worker: str) -> NumberReplica:
     """A replica with weights of its own, unlike any other worker's."""
-    x = 1.0 + int(worker[1:]) / 64
+    x = 1.0 + worker_number(worker) / 64
     return NumberReplica(replace(NumberAnchor(), x=x), x=x, start=x)

@@ -53,7 +53,7 @@ def random_scenario(seed: int, faults: int = 8, methods: bool = True) -> Scenari
         workers_max=most,
         seed=seed,
         placement=_random_placement(random),
-        restricted=random.random() < 0.3,
+        local_data=random.random() < 0.3,
         max_failures=random.choice((0, 1, 3, -1)),
         max_losses=random.choice((None, None, None, 3)),
         timeouts=QUICK,

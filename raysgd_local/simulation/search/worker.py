@@ -22,7 +22,7 @@ from raysgd_local.control.data.chunk_transfer import Held, gifts
 from raysgd_local.control.member import events as m
 from raysgd_local.control.member import machine
 from raysgd_local.control.member.free_steps import Allowance
-from raysgd_local.control.messages import Beat, Order
+from raysgd_local.control.messages import Beat, Order, worker_number
 from raysgd_local.control.replicated.state import commit, extent
 from raysgd_local.simulation.engine.connection import Connection
 from raysgd_local.simulation.engine.loop import Asks, Batch, training_loop
@@ -73,7 +73,7 @@ class SimulatedWorker:
     # From outside.
 
     def start(self) -> None:
-        self._world.tell(self.name, WorkerUp(self.name, self.node, int(self.name[1:])))
+        self._world.tell(self.name, WorkerUp(self.name, self.node, worker_number(self.name)))
         self._beat()
         self._world.after(self._world.io_s(), self, self._go_on)
 

@@ -15,7 +15,7 @@ from raysgd_local.control.controller.settings import CheckpointPolicy, Settings
 from raysgd_local.control.controller.state import begin
 from raysgd_local.control.member import events as m
 from raysgd_local.control.member import machine
-from raysgd_local.control.messages import Order, Report
+from raysgd_local.control.messages import Order, Report, worker_name
 from raysgd_local.records import RoundRow
 from raysgd_local.simulation.engine.interruption import interruptible
 from raysgd_local.simulation.engine.loop import Batch, training_loop
@@ -61,7 +61,7 @@ class _Lockstep:
         self._tell(c.RunStarted())
         self.now += self._plan.cluster.startup_s
         for number in range(self._plan.workers):
-            self._tell(c.WorkerUp(f"w{number}", self._node(number), number))
+            self._tell(c.WorkerUp(worker_name(number), self._node(number), number))
         for ask in training_loop(self._plan.loop, self):
             if self._finish is not None:
                 return self._finish
@@ -161,7 +161,7 @@ class _Lockstep:
 
     def _leave(self) -> None:
         for number in range(self._plan.workers):
-            self._tell(c.Died(f"w{number}", "its loop ended"))
+            self._tell(c.Died(worker_name(number), "its loop ended"))
 
     def _arrive(self, report: Report) -> None:
         """One report tells the rounds for all."""
@@ -170,5 +170,5 @@ class _Lockstep:
         self._tell(c.Arrived(told))
         other = replace(told, rounds=(), changes=())
         for number in range(1, self._plan.workers):
-            self._tell(c.Arrived(replace(other, worker=f"w{number}")))
+            self._tell(c.Arrived(replace(other, worker=worker_name(number))))
         self._reductions.sent_bytes = 0

@@ -8,9 +8,10 @@ from raysgd_local.algorithms.schedules.switch import AtEpoch
 from raysgd_local.control.controller import events as c
 from raysgd_local.control.controller.checkpoints import CheckpointRecord
 from raysgd_local.control.controller.settings import CheckpointPolicy, Settings
-from raysgd_local.control.controller.state import Phase, Standing, begin
+from raysgd_local.control.controller.state import begin
+from raysgd_local.control.controller.transitions import Phase, Standing
 from raysgd_local.control.data.ledger import Ledger
-from raysgd_local.control.messages import LoopPosition, Report
+from raysgd_local.control.messages import Continuation, LoopPosition, Report
 from raysgd_local.control.replicated.program import Program
 from raysgd_local.control.replicated.state import Replicated
 
@@ -30,7 +31,7 @@ def test_who_leaves_is_replaced_at_once_and_gives_no_state_if_another_can():
         run.arrive(worker)
     order = run.order()
     assert order.view.members == ("w1", "w2")
-    assert (order.donor, order.receivers) == (0, (1,))
+    assert order.start == Continuation(lead=0, receivers=(1,))
 
 
 def test_the_only_one_with_state_stays_for_a_round_to_give_it():
@@ -78,7 +79,8 @@ def test_nobody_joins_while_a_member_must_be_healed():
     run.arrive("w1", broken="cut")
     order = run.order()
     assert order.view.members == ("w0", "w1")
-    assert (order.heal, order.donor, order.program.segment_rounds) == (0, None, 1)
+    assert order.start == Continuation(lead=0, heal=True, align=True)
+    assert order.program.segment_rounds == 1
 
 
 def test_who_got_no_state_waits_while_others_have_steps_pending():
@@ -86,10 +88,10 @@ def test_who_got_no_state_waits_while_others_have_steps_pending():
     run.arrive("w0", steps=2, broken="cut")
     order = run.order()
     run.tell(c.Arrived(Report("w1", order.view.number, order.segment, LoopPosition.START, broken="cut")))
-    assert (run.order().view.members, run.order().donor) == (("w0",), None)
+    assert (run.order().view.members, run.order().start.receivers) == (("w0",), ())
     run.arrive("w0")
     assert run.order().view.members == ("w0", "w1")
-    assert run.order().receivers == (1,)
+    assert run.order().start.receivers == (1,)
 
 
 def test_nobody_joins_a_run_that_is_stopped():
@@ -106,7 +108,7 @@ def test_a_diverged_round_heals_nobody():
     for worker, state in (("w0", {"round": 1, "diverged": True, "stopped": "diverged"}), ("w1", {})):
         run.arrive(worker, state=state, broken="cut")
     order = run.order()
-    assert (order.finish, order.heal, order.save) == ("failed", None, None)
+    assert (order.finish, order.start, order.save) == ("failed", Continuation(), None)
 
 
 def test_a_break_aligns_again_what_the_newest_round_asked_for():
@@ -115,7 +117,7 @@ def test_a_break_aligns_again_what_the_newest_round_asked_for():
     run.arrive("w0", state=state, rounds=(row(1),), broken="cut")
     run.arrive("w1", state=state, rounds=(row(1),), broken="cut")
     order = run.order()
-    assert order.align
+    assert order.start.align
     assert order.replicated.alignment(1) == (0, True)
 
 
@@ -155,7 +157,7 @@ def test_a_draining_nodes_workers_leave_together_and_newcomers_on_it_are_not_tak
     for worker in ("w0", "w1", "w2"):
         run.arrive(worker)
     assert run.order().view.members == ("w0", "w2")
-    assert run.state.losses == 0
+    assert run.state.workers_lost == 0
     commands = run.tell(c.WorkerUp("w3", "node-w1", 1))
     assert c.KillWorker("w3") in commands
     assert c.RequestWorker("w4") in commands
@@ -175,7 +177,7 @@ def test_the_resources_of_one_that_left_go_back_when_its_process_is_done():
     for worker in ("w0", "w1"):
         run.arrive(worker)
     assert run.tell(c.Died("w1", "its loop ended")) == [c.KillWorker("w1")]
-    assert run.state.losses == 0
+    assert run.state.workers_lost == 0
 
 
 def test_each_of_several_workers_taken_away_in_a_crash_loop_is_replaced_in_a_while():
@@ -194,7 +196,7 @@ def test_an_exception_in_user_code_is_no_loss_of_a_process():
     run = started(max_failures=1, max_losses=0)
     run.tell(c.UserError("w1", "ValueError"))
     commands = run.tell(c.Timer(run.state.timers["errors"]))
-    assert (run.state.failures, run.state.losses) == (1, 0)
+    assert (run.state.failures, run.state.workers_lost) == (1, 0)
     assert not [command for command in commands if isinstance(command, c.Finish)]
     assert c.RequestWorker("w2") in run.said
     finish = [command for command in run.tell(c.Died("w0", "killed")) if isinstance(command, c.Finish)]
@@ -220,7 +222,7 @@ def test_a_spare_waits_without_a_boundary_and_enters_at_once_when_somebody_is_go
     assert c.RequestWorker("w3") in commands
     run.arrive("w0", broken="cut")
     assert run.order().view.members == ("w0", "w2")
-    assert (run.order().donor, run.order().receivers) == (0, (1,))
+    assert run.order().start == Continuation(lead=0, receivers=(1,), align=True)
 
 
 def left_out(run):

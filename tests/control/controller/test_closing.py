@@ -5,7 +5,7 @@ from controller_run import row, started
 
 from raysgd_local.control.controller import events as c
 from raysgd_local.control.controller.settings import CheckpointPolicy
-from raysgd_local.control.controller.state import Phase
+from raysgd_local.control.controller.transitions import Phase
 from raysgd_local.control.messages import LoopPosition
 
 DONE = {"round": 1, "steps": 4, "samples": 8, "elapsed_s": 1.0, "open": False, "epoch": 1}
@@ -51,7 +51,7 @@ def test_members_stay_until_the_last_checkpoint_stands_and_the_run_ends_when_the
     assert finish(run) is None
     run.tell(c.Died("w0", "its loop ended"), c.Died("w1", "its loop ended"))
     assert finish(run).status == "finished"
-    assert run.state.losses == 0
+    assert run.state.workers_lost == 0
 
 
 @pytest.mark.parametrize("early", [True, False])

@@ -7,7 +7,7 @@ from controller_run import Run, started
 from raysgd_local.control.controller import events as c
 from raysgd_local.control.controller.heartbeats import Pulse
 from raysgd_local.control.controller.settings import Timeouts
-from raysgd_local.control.controller.state import Phase
+from raysgd_local.control.controller.transitions import Phase
 from raysgd_local.control.messages import Beat, LoopPosition
 
 TIMEOUTS = Timeouts()

@@ -12,7 +12,7 @@ from raysgd_local.control.replicated.state import Replicated
 
 
 def order(holders, have, members=("a", "b", "c")):
-    deal = Deal(1, 0, 0, 8, 4, b"\x00", holders, (1.0,) * len(members), ((),) * len(members), restricted=True)
+    deal = Deal(1, 0, 0, 8, 4, b"\x00", holders, (1.0,) * len(members), ((),) * len(members), local_data=True)
     program = Program(FixedPeriod(1))
     return Order(View(1, members), 1, program, Replicated(program.schedule.init()), deal=deal, sources=have)
 

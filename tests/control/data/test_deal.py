@@ -55,7 +55,7 @@ def deals(draw):
         ),
         shares=tuple(float(x) for x in rng.choice([0.0, 0.5, 1.0, 1.7], ranks)),
         pending=tuple(tuple(free[owners == rank].tolist()) for rank in range(ranks)),
-        restricted=draw(st.booleans()),
+        local_data=draw(st.booleans()),
     )
 
 
@@ -99,7 +99,7 @@ def test_pending_positions_come_first_and_idle_ranks_get_nothing_new(deal):
 @settings(max_examples=200, deadline=None)
 @given(deals())
 def test_where_all_data_is_shared_totals_are_the_shares_to_within_a_sample(deal):
-    deal = replace(deal, restricted=False)
+    deal = replace(deal, local_data=False)
     new = np.array([len(positions) for positions in new_positions(deal)])
     shares = np.array(deal.shares)
     if shares.any():
@@ -111,7 +111,7 @@ def test_where_all_data_is_shared_totals_are_the_shares_to_within_a_sample(deal)
 @settings(max_examples=200, deadline=None)
 @given(deals())
 def test_where_data_is_local_only_holders_get_a_chunks_positions(deal):
-    deal = replace(deal, restricted=True)
+    deal = replace(deal, local_data=True)
     for rank, positions in enumerate(new_positions(deal)):
         assert all(rank in deal.holders[chunk] for chunk in chunk_of(deal, positions))
 
@@ -162,7 +162,7 @@ def test_where_each_chunk_has_one_holder_filling_does_what_a_maximum_flow_does(d
 
 
 def test_each_chunk_is_spread_over_all_its_holders():
-    deal = make_deal(8000, ranks=4, chunks=32, copies=2, restricted=True)
+    deal = make_deal(8000, ranks=4, chunks=32, copies=2, local_data=True)
     for rank, positions in enumerate(lists(deal)):
         parts = Counter(chunk_of(deal, positions).tolist())
         assert set(parts) == {chunk for chunk, holders in enumerate(deal.holders) if rank in holders}
@@ -213,22 +213,22 @@ def test_nothing_left_gives_empty_lists():
 
 
 def test_a_chunk_without_holder_is_left_undealt_and_told_only_where_data_is_local():
-    deal = make_deal(16, ranks=2, chunks=4, holders=((0,), (), (1,), (0, 1)), restricted=True)
+    deal = make_deal(16, ranks=2, chunks=4, holders=((0,), (), (1,), (0, 1)), local_data=True)
     assert uncovered(deal) == (1,)
     assert sorted(np.concatenate(lists(deal)).tolist()) == [0, 1, 2, 3, *range(8, 16)]
-    shared = replace(deal, restricted=False)
+    shared = replace(deal, local_data=False)
     assert uncovered(shared) == ()
     assert sorted(np.concatenate(lists(shared)).tolist()) == list(range(16))
 
 
 def test_a_chunk_whose_holders_all_left_the_epoch_is_uncovered():
-    deal = make_deal(16, ranks=2, chunks=2, holders=((0,), (1,)), shares=(1.0, 0.0), restricted=True)
+    deal = make_deal(16, ranks=2, chunks=2, holders=((0,), (1,)), shares=(1.0, 0.0), local_data=True)
     assert uncovered(deal) == (1,)
 
 
 @pytest.mark.parametrize("restricted", [False, True])
 def test_imagenet_over_sixteen_ranks_is_dealt_at_once(restricted):
-    deal = make_deal(1_280_000, ranks=16, chunks=256, copies=2, restricted=restricted)
+    deal = make_deal(1_280_000, ranks=16, chunks=256, copies=2, local_data=restricted)
     lists(replace(deal, samples=16, consumed=pack(np.zeros(16, dtype=bool))))  # loads what is loaded lazily
     begin = time.perf_counter()
     found = lists(deal)

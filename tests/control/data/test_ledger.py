@@ -25,7 +25,7 @@ def deal_of(ledger, members, placement, seed=3, shares=None, pending=None, restr
         holders=tuple(tuple(rank[worker] for worker in row) for row in placement.holders),
         shares=shares or (1.0,) * len(members),
         pending=pending or ((),) * len(members),
-        restricted=restricted,
+        local_data=restricted,
     )
 
 

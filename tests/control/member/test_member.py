@@ -11,7 +11,7 @@ from raysgd_local.control.control_slots import Contribution, Control, Flags
 from raysgd_local.control.member import events as m
 from raysgd_local.control.member import machine
 from raysgd_local.control.member.state import Flight
-from raysgd_local.control.messages import Order, View
+from raysgd_local.control.messages import Continuation, Order, View
 from raysgd_local.control.replicated import state as replicated
 from raysgd_local.control.replicated.program import Program
 from raysgd_local.control.replicated.state import Replicated
@@ -19,7 +19,7 @@ from raysgd_local.control.replicated.state import Replicated
 
 def in_view(schedule, members=("a", "b"), segment=1):
     """A member at the start of an epoch over data of its own."""
-    state = Replicated(schedule.init(), open=True, cursors=(0,) * len(members), left=(False,) * len(members))
+    state = Replicated(schedule.init(), open=True, cursors=(0,) * len(members), left_epoch=(False,) * len(members))
     order = Order(View(1, members), segment, Program(schedule), state)
     return replace(machine.Member("a"), order=order, replicated=state), order
 
@@ -92,7 +92,7 @@ def test_a_sick_member_is_aligned_after_the_round_and_again_after_a_break():
     control = Control((said(weight=0.0, flags=Flags.NONFINITE), said()))
     member, commands = machine.advance(member, m.Exchanged(1, control, 0.1))
     assert commands[-1] == m.Align(1, receive=True)
-    again = replace(order, view=View(2, ("a", "b")), replicated=member.known, align=True)
+    again = replace(order, view=View(2, ("a", "b")), replicated=member.known, start=Continuation(align=True))
     member, _ = machine.advance(replace(member, todo=()), m.Ordered(again))
     _, commands = machine.advance(member, m.Done(2))
     assert commands == (m.Align(1, receive=True),)
@@ -102,7 +102,7 @@ def test_a_sick_member_is_aligned_after_the_round_and_again_after_a_break():
 def test_a_member_that_was_healed_as_the_view_broke_has_the_round_that_it_missed(outcome, round):
     member, order = in_view(EveryStep())
     resolved = replicated.commit(member.known, Control((said(), said())), order.program)
-    again = replace(order, view=View(2, ("a", "b")), replicated=resolved, heal=1)
+    again = replace(order, view=View(2, ("a", "b")), replicated=resolved, start=Continuation(lead=1, heal=True))
     member, _ = machine.advance(member, m.Ordered(again))
     member, (heal,) = machine.advance(member, m.Done(2))
     assert heal == m.Heal(1, True, "gradients", "gradients")

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from raysgd_local.algorithms.placement.table import ChunkHolder as Holder
+from raysgd_local.algorithms.placement.table import ChunkHolder
 from raysgd_local.control.control_slots import Control
 from raysgd_local.control.controller import arrivals, boundary, dealing, orders
 from raysgd_local.control.data.ledger import Ledger
@@ -29,13 +29,13 @@ def found(*words, before=lambda: None):
 
 
 def test_a_joiner_that_donates_state_is_found(monkeypatch):
-    right = orders._order
+    right = orders._continuation
 
-    def wrong(turn, view, program, resolution):
-        order = right(turn, view, program, resolution)
-        return replace(order, donor=order.receivers[0]) if order.receivers else order
+    def wrong(*arguments):
+        start = right(*arguments)
+        return replace(start, lead=start.receivers[0]) if start.receivers else start
 
-    monkeypatch.setattr(orders, "_order", wrong)
+    monkeypatch.setattr(orders, "_continuation", wrong)
     assert found("without committed state", "replicas are equal")
 
 
@@ -54,9 +54,9 @@ def test_a_message_of_an_old_view_that_is_accepted_is_found(monkeypatch):
     right = arrivals.arrive
 
     def wrong(turn, report):
-        state = turn.state
-        if report.view and state.view is not None and report.worker in state.workers:
-            report = replace(report, view=state.view.number, segment=state.segment)
+        state, segment = turn.state, turn.state.segment
+        if report.view and segment is not None and report.worker in state.workers:
+            report = replace(report, view=segment.view.number, segment=segment.number)
         right(turn, report)
 
     monkeypatch.setattr(arrivals, "arrive", wrong)
@@ -92,7 +92,7 @@ def test_a_zombie_whose_higher_round_is_adopted_is_found(monkeypatch):
 
 
 def test_anti_affinity_that_is_ignored_is_found(monkeypatch):
-    monkeypatch.setattr(dealing, "Holder", lambda worker, _node: Holder(worker, "one"))
+    monkeypatch.setattr(dealing, "ChunkHolder", lambda worker, _node: ChunkHolder(worker, "one"))
     assert found("copies sit on distinct nodes")
 
 
@@ -118,14 +118,12 @@ def test_weights_that_are_not_renormalised_are_found(monkeypatch):
 
 
 def test_an_unresolved_round_in_a_checkpoint_is_found(monkeypatch):
-    right = orders._order
+    right = orders._due_save
 
-    def wrong(turn, view, program, resolution):
-        order = right(turn, view, program, resolution)
-        over = resolution is None or turn.state.outcome is not None
-        return order if over else replace(order, save=orders._due_save(turn, view))
+    def wrong(turn, view, books, reports):
+        return right(turn, view, books, [replace(r, steps=0, replicated=None) for r in reports])
 
-    monkeypatch.setattr(orders, "_order", wrong)
+    monkeypatch.setattr(orders, "_due_save", wrong)
     assert found("resolved state only")
 
 

@@ -20,7 +20,7 @@ def test_no_invariant_is_violated(first):
 
 def test_a_run_without_faults_finishes_and_loses_nobody():
     outcomes = [seed_search.attempt(random_scenario(seed, faults=0)) for seed in range(30)]
-    calm = [o for o in outcomes if isinstance(o, Ended) and not o.controller.losses]
+    calm = [o for o in outcomes if isinstance(o, Ended) and not o.controller.workers_lost]
     assert len(calm) > 15
     assert {o.finish.status for o in calm} == {"finished"}
 
@@ -33,13 +33,13 @@ def replayed(seed, chaos, methods=False):
 def test_who_is_given_up_since_one_step_took_longer_than_others_wait_is_not_given_up_for_nothing():
     outcome = replayed(505433, "")
     assert isinstance(outcome, Ended), outcome
-    assert outcome.controller.losses == 1
+    assert outcome.controller.workers_lost == 1
 
 
 def test_nor_is_who_works_alone_for_longer_than_others_wait(monkeypatch):
     outcome = replayed(108609, "", methods=True)
     assert isinstance(outcome, Ended), outcome
-    assert outcome.controller.losses == 1
+    assert outcome.controller.workers_lost == 1
     monkeypatch.setattr(StepPaces, "longest_stretch_s", lambda self, worker: 0.0)
     assert "given up for nothing" in str(replayed(108609, "", methods=True))
 

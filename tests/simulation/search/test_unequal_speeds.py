@@ -65,4 +65,4 @@ def test_a_worker_that_can_not_keep_up_at_all_is_let_go():
     settings = Settings(Program(FixedPeriod(8), balance=Balance()), workers_min=1, workers_max=4, timeouts=QUICK)
     outcome = seed_search.attempt(Scenario(settings, LoopPlan(epochs=2, samples=4000), cluster=cluster))
     assert [e.fields["worker"] for _, e in outcome.recorded if e.event == "let_go"][:1] == ["w3"]
-    assert outcome.controller.losses == 0
+    assert outcome.controller.workers_lost == 0

@@ -1,0 +1,91 @@
+"""How an incarnation begins: with fresh state, or from a checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from raysgd_local.algorithms.placement.table import Placement
+from raysgd_local.control.controller import boundary, dealing, membership, orders
+from raysgd_local.control.controller.boundary import Books
+from raysgd_local.control.controller.checkpoints import CheckpointRecord
+from raysgd_local.control.controller.events import KillWorker, RewindTables
+from raysgd_local.control.controller.state import Restoring, Segment, Turn
+from raysgd_local.control.controller.transitions import Standing
+from raysgd_local.control.data.ledger import Ledger
+from raysgd_local.control.marks import mark
+from raysgd_local.control.messages import CheckpointStart, FreshStart, View
+from raysgd_local.control.replicated.state import Replicated, resumed
+from raysgd_local.control.run_events import RunEvent
+
+
+def first_view(turn: Turn) -> None:
+    """The first view of an incarnation: fresh state from rank 0, or a checkpoint's; never a joiner's by chance."""
+    state = turn.state
+    view = orders.next_view(state.segment, state.standing(Standing.READY)[: state.settings.workers_max])
+    for timer in ("start", "gather"):
+        turn.clear_timer(timer)
+    if state.resume is None:
+        _begin_fresh(turn, view)
+    else:
+        _begin_from(turn, view, state.resume)
+
+
+def _begin_fresh(turn: Turn, view: View) -> None:
+    initial = Replicated(schedule=turn.state.settings.program.schedule.init())
+    blocks = dealing.blocks_of(turn, view.members)
+    books = Books(boundary.seated(initial, None, view.members, None, blocks), Ledger())
+    orders.first_order(turn, view, books, FreshStart(receivers=tuple(range(1, len(view.members)))))
+
+
+def _begin_from(turn: Turn, view: View, snapshot: CheckpointRecord) -> None:
+    """Go back to a checkpoint: with as many members in the same deal, otherwise deal the rest of the epoch anew."""
+    before = resumed(snapshot.replicated, turn.state.settings.program)
+    state = replace(before, blocks=dealing.blocks_of(turn, view.members))
+    books = Books(state, snapshot.ledger, snapshot.deal, _renamed(snapshot, view))
+    turn.do(RewindTables(state.round, state.evaluations))
+    turn.record(RunEvent.RESUMED, checkpoint=snapshot.name, round=state.round, epoch=state.epoch)
+    if len(view.members) != len(snapshot.writers):
+        dealing.record_residuals(turn, dict(zip(snapshot.members, state.residuals, strict=False)), ())
+    lost = books.placement is not None and not all(books.placement.holders)
+    if len(view.members) != len(snapshot.members) or lost:
+        mark("resumed_by_another_number")
+        books = dealing.dealt(turn, books, None, view, {})
+    orders.first_order(turn, view, books, CheckpointStart(snapshot.name))
+
+
+def _renamed(snapshot: CheckpointRecord, view: View) -> Placement | None:
+    """The checkpoint's placement with the new workers in their predecessors' places."""
+    if snapshot.placement is None:
+        return None
+    names = dict(zip(snapshot.members, view.members, strict=False))
+    holders = tuple(tuple(names[w] for w in chunk if w in names) for chunk in snapshot.placement.holders)
+    return replace(snapshot.placement, holders=holders)
+
+
+def begin_again(turn: Turn, segment: Segment) -> None:
+    """No member has the run's state any more: go back to the newest checkpoint, or end."""
+    state = turn.state
+    committed = segment.books.replicated.round > 0
+    mark("state_lost_while_closing", state.outcome is not None)
+    newest = state.saves.published[-1] if state.saves.published else None
+    if newest is None and (committed or state.resume is not None):
+        mark("model_lost")
+        lacking = "there is no checkpoint yet" if state.resume is None else "no checkpoint can be loaded"
+        turn.finish("lost", f"no worker has the model any more, and {lacking}")
+        return
+    mark("beginning_lost", not committed)
+    mark("nobody_has_state", committed)
+    for worker in state.members:
+        turn.do(KillWorker(worker))
+    turn.remove(state.members)
+    turn.enter(Restoring(replace(segment, arrivals={})))
+    turn.set(
+        resume=newest,
+        incarnation=state.incarnation + bool(committed),
+        outcome=None,
+        saves=state.saves.abandoned(),
+    )
+    for timer in ("finish", "save"):
+        turn.clear_timer(timer)
+    turn.set_timer("start", state.settings.timeouts.start_s)
+    membership.refill(turn)

@@ -1,0 +1,74 @@
+"""Checkpoints on the way: their parts come in, they are published, fail, or turn out to be damaged."""
+
+from __future__ import annotations
+
+from raysgd_local.control.controller.checkpoints import Saves, manifest
+from raysgd_local.control.controller.events import DeleteCheckpoint, PublishManifest, ShardWritten
+from raysgd_local.control.controller.state import Turn
+from raysgd_local.control.marks import mark
+from raysgd_local.control.run_events import RunEvent
+
+
+def shard_written(turn: Turn, shard: ShardWritten) -> None:
+    """With the last part the manifest can be written."""
+    before = turn.state.saves
+    saves = before.wrote(shard)
+    turn.set(saves=saves)
+    entry = saves.writing.get(shard.name)
+    if entry is None:
+        _discard(turn, shard.name)
+    elif entry.complete and saves is not before:
+        turn.do(PublishManifest(shard.name, manifest(entry.snapshot, entry.shards)))
+
+
+def _discard(turn: Turn, name: str) -> None:
+    """Delete a checkpoint that was given up meanwhile: no resume may find it."""
+    if name not in {snapshot.name for snapshot in turn.state.saves.published}:
+        mark("late_part_of_an_abandoned_checkpoint")
+        turn.do(DeleteCheckpoint(name))
+
+
+def published(turn: Turn, name: str) -> None:
+    """The checkpoint stands; delete older ones as the policy says."""
+    entry = turn.state.saves.writing.get(name)
+    if entry is None:
+        _discard(turn, name)
+        return
+    saves, gone = turn.state.saves.publish(name).pruned(turn.state.settings.checkpoints)
+    turn.set(saves=saves)
+    turn.record(RunEvent.CHECKPOINT_WRITTEN, checkpoint=name, round=entry.snapshot.replicated.round)
+    for old in gone:
+        turn.do(DeleteCheckpoint(old))
+
+
+def checkpoint_failed(turn: Turn, name: str, reason: str) -> None:
+    """Train on without this checkpoint and try another one later: the last one after a delay, others at a boundary."""
+    saves = turn.state.saves
+    if name not in saves.writing:
+        return
+    mark("checkpoint_not_written")
+    _give_up(turn, saves.failed(name), name, reason)
+    if turn.state.outcome is not None:
+        turn.set_timer("save", saves.wait_s)
+
+
+def parts_missing(turn: Turn, worker: str, why: str, since: str = "") -> None:
+    """Give up the checkpoints newer than `since` that wait for this worker's part: it will never be written."""
+    for name in turn.state.saves.awaiting(worker, since):
+        mark("checkpoint_lost_a_writer")
+        _give_up(turn, turn.state.saves.incomplete(name), name, f"{worker} {why}")
+
+
+def damaged(turn: Turn, name: str, why: str) -> None:
+    """A published checkpoint can't be loaded: fall back to the one before. Recorded once."""
+    saves = turn.state.saves.without(name)
+    if saves != turn.state.saves:
+        mark("damaged_checkpoint")
+        turn.set(saves=saves)
+        turn.record(RunEvent.CHECKPOINT_DAMAGED, checkpoint=name, reason=why)
+
+
+def _give_up(turn: Turn, saves: Saves, name: str, reason: str) -> None:
+    turn.set(saves=saves)
+    turn.record(RunEvent.CHECKPOINT_FAILED, checkpoint=name, reason=reason)
+    turn.do(DeleteCheckpoint(name))
