@@ -6,7 +6,7 @@ from enum import UNIQUE, StrEnum, verify
 
 
 @verify(UNIQUE)
-class RunEvent(StrEnum):
+class EventName(StrEnum):
     """What a line of `events.jsonl` tells: its `event`."""
 
     # Membership.

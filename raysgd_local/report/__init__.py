@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from raysgd_local.control.run_events import RunEvent
+from raysgd_local.control.run_events import EventName
 from raysgd_local.errors import InputError
 from raysgd_local.run_files.reader import Run, load
 
@@ -99,7 +99,7 @@ def _charts(runs: Sequence[Run]) -> list[Chart]:
 
 def _timing_only(run: Run) -> bool:
     """Whether the run was simulated without training."""
-    return any(event.get("event") == RunEvent.TIMING_ONLY for event in run.events)
+    return any(event.get("event") == EventName.TIMING_ONLY for event in run.events)
 
 
 def _yaml(run: Run) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from raysgd_local.control.run_events import RunEvent
+from raysgd_local.control.run_events import EventName
 from raysgd_local.report.charts import svg
 
 if TYPE_CHECKING:
@@ -59,24 +59,24 @@ class _Reader:
     def read(self, event: Mapping[str, Any], at_s: float) -> None:
         kind, worker = event.get("event"), str(event.get("worker", ""))
         match kind:
-            case RunEvent.RESUMED if self.open or self.ended:
+            case EventName.RESUMED if self.open or self.ended:
                 self._begin_anew(at_s)
-            case RunEvent.WORKER_JOINED:
+            case EventName.WORKER_JOINED:
                 self.open[worker] = TimelineSpan(worker, self._free_lane(), self._now(at_s), self._now(at_s))
-            case RunEvent.WORKER_LOST | RunEvent.WORKER_LEFT if worker in self.open:
+            case EventName.WORKER_LOST | EventName.WORKER_LEFT if worker in self.open:
                 self._close(worker, self._now(at_s), kind.removeprefix("worker_"), str(event.get("reason", "")))
-            case RunEvent.VIEW_FORMED if (stall_s := float(event.get("stall_s", 0.0))) > 0:
+            case EventName.VIEW_FORMED if (stall_s := float(event.get("stall_s", 0.0))) > 0:
                 stall = self._now(at_s) - stall_s, self._now(at_s)
                 self.line = replace(self.line, stalls=(*self.line.stalls, stall))
-            case RunEvent.PAUSED:
+            case EventName.PAUSED:
                 self.paused_s = self._now(at_s)
-            case RunEvent.UNPAUSED:
+            case EventName.UNPAUSED:
                 self._unpause(self._now(at_s))
-            case RunEvent.CHAOS_FIRED:
+            case EventName.CHAOS_FIRED:
                 lane = self.open[worker].lane if worker in self.open else -1
                 fault = self._now(at_s), lane, str(event.get("fault", ""))
                 self.line = replace(self.line, faults=(*self.line.faults, fault))
-        self.ended = kind == RunEvent.ENDED or (self.ended and kind != RunEvent.WORKER_JOINED)
+        self.ended = kind == EventName.ENDED or (self.ended and kind != EventName.WORKER_JOINED)
         self.line = replace(self.line, end_s=self._now(at_s))
 
     def _now(self, at_s: float) -> float:

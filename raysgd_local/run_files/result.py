@@ -8,7 +8,7 @@ from typing import Any
 
 from raysgd_local.control.controller.boundary import Books
 from raysgd_local.control.controller.events import Finish
-from raysgd_local.control.run_events import RunEvent
+from raysgd_local.control.run_events import EventName
 from raysgd_local.run_files.writer import RunFiles
 
 
@@ -26,7 +26,7 @@ def result(files: RunFiles, books: Books | None, finish: Finish, names: Names) -
     ledger = books.ledger if books else None
     rounds, events = files.rounds, files.events
     losses = [float(row["loss"]) for row in rounds if not math.isnan(float(row["loss"]))]
-    stalls = [float(e["stall_s"]) for e in events if e["event"] == RunEvent.VIEW_FORMED]
+    stalls = [float(e["stall_s"]) for e in events if e["event"] == EventName.VIEW_FORMED]
     return {
         "schema": 1,
         "status": finish.status if finish.status in ("finished", "interrupted") else "failed",
@@ -42,18 +42,18 @@ def result(files: RunFiles, books: Books | None, finish: Finish, names: Names) -
         "wire_bytes": sum(int(row["wire_bytes"]) for row in rounds),
         "train_loss": losses[-1] if losses else None,
         "eval": dict(state.metrics) if state else {},
-        "views": sum(e["event"] == RunEvent.VIEW_FORMED for e in events),
-        "workers_lost": sum(e["event"] == RunEvent.WORKER_LOST for e in events),
+        "views": sum(e["event"] == EventName.VIEW_FORMED for e in events),
+        "workers_lost": sum(e["event"] == EventName.WORKER_LOST for e in events),
         "stall_s_max": max(stalls, default=0.0),
         "samples_lost": ledger.samples_lost if ledger else 0,
         "samples_repeated": ledger.samples_repeated if ledger else 0,
         "chunks_uncovered_max": max(
-            (e["chunks"] for e in events if e["event"] == RunEvent.CHUNKS_UNCOVERED), default=0
+            (e["chunks"] for e in events if e["event"] == EventName.CHUNKS_UNCOVERED), default=0
         ),
-        "driver_restarts": sum(e["event"] == RunEvent.DRIVER_RESTARTED for e in events),
-        "storage_failures": sum(e["event"] == RunEvent.STORAGE_FAILED for e in events),
-        "residual_lost": sum(e["norm"] for e in events if e["event"] == RunEvent.RESIDUAL_LOST),
-        "moved_bytes": sum(e["bytes"] for e in events if e["event"] == RunEvent.CHUNKS_MOVED),
-        "checkpoints_failed": sum(e["event"] == RunEvent.CHECKPOINT_FAILED for e in events),
-        "checkpoints_damaged": sum(e["event"] == RunEvent.CHECKPOINT_DAMAGED for e in events),
+        "driver_restarts": sum(e["event"] == EventName.DRIVER_RESTARTED for e in events),
+        "storage_failures": sum(e["event"] == EventName.STORAGE_FAILED for e in events),
+        "residual_lost": sum(e["norm"] for e in events if e["event"] == EventName.RESIDUAL_LOST),
+        "moved_bytes": sum(e["bytes"] for e in events if e["event"] == EventName.CHUNKS_MOVED),
+        "checkpoints_failed": sum(e["event"] == EventName.CHECKPOINT_FAILED for e in events),
+        "checkpoints_damaged": sum(e["event"] == EventName.CHECKPOINT_DAMAGED for e in events),
     }

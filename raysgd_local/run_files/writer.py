@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from raysgd_local.control.controller.events import RecordRounds
-from raysgd_local.control.run_events import RunEvent
+from raysgd_local.control.run_events import EventName
 from raysgd_local.records import EvalRow, RoundRow
 from raysgd_local.run_files.background_copy import Copies
 from raysgd_local.run_files.outage import Outage
@@ -116,7 +116,7 @@ class RunFiles:
         first = not self._behind
         self._behind.add(name)
         if first:
-            self.event(RunEvent.STORAGE_FAILED, reason=str(error))
+            self.event(EventName.STORAGE_FAILED, reason=str(error))
 
     def retry(self, now: float) -> str:
         """Write what is missing, when that is due again; says what stands in the way, or nothing."""
@@ -129,7 +129,7 @@ class RunFiles:
         except OSError as error:
             self._outage.goes_on(now)
             return str(error)
-        self.event(RunEvent.STORAGE_RECOVERED, after_s=round(self._outage.ends(now), 1))
+        self.event(EventName.STORAGE_RECOVERED, after_s=round(self._outage.ends(now), 1))
         return ""
 
     def finish(self, name: str, text: str, sleep: Callable[[float], None]) -> str:
@@ -210,10 +210,10 @@ class RunFiles:
         self._dirty |= again
         if trouble:
             if not self._away.lasts:
-                self.event(RunEvent.STORAGE_FAILED, reason=trouble)
+                self.event(EventName.STORAGE_FAILED, reason=trouble)
             self._away.goes_on(now)
         elif self._away.lasts:
-            self.event(RunEvent.STORAGE_RECOVERED, after_s=round(self._away.ends(now), 1))
+            self.event(EventName.STORAGE_RECOVERED, after_s=round(self._away.ends(now), 1))
 
     def copy_out_now(self) -> None:
         """The same in this thread, until it is done. Raises `OSError` where the storage is away."""

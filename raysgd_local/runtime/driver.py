@@ -22,7 +22,7 @@ from raysgd_local.control.controller.settings import Settings
 from raysgd_local.control.controller.state import begin
 from raysgd_local.control.data.deal import lists
 from raysgd_local.control.messages import Beat, Order
-from raysgd_local.control.run_events import RunEvent
+from raysgd_local.control.run_events import EventName
 from raysgd_local.errors import InputError
 from raysgd_local.faults.language import Fault
 from raysgd_local.faults.schedule import RoundWatch
@@ -150,7 +150,7 @@ class Driver:
             self._status = status
 
     def log(self, fields: dict[str, Any]) -> None:
-        self._files.event(RunEvent.LOG, **fields)
+        self._files.event(EventName.LOG, **fields)
 
     def refuse(self, error: InputError) -> None:
         """A worker found that what the user gave can't work; the run ends with that message."""
@@ -204,7 +204,7 @@ class Driver:
         """
         restart, resume = self._plan.restart, self._plan.resume
         for name in self._plan.damaged:
-            self._files.event(RunEvent.CHECKPOINT_DAMAGED, checkpoint=name)
+            self._files.event(EventName.CHECKPOINT_DAMAGED, checkpoint=name)
         if resume is None and self._files.rounds:
             self._files.rewind(0, 0)
         if resume is not None:
@@ -213,7 +213,7 @@ class Driver:
             return
         origin = resume["name"] if resume is not None else None
         self._files.event(
-            RunEvent.DRIVER_RESTARTED, reason=restart.reason, restarts=restart.count, checkpoint=origin
+            EventName.DRIVER_RESTARTED, reason=restart.reason, restarts=restart.count, checkpoint=origin
         )
 
     def _loop(self) -> None:
@@ -325,7 +325,7 @@ class Driver:
     def _close(self) -> Outcome:
         finish = self._finish or c.Finish("unplaced", "a worker refused the input")
         content = result(self._files, self._controller.books, finish, self._plan.names)
-        self._files.event(RunEvent.ENDED, status=finish.status, reason=finish.reason)
+        self._files.event(EventName.ENDED, status=finish.status, reason=finish.reason)
         trouble = self._files.finish(RESULT, json.dumps(content, indent=1), time.sleep)
         if trouble and finish.status == "finished":
             finish = c.Finish("lost", f"training is over, but its results can't be written: {trouble}")

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import ray
 
 from raysgd_local.control.controller.events import Command, Event, Form
-from raysgd_local.control.run_events import RunEvent
+from raysgd_local.control.run_events import EventName
 from raysgd_local.faults.language import Fault
 from raysgd_local.faults.schedule import Alarm, Reached, RoundWatch, Strike, Victim, advance, begin
 from raysgd_local.runtime.fault_effects import ON_DRIVER, obstacle
@@ -44,7 +44,7 @@ class Injector:
         head: str = "",
         damage: Callable[[], bool] = lambda: False,
     ) -> None:
-        told = frozenset((e["number"], e["fault"]) for e in events if e["event"] == RunEvent.CHAOS_FIRED)
+        told = frozenset((e["number"], e["fault"]) for e in events if e["event"] == EventName.CHAOS_FIRED)
         self._chaos, self.head = begin(schedule, head, told), head
         self._victims, self.post, self._record, self.damage = victims, post, record, damage
         self.suffer = victims.suffer
@@ -99,7 +99,7 @@ class Injector:
             return False
         for victim in victims or (Victim("", ray.get_runtime_context().get_node_id(), os.getpid()),):
             told = {"worker": victim.worker, "pid": victim.pid, "node": victim.node}
-            self._record(RunEvent.CHAOS_FIRED, fault=str(fault), number=strike.number, **told)
+            self._record(EventName.CHAOS_FIRED, fault=str(fault), number=strike.number, **told)
         if fault.kind in ON_DRIVER:
             ON_DRIVER[fault.kind](self, fault, victims)
             return False
@@ -112,7 +112,7 @@ class Injector:
         return asking in {victim.worker for victim in victims}
 
     def _unfired(self, number: int, fault: Fault, reason: str) -> None:
-        self._record(RunEvent.CHAOS_UNFIRED, fault=str(fault), number=number, reason=reason)
+        self._record(EventName.CHAOS_UNFIRED, fault=str(fault), number=number, reason=reason)
 
     def close(self) -> None:
         """The run is over: tell the faults that did not happen."""

@@ -13,7 +13,7 @@ from raysgd_local.control.controller.transitions import Phase, Standing
 from raysgd_local.control.marks import mark
 from raysgd_local.control.messages import LoopPosition, Report
 from raysgd_local.control.replicated.state import Replicated
-from raysgd_local.control.run_events import RunEvent
+from raysgd_local.control.run_events import EventName
 
 
 def arrive(turn: Turn, report: Report) -> None:
@@ -35,7 +35,7 @@ def _gather(turn: Turn, segment: Segment, report: Report) -> None:
         turn.enter(Running(segment, gathering_since=turn.now))
     turn.update(replace(segment, arrivals={**segment.arrivals, report.worker: report}))
     if report.moved_bytes:
-        turn.record(RunEvent.CHUNKS_MOVED, worker=report.worker, bytes=report.moved_bytes)
+        turn.record(EventName.CHUNKS_MOVED, worker=report.worker, bytes=report.moved_bytes)
     if report.leaving and turn.state.workers[report.worker].standing is Standing.MEMBER:
         membership.leaving(turn, report.worker, "SIGTERM")
     if report.broken:
@@ -145,10 +145,10 @@ def _enter(turn: Turn, segment: Segment, resolution: Resolution) -> Segment:
 def _record_changes(turn: Turn, resolution: Resolution) -> None:
     for change in resolution.changes:
         if change.before == change.after:
-            turn.record(RunEvent.PROBED, round=change.round, found=change.why)
+            turn.record(EventName.PROBED, round=change.round, found=change.why)
             continue
         fields = {"round": change.round, "from": change.before, "to": change.after, "why": change.why}
-        turn.record(RunEvent.PERIOD_CHANGED, **fields)
+        turn.record(EventName.PERIOD_CHANGED, **fields)
 
 
 def _record_shares(turn: Turn, members: Sequence[str], before: Replicated, after: Replicated) -> None:
@@ -156,7 +156,7 @@ def _record_shares(turn: Turn, members: Sequence[str], before: Replicated, after
     shares = dict(zip(members, after.pacing.shares, strict=False))
     if after.pacing.shares != (before.pacing.shares or tuple(1.0 for _ in after.pacing.shares)):
         rounded = {worker: round(share, 3) for worker, share in shares.items()}
-        turn.record(RunEvent.STEPS_SHARED, round=after.round, shares=rounded)
+        turn.record(EventName.STEPS_SHARED, round=after.round, shares=rounded)
     for worker, pace in zip(members, after.pacing.paces, strict=False):
         if pace.hopeless:
             membership.let_go(turn, worker, "too slow: its steps take many times as long as the others'")
@@ -171,7 +171,9 @@ def _pause(turn: Turn, segment: Segment) -> None:
     """Wait for more workers. Not while steps are pending: those are brought to their round's end first."""
     have, settings = _hands(turn), turn.state.settings
     turn.enter(Paused(segment, turn.now))
-    turn.record(RunEvent.PAUSED, workers=have, workers_min=settings.workers_min, limit_s=settings.timeouts.pause_s)
+    turn.record(
+        EventName.PAUSED, workers=have, workers_min=settings.workers_min, limit_s=settings.timeouts.pause_s
+    )
     turn.set_timer("pause", settings.timeouts.pause_s)
 
 
@@ -182,5 +184,5 @@ def _consider_resuming(turn: Turn, segment: Segment, since: float) -> None:
     turn.clear_timer("pause")
     turn.enter(Running(segment))
     turn.set(paused_s=turn.now - since)
-    turn.record(RunEvent.UNPAUSED, workers=have)
+    turn.record(EventName.UNPAUSED, workers=have)
     _settle(turn, segment)

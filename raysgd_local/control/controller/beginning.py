@@ -15,7 +15,7 @@ from raysgd_local.control.data.ledger import Ledger
 from raysgd_local.control.marks import mark
 from raysgd_local.control.messages import CheckpointStart, FreshStart, View
 from raysgd_local.control.replicated.state import Replicated, resumed
-from raysgd_local.control.run_events import RunEvent
+from raysgd_local.control.run_events import EventName
 
 
 def first_view(turn: Turn) -> None:
@@ -43,7 +43,7 @@ def _begin_from(turn: Turn, view: View, snapshot: CheckpointRecord) -> None:
     state = replace(before, blocks=dealing.blocks_of(turn, view.members))
     books = Books(state, snapshot.ledger, snapshot.deal, _renamed(snapshot, view))
     turn.do(RewindTables(state.round, state.evaluations))
-    turn.record(RunEvent.RESUMED, checkpoint=snapshot.name, round=state.round, epoch=state.epoch)
+    turn.record(EventName.RESUMED, checkpoint=snapshot.name, round=state.round, epoch=state.epoch)
     if len(view.members) != len(snapshot.writers):
         dealing.record_residuals(turn, dict(zip(snapshot.members, state.residuals, strict=False)), ())
     lost = books.placement is not None and not all(books.placement.holders)

@@ -14,7 +14,7 @@ from raysgd_local.control.data import chunk_transfer
 from raysgd_local.control.data.deal import Sources
 from raysgd_local.control.marks import mark
 from raysgd_local.control.messages import View
-from raysgd_local.control.run_events import RunEvent
+from raysgd_local.control.run_events import EventName
 
 
 def account(turn: Turn, segment: Segment, resolution: Resolution, view: View) -> Books:
@@ -37,7 +37,7 @@ def record_residuals(turn: Turn, norms: Mapping[str, float], members: Sequence[s
     """Record the compression errors of workers that are gone: they will never be in the model."""
     lost = {worker: norm for worker, norm in norms.items() if norm and worker not in members}
     if lost:
-        turn.record(RunEvent.RESIDUAL_LOST, workers=list(lost), norm=sum(lost.values()))
+        turn.record(EventName.RESIDUAL_LOST, workers=list(lost), norm=sum(lost.values()))
 
 
 def _opened(books: Books, samples: int) -> Books:
@@ -84,7 +84,7 @@ def _placed(turn: Turn, books: Books, view: View) -> Placement:
     lost = sum(before and not now for before, now in zip(known, held, strict=True))
     if lost:
         mark("chunk_nobody_has")
-        turn.record(RunEvent.CHUNKS_UNCOVERED, chunks=held.count(False))
+        turn.record(EventName.CHUNKS_UNCOVERED, chunks=held.count(False))
     return after
 
 

@@ -9,7 +9,7 @@ from raysgd_local.control.controller.events import CutView, KillWorker, Progress
 from raysgd_local.control.controller.state import Finishing, Resolving, Running, Turn
 from raysgd_local.control.controller.transitions import Standing
 from raysgd_local.control.marks import mark
-from raysgd_local.control.run_events import RunEvent
+from raysgd_local.control.run_events import EventName
 
 _BACKOFF_S = 0.5
 _BACKOFF_MAX_S = 60.0
@@ -52,7 +52,7 @@ def progress(turn: Turn, event: Progress) -> None:
     if segment.view.number == event.view:
         stall_s = 0.0 if state.broken_s is None else turn.now - state.broken_s
         workers = len(segment.view.members)
-        turn.record(RunEvent.VIEW_FORMED, view=event.view, workers=workers, stall_s=round(stall_s, 4))
+        turn.record(EventName.VIEW_FORMED, view=event.view, workers=workers, stall_s=round(stall_s, 4))
         turn.update(replace(segment, formed=True))
         turn.set(broken_s=None, crashes=0)
 
@@ -83,7 +83,7 @@ def lose(turn: Turn, worker: str, reason: str, refill: bool = True, own_fault: b
         check_finished(turn)
         return
     turn.set(workers_lost=turn.state.workers_lost + (not own_fault), crashes=turn.state.crashes + 1)
-    turn.record(RunEvent.WORKER_LOST, worker=worker, reason=reason)
+    turn.record(EventName.WORKER_LOST, worker=worker, reason=reason)
     if turn.state.outcome is None and _too_many(turn):
         return
     if refill and known.standing is not Standing.LEAVING:
@@ -169,7 +169,7 @@ def nodes_draining(turn: Turn, nodes: tuple[str, ...]) -> None:
 def leaving(turn: Turn, worker: str, reason: str) -> None:
     """A member will be gone after the next boundary; ask for its replacement now."""
     turn.stand(worker, Standing.LEAVING)
-    turn.record(RunEvent.DRAIN_NOTICE, worker=worker, reason=reason)
+    turn.record(EventName.DRAIN_NOTICE, worker=worker, reason=reason)
     request(turn)
 
 
@@ -180,7 +180,7 @@ def let_go(turn: Turn, worker: str, reason: str) -> None:
         return
     turn.stand(worker, Standing.LEAVING)
     mark("straggler_let_go")
-    turn.record(RunEvent.LET_GO, worker=worker, reason=reason)
+    turn.record(EventName.LET_GO, worker=worker, reason=reason)
     turn.set_timer(f"respawn:{worker}", _BACKOFF_MAX_S)
 
 

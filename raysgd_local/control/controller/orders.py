@@ -15,7 +15,7 @@ from raysgd_local.control.data import chunk_transfer
 from raysgd_local.control.marks import mark
 from raysgd_local.control.messages import Continuation, Order, Report, Save, Start, View
 from raysgd_local.control.replicated.program import Program
-from raysgd_local.control.run_events import RunEvent
+from raysgd_local.control.run_events import EventName
 
 
 def may_grow(books: Books, reports: Sequence[Report]) -> bool:
@@ -207,9 +207,9 @@ def give(turn: Turn, order: Order, books: Books, formed: bool, leaving: tuple[st
         if known.standing is Standing.READY:
             turn.stand(worker, Standing.MEMBER)
             rank = order.view.rank(worker)
-            turn.record(RunEvent.WORKER_JOINED, worker=worker, pid=known.pid, node=known.node, rank=rank)
+            turn.record(EventName.WORKER_JOINED, worker=worker, pid=known.pid, node=known.node, rank=rank)
     for worker in leaving:
-        turn.record(RunEvent.WORKER_LEFT, worker=worker)
+        turn.record(EventName.WORKER_LEFT, worker=worker)
     turn.remove(leaving)
     turn.enter(Running(Segment(order.view, order.segment, books, formed=formed)))
     turn.set(paused_s=0.0)

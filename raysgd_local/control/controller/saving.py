@@ -6,7 +6,7 @@ from raysgd_local.control.controller.checkpoints import Saves, manifest
 from raysgd_local.control.controller.events import DeleteCheckpoint, PublishManifest, ShardWritten
 from raysgd_local.control.controller.state import Turn
 from raysgd_local.control.marks import mark
-from raysgd_local.control.run_events import RunEvent
+from raysgd_local.control.run_events import EventName
 
 
 def shard_written(turn: Turn, shard: ShardWritten) -> None:
@@ -36,7 +36,7 @@ def published(turn: Turn, name: str) -> None:
         return
     saves, gone = turn.state.saves.publish(name).pruned(turn.state.settings.checkpoints)
     turn.set(saves=saves)
-    turn.record(RunEvent.CHECKPOINT_WRITTEN, checkpoint=name, round=entry.snapshot.replicated.round)
+    turn.record(EventName.CHECKPOINT_WRITTEN, checkpoint=name, round=entry.snapshot.replicated.round)
     for old in gone:
         turn.do(DeleteCheckpoint(old))
 
@@ -65,10 +65,10 @@ def damaged(turn: Turn, name: str, why: str) -> None:
     if saves != turn.state.saves:
         mark("damaged_checkpoint")
         turn.set(saves=saves)
-        turn.record(RunEvent.CHECKPOINT_DAMAGED, checkpoint=name, reason=why)
+        turn.record(EventName.CHECKPOINT_DAMAGED, checkpoint=name, reason=why)
 
 
 def _give_up(turn: Turn, saves: Saves, name: str, reason: str) -> None:
     turn.set(saves=saves)
-    turn.record(RunEvent.CHECKPOINT_FAILED, checkpoint=name, reason=reason)
+    turn.record(EventName.CHECKPOINT_FAILED, checkpoint=name, reason=reason)
     turn.do(DeleteCheckpoint(name))

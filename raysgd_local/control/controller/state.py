@@ -12,7 +12,7 @@ from raysgd_local.control.controller.events import Command, Finish, RecordEvent,
 from raysgd_local.control.controller.settings import Settings
 from raysgd_local.control.controller.transitions import PHASES, STANDINGS, Phase, Standing, check
 from raysgd_local.control.messages import Report, View, worker_name
-from raysgd_local.control.run_events import RunEvent
+from raysgd_local.control.run_events import EventName
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ class Turn:
     def do(self, command: Command) -> None:
         self.commands.append(command)
 
-    def record(self, event: RunEvent, **fields: Any) -> None:
+    def record(self, event: EventName, **fields: Any) -> None:
         """A line for `events.jsonl`."""
         self.do(RecordEvent(event.value, fields))
 

@@ -19,7 +19,7 @@ from raysgd_local.control.controller.state import (
 from raysgd_local.control.controller.transitions import Standing
 from raysgd_local.control.marks import mark
 from raysgd_local.control.messages import LoopPosition, Report, worker_number
-from raysgd_local.control.run_events import RunEvent
+from raysgd_local.control.run_events import EventName
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def user_error(turn: Turn, worker: str, traceback: str) -> None:
     rank = state.view.rank(worker) if state.view and worker in state.view.members else worker_number(worker)
     errors = {**state.errors, traceback: (*state.errors.get(traceback, ()), rank)}
     turn.set(errors=errors, failures=state.failures + 1)
-    turn.record(RunEvent.USER_ERROR, worker=worker, rank=rank)
+    turn.record(EventName.USER_ERROR, worker=worker, rank=rank)
     if "errors" not in state.timers:
         turn.set_timer("errors", state.settings.timeouts.errors_s)
     membership.lose(turn, worker, "exception in user code", refill=not _failed(turn), own_fault=True)
@@ -115,7 +115,7 @@ def finish_expired(turn: Turn) -> None:
         return
     mark("last_checkpoint_given_up")
     late = f"the last checkpoint was not written within {turn.state.settings.timeouts.finish_s:g} s"
-    turn.record(RunEvent.CHECKPOINT_FAILED, reason=late)
+    turn.record(EventName.CHECKPOINT_FAILED, reason=late)
     turn.finish("lost" if outcome.status == "finished" else outcome.status, f"{outcome.reason}, but {late}")
 
 

@@ -10,7 +10,7 @@ from raysgd_local.control.controller.boundary import Books
 from raysgd_local.control.controller.checkpoints import CheckpointRecord
 from raysgd_local.control.controller.events import Command, Event, Finish, Heartbeat, RecordEvent, RecordRounds
 from raysgd_local.control.controller.settings import Settings
-from raysgd_local.control.run_events import RunEvent
+from raysgd_local.control.run_events import EventName
 from raysgd_local.faults.language import Fault
 from raysgd_local.records import RoundRow
 from raysgd_local.run_files import journal
@@ -56,23 +56,23 @@ class Recorder(Observer):
 
     def fired(self, fault: Fault, worker: str, now: float) -> None:
         self.now = now
-        self.files.event(RunEvent.CHAOS_FIRED, fault=str(fault), **({"worker": worker} if worker else {}))
+        self.files.event(EventName.CHAOS_FIRED, fault=str(fault), **({"worker": worker} if worker else {}))
 
     def restarted(self, resume: CheckpointRecord | None, now: float) -> None:
         """As `runtime.driver` tells it; without a checkpoint nothing that was done is left."""
         self.now = now
         if resume is None:
             self.files.rewind(0, 0)
-        self.files.event(RunEvent.DRIVER_RESTARTED, checkpoint=resume.name if resume else None)
+        self.files.event(EventName.DRIVER_RESTARTED, checkpoint=resume.name if resume else None)
         self.begin(self._settings, resume)
 
     def unfired(self, faults: Iterable[Fault]) -> None:
         """What did not happen, because the run ended first or there was nobody whom it could happen to."""
         for fault in faults:
-            self.files.event(RunEvent.CHAOS_UNFIRED, fault=str(fault))
+            self.files.event(EventName.CHAOS_UNFIRED, fault=str(fault))
 
     def log(self, fields: dict[str, Any]) -> None:
-        self.files.event(RunEvent.LOG, **fields)
+        self.files.event(EventName.LOG, **fields)
 
     def rewound(self, round: int, evaluations: int) -> None:
         self.files.rewind(round, evaluations)
@@ -86,7 +86,7 @@ class Recorder(Observer):
     def end(self, finish: Finish, books: Books | None, names: Names) -> dict[str, Any]:
         """Write what is written at the end; returns `result.json`'s content."""
         content = result(self.files, books, finish, names)
-        self.files.event(RunEvent.ENDED, status=finish.status, reason=finish.reason)
+        self.files.event(EventName.ENDED, status=finish.status, reason=finish.reason)
         self.files.write(RESULT, json.dumps(content, indent=1))
         self.files.copy_out_now()
         return content

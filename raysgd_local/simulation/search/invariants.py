@@ -20,7 +20,7 @@ from raysgd_local.control.data.deal import Deal, lists, pack, uncovered, unpack
 from raysgd_local.control.member.events import Exchange
 from raysgd_local.control.messages import Continuation, Order
 from raysgd_local.control.replicated.state import Replicated
-from raysgd_local.control.run_events import RunEvent
+from raysgd_local.control.run_events import EventName
 from raysgd_local.records import EvalRow, RoundRow
 from raysgd_local.simulation.engine.violation import violated
 from raysgd_local.simulation.engine.world import Observer
@@ -298,7 +298,7 @@ class InvariantChecker(Observer):
         lost = sum(samples - sum(1 for times in anchor.times(epoch) if times) for epoch in closed)
         if lost != books.ledger.samples_lost:
             violated("4: what is lost is counted", f"{lost} are lost, the ledger says {books.ledger.samples_lost}")
-        told = controller.settings.local_data and RunEvent.CHUNKS_UNCOVERED in {e.event for _, e in self.events}
+        told = controller.settings.local_data and EventName.CHUNKS_UNCOVERED in {e.event for _, e in self.events}
         if lost and not early and not told:
             violated("4: nothing is lost", f"{lost} samples")
 

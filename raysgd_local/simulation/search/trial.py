@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from raysgd_local.control.controller import machine as controller
 from raysgd_local.control.controller.events import Finish, RecordEvent
 from raysgd_local.control.controller.state import Controller
-from raysgd_local.control.run_events import RunEvent
+from raysgd_local.control.run_events import EventName
 from raysgd_local.faults.language import Fault
 from raysgd_local.records import EvalRow, RoundRow
 from raysgd_local.serialization import to_plain
@@ -39,7 +39,7 @@ def run_trial(scenario: Scenario) -> Ended:
     fleet = Fleet(scenario, lambda name, node, world: SimulatedWorker(name, node, world, watch, scenario), watch)
     finish = fleet.run()
     watch.ended(fleet.controller, scenario.loop.samples, bool(scenario.loop.early))
-    lost = [said.fields["worker"] for _, said in watch.events if said.event == RunEvent.WORKER_LOST]
+    lost = [said.fields["worker"] for _, said in watch.events if said.event == EventName.WORKER_LOST]
     judge(finish, fleet.fired, fleet.controller, scenario, fleet.pace, lost)
     _replay(fleet)
     return Ended(

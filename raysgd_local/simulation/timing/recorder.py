@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from raysgd_local.control.controller.events import RecordRounds
-from raysgd_local.control.run_events import RunEvent
+from raysgd_local.control.run_events import EventName
 from raysgd_local.run_files.result import Names
 from raysgd_local.run_files.storage import Storage
 from raysgd_local.simulation.learning.recorder import Progress, Recorder
@@ -26,7 +26,7 @@ class TimeRecorder(Recorder):
 def record_timing(plan: TimingPlan, storage: Storage, names: Names, progress: Progress) -> Simulated:
     """Run the plan, and write tables, events and result. There is no journal, model or checkpoint."""
     recorder = TimeRecorder(storage, progress)
-    recorder.files.event(RunEvent.TIMING_ONLY, state_bytes=plan.state_bytes, loss=f"assumed: {plan.loss}")
+    recorder.files.event(EventName.TIMING_ONLY, state_bytes=plan.state_bytes, loss=f"assumed: {plan.loss}")
     run = simulate_timing(plan, recorder)
     recorder.now = run.seconds
     return Simulated(run.finish, run.seconds, recorder.end(run.finish, run.books, names))
