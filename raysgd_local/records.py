@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from raysgd_local.serialization import from_plain, to_plain
 
-__all__ = ["EvalRow", "PeriodChange", "RoundRow", "from_plain", "replace", "to_plain"]
+__all__ = ["EvalRow", "PeriodChange", "from_plain", "replace", "to_plain"]
 
 T = TypeVar("T")
 
@@ -25,33 +25,6 @@ def replace(record: T, /, **changes: Any) -> T:
     changed: T = object.__new__(type(record))
     changed.__dict__.update(record.__dict__, **changes)
     return changed
-
-
-@dataclass(frozen=True)
-class RoundRow:
-    """A row of `rounds.csv`: one resolved averaging round.
-
-    `steps`, `samples`, `wire_bytes` are this round's, summed over workers; `compute_s`, `sync_s`, `wait_s` are
-    worker means; `elapsed_s` is training time since the run began; `loss` the round's mean training loss (NaN
-    where nobody took a step); `epoch` the open epoch, from 0.
-    """
-
-    round: int
-    view: int
-    incarnation: int
-    workers: int
-    tau: int
-    scope: str
-    steps: int
-    samples: int
-    epoch: int
-    elapsed_s: float
-    compute_s: float
-    sync_s: float
-    wait_s: float
-    wire_bytes: int
-    loss: float
-    lr: float
 
 
 @dataclass(frozen=True)

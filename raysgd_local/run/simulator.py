@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from raysgd_local.control.replicated.round_row import RoundRow
 from raysgd_local.errors import InputError, RunLostError, UserCodeError
 from raysgd_local.faults.language import Fault
-from raysgd_local.records import RoundRow
 from raysgd_local.report import write_report
 from raysgd_local.run.directory import check_new, claim, give_back
 from raysgd_local.run.progress import Display, Snapshot

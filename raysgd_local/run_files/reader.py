@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from raysgd_local.control.replicated.round_row import RoundRow
 from raysgd_local.errors import InputError, nearest
-from raysgd_local.records import EvalRow, RoundRow
+from raysgd_local.records import EvalRow
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from raysgd_local.control.controller.events import RecordRounds
-from raysgd_local.records import EvalRow, RoundRow
+from raysgd_local.control.replicated.round_row import RoundRow
+from raysgd_local.records import EvalRow
 from raysgd_local.run_files.background_copy import Copies
 from raysgd_local.run_files.outage import Outage
 from raysgd_local.run_files.storage import Storage

@@ -10,8 +10,8 @@ from raysgd_local.control.controller.boundary import Books
 from raysgd_local.control.controller.checkpoints import CheckpointRecord
 from raysgd_local.control.controller.events import Command, Event, Finish, Heartbeat, RecordEvent, RecordRounds
 from raysgd_local.control.controller.settings import Settings
+from raysgd_local.control.replicated.round_row import RoundRow
 from raysgd_local.faults.language import Fault
-from raysgd_local.records import RoundRow
 from raysgd_local.run_files import journal
 from raysgd_local.run_files.result import Names, result
 from raysgd_local.run_files.storage import MANIFEST, Storage

@@ -18,8 +18,9 @@ from raysgd_local.control.data.chunk_transfer import Gift
 from raysgd_local.control.data.deal import Deal, lists, pack, uncovered, unpack
 from raysgd_local.control.member.events import Exchange
 from raysgd_local.control.messages import Order
+from raysgd_local.control.replicated.round_row import RoundRow
 from raysgd_local.control.replicated.state import Replicated
-from raysgd_local.records import EvalRow, RoundRow
+from raysgd_local.records import EvalRow
 from raysgd_local.simulation.engine.violation import violated
 from raysgd_local.simulation.engine.world import Observer
 from raysgd_local.simulation.search.model import NumberAnchor, Shard

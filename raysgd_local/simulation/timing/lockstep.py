@@ -23,9 +23,9 @@ from raysgd_local.control.member import events as m
 from raysgd_local.control.member import machine
 from raysgd_local.control.messages import Order, Report
 from raysgd_local.control.replicated.program import Program
+from raysgd_local.control.replicated.round_row import RoundRow
 from raysgd_local.control.replicated.state import extent
 from raysgd_local.errors import InputError
-from raysgd_local.records import RoundRow
 from raysgd_local.simulation.cluster.cluster_model import ClusterModel
 from raysgd_local.simulation.cluster.loss_curve import HalvingLoss, LossCurve
 from raysgd_local.simulation.cluster.step_times import Floats
