@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from raysgd_local.control.replicated.program import Program
 from raysgd_local.control.replicated.state import is_error
 from raysgd_local.errors import InputError
 from raysgd_local.faults.language import Fault, parse_real
+from raysgd_local.run_files.observer import RunObserver, RunStart
 from raysgd_local.tasks import task_name
 from raysgd_local.tasks.base import Task
 
@@ -30,13 +31,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """One run: what is trained, how, on how many workers, and where its directory is.
+    """One run: its loop, its method, its workers, its directory."""
 
-    `loop` is a task or a function, `loop_config` the function's argument; `chaos` are faults to rehearse.
-    """
-
-    loop: Any
-    loop_config: dict[str, Any] | None
+    loop: Any  # a task or a function
+    loop_config: dict[str, Any] | None  # the function's argument
     algorithm: Algorithm
     settings: Settings
     cpus: float
@@ -50,13 +48,28 @@ class Request:
     config_yaml: str
     formation_s: float = 30.0
     collective_s: float = 1200.0
-    chaos: tuple[Fault, ...] = ()
+    chaos: tuple[Fault, ...] = ()  # faults to rehearse
     network: Network = field(default_factory=Network)
+    observers: tuple[RunObserver, ...] = ()
 
     @property
     def cpus_at_most(self) -> int:
         """Ray's logical CPUs of all workers together."""
         return max(1, round(self.settings.wanted * self.cpus))
+
+    def start(self, directory: str, manifest: dict[str, Any] | None = None) -> RunStart:
+        """The run's beginning as observers are told it; `manifest` is of the checkpoint that it resumes from."""
+        state = manifest["replicated"] if manifest else {}
+        return RunStart(
+            name=self.name,
+            method=self.method,
+            task=self.task,
+            directory=directory,
+            config=yaml.safe_load(self.config_yaml),
+            resumed_from=manifest["name"] if manifest else "",
+            round=state.get("round", 0),
+            evaluations=state.get("evaluations", 0),
+        )
 
 
 def program(algorithm: Algorithm, stop: Stop, balance: bool, batch_scale: tuple[float, ...] = ()) -> Program:
@@ -133,6 +146,7 @@ def from_arguments(
     batch_scale: tuple[float, ...],
     seed: int,
     chaos: str,
+    observers: Sequence[RunObserver] = (),
 ) -> Request:
     """The run that a program describes in Ray Train's words: of a task, or of a function that trains.
 
@@ -167,7 +181,17 @@ def from_arguments(
         task=what,
         config_yaml=_described(loop, algorithm, workers, data, seed),
         chaos=parse_real(chaos, most),
+        observers=(*_observers("observers", observers), *_observers("run_config.callbacks", run.callbacks or ())),
     )
+
+
+def _observers(field: str, given: Sequence[Any]) -> tuple[RunObserver, ...]:
+    """Raises `InputError` where one is no `RunObserver`."""
+    for observer in given:
+        if not isinstance(observer, RunObserver):
+            hint = "subclass it; for Ray Train's callbacks also ray.train.UserCallback"
+            raise InputError(field, observer, "instances of raysgd_local.RunObserver", hint)
+    return tuple(given)
 
 
 def _settings(

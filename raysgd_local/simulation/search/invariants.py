@@ -134,19 +134,19 @@ class InvariantChecker(Observer):
     def deleted(self, checkpoint: str) -> None:
         self.published.pop(checkpoint, None)
 
-    def rewound(self, round: int, evaluations: int) -> None:
+    def rewound(self, round: int, evaluations: int, incarnation: int) -> None:  # noqa: ARG002
         self.rounds = [row for row in self.rounds if row.round <= round]
         self.evaluations = self.evaluations[:evaluations]
         self.resolved = {at: anchor for at, anchor in self.resolved.items() if at <= round}
 
-    def restarted(self, resume: CheckpointRecord | None, now: float) -> None:  # noqa: ARG002
+    def restarted(self, resume: CheckpointRecord | None, incarnation: int, now: float) -> None:  # noqa: ARG002
         """The driver starts again; if there is no checkpoint, from nothing."""
         self.shards.clear()
         self._generation += 1
         self._yielded = (0, 0)
         self._newest_view = 0
         if not self.published:
-            self.rewound(-1, 0)
+            self.rewound(-1, 0, incarnation)
 
     def ordered(self, controller: Controller, order: Order, workers: dict[str, SimulatedWorker]) -> None:
         """An order is given: what it rests on is resolved."""

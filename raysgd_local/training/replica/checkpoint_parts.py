@@ -105,12 +105,13 @@ def newest_good(storage: Storage) -> tuple[dict[str, Any] | None, tuple[str, ...
     return None, tuple(damaged)
 
 
-def delete_after(storage: Storage, name: str, keep: tuple[str, ...]) -> None:
-    """The run goes back to checkpoint `name`: those after it, and what was begun of others, did not happen."""
+def delete_after(storage: Storage, name: str, keep: tuple[str, ...]) -> tuple[str, ...]:
+    """Delete the checkpoints after `name`, finished or not, but for `keep`; returns their names."""
     checkpoints = storage.under("checkpoints")
-    for later in checkpoints.names():
-        if later > name and later not in keep:
-            checkpoints.delete(later)
+    gone = tuple(later for later in checkpoints.names() if later > name and later not in keep)
+    for later in gone:
+        checkpoints.delete(later)
+    return gone
 
 
 def verified(checkpoints: Storage, name: str) -> dict[str, Any]:
