@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 
 import pytest
+import torch
 from ray.train import RunConfig, ScalingConfig, UserCallback
+from torch.utils.data import TensorDataset
 
-from raysgd_local import InputError, LocalSGDTrainer, RunObserver
+from raysgd_local import InputError, LocalSGDTrainer, RunObserver, get_context
+from raysgd_local.control.controller.settings import CheckpointPolicy
 from raysgd_local.run_files.observer import RunEnd, RunStart
-from raysgd_local.run_files.observers import Delivery, Notice
+from raysgd_local.run_files.observers import Delivery, Heard, Notice
+from raysgd_local.run_files.storage import Storage, read_manifest
 from raysgd_local.runtime.listeners import Failure, Listeners
+from raysgd_local.runtime.run_plan import Restart
 from raysgd_local.tasks import Digits
+from raysgd_local.training.replica import checkpoint_parts
 
 START = RunStart("run", "fixed", "digits", "/runs/run")
 END = Notice("run_ended", (RunEnd("finished", "done"),))
@@ -130,3 +137,76 @@ def test_a_simulated_run_tells_as_a_real_one_does(tmp_path):
     assert sorted(set(rounds)) == list(range(1, result.metrics["rounds"] + 1))
     assert notes.told[0] == "run"
     assert notes.told[-1] == "finished"
+
+
+class Rows(Notes):
+    """Keeps the rows that hold, and the names of events."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows, self.events, self.rewinds = [], [], []
+
+    def rounds_resolved(self, rounds):
+        assert [row.round for row in rounds] == list(range(len(self.rows) + 1, len(self.rows) + 1 + len(rounds)))
+        self.rows += rounds
+
+    def rewound(self, round, evaluations, incarnation):
+        self.rewinds.append(incarnation)
+        del self.rows[round:]
+
+    def event_recorded(self, event):
+        self.events.append(event.name)
+
+
+def loop():
+    ctx = get_context()
+    model = ctx.prepare_model(torch.nn.Linear(3, 1))
+    ctx.prepare_optimizer(torch.optim.SGD(model.parameters(), lr=0.05))
+    for _ in ctx.epochs(2):
+        for (x,) in ctx.batches(TensorDataset(torch.ones(48, 3)), batch_size=4):
+            loss = model(x).square().mean()
+            loss.backward()
+            ctx.step(loss)
+
+
+def test_each_round_is_told_once_though_a_driver_dies_before_all_was_fetched(train_in_threads, tmp_path):
+    every = CheckpointPolicy(every_epochs=1)
+    whole = train_in_threads(loop, heard=Heard(), policy=every)
+    delivery = pickle.loads(pickle.dumps(whole.outcome.delivery))
+    storage = Storage.at(str(tmp_path / "run"))
+    manifest = read_manifest(storage.under("checkpoints").under(checkpoint_parts.finished(storage)[0]))
+
+    rows = Rows()
+    listeners = Listeners([rows], START)
+    cut = next(n for n, notice in enumerate(delivery.notices) if notice.method == "rounds_resolved")
+    listeners.take(Delivery(0, delivery.notices[:cut]))  # then the driver died: no round was fetched
+    listeners.driver_died()
+    again = train_in_threads(
+        loop, heard=listeners.heard, policy=every, resume=manifest, restart=Restart(1, "killed")
+    )
+    listeners.take(again.outcome.delivery)
+    listeners.close(limit_s=60)
+    assert listeners.failures() == ()
+    assert rows.told[-1] == "finished"
+    assert rows.rewinds[0] == 2
+    assert [row.round for row in rows.rows] == [int(row["round"]) for row in again.rows()]
+    assert "driver_restarted" in rows.events
+
+
+@pytest.mark.ray
+def test_rounds_are_told_once_though_the_driver_dies(tmp_path):
+    rows = Rows()
+    result = LocalSGDTrainer(
+        Digits(epochs=3),
+        scaling_config=ScalingConfig(num_workers=2),
+        run_config=RunConfig(name="run", storage_path=str(tmp_path)),
+        chaos="driver@round=40",
+        observers=[rows],
+    ).fit()
+    assert rows.told[0] == "run"
+    assert rows.told[-1] == "finished"
+    assert rows.rewinds
+    assert "driver_restarted" in rows.events
+    assert "observer_failed" not in rows.events
+    assert [row.round for row in rows.rows] == result.metrics_dataframe["round"].tolist()
+    assert [row.loss for row in rows.rows] == pytest.approx(result.metrics_dataframe["loss"].tolist())
