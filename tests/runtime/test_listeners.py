@@ -10,7 +10,7 @@ import torch
 from ray.train import RunConfig, ScalingConfig, UserCallback
 from torch.utils.data import TensorDataset
 
-from raysgd_local import InputError, LocalSGDTrainer, RunObserver, get_context
+from raysgd_local import Algorithm, FixedPeriod, InputError, LocalSGDTrainer, RunObserver, get_context
 from raysgd_local.control.controller.settings import CheckpointPolicy
 from raysgd_local.run_files.observer import RunEnd, RunStart
 from raysgd_local.run_files.observers import Delivery, Heard, Notice
@@ -124,19 +124,19 @@ def test_what_is_no_observer_is_refused_with_the_field(field):
 
 
 def test_a_simulated_run_tells_as_a_real_one_does(tmp_path):
-    notes = Notes()
-    rounds = []
-    notes.rounds_resolved = lambda rows: rounds.extend(row.round for row in rows)
+    rows = Rows()
     result = LocalSGDTrainer(
         Digits(epochs=1),
+        algorithm=Algorithm(schedule=FixedPeriod(4)),
         scaling_config=ScalingConfig(num_workers=2),
         run_config=RunConfig(name="run", storage_path=str(tmp_path)),
         chaos="driver@round=6",
-        observers=[notes, Confused()],
+        observers=[rows, Confused()],
     ).simulate()
-    assert sorted(set(rounds)) == list(range(1, result.metrics["rounds"] + 1))
-    assert notes.told[0] == "run"
-    assert notes.told[-1] == "finished"
+    assert (rows.told[0], rows.told[-1]) == ("run", "finished")
+    assert rows.rewinds
+    assert rows.events.count("observer_failed") == 1
+    assert [row.round for row in rows.rows] == result.metrics_dataframe["round"].tolist()
 
 
 class Rows(Notes):
@@ -198,9 +198,10 @@ def test_rounds_are_told_once_though_the_driver_dies(tmp_path):
     rows = Rows()
     result = LocalSGDTrainer(
         Digits(epochs=3),
+        algorithm=Algorithm(schedule=FixedPeriod(4)),
         scaling_config=ScalingConfig(num_workers=2),
         run_config=RunConfig(name="run", storage_path=str(tmp_path)),
-        chaos="driver@round=40",
+        chaos="driver@round=20",
         observers=[rows],
     ).fit()
     assert rows.told[0] == "run"
