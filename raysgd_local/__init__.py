@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         UsageError,
         UserCodeError,
     )
+    from raysgd_local.run_files.observer import RunObserver
     from raysgd_local.tasks import Task
     from raysgd_local.trainer import LocalSGDTrainer
     from raysgd_local.training.context import TrainContext
@@ -90,6 +91,7 @@ __all__ = [
     "RaySGDError",
     "RedundantChunks",
     "RunLostError",
+    "RunObserver",
     "Samples",
     "Sign",
     "SlowMo",
@@ -142,6 +144,7 @@ _HOMES = {
         "UsageError",
         "UserCodeError",
     ),
+    "run_files.observer": ("RunObserver",),
     "training.context": ("TrainContext",),
     "training.current": ("get_context",),
     "tasks": ("Task",),

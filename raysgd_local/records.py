@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from raysgd_local.serialization import from_plain, to_plain
 
-__all__ = ["EvalRow", "PeriodChange", "RoundRow", "from_plain", "replace_fields", "to_plain"]
+__all__ = ["EvalRow", "PeriodChange", "from_plain", "replace_fields", "to_plain"]
 
 T = TypeVar("T")
 
@@ -26,28 +26,6 @@ def replace_fields(record: T, /, **changes: Any) -> T:
     changed: T = object.__new__(type(record))
     changed.__dict__.update(record.__dict__, **changes)
     return changed
-
-
-@dataclass(frozen=True)
-class RoundRow:
-    """A row of `rounds.csv`: one resolved averaging round."""
-
-    round: int  # number of the round, from 1
-    view: int  # number of the view (the membership) that averaged
-    incarnation: int  # 1, and one more after each return to a checkpoint
-    workers: int  # members of the view
-    tau: int  # period: local steps per worker in this round
-    scope: str  # which members averaged with each other: `global` for all, else the averaging's scope
-    steps: int  # optimizer steps in this round, summed over workers
-    samples: int  # training samples in this round, summed over workers
-    epoch: int  # the open epoch, from 0
-    elapsed_s: float  # training time since the run began
-    compute_s: float  # time in the user's steps, mean over workers
-    sync_s: float  # time of the averaging itself, without waiting for slower workers
-    wait_s: float  # time spent waiting for the slowest worker, mean over workers
-    wire_bytes: int  # bytes sent in this round, summed over workers
-    loss: float  # mean training loss of this round; NaN if no worker took a step
-    lr: float  # learning rate
 
 
 @dataclass(frozen=True)

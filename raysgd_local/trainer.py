@@ -22,11 +22,13 @@ from raysgd_local.run.directory import check_new, claim, give_back
 from raysgd_local.run.progress import Display, Observer
 from raysgd_local.run.request import Request, from_arguments, from_config
 from raysgd_local.run.simulator import Conditions, simulate_run
+from raysgd_local.run_files.observer import RunObserver
 from raysgd_local.run_files.storage import Storage
 from raysgd_local.run_files.writer import RESULT
-from raysgd_local.runtime.driver import Outcome, Plan
+from raysgd_local.runtime.listeners import Listeners
 from raysgd_local.runtime.ray_cluster import attached
-from raysgd_local.runtime.supervisor import follow, planned
+from raysgd_local.runtime.run_plan import Outcome, Plan
+from raysgd_local.runtime.supervisor import follow, listening, planned
 from raysgd_local.state.anchor import check_outer
 from raysgd_local.tasks.base import Task
 from raysgd_local.training.replica import checkpoint_parts
@@ -41,7 +43,8 @@ class LocalSGDTrainer:
     one's place. `balance` lets workers of unequal speed take unequal numbers of steps; `batch_scale` has, by rank, what
     a worker's batch size is multiplied by. With `data_access="local"` a worker has the data of its own chunks alone,
     see `docs/data.md`. `chaos` rehearses faults on the real processes, as
-    in `"kill:1@round=20; stop:2@30s"`; `docs/faults.md` has the words.
+    in `"kill:1@round=20; stop:2@30s"`; `docs/faults.md` has the words. `observers` and
+    `run_config.callbacks` are `RunObserver`s: they listen to the run.
 
     Raises `InputError` for what can't be used.
     """
@@ -62,6 +65,7 @@ class LocalSGDTrainer:
         seed: int = 0,
         data_access: Access = "shared",
         chaos: str = "",
+        observers: Sequence[RunObserver] = (),
     ) -> None:
         given = [loop for loop in (task, train_loop_per_worker) if loop is not None]
         if len(given) != 1 or not isinstance(task, Task | None):
@@ -80,6 +84,7 @@ class LocalSGDTrainer:
             tuple(batch_scale),
             seed,
             chaos,
+            observers,
         )
 
     @classmethod
@@ -109,7 +114,8 @@ class LocalSGDTrainer:
         with attached(request.cpus_at_most, address) as own:
             claim(storage, request)
             plan = replace(planned(request, storage, manifest, own), damaged=damaged)
-            outcome = follow(plan, observe) if observe is not None else _shown(plan)
+            with listening(request.observers, request.start(storage.root, manifest)) as listeners:
+                outcome = follow(plan, observe, listeners) if observe is not None else _shown(plan, listeners)
         if observe is None and storage.local is not None and outcome.result["rounds"]:
             write_report([storage.local])
         _raise(outcome, storage, request, fresh=manifest is None)
@@ -124,9 +130,9 @@ class LocalSGDTrainer:
         return _result(json.loads((path / RESULT).read_text()), Storage.at(str(path)))
 
 
-def _shown(plan: Plan) -> Outcome:
+def _shown(plan: Plan, listeners: Listeners | None) -> Outcome:
     with Display() as display:
-        return follow(plan, display.update)
+        return follow(plan, display.update, listeners)
 
 
 def _manifest(storage: Storage, resume: str | None) -> tuple[dict[str, Any] | None, tuple[str, ...]]:

@@ -7,8 +7,9 @@ from enum import Enum
 
 from raysgd_local.control.data.deal import Deal, Sources
 from raysgd_local.control.replicated.program import Program
+from raysgd_local.control.replicated.round_row import RoundRow
 from raysgd_local.control.replicated.state import Replicated
-from raysgd_local.records import EvalRow, PeriodChange, RoundRow
+from raysgd_local.records import EvalRow, PeriodChange
 
 
 def worker_name(number: int) -> str:

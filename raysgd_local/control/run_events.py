@@ -42,6 +42,7 @@ class EventName(StrEnum):
     STORAGE_RECOVERED = "storage_recovered"
     LOG = "log"  # `ctx.log` of the user's code
     TIMING_ONLY = "timing_only"  # the times are simulated and the losses assumed
+    OBSERVER_FAILED = "observer_failed"  # an observer of the user's raised, and was dropped
     ENDED = "ended"
 
     # Faults that were asked for.

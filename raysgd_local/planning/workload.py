@@ -12,8 +12,8 @@ from raysgd_local.algorithms.schedules import FixedPeriod
 from raysgd_local.control.controller.settings import CheckpointPolicy, Settings
 from raysgd_local.control.messages import Order, Report
 from raysgd_local.control.replicated.program import Program
+from raysgd_local.control.replicated.round_row import RoundRow
 from raysgd_local.errors import InputError, UserCodeError
-from raysgd_local.records import RoundRow
 from raysgd_local.tasks import task_name
 from raysgd_local.tasks.base import Task
 from raysgd_local.training.context import TrainContext

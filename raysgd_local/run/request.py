@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from raysgd_local.control.replicated.program import Program
 from raysgd_local.control.replicated.state import is_error
 from raysgd_local.errors import InputError
 from raysgd_local.faults.language import Fault, parse_real
+from raysgd_local.run_files.observer import RunObserver, RunStart
 from raysgd_local.tasks import task_name
 from raysgd_local.tasks.base import Task
 
@@ -49,11 +50,26 @@ class Request:
     collective_s: float = 1200.0  # time-out of the transports' collectives
     chaos: tuple[Fault, ...] = ()  # faults to inject
     network: Network = field(default_factory=Network)
+    observers: tuple[RunObserver, ...] = ()
 
     @property
     def cpus_at_most(self) -> int:
         """Ray's logical CPUs of all wanted workers together."""
         return max(1, round(self.settings.wanted * self.cpus))
+
+    def start(self, directory: str, manifest: dict[str, Any] | None = None) -> RunStart:
+        """The run's beginning as observers are told it; `manifest` is of the checkpoint that it resumes from."""
+        state = manifest["replicated"] if manifest else {}
+        return RunStart(
+            name=self.name,
+            method=self.method,
+            task=self.task,
+            directory=directory,
+            config=yaml.safe_load(self.config_yaml),
+            resumed_from=manifest["name"] if manifest else "",
+            round=state.get("round", 0),
+            evaluations=state.get("evaluations", 0),
+        )
 
 
 def program(algorithm: Algorithm, stop: Stop, balance: bool, batch_scale: tuple[float, ...] = ()) -> Program:
@@ -130,6 +146,7 @@ def from_arguments(
     batch_scale: tuple[float, ...],
     seed: int,
     chaos: str,
+    observers: Sequence[RunObserver] = (),
 ) -> Request:
     """Make the request for `Trainer`'s arguments, which follow Ray Train. `loop`: a task, or a training function.
 
@@ -164,7 +181,17 @@ def from_arguments(
         task=what,
         config_yaml=_described(loop, algorithm, workers, data, seed),
         chaos=parse_real(chaos, most),
+        observers=(*_observers("observers", observers), *_observers("run_config.callbacks", run.callbacks or ())),
     )
+
+
+def _observers(field: str, given: Sequence[Any]) -> tuple[RunObserver, ...]:
+    """Raises `InputError` where one is no `RunObserver`."""
+    for observer in given:
+        if not isinstance(observer, RunObserver):
+            hint = "subclass it; for Ray Train's callbacks also ray.train.UserCallback"
+            raise InputError(field, observer, "instances of raysgd_local.RunObserver", hint)
+    return tuple(given)
 
 
 def _settings(

@@ -10,17 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from raysgd_local.control.replicated.round_row import RoundRow
 from raysgd_local.errors import InputError, RunLostError, UserCodeError
 from raysgd_local.faults.language import Fault
-from raysgd_local.records import RoundRow
 from raysgd_local.report import write_report
 from raysgd_local.run.directory import check_new, claim, give_back
 from raysgd_local.run.progress import Display, Snapshot
 from raysgd_local.run.request import Request, threads_per_worker
-from raysgd_local.run_files.result import Names
+from raysgd_local.run_files.observer import RunObserver
 from raysgd_local.run_files.storage import Storage
 from raysgd_local.simulation.cluster.cluster_model import ClusterModel
-from raysgd_local.simulation.learning.recorder import Progress
 from raysgd_local.simulation.learning.simulate import Simulated, Simulation, simulate
 from raysgd_local.simulation.timing.plan import TimingPlan
 from raysgd_local.simulation.timing.recorder import record_timing
@@ -44,7 +43,7 @@ def simulate_run(request: Request, conditions: Conditions, report: bool = True) 
     Raises `InputError`, `UserCodeError` or `RunLostError`, as a real run would. On Ctrl-C the run ends with a
     checkpoint, and then `KeyboardInterrupt` is raised.
     """
-    return _run(request, lambda storage, told: simulate(_simulation(request, conditions, storage), told), report)
+    return _run(request, lambda storage, shown: simulate(_simulation(request, conditions, storage, shown)), report)
 
 
 def time_run(request: Request, plan: TimingPlan) -> Path:
@@ -52,11 +51,15 @@ def time_run(request: Request, plan: TimingPlan) -> Path:
 
     Raises `InputError` or `KeyboardInterrupt`, as `simulate_run` does.
     """
-    names = Names(request.method, request.task)
-    return _run(request, lambda storage, told: record_timing(plan, storage, names, told))
+    return _run(
+        request,
+        lambda storage, shown: record_timing(
+            plan, storage, request.start(storage.root), (shown, *request.observers)
+        ),
+    )
 
 
-def _run(request: Request, run: Callable[[Storage, Progress], Simulated], report: bool = True) -> Path:
+def _run(request: Request, run: Callable[[Storage, RunObserver], Simulated], report: bool = True) -> Path:
     """Claim the run's directory, run, show progress, and write the report."""
     storage = Storage.at(request.storage, request.filesystem).under(request.name)
     if storage.local is None:
@@ -77,7 +80,7 @@ def _run(request: Request, run: Callable[[Storage, Progress], Simulated], report
     return storage.local
 
 
-def _simulation(request: Request, conditions: Conditions, storage: Storage) -> Simulation:
+def _simulation(request: Request, conditions: Conditions, storage: Storage, shown: RunObserver) -> Simulation:
     settings, algorithm = request.settings, request.algorithm
 
     def place(worker: str) -> WorkerSetup:
@@ -96,24 +99,25 @@ def _simulation(request: Request, conditions: Conditions, storage: Storage) -> S
         settings=settings,
         place=place,
         storage=storage,
-        names=Names(request.method, request.task),
+        start=request.start(storage.root),
         cluster=conditions.cluster,
         faults=conditions.faults or request.chaos,
         seed=conditions.seed,
         threads=threads_per_worker(request, os.cpu_count() or 1),
         collective_timeout_s=request.collective_s,
+        observers=(shown, *request.observers),
     )
 
 
-class _Shown:
-    """A callback that shows rounds as they are resolved."""
+class _Shown(RunObserver):
+    """Live progress: shows rounds as they are resolved."""
 
     def __init__(self, request: Request, display: Display) -> None:
         self._request, self._display, self._samples = request, display, 0
 
-    def __call__(self, rows: tuple[RoundRow, ...]) -> None:
-        self._samples += sum(row.samples for row in rows)
-        self._display.update(_snapshot(rows[-1], self._samples, self._request))
+    def rounds_resolved(self, rounds: tuple[RoundRow, ...]) -> None:
+        self._samples += sum(row.samples for row in rounds)
+        self._display.update(_snapshot(rounds[-1], self._samples, self._request))
 
 
 def _snapshot(row: RoundRow, samples: int, request: Request) -> Snapshot:

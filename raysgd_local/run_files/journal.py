@@ -16,7 +16,7 @@ from typing import Any, get_args
 from raysgd_local.algorithms.schedules.base import Schedule
 from raysgd_local.control.controller import machine as controller
 from raysgd_local.control.controller.checkpoints import snapshot_of
-from raysgd_local.control.controller.events import Arrived, Command, Event
+from raysgd_local.control.controller.events import Arrived, Command, Event, Heartbeat
 from raysgd_local.control.controller.settings import Settings
 from raysgd_local.control.controller.state import Controller, begin
 from raysgd_local.errors import InputError
@@ -64,6 +64,26 @@ def _digest(commands: Sequence[Command], plain_form: Callable[[Command], Any]) -
         return ""
     plain = [[type(command).__name__, plain_form(command)] for command in commands]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class JournalWriter:
+    """Collects entries until `flush`. Leaves out heartbeats without consequence: they leave no trace in the state."""
+
+    def __init__(self, write: Callable[[Line], None]) -> None:
+        self._write = write
+        self._unwritten: list[tuple[Event, float, Sequence[Command]]] = []
+
+    def begin(self, settings: Settings, resume: Line | None, incarnation: int) -> None:
+        self._write(begun(settings, resume, incarnation))
+
+    def heard(self, event: Event, now: float, commands: Sequence[Command]) -> None:
+        if commands or not isinstance(event, Heartbeat):
+            self._unwritten.append((event, now, commands))
+
+    def flush(self) -> None:
+        for event, now, commands in self._unwritten:
+            self._write(entry(event, now, commands))
+        self._unwritten.clear()
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from dataclasses import dataclass
@@ -12,30 +11,24 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from raysgd_local.errors import InputError, nearest
-from raysgd_local.records import EvalRow, RoundRow
+from raysgd_local.run_files.tables import ABSENT, EVAL_COLUMNS, ROUND_COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 CONFIG, ROUNDS, EVALS, EVENTS, RESULT = "config.yaml", "rounds.csv", "evals.csv", "events.jsonl", "result.json"
-EVAL_COLUMNS = [field.name for field in dataclasses.fields(EvalRow) if field.name != "metrics"]
-ROUND_COLUMNS = [field.name for field in dataclasses.fields(RoundRow)]
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run as its directory tells it.
-
-    `rounds` and `evals` have the columns of `RoundRow` and `EvalRow` (metrics a column each); `events` are the
-    lines of `events.jsonl`; `result` is empty while the run has not ended.
-    """
+    """One run as its directory tells it."""
 
     path: Path
     config: dict[str, Any]
-    rounds: pd.DataFrame
-    evals: pd.DataFrame
-    events: tuple[dict[str, Any], ...]
-    result: dict[str, Any]
+    rounds: pd.DataFrame  # the columns of `RoundRow`
+    evals: pd.DataFrame  # the columns of `EvalRow`, and one for each metric
+    events: tuple[dict[str, Any], ...]  # the lines of events.jsonl
+    result: dict[str, Any]  # empty while the run has not ended
 
     @property
     def name(self) -> str:
@@ -55,8 +48,8 @@ def load(path: str | Path) -> Run:
         return Run(
             directory,
             yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8")) or {},
-            _table(directory / ROUNDS, ROUND_COLUMNS),
-            _table(directory / EVALS, EVAL_COLUMNS),
+            _table(directory / ROUNDS, ROUND_COLUMNS, ABSENT),
+            _table(directory / EVALS, EVAL_COLUMNS, {}),
             _events(directory / EVENTS),
             json.loads((directory / RESULT).read_text()) if (directory / RESULT).exists() else {},
         )
@@ -105,16 +98,18 @@ def _beside(path: Path) -> str:
     return nearest(path.name, names)
 
 
-def _table(path: Path, columns: list[str]) -> pd.DataFrame:
+def _table(path: Path, columns: list[str], absent: dict[str, Any]) -> pd.DataFrame:
+    """A table with `columns`, by name, then any others; `absent` stands for columns that an earlier version lacks."""
     import pandas as pd
 
     if not path.exists() or path.stat().st_size == 0:
         return pd.DataFrame(columns=columns, dtype=float)
     table = pd.read_csv(path)
     table = table if len(table) else table.astype(float)  # without rows no type was read
-    if absent := [column for column in columns if column not in table.columns]:
-        raise ValueError(f"{path.name} lacks the columns {', '.join(absent)}")
-    return table
+    table = table.assign(**{column: value for column, value in absent.items() if column not in table.columns})
+    if lacking := [column for column in columns if column not in table.columns]:
+        raise ValueError(f"{path.name} lacks the columns {', '.join(lacking)}")
+    return table[[*columns, *(column for column in table.columns if column not in columns)]]
 
 
 def _events(path: Path) -> tuple[dict[str, Any], ...]:

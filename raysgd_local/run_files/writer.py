@@ -1,40 +1,39 @@
-"""The run directory as it is written: tables, events, journal, result. Nothing but resolved rounds goes in."""
+"""Writes a run directory: tables, events, journal, result."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import tempfile
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, fields
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from raysgd_local.control.controller.events import RecordRounds
+from raysgd_local.control.replicated.round_row import RoundRow
 from raysgd_local.control.run_events import EventName
-from raysgd_local.records import EvalRow, RoundRow
+from raysgd_local.records import EvalRow
+from raysgd_local.run_files import tables
 from raysgd_local.run_files.background_copy import Copies
+from raysgd_local.run_files.observer import RunEvent, RunObserver
 from raysgd_local.run_files.outage import Outage
 from raysgd_local.run_files.storage import Storage
 
 ROUNDS, EVALS, EVENTS, JOURNAL = "rounds.csv", "evals.csv", "events.jsonl", "journal.jsonl"
 RESULT = "result.json"
 OWN_FILES = (ROUNDS, EVALS, EVENTS, JOURNAL, RESULT)
-_ROUND_COLUMNS = [f.name for f in fields(RoundRow)]
-_EVAL_COLUMNS = [f.name for f in fields(EvalRow) if f.name != "metrics"]
-
-Row = dict[str, Any]
 
 
-class RunFiles:
+class RunFiles(RunObserver):
     """Appends to a run's files. On storage that can't append they grow in a local folder and are copied there.
 
-    `time` gives Unix seconds for `events.jsonl`. Opening an existing run directory goes on in its files.
+    `time` gives Unix seconds for `events.jsonl`. Opening an existing run directory goes on in its files. `report`
+    records an event about storage; without it the event goes into the file only.
     """
 
-    def __init__(self, storage: Storage, time: Callable[[], float]) -> None:
-        self._storage, self._time = storage, time
+    def __init__(
+        self, storage: Storage, time: Callable[[], float], report: Callable[..., None] | None = None
+    ) -> None:
+        self._storage, self._time, self._report = storage, time, report or self.event
         self._staging = None if storage.local else tempfile.TemporaryDirectory(prefix="raysgd-local-")
         self._folder = storage.local or Path(self._staging.name if self._staging else "")
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -46,8 +45,11 @@ class RunFiles:
         self._fetch()
         for name in (ROUNDS, EVALS, EVENTS, JOURNAL):
             self._drop_half_line(name)
-        self.rounds = [_numbers(row) for row in self._read_table(ROUNDS)]
-        self.evaluations = [_numbers(row) for row in self._read_table(EVALS)]
+        written = tables.parsed(self._read(ROUNDS))
+        self.rounds = [tables.ABSENT | row for row in written]
+        self._round_columns = tables.round_columns(written)
+        self._outdated = bool(written) and list(written[0]) != self._round_columns
+        self.evaluations = tables.parsed(self._read(EVALS))
         self.events = [json.loads(line) for line in self._read(EVENTS).splitlines()]
 
     def _fetch(self) -> None:
@@ -61,9 +63,6 @@ class RunFiles:
     def _read(self, name: str) -> str:
         path = self._folder / name
         return path.read_text() if path.exists() else ""
-
-    def _read_table(self, name: str) -> list[Row]:
-        return list(csv.DictReader(io.StringIO(self._read(name))))
 
     def _drop_half_line(self, name: str) -> None:
         """Whoever wrote it before may have died in the middle of a line."""
@@ -103,9 +102,9 @@ class RunFiles:
     def _content(self, name: str) -> str:
         match name:
             case "rounds.csv":
-                return _table(_ROUND_COLUMNS, self.rounds, header=True)
+                return tables.text(self._round_columns, self.rounds, header=True)
             case "evals.csv":
-                return _table(self._evaluation_columns(), self.evaluations, header=True)
+                return tables.text(tables.eval_columns(self.evaluations), self.evaluations, header=True)
             case "events.jsonl":
                 return "".join(json.dumps(line) + "\n" for line in self.events)
             case _:
@@ -116,7 +115,7 @@ class RunFiles:
         first = not self._behind
         self._behind.add(name)
         if first:
-            self.event(EventName.STORAGE_FAILED, reason=str(error))
+            self._report(EventName.STORAGE_FAILED, reason=str(error))
 
     def retry(self, now: float) -> str:
         """Write what is missing, when that is due again; says what stands in the way, or nothing."""
@@ -129,7 +128,7 @@ class RunFiles:
         except OSError as error:
             self._outage.goes_on(now)
             return str(error)
-        self.event(EventName.STORAGE_RECOVERED, after_s=round(self._outage.ends(now), 1))
+        self._report(EventName.STORAGE_RECOVERED, after_s=round(self._outage.ends(now), 1))
         return ""
 
     def finish(self, name: str, text: str, sleep: Callable[[float], None]) -> str:
@@ -149,41 +148,43 @@ class RunFiles:
                 return ""
         return trouble
 
-    def record(self, resolved: RecordRounds) -> None:
-        """Append resolved rounds and evaluations."""
-        rows = [asdict(row) for row in resolved.rounds]
+    def rounds_resolved(self, rounds: tuple[RoundRow, ...]) -> None:
+        rows = [asdict(row) for row in rounds]
         header = not self.rounds and not (self._folder / ROUNDS).exists()
-        if rows:
-            self.rounds += rows
-            self._append(ROUNDS, _table(_ROUND_COLUMNS, rows, header=header))
-        for row in resolved.evaluations:
+        self.rounds += rows
+        if self._outdated:  # of a version with other columns: once written whole, rows can be appended
+            self._outdated = False
+            self._rewrite(ROUNDS)
+        else:
+            self._append(ROUNDS, tables.text(self._round_columns, rows, header=header))
+
+    def evaluated(self, evaluations: tuple[EvalRow, ...]) -> None:
+        for row in evaluations:
             self._record_evaluation(row)
 
     def _record_evaluation(self, row: EvalRow) -> None:
-        known = self._evaluation_columns()
-        plain: Row = {name: getattr(row, name) for name in _EVAL_COLUMNS} | row.metrics
+        known = tables.eval_columns(self.evaluations)
+        plain = tables.eval_plain(row)
         self.evaluations.append(plain)
-        columns = self._evaluation_columns()
+        columns = tables.eval_columns(self.evaluations)
         if columns == known and (self._folder / EVALS).exists():
-            self._append(EVALS, _table(columns, [plain], header=False))
+            self._append(EVALS, tables.text(columns, [plain], header=False))
         else:
             self._rewrite(EVALS)
 
-    def _evaluation_columns(self) -> list[str]:
-        metrics = {name for row in self.evaluations for name in row} - set(_EVAL_COLUMNS)
-        return [*_EVAL_COLUMNS, *sorted(metrics)]
-
-    def rewind(self, round: int, evaluations: int) -> None:
-        """What came after a checkpoint that the run goes back to did not happen."""
+    def rewound(self, round: int, evaluations: int, incarnation: int) -> None:  # noqa: ARG002
         self.rounds = [row for row in self.rounds if int(row["round"]) <= round]
         self.evaluations = self.evaluations[:evaluations]
         self._rewrite(ROUNDS)
         self._rewrite(EVALS)
 
     def event(self, event: str, **values: Any) -> None:
-        line = {"time_s": round(self._time(), 4), "event": str(event), **values}
-        self.events.append(line)
-        self._append(EVENTS, json.dumps(line) + "\n")
+        """Write an event of now."""
+        self.event_recorded(RunEvent(round(self._time(), 4), event, values))
+
+    def event_recorded(self, event: RunEvent) -> None:
+        self.events.append(event.line)
+        self._append(EVENTS, json.dumps(event.line) + "\n")
 
     def journal(self, line: dict[str, Any]) -> None:
         """One input of the controller, so that what it decided can be replayed."""
@@ -210,10 +211,10 @@ class RunFiles:
         self._dirty |= again
         if trouble:
             if not self._away.lasts:
-                self.event(EventName.STORAGE_FAILED, reason=trouble)
+                self._report(EventName.STORAGE_FAILED, reason=trouble)
             self._away.goes_on(now)
         elif self._away.lasts:
-            self.event(EventName.STORAGE_RECOVERED, after_s=round(self._away.ends(now), 1))
+            self._report(EventName.STORAGE_RECOVERED, after_s=round(self._away.ends(now), 1))
 
     def copy_out_now(self) -> None:
         """The same in this thread, until it is done. Raises `OSError` where the storage is away."""
@@ -223,26 +224,3 @@ class RunFiles:
         self._dirty |= again
         self._copies.copy(self._dirty)
         self._dirty.clear()
-
-
-def _table(columns: list[str], rows: Iterable[Row], header: bool) -> str:
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, columns, lineterminator="\n")
-    if header:
-        writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()
-
-
-def _numbers(row: Row) -> Row:
-    """A row as read back: numbers where there are numbers."""
-    return {name: _number(value) for name, value in row.items()}
-
-
-def _number(text: str) -> Any:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text

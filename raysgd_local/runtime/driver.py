@@ -1,110 +1,29 @@
-"""The driver actor: the controller's shell. It turns Ray's world into events and commands into calls."""
+"""The driver actor: one run's controller, workers, faults and record."""
 
 from __future__ import annotations
 
-import heapq
-import json
-import queue
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysgd_local.control.controller import events as c
-from raysgd_local.control.controller import machine as controller
-from raysgd_local.control.controller.checkpoints import CheckpointRecord, snapshot_of
-from raysgd_local.control.controller.heartbeats import Pulse
-from raysgd_local.control.controller.settings import Settings
-from raysgd_local.control.controller.state import begin
-from raysgd_local.control.data.deal import lists
-from raysgd_local.control.messages import Beat, Order
+from raysgd_local.control.messages import Beat
 from raysgd_local.control.run_events import EventName
 from raysgd_local.errors import InputError
 from raysgd_local.faults.language import Fault
-from raysgd_local.faults.schedule import RoundWatch
-from raysgd_local.run_files import journal
-from raysgd_local.run_files.result import Names, result
-from raysgd_local.run_files.storage import MANIFEST, Storage
-from raysgd_local.run_files.writer import RESULT, RunFiles
+from raysgd_local.run_files.observers import Delivery, Outbox
+from raysgd_local.run_files.recording import Recording
 from raysgd_local.runtime import nodes
+from raysgd_local.runtime.controller_shell import ControllerShell
 from raysgd_local.runtime.fault_effects import damage_newest
 from raysgd_local.runtime.fault_injection import Injector
-from raysgd_local.runtime.worker_group import Resources, WorkerGroup
-from raysgd_local.runtime.worker_spec import WorkerSpec
+from raysgd_local.runtime.run_plan import Glance, Group, Outcome, Plan
+from raysgd_local.runtime.worker_group import WorkerGroup
 from raysgd_local.training.ports import TrainingStatus
 from raysgd_local.training.replica import checkpoint_parts
-
-_COPY_OUT_EVERY_S = 10.0
-
-
-@dataclass(frozen=True)
-class Restart:
-    """The driver before died, for this reason; `count` did since the command began."""
-
-    count: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A run as its driver needs to know it.
-
-    `resume` is the checkpoint's manifest to go on from, if any, `damaged` are newer ones that were passed over;
-    `chaos` are faults to be made to happen.
-    """
-
-    settings: Settings
-    spec: WorkerSpec
-    resources: Resources
-    storage: Storage
-    names: Names
-    resume: dict[str, Any] | None = None
-    damaged: tuple[str, ...] = ()
-    restart: Restart | None = None
-    chaos: tuple[Fault, ...] = ()
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How the run ended; `refused` is an input error that only a worker could find."""
-
-    finish: c.Finish
-    result: dict[str, Any]
-    refused: InputError | None = None
-
-
-@dataclass(frozen=True)
-class Glance:
-    """The run at this moment, for live progress."""
-
-    phase: str
-    workers: int
-    status: TrainingStatus | None
-
-
-class Group(Protocol):
-    """The workers, as the driver speaks to them."""
-
-    def request(self, worker: str) -> None: ...
-
-    def kill(self, worker: str) -> None: ...
-
-    def order(self, to: tuple[str, ...], order: Order) -> None: ...
-
-    def yield_(self, to: tuple[str, ...], view: int, segment: int) -> None: ...
-
-    def cut(self, to: tuple[str, ...], view: int, why: str) -> None: ...
-
-    def suffer(self, worker: str, fault: Fault) -> None: ...
-
-    def watch(self, worker: str, watches: tuple[RoundWatch, ...]) -> None: ...
-
-    def close(self) -> None: ...
-
 
 MakeGroup = Callable[[Plan, Callable[[c.Event], None]], Group]
 
@@ -115,65 +34,60 @@ def _ray_group(plan: Plan, post: Callable[[c.Event], None]) -> Group:
 
 
 class Driver:
-    """Runs one run. `run` is its main thread; the other methods are words from outside, put in a queue."""
+    """Runs one run. `run` is its main thread; the other methods are calls from outside."""
 
     def __init__(self, plan: Plan, make_group: MakeGroup | None = None) -> None:
         self._plan, self._make_group = plan, make_group or _ray_group
-        self._events: queue.SimpleQueue[c.Event] = queue.SimpleQueue()
-        self._unwritten: list[tuple[c.Event, float, Sequence[c.Command]]] = []  # of the journal
-        self._timers: list[tuple[float, int]] = []
         self._status: TrainingStatus | None = None
         self._refused: InputError | None = None
-        self._finish: c.Finish | None = None
         self._injector: Injector | None = None
-        self._files = RunFiles(plan.storage, time.time)
-        self._background = ThreadPoolExecutor(max_workers=1, thread_name_prefix="background")
-        self._lives = 1 + (plan.restart.count if plan.restart is not None else 0)
-        self._controller = begin(plan.settings, self._resumed(), incarnation=self._lives)
-        self._pulse = Pulse(plan.settings.timeouts.beat_s, time.monotonic())
-        self._looked_s = time.monotonic()
-        self._copied_out_s = time.monotonic()
+        self._outbox = Outbox() if plan.heard is not None else None
+        self._recording = Recording(plan.storage, time.time, outbox=self._outbox)
+        self._shell = ControllerShell(plan, self._recording)
 
-    def _resumed(self) -> CheckpointRecord | None:
-        if self._plan.resume is None:
-            return None
-        return snapshot_of(self._plan.resume, self._plan.settings.program.schedule)
-
-    # Words from outside.
+    # Calls from outside.
 
     def post(self, event: c.Event) -> None:
-        self._events.put(event)
+        self._shell.post(event)
 
     def beat(self, beat: Beat, status: TrainingStatus | None) -> None:
-        self._pulse.beat(beat, time.monotonic())
+        self._shell.beat(beat)
         if status is not None and (self._status is None or status.round >= self._status.round):
             self._status = status
 
     def log(self, fields: dict[str, Any]) -> None:
-        self._files.event(EventName.LOG, **fields)
+        self.record(EventName.LOG, fields)
+
+    def record(self, event: str, fields: dict[str, Any]) -> None:
+        """Record an event of the worker's, or of the process's that started the run."""
+        self._recording.event(event, **fields)
 
     def refuse(self, error: InputError) -> None:
         """A worker found that what the user gave can't work; the run ends with that message."""
         self._refused = self._refused or error
-        self._events.put(c.Timer(0))  # no timer has this number: it only wakes the main thread
+        self._shell.post(c.Timer(0))  # no timer has this number: it only wakes the main thread
 
     def stop(self, reason: str) -> None:
-        self._events.put(c.StopRequested(reason))
+        self._shell.post(c.StopRequested(reason))
 
     def reached(self, worker: str, number: int) -> Fault | None:
         """A round that a fault waited for is committed; see `Injector.reached`."""
         return self._injector.reached(worker, number) if self._injector is not None else None
 
-    def glance(self) -> Glance:
-        state = self._controller
-        return Glance(state.phase.value, len(state.members), self._status)
+    def glance(self, received: int = 0) -> Glance:
+        """The run at this moment, with the notices for observers from number `received` on."""
+        state = self._shell.state
+        return Glance(state.phase.value, len(state.members), self._status, self._fetch(received))
+
+    def _fetch(self, received: int) -> Delivery:
+        return self._outbox.fetch(received) if self._outbox is not None else Delivery()
 
     # The main thread.
 
     def run(self) -> Outcome:
         """The whole run, until it is over; workers are gone when it returns."""
         try:
-            self._group = self._make_group(self._plan, self.post)
+            group = self._make_group(self._plan, self.post)
         except InputError as error:
             self._refused = error
             return self._close()
@@ -181,155 +95,53 @@ class Driver:
         if self._plan.chaos:
             self._injector = Injector(
                 self._plan.chaos,
-                self._group,
+                group,
                 self.post,
-                self._files.event,
-                self._files.events,
+                self._recording.event,
+                self._recording.files.events,
                 nodes.head(),
                 lambda: damage_newest(self._plan.storage),
             )
         try:
-            self._loop()
+            self._tell_the_past()
+            self._shell.run(group, self._seen, lambda: self._refused is not None)
         finally:
             if self._injector is not None:
                 self._injector.close()
-            self._group.close()
-            self._background.shutdown(wait=True)
+            group.close()
+            self._shell.close()
             self._plan.storage.delete_file(self._plan.spec.probe)
         return self._close()
 
-    def _tell_the_past(self) -> None:
-        """What went wrong before this driver; without a checkpoint nothing that was done is left, and with an older one
-        nothing that came after it.
-        """
-        restart, resume = self._plan.restart, self._plan.resume
-        for name in self._plan.damaged:
-            self._files.event(EventName.CHECKPOINT_DAMAGED, checkpoint=name)
-        if resume is None and self._files.rounds:
-            self._files.rewind(0, 0)
-        if resume is not None:
-            checkpoint_parts.delete_after(self._plan.storage, resume["name"], keep=self._plan.damaged)
-        if restart is None:
-            return
-        origin = resume["name"] if resume is not None else None
-        self._files.event(
-            EventName.DRIVER_RESTARTED, reason=restart.reason, restarts=restart.count, checkpoint=origin
-        )
-
-    def _loop(self) -> None:
-        self._tell_the_past()
-        self._files.journal(journal.begun(self._plan.settings, self._plan.resume, self._lives))
-        self._events.put(c.RunStarted())
-        while self._finish is None and self._refused is None:
-            event = self._next_event()
-            if event is not None:
-                self._advance(event)
-            self._look()
-            self._files.retry(time.monotonic())
-            self._copy_out()
-        self._write_journal()
-
-    def _next_event(self) -> c.Event | None:
-        """The next event, or the next timer that ran out."""
-        now = time.monotonic()
-        wait_s = self._plan.settings.timeouts.beat_s
-        if self._timers:
-            wait_s = min(wait_s, max(0.0, self._timers[0][0] - now))
-        try:
-            return self._events.get(timeout=wait_s) if wait_s > 0 else self._events.get_nowait()
-        except queue.Empty:
-            if self._timers and self._timers[0][0] <= time.monotonic():
-                return c.Timer(heapq.heappop(self._timers)[1])
-            return None
-
-    def _look(self) -> None:
-        """Tell the controller who lives."""
-        now = time.monotonic()
-        if now - self._looked_s >= self._plan.settings.timeouts.beat_s:
-            self._looked_s = now
-            self._advance(self._pulse.heartbeat(now))
-
-    def _advance(self, event: c.Event) -> None:
-        """Signs of life are written down only where something came of them: they leave no trace in the state."""
-        now = time.monotonic()
-        self._controller, commands = controller.advance(self._controller, event, now)
-        for command in commands:
-            self._run_command(command, now)
-        if commands or not isinstance(event, c.Heartbeat):
-            self._unwritten.append((event, now, commands))
-        if self._events.empty():  # what others wait for comes first: the order, where all arrive at once
-            self._write_journal()
+    def _seen(self, event: c.Event, commands: tuple[c.Command, ...]) -> None:
         if self._injector is not None:
             self._injector.see(event, commands)
 
-    def _write_journal(self) -> None:
-        for event, now, commands in self._unwritten:
-            self._files.journal(journal.entry(event, now, commands))
-        self._unwritten.clear()
+    def _tell_the_past(self) -> None:
+        """Record how the run got here: damaged checkpoints, and the death of the driver before.
 
-    def _run_command(self, command: c.Command, now: float) -> None:
-        match command:
-            case c.RequestWorker(worker):
-                self._pulse.expect(worker)
-                self._group.request(worker)
-            case c.KillWorker(worker):
-                self._pulse.forget(worker)
-                self._group.kill(worker)
-            case c.Form(order, to):
-                self._group.order(to, order)
-                self._foresee(order)
-            case c.Yield(view, segment, to):
-                self._group.yield_(to, view, segment)
-            case c.CutView(view, to, why):
-                self._group.cut(to, view, why)
-            case c.SetTimer(id, delay_s):
-                heapq.heappush(self._timers, (now + delay_s, id))
-            case c.Finish():
-                self._finish = command
-            case _:
-                self._write(command)
-
-    def _foresee(self, order: Order) -> None:
-        """Shuffle the lists that the next boundary will be about while nobody waits for them; they are remembered."""
-        if order.deal is not None:
-            self._background.submit(lists, order.deal)
-
-    def _write(self, command: c.Command) -> None:
-        match command:
-            case c.RecordRounds():
-                self._files.record(command)
-            case c.RecordEvent(event, fields):
-                self._files.event(event, **fields)
-            case c.RewindTables(round, evaluations):
-                self._files.rewind(round, evaluations)
-            case c.PublishManifest(name, manifest):
-                self._background.submit(self._publish, name, manifest)
-            case c.DeleteCheckpoint(name):
-                self._background.submit(self._plan.storage.under("checkpoints").delete, name)
-
-    def _publish(self, name: str, manifest: dict[str, Any]) -> None:
-        try:
-            content = json.dumps(manifest).encode()
-            self._plan.storage.under("checkpoints").write(f"{name}/{MANIFEST}", content)
-        except Exception as error:  # the disk's or the network's trouble: training goes on, and it is told
-            self.post(c.CheckpointFailed(name, str(error)))
-            return
-        self.post(c.CheckpointPublished(name))
-
-    def _copy_out(self) -> None:
-        now = time.monotonic()
-        if now - self._copied_out_s > _COPY_OUT_EVERY_S:
-            self._copied_out_s = now
-            self._files.copy_out(now)
+        Without a checkpoint nothing that was done is left, and with an older one nothing that came after it.
+        """
+        plan, record, restart = self._plan, self._recording, self._plan.restart
+        incarnation = self._shell.state.incarnation
+        if restart is not None:
+            record.restarted(plan.resumed(), incarnation, plan.heard)
+        elif plan.resume is None and record.files.rounds:
+            record.rewind(0, 0, incarnation)
+        for name in plan.damaged:
+            record.event(EventName.CHECKPOINT_DAMAGED, checkpoint=name)
+        newest = plan.resume["name"] if plan.resume is not None else None
+        if newest is not None:
+            for name in checkpoint_parts.delete_after(plan.storage, newest, keep=plan.damaged):
+                record.deleted(name)
+        if restart is not None:
+            told = {"reason": restart.reason, "restarts": restart.count, "checkpoint": newest}
+            record.event(EventName.DRIVER_RESTARTED, **told)
 
     def _close(self) -> Outcome:
-        finish = self._finish or c.Finish("unplaced", "a worker refused the input")
-        content = result(self._files, self._controller.books, finish, self._plan.names)
-        self._files.event(EventName.ENDED, status=finish.status, reason=finish.reason)
-        trouble = self._files.finish(RESULT, json.dumps(content, indent=1), time.sleep)
-        if trouble and finish.status == "finished":
-            finish = c.Finish("lost", f"training is over, but its results can't be written: {trouble}")
-        return Outcome(finish, content, self._refused)
+        finish = self._shell.finish or c.Finish("unplaced", "a worker refused the input")
+        finish, content = self._recording.end(finish, self._shell.state.books, self._plan.names, time.sleep)
+        return Outcome(finish, content, self._refused, self._fetch(0))
 
 
 def launch(plan: Plan) -> Any:

@@ -13,7 +13,7 @@ from ray.exceptions import (
 )
 
 from raysgd_local.errors import RunLostError
-from raysgd_local.runtime.driver import Plan, Restart
+from raysgd_local.runtime.run_plan import Plan, Restart
 from raysgd_local.training.replica import checkpoint_parts
 
 DEATHS = (RayActorError, ActorUnschedulableError, OutOfMemoryError, WorkerCrashedError, NodeDiedError)

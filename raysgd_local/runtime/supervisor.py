@@ -6,6 +6,8 @@ import contextlib
 import os
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import ray
@@ -14,10 +16,14 @@ from ray.exceptions import RayActorError
 from raysgd_local.config import Network
 from raysgd_local.run.progress import Observer, Snapshot
 from raysgd_local.run.request import Request, threads_per_worker
+from raysgd_local.run_files.observer import RunObserver, RunStart
+from raysgd_local.run_files.observers import Delivery, Heard
 from raysgd_local.run_files.result import Names
 from raysgd_local.run_files.storage import Storage
-from raysgd_local.runtime.driver import Glance, Outcome, Plan, launch
+from raysgd_local.runtime.driver import launch
+from raysgd_local.runtime.listeners import Failure, Listeners
 from raysgd_local.runtime.restarts import DEATHS, Restarts, planned_again
+from raysgd_local.runtime.run_plan import Glance, Outcome, Plan
 from raysgd_local.runtime.worker_group import Resources
 from raysgd_local.runtime.worker_spec import Loop, WorkerSpec
 from raysgd_local.transport.listening import Listening
@@ -26,8 +32,9 @@ _GLANCE_EVERY_S = 0.25
 
 
 def planned(request: Request, storage: Storage, manifest: dict[str, Any] | None, own: bool) -> Plan:
-    """What the driver shall do; `own` where Ray runs for this run alone, and its workers share this machine."""
+    """The driver's plan; `own` where Ray runs for this run alone, and its workers share this machine."""
     settings = request.settings
+    start = request.start(storage.root, manifest)
     threads = threads_per_worker(request, os.cpu_count() or 1) if own else max(1, int(request.cpus))
     name = f"{request.name}-{os.urandom(4).hex()}"
     spec = WorkerSpec(
@@ -57,6 +64,7 @@ def planned(request: Request, storage: Storage, manifest: dict[str, Any] | None,
         names=Names(request.method, request.task),
         resume=manifest,
         chaos=request.chaos,
+        heard=Heard(start.round, start.evaluations) if request.observers else None,
     )
 
 
@@ -66,23 +74,43 @@ def _listening(network: Network) -> Listening:
     return Listening(network.interface, network.subnet, ports)
 
 
-def follow(plan: Plan, observe: Observer) -> Outcome:
+def follow(plan: Plan, observe: Observer, listeners: Listeners | None = None) -> Outcome:
     """Watch the run until it is over; a driver that dies is started again."""
     restarts = Restarts()
     while True:
         try:
-            return _watch(plan, observe)
+            return _watch(plan, observe, listeners)
         except DEATHS as error:
             if isinstance(error, RayActorError) and error.actor_init_failed:
                 raise
             reason = str(error).splitlines()[0]
             plan, restarts = planned_again(plan, restarts, reason)
+            if listeners is not None:
+                plan = replace(plan, heard=listeners.heard)
+                listeners.driver_died()
             told = f"the driver died; starting it again in {restarts.wait_s:g} s"
             observe(Snapshot(status="restarting", message=told))
             time.sleep(restarts.wait_s)
 
 
-def _watch(plan: Plan, observe: Observer) -> Outcome:
+@contextlib.contextmanager
+def listening(observers: Sequence[RunObserver], start: RunStart) -> Iterator[Listeners | None]:
+    """Users' observers for as long as the run takes; None where there are none."""
+    if not observers:
+        yield None
+        return
+    listeners = Listeners(observers, start)
+    reason = "the driver is gone"
+    try:
+        yield listeners
+    except BaseException as error:
+        reason = str(error) or type(error).__name__
+        raise
+    finally:
+        listeners.close(reason)
+
+
+def _watch(plan: Plan, observe: Observer, listeners: Listeners | None) -> Outcome:
     """One driver's life. The first Ctrl-C ends the run with a checkpoint, the second at once."""
     driver = launch(plan)
     running = driver.run.options(concurrency_group="main").remote()
@@ -92,8 +120,12 @@ def _watch(plan: Plan, observe: Observer) -> Outcome:
             done, _ = ray.wait([running], timeout=_GLANCE_EVERY_S)
             if done:
                 outcome: Outcome = ray.get(running)
+                _pass_on(outcome.delivery, listeners)
                 return outcome
-            observe(_snapshot(ray.get(driver.glance.remote())))
+            glance = ray.get(driver.glance.remote(listeners.received if listeners is not None else 0))
+            observe(_snapshot(glance))
+            for failure in _pass_on(glance.delivery, listeners):
+                driver.record.remote("observer_failed", asdict(failure))
         except DEATHS:
             if asked:
                 raise KeyboardInterrupt from None
@@ -106,6 +138,14 @@ def _watch(plan: Plan, observe: Observer) -> Outcome:
             asked = True
             driver.stop.remote("interrupted")
             observe(Snapshot(status="stopping", message="stopping at the next boundary, with a checkpoint"))
+
+
+def _pass_on(delivery: Delivery, listeners: Listeners | None) -> tuple[Failure, ...]:
+    """To the observers, if there are any; returns which of them failed since."""
+    if listeners is None:
+        return ()
+    listeners.take(delivery)
+    return listeners.failures()
 
 
 def _snapshot(glance: Glance) -> Snapshot:

@@ -22,9 +22,9 @@ from raysgd_local.control.member.free_steps import Allowance
 from raysgd_local.control.messages import Beat, Order, Report
 from raysgd_local.control.replicated.extent import Extent
 from raysgd_local.control.replicated.program import Program
+from raysgd_local.control.replicated.round_row import RoundRow
 from raysgd_local.control.replicated.state import Replicated, extent
 from raysgd_local.errors import CheckpointError, TransportError
-from raysgd_local.records import RoundRow
 from raysgd_local.training.data.chunk_store import ChunkStore
 from raysgd_local.training.evaluation import Evaluation
 from raysgd_local.training.exchange.background import BackgroundExchange

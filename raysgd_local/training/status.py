@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from raysgd_local.control.member.machine import Member
-from raysgd_local.records import RoundRow
+from raysgd_local.control.replicated.round_row import RoundRow
 from raysgd_local.training.ports import TrainingStatus
 
 

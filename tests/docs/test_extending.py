@@ -14,7 +14,7 @@ BLOCKS = blocks(PAGE)
 SCRIPTS = [block for block in BLOCKS if block.language == "python" and not block.file]
 
 
-@pytest.mark.parametrize("file", ["growing.py", "wines.py"])
+@pytest.mark.parametrize("file", ["growing.py", "wines.py", "losses.py"])
 def test_what_is_added_takes_under_30_lines(file):
     (block,) = [block for block in BLOCKS if block.file == file]
     assert len([line for line in block.text.splitlines()[1:] if line]) < 30
@@ -59,3 +59,12 @@ def test_the_task_is_trained_by_the_command_with_the_schedule(tmp_path, cluster)
     assert result["eval"]["accuracy"] > 0.9
     assert (result["samples_lost"], result["samples_repeated"]) == (0, 0)
     assert pd.read_csv(tmp_path / "runs" / "wines" / "rounds.csv")["tau"].max() == 8
+
+
+def test_the_observer_hears_of_every_round(tmp_path, cluster):
+    write_files(PAGE, tmp_path)
+    run_script(SCRIPTS[2], tmp_path, cluster)
+    *lines, status = (tmp_path / "losses.txt").read_text().splitlines()
+    rounds = pd.read_csv(tmp_path / "runs" / "listened" / "rounds.csv")
+    assert lines == [f"{row.round} {row.loss:.4f}" for row in rounds.itertuples()]
+    assert status == "finished"

@@ -11,7 +11,7 @@ from raysgd_local.control.controller.settings import Settings
 from raysgd_local.control.controller.state import begin
 from raysgd_local.control.messages import LoopPosition, Report
 from raysgd_local.control.replicated.program import Program
-from raysgd_local.records import RoundRow
+from raysgd_local.control.replicated.round_row import RoundRow
 
 
 class Run:

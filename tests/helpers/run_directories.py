@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from raysgd_local.records import RoundRow
+from raysgd_local.control.replicated.round_row import RoundRow
 
 CONFIG = {
     "task": {"name": "digits", "model": "mlp", "epochs": 3, "optimizer": {"name": "sgd", "lr": 0.05}},

@@ -19,9 +19,11 @@ from raysgd_local.control.controller.settings import CheckpointPolicy, Settings,
 from raysgd_local.control.member.events import Cut, YieldAsked
 from raysgd_local.control.messages import Order, Report
 from raysgd_local.control.replicated.program import Program
+from raysgd_local.run_files.observers import Heard
 from raysgd_local.run_files.result import Names
 from raysgd_local.run_files.storage import Storage
-from raysgd_local.runtime.driver import Driver, Outcome, Plan
+from raysgd_local.runtime.driver import Driver
+from raysgd_local.runtime.run_plan import Outcome, Plan, Restart
 from raysgd_local.runtime.worker_group import Resources
 from raysgd_local.runtime.worker_spec import Loop, WorkerSpec
 from raysgd_local.training.context import TrainContext
@@ -175,6 +177,8 @@ def train_in_threads(tmp_path: Path) -> Callable[..., Finished]:
         spec: dict[str, Any] | None = None,
         settings: dict[str, Any] | None = None,
         storage: Storage | None = None,
+        heard: Heard | None = None,
+        restart: Restart | None = None,
     ) -> Finished:
         storage = storage or Storage.at(str(tmp_path / name))
         plan = Plan(
@@ -197,6 +201,8 @@ def train_in_threads(tmp_path: Path) -> Callable[..., Finished]:
             storage=storage,
             names=Names("test", "test"),
             resume=resume,
+            heard=heard,
+            restart=restart,
         )
         groups: list[ThreadGroup] = []
 

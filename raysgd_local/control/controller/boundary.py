@@ -11,8 +11,9 @@ from raysgd_local.control.data.ledger import Ledger
 from raysgd_local.control.messages import LoopPosition, Report, View
 from raysgd_local.control.replicated import balancing
 from raysgd_local.control.replicated.program import Program
+from raysgd_local.control.replicated.round_row import RoundRow
 from raysgd_local.control.replicated.state import Replicated
-from raysgd_local.records import EvalRow, PeriodChange, RoundRow
+from raysgd_local.records import EvalRow, PeriodChange
 
 _PACED = ("parameters", "partial")
 """Modes in which members may take unequal numbers of steps."""

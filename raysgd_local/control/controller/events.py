@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from raysgd_local.control.messages import Order, Report
-from raysgd_local.records import EvalRow, RoundRow
+from raysgd_local.control.replicated.round_row import RoundRow
+from raysgd_local.records import EvalRow
 
 Status = Literal["finished", "failed", "interrupted", "lost", "unplaced"]
 

@@ -22,8 +22,9 @@ from raysgd_local.control.member.events import (
 from raysgd_local.control.member.state import Adopt, Flight, Member, ProbeProgress, Result
 from raysgd_local.control.messages import Report
 from raysgd_local.control.replicated import state as shared
+from raysgd_local.control.replicated.round_row import CommittedRound, RoundRow
 from raysgd_local.control.replicated.state import Replicated
-from raysgd_local.records import EvalRow, PeriodChange, RoundRow, replace_fields
+from raysgd_local.records import EvalRow, PeriodChange, replace_fields
 
 _FADING = 0.9
 """An epoch's last round may be a short one: how long rounds take is not forgotten at once."""
@@ -221,30 +222,19 @@ def _told(rows: tuple[RoundRow, ...], control: Control) -> tuple[RoundRow, ...]:
 
 
 def _row(member: Member, before: Replicated, state: Replicated, done: Exchanged) -> RoundRow:
-    """The round as it will stand in `rounds.csv`; the wait for the slowest is known from the compute times."""
-    control, order = done.control, member.in_force
-    own_wait_s = control.slowest_s - control.members[member.rank].compute_s
-    wait_s = control.slowest_s - control.compute_s
-    if member.flight is not None:  # what it waited for was hidden by the steps since
-        wait_s = min(wait_s, done.exchange_s)
-    sync_s = max(0.0, done.exchange_s - own_wait_s)
-    return RoundRow(
-        round=before.round + 1,
-        view=order.view.number,
-        incarnation=order.incarnation,
-        workers=len(control.members),
-        tau=before.period.tau,
-        scope=order.program.averaging.scope if state.partial else "global",
-        steps=control.steps,
-        samples=control.samples,
-        epoch=before.epoch,
-        elapsed_s=before.elapsed_s + control.clock_s + control.slowest_s - control.members[0].compute_s + sync_s,
-        compute_s=control.compute_s,
-        sync_s=sync_s,
-        wait_s=wait_s,
-        wire_bytes=0,
-        loss=control.loss,
-        lr=control.members[0].lr,
+    order = member.in_force
+    return RoundRow.of(
+        CommittedRound(
+            before=before,
+            after=state,
+            control=done.control,
+            view=order.view.number,
+            incarnation=order.incarnation,
+            scope=order.program.averaging.scope,
+            rank=member.rank,
+            exchange_s=done.exchange_s,
+            overlapped=member.flight is not None,
+        )
     )
 
 

@@ -8,8 +8,9 @@ from typing import Literal
 from raysgd_local.control.control_slots import HeldOut
 from raysgd_local.control.member.events import Command, Want
 from raysgd_local.control.messages import Order
+from raysgd_local.control.replicated.round_row import RoundRow
 from raysgd_local.control.replicated.state import Replicated
-from raysgd_local.records import EvalRow, PeriodChange, RoundRow
+from raysgd_local.records import EvalRow, PeriodChange
 
 
 @dataclass(frozen=True)

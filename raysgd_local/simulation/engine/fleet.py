@@ -221,7 +221,7 @@ class Fleet:
             case c.RecordRounds():
                 self.observer.recorded(command)
             case c.RewindTables(round, evaluations):
-                self.observer.rewound(round, evaluations)
+                self.observer.rewound(round, evaluations, self.controller.incarnation)
             case c.RecordEvent():
                 self.observer.event(command, self.now)
             case c.PublishManifest(name, manifest):
@@ -317,6 +317,6 @@ class Fleet:
         )
         self._pulse = Pulse(self.scenario.settings.timeouts.beat_s, self.now)
         self.injector.restarted()
-        self.observer.restarted(resume, self.now)
+        self.observer.restarted(resume, self.controller.incarnation, self.now)
         self.advance(c.RunStarted())
         self.hear(c.NodesDraining(tuple(sorted(self.draining))), self.generation)

@@ -85,7 +85,10 @@ class World(Protocol):
 
 
 class Observer:
-    """Follows what the controller hears and says. Does nothing by itself."""
+    """Follows a simulated controller, event by event. Does nothing by itself.
+
+    `run_files.observer.RunObserver` is for those who follow a run, real or simulated.
+    """
 
     def heard(self, event: Event, now: float) -> None:
         """The controller is given an event."""
@@ -105,8 +108,8 @@ class Observer:
     def event(self, command: RecordEvent, now: float) -> None:
         """A line for `events.jsonl`."""
 
-    def rewound(self, round: int, evaluations: int) -> None:
-        """What came after is undone."""
+    def rewound(self, round: int, evaluations: int, incarnation: int) -> None:
+        """All later rounds and evaluations are undone."""
 
     def checkpoint(self, snapshot: CheckpointRecord, manifest: dict[str, Any]) -> None:
         """A checkpoint is whole; its manifest is written."""
@@ -117,5 +120,5 @@ class Observer:
     def fired(self, fault: Fault, worker: str, now: float) -> None:
         """A fault happens."""
 
-    def restarted(self, resume: CheckpointRecord | None, now: float) -> None:
+    def restarted(self, resume: CheckpointRecord | None, incarnation: int, now: float) -> None:
         """The driver died and starts again, from a checkpoint if there is one."""

@@ -1,92 +1,83 @@
-"""A simulated run's directory: the files that a real run writes, with virtual times."""
+"""Puts a simulated fleet's run on record, as the driver does a real one's, with virtual times."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from raysgd_local.control.controller.boundary import Books
 from raysgd_local.control.controller.checkpoints import CheckpointRecord
-from raysgd_local.control.controller.events import Command, Event, Finish, Heartbeat, RecordEvent, RecordRounds
+from raysgd_local.control.controller.events import Command, Event, Finish, RecordEvent, RecordRounds
 from raysgd_local.control.controller.settings import Settings
 from raysgd_local.control.run_events import EventName
 from raysgd_local.faults.language import Fault
-from raysgd_local.records import RoundRow
-from raysgd_local.run_files import journal
-from raysgd_local.run_files.result import Names, result
-from raysgd_local.run_files.storage import MANIFEST, Storage
-from raysgd_local.run_files.writer import RESULT, RunFiles
+from raysgd_local.run_files.journal import JournalWriter
+from raysgd_local.run_files.observer import RunObserver, RunStart
+from raysgd_local.run_files.recording import Recording
+from raysgd_local.run_files.result import Names
+from raysgd_local.run_files.storage import Storage, read_manifest
 from raysgd_local.simulation.engine.world import Observer
-
-Progress = Callable[[tuple[RoundRow, ...]], None]
 
 
 class Recorder(Observer):
-    """Writes what the controller hears and says, as the driver does. `progress` is told of rounds."""
+    """Follows the fleet's controller; `now` is the newest virtual time it was told of."""
 
-    def __init__(self, storage: Storage, progress: Progress) -> None:
-        self._checkpoints, self._progress = storage.under("checkpoints"), progress
-        self._lives = 0
+    def __init__(self, storage: Storage, observers: Sequence[RunObserver]) -> None:
         self.now = 0.0
-        self.files = RunFiles(storage, lambda: self.now)
+        self._checkpoints, self._lives = storage.under("checkpoints"), 0
+        self._recording = Recording(storage, lambda: self.now, observers)
+        self._journal = JournalWriter(self._recording.files.journal)
 
-    def begin(self, settings: Settings, resume: CheckpointRecord | None = None) -> None:
-        """A driver's life begins, from a checkpoint if there is one; the journal says with what."""
+    def begin(self, start: RunStart) -> None:
+        self._recording.start(start)
+
+    def driver_begins(self, settings: Settings, resume: CheckpointRecord | None = None) -> None:
+        """A driver's life begins, from a checkpoint if there is one; the journal says with which."""
         self._settings, self._lives = settings, self._lives + 1
-        name = resume and f"{resume.name}/{MANIFEST}"
-        manifest = json.loads(self._checkpoints.read(name)) if name else None
-        self.files.journal(journal.begun(settings, manifest, self._lives))
+        manifest = read_manifest(self._checkpoints.under(resume.name)) if resume is not None else None
+        self._journal.begin(settings, manifest, self._lives)
 
     def heard(self, event: Event, now: float) -> None:  # noqa: ARG002
         self.now = now
 
     def decided(self, event: Event, commands: tuple[Command, ...], now: float) -> None:
-        if commands or not isinstance(event, Heartbeat):
-            self.files.journal(journal.entry(event, now, commands))
+        self._journal.heard(event, now, commands)
+        self._journal.flush()
 
     def recorded(self, command: RecordRounds) -> None:
-        self.files.record(command)
-        if command.rounds:
-            self._progress(command.rounds)
+        self._recording.record(command)
 
     def event(self, command: RecordEvent, now: float) -> None:
         self.now = now
-        self.files.event(command.event, **command.fields)
+        self._recording.record(command)
 
     def fired(self, fault: Fault, worker: str, now: float) -> None:
         self.now = now
-        self.files.event(EventName.CHAOS_FIRED, fault=str(fault), **({"worker": worker} if worker else {}))
+        self._recording.event(EventName.CHAOS_FIRED, fault=str(fault), **({"worker": worker} if worker else {}))
 
-    def restarted(self, resume: CheckpointRecord | None, now: float) -> None:
-        """As `runtime.driver` tells it; without a checkpoint nothing that was done is left."""
+    def restarted(self, resume: CheckpointRecord | None, incarnation: int, now: float) -> None:
         self.now = now
-        if resume is None:
-            self.files.rewind(0, 0)
-        self.files.event(EventName.DRIVER_RESTARTED, checkpoint=resume.name if resume else None)
-        self.begin(self._settings, resume)
+        self._recording.restarted(resume, incarnation)
+        self._recording.event(EventName.DRIVER_RESTARTED, checkpoint=resume.name if resume is not None else None)
+        self.driver_begins(self._settings, resume)
 
     def unfired(self, faults: Iterable[Fault]) -> None:
-        """What did not happen, because the run ended first or there was nobody whom it could happen to."""
+        """Faults that did not happen: the run ended first, or had no such target."""
         for fault in faults:
-            self.files.event(EventName.CHAOS_UNFIRED, fault=str(fault))
+            self._recording.event(EventName.CHAOS_UNFIRED, fault=str(fault))
 
-    def log(self, fields: dict[str, Any]) -> None:
-        self.files.event(EventName.LOG, **fields)
+    def note(self, event: str, **fields: Any) -> None:
+        self._recording.event(event, **fields)
 
-    def rewound(self, round: int, evaluations: int) -> None:
-        self.files.rewind(round, evaluations)
+    def rewound(self, round: int, evaluations: int, incarnation: int) -> None:
+        self._recording.rewind(round, evaluations, incarnation)
 
     def checkpoint(self, snapshot: CheckpointRecord, manifest: dict[str, Any]) -> None:
-        self._checkpoints.write(f"{snapshot.name}/{MANIFEST}", json.dumps(manifest).encode())
+        self._recording.publish(snapshot.name, manifest)
 
     def deleted(self, checkpoint: str) -> None:
-        self._checkpoints.delete(checkpoint)
+        self._recording.delete(checkpoint)
 
-    def end(self, finish: Finish, books: Books | None, names: Names) -> dict[str, Any]:
-        """Write what is written at the end; returns `result.json`'s content."""
-        content = result(self.files, books, finish, names)
-        self.files.event(EventName.ENDED, status=finish.status, reason=finish.reason)
-        self.files.write(RESULT, json.dumps(content, indent=1))
-        self.files.copy_out_now()
-        return content
+    def end(self, finish: Finish, books: Books | None, names: Names) -> tuple[Finish, dict[str, Any]]:
+        """Write the result; returns how the run ended, and `result.json`'s content."""
+        return self._recording.end(finish, books, names, sleep=lambda _: None)

@@ -13,7 +13,9 @@ import torch
 
 from raysgd_local.control.controller.events import Finish
 from raysgd_local.control.controller.settings import Settings
+from raysgd_local.control.run_events import EventName
 from raysgd_local.faults.language import Fault
+from raysgd_local.run_files.observer import RunObserver, RunStart
 from raysgd_local.run_files.result import Names
 from raysgd_local.run_files.storage import Storage
 from raysgd_local.simulation.cluster.cluster_model import ClusterModel
@@ -23,7 +25,7 @@ from raysgd_local.simulation.engine.interruption import interruptible
 from raysgd_local.simulation.engine.scenario import Limits, Noise, Scenario
 from raysgd_local.simulation.engine.world import World
 from raysgd_local.simulation.learning.learner import Learner, Lesson
-from raysgd_local.simulation.learning.recorder import Progress, Recorder
+from raysgd_local.simulation.learning.recorder import Recorder
 from raysgd_local.training.replica.rng import generators, set_generators
 from raysgd_local.training.worker_setup import WorkerSetup
 
@@ -33,22 +35,19 @@ _ENDLESS = Limits(events=10**12, seconds=float("inf"))
 
 @dataclass(frozen=True)
 class Simulation:
-    """One run in virtual time.
+    """One run in virtual time."""
 
-    `loop` is a task, or a function that is called with `loop_config`; `place` says where a worker of a name is.
-    `faults` and the `cluster`'s times follow `seed`. `threads` are torch's, as on each worker of a real run.
-    """
-
-    loop: Any
+    loop: Any  # a task, or a function that is called with `loop_config`
     settings: Settings
-    place: Callable[[str], WorkerSetup]
+    place: Callable[[str], WorkerSetup]  # from a worker's name
     storage: Storage
-    names: Names
+    start: RunStart
     cluster: ClusterModel = field(default_factory=ClusterModel)
     faults: tuple[Fault, ...] = ()
     loop_config: dict[str, Any] | None = None
-    seed: int = 0
-    threads: int = 1
+    seed: int = 0  # of random faults and of the cluster's times
+    threads: int = 1  # torch's, as on each worker of a real run
+    observers: tuple[RunObserver, ...] = ()
     collective_timeout_s: float = 600.0
 
 
@@ -63,13 +62,16 @@ class Simulated:
     unfired: tuple[Fault, ...] = ()
 
 
-def simulate(run: Simulation, progress: Progress = lambda _: None) -> Simulated:
+def simulate(run: Simulation) -> Simulated:
     """The whole run; its directory is `run.storage`. Workers compute one after the other, in this process.
+
+    Observers are called in line: virtual time stands still meanwhile, so none is late, and a run repeats exactly.
 
     The first Ctrl-C ends it at the next boundary, with a checkpoint; the second raises `KeyboardInterrupt`.
     """
-    recorder = Recorder(run.storage, progress)
-    recorder.begin(run.settings)
+    recorder = Recorder(run.storage, run.observers)
+    recorder.begin(run.start)
+    recorder.driver_begins(run.settings)
     lesson = Lesson(
         _with_shared_data(run.loop),
         run.loop_config,
@@ -80,7 +82,11 @@ def simulate(run: Simulation, progress: Progress = lambda _: None) -> Simulated:
     )
 
     def hire(name: str, node: str, world: World) -> Learner:
-        return Learner(name, node, world, lesson, recorder.log)
+        return Learner(name, node, world, lesson, log)
+
+    @_own_generators()
+    def log(fields: dict[str, Any]) -> None:  # called amid a worker's step: observers must not draw its numbers
+        recorder.note(EventName.LOG, **fields)
 
     scenario = Scenario(
         run.settings,
@@ -96,7 +102,7 @@ def simulate(run: Simulation, progress: Progress = lambda _: None) -> Simulated:
         finish = fleet.run()
     unfired = fleet.injector.unfired
     recorder.unfired(unfired)
-    content = recorder.end(finish, fleet.controller.books, run.names)
+    finish, content = recorder.end(finish, fleet.controller.books, Names(run.start.method, run.start.task))
     return Simulated(finish, fleet.now, content, tuple(fleet.fired), unfired)
 
 
@@ -112,7 +118,7 @@ def _threads(count: int) -> Iterator[None]:
 
 @contextmanager
 def _own_generators() -> Iterator[None]:
-    """Workers set the global random generators; afterwards they are as they were."""
+    """Leave the global random generators as they were."""
     before = generators()
     try:
         yield

@@ -19,9 +19,10 @@ from raysgd_local.control.data.chunk_transfer import Gift
 from raysgd_local.control.data.deal import Deal, lists, pack, uncovered, unpack
 from raysgd_local.control.member.events import Exchange
 from raysgd_local.control.messages import Continuation, Order
+from raysgd_local.control.replicated.round_row import RoundRow
 from raysgd_local.control.replicated.state import Replicated
 from raysgd_local.control.run_events import EventName
-from raysgd_local.records import EvalRow, RoundRow
+from raysgd_local.records import EvalRow
 from raysgd_local.simulation.engine.violation import violated
 from raysgd_local.simulation.engine.world import Observer
 from raysgd_local.simulation.search.model import NumberAnchor, Shard
@@ -135,19 +136,19 @@ class InvariantChecker(Observer):
     def deleted(self, checkpoint: str) -> None:
         self.published.pop(checkpoint, None)
 
-    def rewound(self, round: int, evaluations: int) -> None:
+    def rewound(self, round: int, evaluations: int, incarnation: int) -> None:  # noqa: ARG002
         self.rounds = [row for row in self.rounds if row.round <= round]
         self.evaluations = self.evaluations[:evaluations]
         self.resolved = {at: anchor for at, anchor in self.resolved.items() if at <= round}
 
-    def restarted(self, resume: CheckpointRecord | None, now: float) -> None:  # noqa: ARG002
+    def restarted(self, resume: CheckpointRecord | None, incarnation: int, now: float) -> None:  # noqa: ARG002
         """The driver starts again; if there is no checkpoint, from nothing."""
         self.shards.clear()
         self._generation += 1
         self._yielded = (0, 0)
         self._newest_view = 0
         if not self.published:
-            self.rewound(-1, 0)
+            self.rewound(-1, 0, incarnation)
 
     def ordered(self, controller: Controller, order: Order, workers: dict[str, SimulatedWorker]) -> None:
         """An order is given: what it rests on is resolved."""

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from raysgd_local.control.controller import machine as controller
 from raysgd_local.control.controller.events import Finish, RecordEvent
 from raysgd_local.control.controller.state import Controller
+from raysgd_local.control.replicated.round_row import RoundRow
 from raysgd_local.control.run_events import EventName
 from raysgd_local.faults.language import Fault
-from raysgd_local.records import EvalRow, RoundRow
+from raysgd_local.records import EvalRow
 from raysgd_local.serialization import to_plain
 from raysgd_local.simulation.engine.fleet import Fleet
 from raysgd_local.simulation.engine.scenario import Scenario

@@ -16,7 +16,7 @@ from raysgd_local.control.controller.state import begin
 from raysgd_local.control.member import events as m
 from raysgd_local.control.member import machine
 from raysgd_local.control.messages import Order, Report, worker_name
-from raysgd_local.records import RoundRow
+from raysgd_local.control.replicated.round_row import RoundRow
 from raysgd_local.simulation.engine.interruption import interruptible
 from raysgd_local.simulation.engine.loop import Batch, training_loop
 from raysgd_local.simulation.engine.world import Observer

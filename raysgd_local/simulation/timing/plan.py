@@ -9,8 +9,8 @@ from raysgd_local.control.controller import events as c
 from raysgd_local.control.controller.boundary import Books
 from raysgd_local.control.data.deal import batch_bounds
 from raysgd_local.control.replicated.program import Program
+from raysgd_local.control.replicated.round_row import RoundRow
 from raysgd_local.errors import InputError
-from raysgd_local.records import RoundRow
 from raysgd_local.simulation.cluster.cluster_model import ClusterModel
 from raysgd_local.simulation.cluster.loss_curve import HalvingLoss, LossCurve
 from raysgd_local.simulation.engine.loop import LoopPlan

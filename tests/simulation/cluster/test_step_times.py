@@ -8,8 +8,8 @@ import dataclasses
 import numpy as np
 import pytest
 
+from raysgd_local.control.replicated.round_row import RoundRow
 from raysgd_local.errors import InputError
-from raysgd_local.records import RoundRow
 from raysgd_local.simulation.cluster.step_times import (
     Constant,
     Exponential,

@@ -1,0 +1,69 @@
+"""`rounds.csv` and `evals.csv` as text and as rows. Columns are found by name: tables of other versions can be read."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from typing import Any
+
+from raysgd_local.control.replicated.round_row import ABSENT, COLUMNS, RoundRow
+from raysgd_local.records import EvalRow
+from raysgd_local.serialization import from_plain
+
+__all__ = ["ABSENT", "EVAL_COLUMNS", "ROUND_COLUMNS", "Row"]
+
+ROUND_COLUMNS = list(COLUMNS)
+EVAL_COLUMNS = [f.name for f in fields(EvalRow) if f.name != "metrics"]
+
+Row = dict[str, Any]
+
+
+def parsed(table: str) -> list[Row]:
+    """The rows of a CSV file with a header, with numbers where there are numbers."""
+    return [{name: _number(value) for name, value in row.items()} for row in csv.DictReader(io.StringIO(table))]
+
+
+def text(columns: Sequence[str], rows: Iterable[Row], header: bool) -> str:
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, columns, lineterminator="\n")
+    if header:
+        writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def round_columns(written: Sequence[Row]) -> list[str]:
+    """This version's columns, then those that only a later version knows, so that resuming its run loses none."""
+    return [*ROUND_COLUMNS, *(name for name in (written[0] if written else ()) if name not in ROUND_COLUMNS)]
+
+
+def eval_columns(rows: Iterable[Row]) -> list[str]:
+    metrics = {name for row in rows for name in row} - set(EVAL_COLUMNS)
+    return [*EVAL_COLUMNS, *sorted(metrics)]
+
+
+def eval_plain(row: EvalRow) -> Row:
+    """An evaluation with a column for each metric."""
+    return {name: getattr(row, name) for name in EVAL_COLUMNS} | row.metrics
+
+
+def round_row(row: Row) -> RoundRow:
+    """The inverse of `asdict`, without the columns of later versions."""
+    return from_plain(RoundRow, {name: row[name] for name in ROUND_COLUMNS})
+
+
+def eval_row(row: Row) -> EvalRow:
+    """The inverse of `eval_plain`."""
+    metrics = {name: value for name, value in row.items() if name not in EVAL_COLUMNS and value != ""}
+    return from_plain(EvalRow, {name: row[name] for name in EVAL_COLUMNS} | {"metrics": metrics})
+
+
+def _number(text: str) -> Any:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

@@ -1,0 +1,96 @@
+"""A run as its driver is given it, and as it gives it back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from raysgd_local.control.controller import events as c
+from raysgd_local.control.controller.checkpoints import CheckpointRecord, snapshot_of
+from raysgd_local.control.controller.settings import Settings
+from raysgd_local.control.messages import Order
+from raysgd_local.errors import InputError
+from raysgd_local.faults.language import Fault
+from raysgd_local.faults.schedule import RoundWatch
+from raysgd_local.run_files.observers import Delivery, Heard
+from raysgd_local.run_files.result import Names
+from raysgd_local.run_files.storage import Storage
+from raysgd_local.runtime.worker_group import Resources
+from raysgd_local.runtime.worker_spec import WorkerSpec
+from raysgd_local.training.ports import TrainingStatus
+
+
+@dataclass(frozen=True)
+class Restart:
+    """The death of the driver before this one."""
+
+    count: int  # deaths since the command began
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run as its driver needs to know it."""
+
+    settings: Settings
+    spec: WorkerSpec
+    resources: Resources
+    storage: Storage
+    names: Names
+    resume: dict[str, Any] | None = None  # manifest of the checkpoint to go on from
+    damaged: tuple[str, ...] = ()  # newer checkpoints, passed over
+    restart: Restart | None = None
+    chaos: tuple[Fault, ...] = ()  # faults to make happen
+    heard: Heard | None = None  # the newest that observers were told; None without observers
+
+    @property
+    def lives(self) -> int:
+        """Drivers that the command started, this one included."""
+        return 1 + (self.restart.count if self.restart is not None else 0)
+
+    def resumed(self) -> CheckpointRecord | None:
+        return None if self.resume is None else snapshot_of(self.resume, self.settings.program.schedule)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The end of a run."""
+
+    finish: c.Finish
+    result: dict[str, Any]  # the content of result.json
+    refused: InputError | None = None  # an input error that only a worker could find
+    delivery: Delivery = field(default_factory=Delivery)  # notices for observers that were not fetched yet
+
+
+@dataclass(frozen=True)
+class Glance:
+    """The run at this moment, for live progress, and news for observers."""
+
+    phase: str
+    workers: int
+    status: TrainingStatus | None
+    delivery: Delivery = field(default_factory=Delivery)
+
+
+class Group(Protocol):
+    """The workers, as the driver speaks to them."""
+
+    def request(self, worker: str) -> None: ...
+
+    def kill(self, worker: str) -> None: ...
+
+    def order(self, to: tuple[str, ...], order: Order) -> None: ...
+
+    def yield_(self, to: tuple[str, ...], view: int, segment: int) -> None: ...
+
+    def cut(self, to: tuple[str, ...], view: int, why: str) -> None: ...
+
+    def suffer(self, worker: str, fault: Fault) -> None: ...
+
+    def watch(self, worker: str, watches: tuple[RoundWatch, ...]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+MakeGroup = Callable[[Plan, Callable[[c.Event], None]], Group]
