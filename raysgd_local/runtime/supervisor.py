@@ -14,6 +14,7 @@ import ray
 from ray.exceptions import RayActorError
 
 from raysgd_local.config import Network
+from raysgd_local.control.run_events import EventName
 from raysgd_local.run.progress import Observer, Snapshot
 from raysgd_local.run.request import Request, threads_per_worker
 from raysgd_local.run_files.observer import RunObserver, RunStart
@@ -125,7 +126,7 @@ def _watch(plan: Plan, observe: Observer, listeners: Listeners | None) -> Outcom
             glance = ray.get(driver.glance.remote(listeners.received if listeners is not None else 0))
             observe(_snapshot(glance))
             for failure in _pass_on(glance.delivery, listeners):
-                driver.record.remote("observer_failed", asdict(failure))
+                driver.record.remote(EventName.OBSERVER_FAILED, asdict(failure))
         except DEATHS:
             if asked:
                 raise KeyboardInterrupt from None
