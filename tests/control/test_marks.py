@@ -20,7 +20,7 @@ from raysgd_local.control.controller.settings import CheckpointPolicy
 from raysgd_local.control.member import events as m
 from raysgd_local.control.member import machine
 from raysgd_local.control.member.state import Flight, ProbeProgress
-from raysgd_local.control.messages import LoopPosition, Order, Report, View
+from raysgd_local.control.messages import Continuation, LoopPosition, Order, Report, View
 from raysgd_local.control.replicated import state as replicated
 from raysgd_local.control.replicated.balancing import Pace, Pacing
 from raysgd_local.control.replicated.program import Program
@@ -295,7 +295,7 @@ def test_a_leaver_that_alone_has_the_state():
 
 
 def test_a_leaver_that_alone_has_a_chunk():
-    run = started(restricted=True)
+    run = started(local_data=True)
     run.tell(c.DrainNotice("w0", "preempted"))
     run.arrive("w0", chunks=(0,))
     with marks.expected("only_holder_of_chunk_leaves_later"):
@@ -393,7 +393,7 @@ def test_all_die_before_the_last_checkpoint_stands():
 def in_view(schedule=None, **state):
     """A member of view 1 in an open epoch over data of its own, and its order."""
     schedule = schedule or FixedPeriod(2)
-    known = Replicated(schedule.init(), open=True, cursors=(0, 0), left=(False, False), **state)
+    known = Replicated(schedule.init(), open=True, cursors=(0, 0), left_epoch=(False, False), **state)
     order = Order(View(1, ("a", "b")), 1, Program(schedule), known)
     return replace(machine.Member("a"), order=order, replicated=known), order
 
@@ -406,7 +406,7 @@ def being_healed(**changes):
     """A member that is one round behind, in the broadcast that heals it."""
     member, order = in_view(EveryStep())
     resolved = replicated.commit(member.known, Control((said(), said())), order.program)
-    again = replace(order, view=View(2, ("a", "b")), replicated=resolved, heal=1)
+    again = replace(order, view=View(2, ("a", "b")), replicated=resolved, start=Continuation(lead=1, heal=True))
     member, _ = machine.advance(replace(member, **changes), m.Ordered(again))
     member, _ = machine.advance(member, m.Done(2))
     return member
