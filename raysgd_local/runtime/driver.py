@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, assert_never
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -291,7 +291,7 @@ class Driver:
         if order.deal is not None:
             self._background.submit(lists, order.deal)
 
-    def _write(self, command: c.Command) -> None:
+    def _write(self, command: c.Record) -> None:
         match command:
             case c.RecordRounds():
                 self._files.record(command)
@@ -303,6 +303,8 @@ class Driver:
                 self._background.submit(self._publish, name, manifest)
             case c.DeleteCheckpoint(name):
                 self._background.submit(self._plan.storage.under("checkpoints").delete, name)
+            case _:
+                assert_never(command)
 
     def _publish(self, name: str, manifest: dict[str, Any]) -> None:
         try:

@@ -149,9 +149,9 @@ class Shell:
                 self.watch.work_begins()
             case m.Mark() | m.Look() | m.ShowMean() | m.Undo():
                 self.probing.obey(command, self._reducing)
-            case m.Exchange(kind="probe"):
+            case m.AverageProbe():
                 return self._awaited(lambda: self._average_probe(command))
-            case m.Exchange(kind="evaluation"):
+            case m.Evaluate():
                 return self._awaited(lambda: self._evaluate(command))
             case m.Launch(exchange):
                 said, reach = self._measured(exchange.said), self._reach()
@@ -245,13 +245,13 @@ class Shell:
         self._reducing.rebase()
 
     def _exchange(self, command: m.Exchange) -> m.Event:
-        transport, mode, kind = self._connected, self.state.period.mode, command.kind
-        if mode == "gradients" and command.said.steps:
+        transport = self._connected
+        if command.mode == "gradients" and command.said.steps:
             self.stepper.unscale()
         said = self._measured(command.said)
         began_s, sent = self.watch.now(), transport.wire_bytes()
         with self.watch.waiting():
-            control = self._reducing.reduce(transport, kind, command.round, said, self._reach())
+            control = self._reducing.reduce(transport, command.mode, command.round, said, self._reach())
         self._sent_bytes = transport.wire_bytes() - sent
         return m.Exchanged(command.view, control, self.watch.now() - began_s, self._reducing.finite())
 
@@ -267,7 +267,7 @@ class Shell:
             raise RuntimeError("the loop has not begun")
         return self._probing
 
-    def _average_probe(self, command: m.Exchange) -> m.Event:
+    def _average_probe(self, command: m.AverageProbe) -> m.Event:
         transport = self._connected
         self.watch.work_ends()
         sent = transport.wire_bytes()
@@ -333,7 +333,7 @@ class Shell:
     def _joint_step(self, before: Replicated, control: Control) -> None:
         self.stepper.joint_step(before.samples, len(control.members), control)
 
-    def _evaluate(self, command: m.Exchange) -> m.Event:
+    def _evaluate(self, command: m.Evaluate) -> m.Event:
         self.watch.work_ends()
         began_s = self.watch.now()
         if self.evaluation is None:

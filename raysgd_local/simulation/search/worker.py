@@ -186,9 +186,11 @@ class SimulatedWorker:
             case m.Mark() | m.Look() | m.ShowMean() | m.Undo():
                 self.trial.obey(command)
                 self.undone += isinstance(command, m.Undo)
-            case m.Exchange(kind="probe"):
+            case m.AverageProbe():
                 part = self.replica.part("parameters", command.said.weight)
                 self._begin(command, f"probe {command.round}", average_trials, (command.said, part))
+            case m.Evaluate(_, round):
+                self._begin(command, f"evaluation {round}", self._evaluate, (self, self.replica.loss()))
             case m.Launch(exchange):
                 self._flies, self._landed = True, None
                 self._exchange(exchange)
@@ -282,9 +284,9 @@ class SimulatedWorker:
         """What completing means for this member's state."""
         command, result = self._command, call.result
         match command:
-            case m.Exchange(kind="evaluation"):
+            case m.Evaluate():
                 return m.Evaluated(call.view, result)
-            case m.Exchange(kind="probe"):
+            case m.AverageProbe():
                 control, self.trial.mean = result
                 return m.Averaged(call.view, control)
             case m.Exchange():
@@ -311,15 +313,12 @@ class SimulatedWorker:
         return m.Done(order.view.number)
 
     def _exchange(self, command: m.Exchange) -> None:
-        if command.kind == "evaluation":
-            self._begin(command, f"evaluation {command.round}", self._evaluate, (self, self.replica.loss()))
-            return
         self._watch.asking(self, command)
         said, self._tried_rank = self._measured(command.said), self.member.rank
         part = self.replica.part(self.member.known.period.mode, said.weight)
         if said.weight and not part.finite:
             said = replace(said, weight=0.0, flags=said.flags | Flags.NONFINITE)
-        label = f"{command.kind} {command.round}"
+        label = f"{command.mode} {command.round}"
         self._begin(command, label, self._reduce, (self, said, part))
 
     def _evaluate(self, given: Sequence[tuple[SimulatedWorker, float]]) -> dict[str, float]:

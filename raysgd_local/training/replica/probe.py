@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 from raysgd_local.control.control_slots import HeldOut
 from raysgd_local.control.member import events as m
@@ -48,6 +48,8 @@ class Probing:
                 self._loss.reset()
             case m.Undo():
                 self.undo()
+            case _:
+                assert_never(command)
 
     def mark(self, local: bool) -> None:
         """What comes from here on is undone."""
