@@ -213,7 +213,7 @@ class Control:
 
     @cached_property
     def sick(self) -> tuple[bool, ...]:
-        """By rank: whether the member's state is not finite. Gradients that overflowed with the loss scale don't count."""
+        """By rank: whether its state is not finite. Gradients that overflowed with the loss scale don't count."""
         return tuple(bool(c.flags & Flags.NONFINITE) and not c.flags & Flags.OVERFLOW for c in self.members)
 
     @cached_property

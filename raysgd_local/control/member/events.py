@@ -341,26 +341,9 @@ class Exit:
     why: str
 
 
+Awaited = Connect | Heal | Transfer | Align | Restore | Fetch | Exchange | Collect | AverageProbe | Evaluate
+"""Commands that may fail: the member waits for their outcome. `Arrive` is answered as well, and does not fail."""
+
 Command = (
-    Connect
-    | Heal
-    | Transfer
-    | Align
-    | Restore
-    | Fetch
-    | CopyState
-    | LocalStep
-    | Mark
-    | Look
-    | ShowMean
-    | Undo
-    | Exchange
-    | AverageProbe
-    | Evaluate
-    | Launch
-    | Collect
-    | Commit
-    | Arrive
-    | Proceed
-    | Exit
+    Awaited | CopyState | LocalStep | Mark | Look | ShowMean | Undo | Launch | Commit | Arrive | Proceed | Exit
 )

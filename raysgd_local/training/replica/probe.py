@@ -10,10 +10,10 @@ from raysgd_local.control.member import events as m
 from raysgd_local.records import replace
 from raysgd_local.state.replica_state import ReplicaState
 from raysgd_local.training.exchange.plain import Reduction
+from raysgd_local.training.loss_meter import LossMeter
 from raysgd_local.training.replica.replica import Replica
 from raysgd_local.training.replica.rng import generators, set_generators
 from raysgd_local.training.replica.stepping import Stepper
-from raysgd_local.training.stopwatch import LossMeter
 
 
 @dataclass(frozen=True)
