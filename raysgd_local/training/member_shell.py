@@ -11,7 +11,6 @@ from collections import deque
 from dataclasses import replace
 from typing import assert_never
 
-from raysgd_local.clock import Clock
 from raysgd_local.control.control_slots import Contribution
 from raysgd_local.control.member import events as m
 from raysgd_local.control.member import machine
@@ -28,9 +27,9 @@ from raysgd_local.training.stopwatch import Stopwatch
 class MemberShell:
     """Runs one member. All methods but `post` and `beat` belong to the training thread."""
 
-    def __init__(self, worker: str, port: ReplicaPort, link: ControllerPort, clock: Clock) -> None:
+    def __init__(self, worker: str, port: ReplicaPort, link: ControllerPort, watch: Stopwatch) -> None:
         self.member = machine.Member(worker)
-        self.watch = Stopwatch(clock)
+        self.watch = watch
         self.steps = self.epochs = 0
         self.rewound = 0  # times that the loop was put back to batches that it had been given
         self._replica_port, self._link = port, link

@@ -13,6 +13,7 @@ from raysgd_local.training.member_shell import MemberShell
 from raysgd_local.training.ports import ControllerPort, TrainingStatus
 from raysgd_local.training.replica.probe import Probing
 from raysgd_local.training.status import status_of
+from raysgd_local.training.stopwatch import Stopwatch
 from raysgd_local.training.torch_port import TorchPort
 from raysgd_local.training.worker_setup import WorkerSetup
 from raysgd_local.transport.contract import Network
@@ -33,7 +34,7 @@ class Shell(MemberShell):
         self.place = place
         self._port = port = TorchPort(place, network, link, background, courier)
         self.replica, self.stepper, self.loss, self.chunks = port.replica, port.stepper, port.loss, port.chunks
-        super().__init__(place.worker, port, link, clock or SystemClock())
+        super().__init__(place.worker, port, link, Stopwatch(clock or SystemClock()))
 
     def begin(self) -> None:
         """Everything is prepared: ask for state."""
