@@ -9,16 +9,14 @@ from __future__ import annotations
 import queue
 from collections import deque
 from dataclasses import replace
-from typing import assert_never
 
-from raysgd_local.control.control_slots import Contribution
 from raysgd_local.control.member import events as m
 from raysgd_local.control.member import machine
 from raysgd_local.control.member.free_steps import Allowance
 from raysgd_local.control.messages import Beat, Order, Report
 from raysgd_local.control.replicated.state import Replicated
-from raysgd_local.errors import CheckpointError, TransportError
 from raysgd_local.records import RoundRow
+from raysgd_local.training.collective_commands import CollectiveCommands
 from raysgd_local.training.ports import ControllerPort, Released
 from raysgd_local.training.replica_port import ReplicaPort
 from raysgd_local.training.stopwatch import Stopwatch
@@ -31,11 +29,11 @@ class MemberShell:
         self.member = machine.Member(worker)
         self.watch = watch
         self.steps = self.epochs = 0
-        self.rewound = 0  # times that the loop was put back to batches that it had been given
+        self._undone = 0  # probes
+        self._collectives = CollectiveCommands(port, watch)
         self._replica_port, self._link = port, link
         self._inbox: queue.SimpleQueue[m.Event] = queue.SimpleQueue()
         self._allowance = Allowance()
-        self._sent_bytes = 0  # not reported yet
         self._announced = 0  # newest view that the controller knows to have formed
         self._told_row: RoundRow | None = None  # newest round that the controller knows
 
@@ -46,6 +44,11 @@ class MemberShell:
     @property
     def state(self) -> Replicated:
         return self.member.known
+
+    @property
+    def rewound(self) -> int:
+        """Times that the loop was put back to batches that it had been given."""
+        return self._undone + self._collectives.healed
 
     def post(self, event: m.Event) -> None:
         """Take an event from outside the training thread. The member hears of it at the loop's next call."""
@@ -88,9 +91,9 @@ class MemberShell:
                 self.watch.work_begins()
             case m.Mark() | m.Look() | m.ShowMean() | m.Undo():
                 self._replica_port.probe(command)
-                self.rewound += isinstance(command, m.Undo)
+                self._undone += isinstance(command, m.Undo)
             case m.Launch(exchange):
-                self._replica_port.launch(exchange, self._measured(exchange.said), self.member)
+                self._collectives.launch(exchange, self.member)
             case m.Commit():
                 self._commit(command)
             case m.CopyState(save):
@@ -100,98 +103,8 @@ class MemberShell:
             case m.Exit(why):
                 raise Released(why)
             case _:
-                return self._await(command)
+                return self._collectives.carry_out(command, self.member)
         return None
-
-    def _await(self, command: m.Awaited) -> m.Event:
-        """Carry out a command that may fail; if it does, this member is in no view any more."""
-        view = self.order.view.number
-        try:
-            return self._outcome(command, view)
-        except TransportError as error:
-            self._replica_port.leave()
-            return m.Failed(view, str(error))
-
-    def _outcome(self, command: m.Awaited, view: int) -> m.Event:
-        match command:
-            case m.Exchange():
-                return self._exchange(command)
-            case m.Collect():
-                return self._collect(view)
-            case m.AverageProbe():
-                return self._average_probe(command)
-            case m.Evaluate():
-                return self._evaluate(command)
-            case m.Restore(name):
-                return self._restore(name, view)
-            case _:
-                self.watch.work_ends()
-                with self.watch.waiting():
-                    self._enter(command)
-                return m.Done(view)
-
-    def _enter(self, command: m.Connect | m.Heal | m.Transfer | m.Align | m.Fetch) -> None:
-        """One part of entering a view."""
-        port = self._replica_port
-        match command:
-            case m.Connect():
-                port.connect(command, self.order)
-            case m.Heal(_, behind):
-                port.heal(command, self.state)
-                self.rewound += behind
-            case m.Transfer():
-                port.transfer(command)
-            case m.Align():
-                port.align(command)
-            case m.Fetch():
-                port.fetch(self.member)
-            case _:
-                assert_never(command)
-
-    def _restore(self, name: str, view: int) -> m.Event:
-        try:
-            self._replica_port.restore(name, self.member)
-        except CheckpointError as error:
-            self._replica_port.leave()
-            return m.Failed(view, str(error), damaged=name)
-        return m.Done(view)
-
-    def _exchange(self, command: m.Exchange) -> m.Event:
-        said = self._measured(command.said)
-        began_s = self.watch.now()
-        with self.watch.waiting():
-            result = self._replica_port.exchange(command, said, self.member)
-        self._sent_bytes = result.sent_bytes
-        exchange_s = self.watch.now() - began_s
-        return m.Exchanged(command.view, result.control, exchange_s, self._replica_port.finite())
-
-    def _collect(self, view: int) -> m.Event:
-        self.watch.work_ends()
-        began_s = self.watch.now()
-        with self.watch.waiting():
-            result = self._replica_port.collect()
-        self._sent_bytes = result.sent_bytes
-        return m.Exchanged(view, result.control, self.watch.now() - began_s, self._replica_port.finite())
-
-    def _average_probe(self, command: m.AverageProbe) -> m.Event:
-        self.watch.work_ends()
-        with self.watch.waiting():
-            result = self._replica_port.average_probe(command)
-        self._sent_bytes += result.sent_bytes
-        return m.Averaged(command.view, result.control)
-
-    def _evaluate(self, command: m.Evaluate) -> m.Event:
-        self.watch.work_ends()
-        began_s = self.watch.now()
-        metrics = self._replica_port.evaluate(command, self.watch.waiting)
-        self.watch.exclude(began_s)
-        return m.Evaluated(command.view, metrics)
-
-    def _measured(self, said: Contribution) -> Contribution:
-        self._replica_port.finish_steps(said, self.state)
-        compute_s, clock_s = self.watch.exchange_begins()
-        described = self._replica_port.describe(said, self.state)
-        return replace(described, compute_s=compute_s, clock_s=clock_s, wire_bytes=self._take_sent())
 
     def _commit(self, command: m.Commit) -> None:
         self._replica_port.commit(command, self.state)
@@ -202,7 +115,7 @@ class MemberShell:
         self._replica_port.committed(view, round)
 
     def _arrive(self, report: Report) -> m.Event:
-        report = replace(self._replica_port.with_holdings(report), wire_bytes=self._take_sent())
+        report = replace(self._replica_port.with_holdings(report), wire_bytes=self._collectives.take_sent())
         self.watch.work_ends()
         if report.broken:
             self._replica_port.leave()
@@ -211,10 +124,6 @@ class MemberShell:
         order = self._link.arrive(report)
         self.watch.exclude_s(order.paused_s)
         return m.Ordered(order)
-
-    def _take_sent(self) -> int:
-        sent, self._sent_bytes = self._sent_bytes, 0
-        return sent
 
     def beat(self) -> Beat:
         """A sign of life; from any thread."""
