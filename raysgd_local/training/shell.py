@@ -62,7 +62,7 @@ class Shell(MemberShell):
     @property
     def reduction(self) -> Reduction:
         """The flat vectors. Once the loop has begun."""
-        return self._port.reduction
+        return self._port.peers.reduction
 
     @property
     def probing(self) -> Probing:

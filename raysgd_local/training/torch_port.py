@@ -14,15 +14,12 @@ from raysgd_local.control.control_slots import Contribution, Control, Flags
 from raysgd_local.control.member import events as m
 from raysgd_local.control.member.state import Member
 from raysgd_local.control.messages import Order, Report, Save
-from raysgd_local.control.replicated.extent import Extent
-from raysgd_local.control.replicated.program import Program
-from raysgd_local.control.replicated.state import Replicated, extent
-from raysgd_local.errors import TransportError
+from raysgd_local.control.replicated.state import Replicated
 from raysgd_local.training.data.chunk_store import ChunkStore
 from raysgd_local.training.evaluation import Evaluation
-from raysgd_local.training.exchange.background import BackgroundExchange
 from raysgd_local.training.exchange.factory import make_reduction
-from raysgd_local.training.exchange.plain import Installing, Reduction
+from raysgd_local.training.exchange.peers import Peers
+from raysgd_local.training.exchange.plain import Installing
 from raysgd_local.training.fault_hooks import Interference
 from raysgd_local.training.loss_meter import LossMeter
 from raysgd_local.training.ports import ControllerPort
@@ -33,7 +30,7 @@ from raysgd_local.training.replica.rng import seed_generators
 from raysgd_local.training.replica.stepping import Stepper
 from raysgd_local.training.replica_port import ExchangeResult
 from raysgd_local.training.worker_setup import WorkerSetup
-from raysgd_local.transport.contract import Network, Transport
+from raysgd_local.transport.contract import Network
 
 
 class TorchPort:
@@ -49,7 +46,8 @@ class TorchPort:
         background: Executor | None,
         courier: Executor | None,
     ) -> None:
-        self._place, self._network = place, network
+        self._place = place
+        self.peers = Peers(network, courier)
         self.replica = Replica(optimizer_state=place.algorithm.optimizer_state)
         self.stepper = Stepper(self.replica, place.algorithm.lr_scaling)
         self.loss = LossMeter()
@@ -57,9 +55,6 @@ class TorchPort:
         self.interference = Interference()
         self.chunks = ChunkStore()
         self._writer = checkpoint_parts.ShardWriter(place.worker, place.storage, link, background)
-        self._courier = BackgroundExchange(courier)
-        self._transport: Transport | None = None
-        self._reduction: Reduction | None = None
         self._probing: Probing | None = None
 
     def begin(self) -> None:
@@ -68,9 +63,9 @@ class TorchPort:
         if not self._place.algorithm.weights.plain:
             self.stepper.check_linear()
         state = self.replica.averaged()
-        reduction = make_reduction(state, self._network.allocate, self._place.members, self._place.algorithm)
+        reduction = make_reduction(state, self.peers.network.allocate, self._place.members, self._place.algorithm)
         self.replica.anchor, self.replica.residual = reduction.anchor, reduction.residual
-        self._reduction = reduction
+        self.peers.reduction = reduction
         self._probing = Probing(self.replica, self.stepper, state, self.loss)
 
     def seed(self, member: Member) -> None:
@@ -79,42 +74,22 @@ class TorchPort:
         seed_generators(self._place.seed, order.incarnation, order.view.number, member.rank)
 
     @property
-    def reduction(self) -> Reduction:
-        if self._reduction is None:
-            raise RuntimeError("the loop has not begun")
-        return self._reduction
-
-    @property
     def probing(self) -> Probing:
         if self._probing is None:
             raise RuntimeError("the loop has not begun")
         return self._probing
 
-    @property
-    def _connected(self) -> Transport:
-        if self._transport is None:
-            raise TransportError("the view was left")
-        return self._transport
-
     # The view.
 
     def connect(self, command: m.Connect, order: Order) -> None:  # noqa: ARG002
         self.leave()
-        self._transport = self._network.connect(command.view, command.rank, command.world_size)
-        self.reduction.seat(command.world_size)
+        self.peers.connect(command.view, command.rank, command.world_size)
 
     def cut(self, view: int) -> None:
-        self._network.cut(view)
+        self.peers.network.cut(view)
 
     def leave(self) -> None:
-        if self._transport is not None:
-            if self._courier.flies:
-                self._transport.cut()
-                self._courier.land()
-            self._transport.close()
-            self._transport = None
-        if self._reduction is not None:
-            self._reduction.abandon()
+        self.peers.leave()
         self.loss.land()
 
     # Entering a view.
@@ -122,19 +97,19 @@ class TorchPort:
     def heal(self, command: m.Heal, state: Replicated) -> None:
         """A healed member still stands before the round that it missed."""
         step = Installing(command.mode, command.then, partial(self._joint_step, state.samples))
-        self.reduction.heal(self._connected, command.source, command.behind, step)
+        self.peers.reduction.heal(self.peers.transport, command.source, command.behind, step)
         if command.behind:
             self.loss.reset()
 
     def transfer(self, command: m.Transfer) -> None:
-        transfer.give_state(self._connected, command.source, command.receive, self.replica)
-        self.reduction.rebase()
+        transfer.give_state(self.peers.transport, command.source, command.receive, self.replica)
+        self.peers.reduction.rebase()
 
     def align(self, command: m.Align) -> None:
-        transfer.give_local_state(self._connected, command.source, command.receive, self.replica)
+        transfer.give_local_state(self.peers.transport, command.source, command.receive, self.replica)
 
     def fetch(self, member: Member) -> None:
-        self.chunks.settle(self._connected, member.in_force, member.rank)
+        self.chunks.settle(self.peers.transport, member.in_force, member.rank)
 
     def restore(self, name: str, member: Member) -> None:
         if self._place.storage is None:
@@ -142,7 +117,7 @@ class TorchPort:
         self.seed(member)
         world_size = len(member.in_force.view.members)
         checkpoint_parts.load(self._place.storage, name, self.replica, member.rank, world_size)
-        self.reduction.rebase()
+        self.peers.reduction.rebase()
 
     # Steps, and what is tried and undone.
 
@@ -151,7 +126,7 @@ class TorchPort:
         self.stepper.step(state.samples + pending * workers, workers)
 
     def probe(self, command: m.Mark | m.Look | m.ShowMean | m.Undo) -> None:
-        self.probing.obey(command, self.reduction)
+        self.probing.obey(command, self.peers.reduction)
 
     # Rounds.
 
@@ -171,44 +146,38 @@ class TorchPort:
             lr_decay=self.stepper.decay(samples),
             lr_settled=self.stepper.settled_lr(samples, workers),
             scale=self.stepper.scale,
-            residual=self.reduction.left_out,
+            residual=self.peers.reduction.left_out,
             flags=said.flags | self.stepper.flags | self._diverged(state.period.delta),
             held_out=self.probing.told(said.held_out),
         )
 
     def _diverged(self, delta: float | None) -> Flags:
-        return Flags.DIVERGED if delta is not None and self.reduction.strays(delta) else Flags.NONE
+        return Flags.DIVERGED if delta is not None and self.peers.reduction.strays(delta) else Flags.NONE
 
     def _weight(self, said: Contribution) -> float:
         weights = self._place.algorithm.weights
         return said.weight if weights.plain else weights.weight(said.samples, self.stepper.reach(said.steps))
 
     def exchange(self, command: m.Exchange, said: Contribution, member: Member) -> ExchangeResult:
-        transport, reach = self._connected, _reach(member)
-        sent = transport.wire_bytes()
-        control = self.reduction.reduce(transport, command.mode, command.round, said, reach)
-        return ExchangeResult(control, transport.wire_bytes() - sent)
+        return self.peers.exchange(command, said, member)
 
     def finite(self) -> bool:
-        return self.reduction.finite()
+        return self.peers.reduction.finite()
 
     def launch(self, command: m.Exchange, said: Contribution, member: Member) -> None:
-        self._courier.launch(self.reduction, self._transport, command, said, _reach(member))
+        self.peers.launch(command, said, member)
         self.loss.launch()
 
     def collect(self) -> ExchangeResult:
-        return ExchangeResult(*self._courier.collect())
+        return self.peers.collect()
 
     def average_probe(self, command: m.AverageProbe) -> ExchangeResult:
-        transport = self._connected
-        sent = transport.wire_bytes()
-        control = self.reduction.average(transport, command.round, command.said)
-        return ExchangeResult(control, transport.wire_bytes() - sent)
+        return self.peers.average_probe(command)
 
     def commit(self, command: m.Commit, state: Replicated) -> None:
         before = state.samples - command.control.samples
         step = Installing(command.mode, command.then, partial(self._joint_step, before))
-        self.reduction.commit(step, command.control)
+        self.peers.reduction.commit(step, command.control)
         self.loss.committed()
         self.stepper.committed(command.mode, command.control)
 
@@ -226,7 +195,7 @@ class TorchPort:
         if self.evaluation is None:
             raise RuntimeError("no evaluation was asked for")
         with self.replica.shown():
-            return self.evaluation.run(self._connected, waiting)
+            return self.evaluation.run(self.peers.transport, waiting)
 
     # Checkpoints and data.
 
@@ -238,15 +207,6 @@ class TorchPort:
 
     def close(self) -> None:
         """Leave the view, so that others notice at once, and finish writing."""
-        self.leave()
-        self._courier.close()
+        self.peers.close()
+        self.loss.land()
         self._writer.close()
-
-
-def _reach(member: Member) -> Callable[[Control], Extent]:
-    """How far an averaging reaches, from what is known now."""
-    return partial(_extent_of, member.known, member.in_force.program)
-
-
-def _extent_of(state: Replicated, program: Program, control: Control) -> Extent:
-    return extent(state, control, program)

@@ -15,17 +15,16 @@ from raysgd_local.control.data.chunk_transfer import Held, gifts
 from raysgd_local.control.member import events as m
 from raysgd_local.control.member.state import Member
 from raysgd_local.control.messages import Order, Report, Save
-from raysgd_local.control.replicated.state import Replicated, commit, extent
-from raysgd_local.errors import CheckpointError, TransportError
-from raysgd_local.simulation.engine.connection import Connection
-from raysgd_local.simulation.engine.network import Call, Combine
+from raysgd_local.control.replicated.state import Replicated
+from raysgd_local.errors import CheckpointError
+from raysgd_local.simulation.engine.collectives import Collectives
 from raysgd_local.simulation.engine.scenario import Scenario
 from raysgd_local.simulation.engine.strand import Strand
 from raysgd_local.simulation.engine.world import Process, World
 from raysgd_local.simulation.search.invariants import InvariantChecker, WatchedWorker
-from raysgd_local.simulation.search.methods import NumberMember, move
-from raysgd_local.simulation.search.model import Part, Reduced, Shard, fresh, reduce_parts
+from raysgd_local.simulation.search.model import Part, Reduced, Shard, fresh
 from raysgd_local.simulation.search.probing import NumberProbe, average_trials
+from raysgd_local.simulation.search.reducing import reduce_round
 from raysgd_local.training.replica_port import ExchangeResult
 
 
@@ -39,64 +38,37 @@ class NumberPort:
     def __init__(
         self, worker: WatchedProcess, world: World, checker: InvariantChecker, scenario: Scenario, strand: Strand
     ) -> None:
-        self._worker, self._world, self._checker, self._strand = worker, world, checker, strand
+        self._worker, self._world, self._checker = worker, world, checker
         self._method, self._state_bytes = scenario.method, scenario.state_bytes
         self.replica = fresh(worker.name)
         self.held = Held()
         self._probe = NumberProbe(self.replica)
         self._checksum = self._tried_rank = 0
-        self._travels = self._collects = False
-        self._end: tuple[Call | None, str] | None = None  # of the newest collective: why it failed, or nothing
-        self.connection = Connection(
-            worker.name, world.network, self._later, scenario.collective_timeout_s, self._settled
-        )
+        self._collectives = Collectives(worker.name, world.network, self._later, strand, scenario)
+        self.connection = self._collectives.connection
 
     def _later(self, delay_s: float, action: Callable[[], None]) -> None:
         self._world.after(delay_s, self._worker, action)
-
-    # Collectives.
-
-    def _call(self, label: str, combine: Combine, given: Any = None, source: int | None = None) -> Any:
-        self._begin(label, combine, given, source)
-        return self._result()
-
-    def _begin(self, label: str, combine: Combine, given: Any, source: int | None = None) -> None:
-        self._end = None
-        if not self.connection.begin(label, combine, given, source, self._state_bytes):
-            self._end = None, "the view was left"
-
-    def _settled(self, call: Call, failure: str) -> None:
-        self._end = call, failure
-        if not self._travels or self._collects:
-            self._strand.go_on()
-
-    def _result(self) -> Any:
-        if self._end is None:
-            self._strand.wait()
-        call, failure = self._end or (None, "")
-        if failure or call is None:
-            raise TransportError(failure)
-        return call.result
 
     # The view.
 
     def connect(self, command: m.Connect, order: Order) -> None:
         self._checksum = 0
         self.connection.join(command.view, order.view.members)
-        self._call("connect", _nothing)
+        self._collectives.call("connect", _nothing)
 
     def cut(self, view: int) -> None:
         self.connection.cut(view)
 
     def leave(self) -> None:
-        self._travels = self._collects = False
+        self._collectives.awaited = True
         self.replica.land()
         self.connection.drop()
 
     # Entering a view.
 
     def heal(self, command: m.Heal, state: Replicated) -> None:  # noqa: ARG002
-        reduced = self._call("heal", _nothing, self.replica.kept, command.source)
+        reduced = self._collectives.call("heal", _nothing, self.replica.kept, command.source)
         if command.behind:
             self.replica.flown, self.replica.taken = None, []
             self.replica.commit(reduced, self._tried_rank, command.then)
@@ -104,19 +76,19 @@ class NumberPort:
 
     def transfer(self, command: m.Transfer) -> None:
         self._checker.gives(self._worker, command.source)
-        shard = self._call("transfer", _nothing, self.replica.shard(), command.source)
+        shard = self._collectives.call("transfer", _nothing, self.replica.shard(), command.source)
         if command.receive:
             self.replica.load(shard)
 
     def align(self, command: m.Align) -> None:
-        momentum = self._call("align", _nothing, self.replica.momentum, command.source)
+        momentum = self._collectives.call("align", _nothing, self.replica.momentum, command.source)
         if command.receive:
             self.replica.momentum = momentum
 
     def fetch(self, member: Member) -> None:
         if given := gifts(member.in_force):
             self._checker.hands_over(self._worker, given)
-            self._call("fetch", _nothing)
+            self._collectives.call("fetch", _nothing)
         self.held = self.held.after(member.in_force, member.rank)
 
     def restore(self, name: str, member: Member) -> None:
@@ -160,16 +132,13 @@ class NumberPort:
         return self._reduced()
 
     def launch(self, command: m.Exchange, said: Contribution, member: Member) -> None:
-        self._travels = True
+        self._collectives.awaited = False
         self._begin_exchange(command, said, member)
         self.replica.launch()
 
     def collect(self) -> ExchangeResult:
-        self._collects = True
-        try:
-            return self._reduced()
-        finally:
-            self._travels = self._collects = False
+        self._collectives.awaited = True
+        return self._reduced()
 
     def _begin_exchange(self, command: m.Exchange, said: Contribution, member: Member) -> None:
         self._checker.asking(self._worker, command)
@@ -178,10 +147,10 @@ class NumberPort:
         if said.weight and not part.finite:
             said = replace(said, weight=0.0, flags=said.flags | Flags.NONFINITE)
         given = self._worker, said, part
-        self._begin(f"{command.mode} {command.round}", partial(self._reduce, member), given)
+        self._collectives.begin(f"{command.mode} {command.round}", partial(self._reduce, member), given)
 
     def _reduced(self) -> ExchangeResult:
-        control, self.replica.tried = self._result()
+        control, self.replica.tried = self._collectives.result()
         return ExchangeResult(control, self._state_bytes)
 
     def finite(self) -> bool:
@@ -191,24 +160,13 @@ class NumberPort:
         self, member: Member, given: Sequence[tuple[WatchedWorker, Contribution, Part]]
     ) -> tuple[Control, Reduced]:
         self._checker.exchanging([worker for worker, _, _ in given])
-        control = Control(tuple(said for _, said, _ in given))
-        reduced = reduce_parts([replace(part, weight=said.weight) for _, said, part in given], control.weight)
-        if reduced.mode == "gradients":
-            return control, reduced
-        state, program, anchor = member.known, member.in_force.program, self.replica.anchor
-        members = [
-            NumberMember(part.x, part.start, part.residual, said.weight, said.samples, ill=ill)
-            for (_, said, part), ill in zip(given, control.sick, strict=True)
-        ]
-        apart = state.period.mode == "apart"
-        stays = apart and commit(state, control, program).period.mode == "apart"  # members only learn the mean
-        reach, rejoins = extent(state, control, program), apart and not stays
-        moved = move(self._method, anchor.x, anchor.velocity, members, reach, state.round + 1, stays, rejoins)
-        return control, replace(reduced, moved=moved)
+        return reduce_round(self._method, member, self.replica.anchor, [(said, part) for _, said, part in given])
 
     def average_probe(self, command: m.AverageProbe) -> ExchangeResult:
         part = self.replica.part("parameters", command.said.weight)
-        control, self._probe.mean = self._call(f"probe {command.round}", average_trials, (command.said, part))
+        control, self._probe.mean = self._collectives.call(
+            f"probe {command.round}", average_trials, (command.said, part)
+        )
         return ExchangeResult(control, 0)
 
     def commit(self, command: m.Commit, state: Replicated) -> None:  # noqa: ARG002
@@ -227,7 +185,9 @@ class NumberPort:
     ) -> dict[str, float]:
         with waiting():
             given = self._worker, self.replica.loss()
-            metrics: dict[str, float] = self._call(f"evaluation {command.round}", self._evaluate, given)
+            metrics: dict[str, float] = self._collectives.call(
+                f"evaluation {command.round}", self._evaluate, given
+            )
             return metrics
 
     def _evaluate(self, given: Sequence[tuple[WatchedWorker, float]]) -> dict[str, float]:
