@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import assert_never
 
 from raysgd_local.control.control_slots import Contribution
 from raysgd_local.control.member import events as m
 from raysgd_local.control.member.state import Member
 from raysgd_local.errors import CheckpointError, TransportError
+from raysgd_local.records import replace
 from raysgd_local.training.replica_port import ReplicaPort
 from raysgd_local.training.stopwatch import Stopwatch
 

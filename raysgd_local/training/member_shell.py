@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import queue
 from collections import deque
-from dataclasses import replace
 
 from raysgd_local.control.member import events as m
 from raysgd_local.control.member import machine
 from raysgd_local.control.member.free_steps import Allowance
 from raysgd_local.control.messages import Beat, Order, Report
 from raysgd_local.control.replicated.state import Replicated
-from raysgd_local.records import RoundRow
+from raysgd_local.records import RoundRow, replace
 from raysgd_local.training.collective_commands import CollectiveCommands
 from raysgd_local.training.ports import ControllerPort, Released
 from raysgd_local.training.replica_port import ReplicaPort

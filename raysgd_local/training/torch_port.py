@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from functools import partial
 
 import torch
@@ -15,6 +14,7 @@ from raysgd_local.control.member import events as m
 from raysgd_local.control.member.state import Member
 from raysgd_local.control.messages import Order, Report, Save
 from raysgd_local.control.replicated.state import Replicated
+from raysgd_local.records import replace
 from raysgd_local.training.data.chunk_store import ChunkStore
 from raysgd_local.training.evaluation import Evaluation
 from raysgd_local.training.exchange.factory import make_reduction

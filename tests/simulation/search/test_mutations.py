@@ -92,7 +92,7 @@ def test_a_zombie_whose_higher_round_is_adopted_is_found(monkeypatch):
 
 
 def test_anti_affinity_that_is_ignored_is_found(monkeypatch):
-    monkeypatch.setattr(dealing, "Holder", lambda worker, _node: Holder(worker, "one"))
+    monkeypatch.setattr(dealing, "ChunkHolder", lambda worker, _node: Holder(worker, "one"))
     assert found("copies sit on distinct nodes")
 
 
