@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from raysgd_local.serialization import from_plain, to_plain
 
-__all__ = ["EvalRow", "PeriodChange", "from_plain", "replace_fields", "to_plain"]
+__all__ = ["EvalRow", "PeriodChange", "from_plain", "made", "replace_fields", "to_plain"]
 
 T = TypeVar("T")
 
@@ -26,6 +27,13 @@ def replace_fields(record: T, /, **changes: Any) -> T:
     changed: T = object.__new__(type(record))
     changed.__dict__.update(record.__dict__, **changes)
     return changed
+
+
+def made(kind: type[T], names: Sequence[str], values: Sequence[Any]) -> T:
+    """A frozen record of these fields, all of them. As fast as `replace_fields`, for the same records."""
+    record: T = object.__new__(kind)
+    record.__dict__.update(zip(names, values, strict=True))
+    return record
 
 
 @dataclass(frozen=True)

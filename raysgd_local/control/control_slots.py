@@ -1,4 +1,4 @@
-"""The control part of a collective: one slot a member, summed with the state in the same flat vector.
+"""Control slots: one a member, summed with the state in the same flat vector.
 
 Every member writes its own slot and zeros elsewhere, so the sum *is* the list of all slots, exact and equal on
 all members: no second message is needed for loss, timing, stopping or membership.
@@ -7,11 +7,14 @@ all members: no second message is needed for loss, timing, stopping or membershi
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import UNIQUE, IntFlag, verify
 from functools import cached_property, reduce
-from operator import or_
+from operator import attrgetter, or_
+from typing import Any, get_type_hints
+
+from raysgd_local.records import made
 
 # An integer below 2**24 travels exactly in a float32; wider ones are cut into digits of this base.
 _BASE = 1 << 24
@@ -19,7 +22,7 @@ _BASE = 1 << 24
 
 @verify(UNIQUE)
 class Flags(IntFlag):
-    """What a member says with one bit, decided upon by all alike once it is reduced."""
+    """One-bit messages of a member; all members decide on them alike, after the reduction."""
 
     NONE = 0
     YIELD = 1  # the controller asked for a boundary
@@ -27,83 +30,94 @@ class Flags(IntFlag):
     NONFINITE = 4  # its state was not finite: zeroed, weight 0
     OVERFLOW = 8  # its mixed-precision step overflowed and was skipped
     STOP = 16  # user code asked all to stop
-    LEFT = 32  # its loop left the open epoch; what it did not consume is dealt anew
-    DIVERGED = 64  # it is further from the anchor than the schedule bears
+    LEFT = 32  # its loop left the open epoch; the rest of its list is dealt anew
+    DIVERGED = 64  # it is further from the anchor than the schedule allows
     LAST = 128  # the open epoch is its loop's last
+
+
+def _wide() -> Any:
+    """A field for integers below 2**48, which take two floats of the slot."""
+    return field(default=0, metadata={"wide": True})
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What one member found in a probe, on `batches` batches of `samples` samples together: their loss after
-    synchronous steps, summed over samples, `gap_sum` how much larger it was after local ones, and `gap_squares` the
-    squares of that summed over batches.
-    """
+    """One member's losses in a probe, on batches that it did not train on."""
 
     batches: int = 0
-    samples: int = 0
-    loss_sum: float = 0.0
-    gap_sum: float = 0.0
-    gap_squares: float = 0.0
+    samples: int = 0  # in all of the batches
+    loss_sum: float = 0.0  # after synchronous steps, summed over samples
+    gap_sum: float = 0.0  # loss after local steps minus loss after synchronous ones, summed over samples
+    gap_squares: float = 0.0  # squares of that, summed over batches
 
 
 @dataclass(frozen=True)
 class Contribution:
-    """What one member says in one exchange, about the round that is being averaged.
-
-    `consumed` counts positions of the deal; `clock_s` is the time since this member's previous exchange began,
-    `compute_s` what of it was local steps, `wire_bytes` what it sent in the round before, unless reported since;
-    `checksum` (48 bit) is of the state committed last; `lr_decay` the learning-rate schedule's decay factor,
-    `lr_settled` the rate as if warm-up were over; `scale` the loss scale; `residual` the norm of what compression
-    left out of its messages up to the round before; `held_out` what a probe found, with the round after it.
-    """
+    """One member's control slot: its part of the round that is being averaged, and its measurements."""
 
     weight: float = 0.0
     loss_sum: float = 0.0
     steps: int = 0
     samples: int = 0
-    consumed: int = 0
-    compute_s: float = 0.0
-    clock_s: float = 0.0
+    consumed: int = 0  # positions of the deal
+    compute_s: float = 0.0  # time in local steps, of `clock_s`
+    clock_s: float = 0.0  # time since this member's previous exchange began
     lr: float = 0.0
-    lr_decay: float = 1.0
-    lr_settled: float = 0.0
-    scale: float = 0.0
-    residual: float = 0.0
-    wire_bytes: int = 0
-    checksum: int = 0
+    lr_decay: float = 1.0  # decay factor of the learning-rate schedule
+    lr_settled: float = 0.0  # the rate as if warm-up were over
+    scale: float = 0.0  # loss scale of mixed precision
+    residual: float = 0.0  # norm of the compression error, up to the round before
+    wire_bytes: int = _wide()  # sent in the round before, unless reported since
+    checksum: int = _wide()  # of the state committed last; 48 bit
     flags: Flags = Flags.NONE
-    held_out: HeldOut = HeldOut()
+    held_out: HeldOut = HeldOut()  # a probe's result, with the round after it
 
 
-SLOT = 22
-"""Floats one member's slot takes: thirteen fields, the two wide ones in two digits each, and a probe's five."""
+@dataclass(frozen=True)
+class _Layout:
+    """Where a record's values lie in a slot: one float a value, then the high digits of the wide ones."""
+
+    names: tuple[str, ...]  # fields, in the order of declaration
+    get: attrgetter[tuple[float, ...]]  # all values, those of nested records in their place
+    reads: tuple[tuple[int, Callable[[float], Any]], ...]  # index and type of the values that are no floats
+    wide: tuple[int, ...]  # indices of the values that take a second float
+    nested: tuple[tuple[type, tuple[str, ...], slice], ...]  # records among the fields; the last one first
+    size: int
 
 
-def encode(c: Contribution) -> list[float]:
-    """The slot, as `SLOT` floats that survive float32."""
-    held = c.held_out
-    return [
-        c.weight,
-        c.loss_sum,
-        c.steps,
-        c.samples,
-        c.consumed,
-        c.compute_s,
-        c.clock_s,
-        c.lr,
-        c.lr_decay,
-        c.lr_settled,
-        c.scale,
-        c.residual,
-        float(c.flags),
-        *divmod(c.wire_bytes, _BASE),
-        *divmod(c.checksum, _BASE),
-        held.batches,
-        held.samples,
-        held.loss_sum,
-        held.gap_sum,
-        held.gap_squares,
-    ]
+def _layout(record: type) -> _Layout:
+    """Derived from the fields' types."""
+    names: list[str] = []
+    kinds: list[Any] = []
+    wide: list[int] = []
+    nested: list[tuple[type, tuple[str, ...], slice]] = []
+    types = get_type_hints(record)
+    for own in fields(record):
+        kind, start = types[own.name], len(kinds)
+        inner = get_type_hints(kind) if is_dataclass(kind) else {}
+        names += [f"{own.name}.{name}" for name in inner] or [own.name]
+        kinds += inner.values() or [kind]
+        if inner:
+            nested.insert(0, (kind, tuple(inner), slice(start, len(kinds))))
+        if own.metadata.get("wide"):
+            wide.append(start)
+    reads = tuple((index, kind) for index, kind in enumerate(kinds) if kind is not float)
+    return _Layout(tuple(types), attrgetter(*names), reads, tuple(wide), tuple(nested), len(kinds) + len(wide))
+
+
+_LAYOUT = _layout(Contribution)
+
+SLOT = _LAYOUT.size
+"""Floats that one member's slot takes."""
+
+
+def encode(contribution: Contribution) -> list[float]:
+    """The slot, as `SLOT` numbers that survive float32."""
+    values = list(_LAYOUT.get(contribution))
+    for index in _LAYOUT.wide:
+        high, values[index] = divmod(values[index], _BASE)
+        values.append(high)
+    return values
 
 
 def decode(slot: Sequence[float]) -> Contribution:
@@ -113,27 +127,14 @@ def decode(slot: Sequence[float]) -> Contribution:
     >>> decode(encode(said)) == said
     True
     """
-    weight, loss_sum, steps, samples, consumed, compute_s, clock_s = slot[:7]
-    lr, decay, settled, scale, residual, flags = slot[7:13]
-    batches, looked_at, held_loss, gap_sum, gap_squares = slot[17:22]
-    return Contribution(
-        weight,
-        loss_sum,
-        int(steps),
-        int(samples),
-        int(consumed),
-        compute_s,
-        clock_s,
-        lr,
-        decay,
-        settled,
-        scale,
-        residual,
-        int(slot[13]) * _BASE + int(slot[14]),
-        int(slot[15]) * _BASE + int(slot[16]),
-        Flags(int(flags)),
-        HeldOut(int(batches), int(looked_at), held_loss, gap_sum, gap_squares),
-    )
+    values: list[Any] = list(slot)
+    for index, read in _LAYOUT.reads:
+        values[index] = read(values[index])
+    for index in reversed(_LAYOUT.wide):
+        values[index] += int(values.pop()) * _BASE
+    for record, names, place in _LAYOUT.nested:
+        values[place] = [made(record, names, values[place])]
+    return made(Contribution, _LAYOUT.names, values)
 
 
 def digits(values: Sequence[int]) -> list[float]:
@@ -157,7 +158,7 @@ def from_digits(parts: Sequence[float]) -> list[int]:
 
 @dataclass(frozen=True)
 class Control:
-    """All members' contributions to one exchange, in rank order: what everybody knows after it."""
+    """All members' contributions to one exchange, in rank order. Equal on all members."""
 
     members: tuple[Contribution, ...]
 
@@ -212,7 +213,7 @@ class Control:
 
     @cached_property
     def sick(self) -> tuple[bool, ...]:
-        """By rank, whose state is not finite (gradients that overflowed with the loss scale are no sign of that)."""
+        """By rank: whether its state is not finite. Gradients that overflowed with the loss scale don't count."""
         return tuple(bool(c.flags & Flags.NONFINITE) and not c.flags & Flags.OVERFLOW for c in self.members)
 
     @cached_property

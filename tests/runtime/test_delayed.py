@@ -44,7 +44,7 @@ class Life:
 
 def watch(life: Life, shell: Any) -> None:
     """Note each round that this member's reduction commits, with its number."""
-    reduction, round, healing = shell._reduction, [shell.state.round], [False]
+    reduction, round, healing = shell.reduction, [shell.state.round], [False]
     commit, heal = reduction.commit, reduction.heal
 
     def noted(how: Any, control: Control) -> None:

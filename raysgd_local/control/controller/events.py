@@ -257,17 +257,7 @@ class Finish:
     ranks: tuple[int, ...] = ()
 
 
-Command = (
-    RequestWorker
-    | KillWorker
-    | Form
-    | Yield
-    | CutView
-    | PublishManifest
-    | DeleteCheckpoint
-    | SetTimer
-    | RecordRounds
-    | RewindTables
-    | RecordEvent
-    | Finish
-)
+Record = RecordRounds | RewindTables | RecordEvent | PublishManifest | DeleteCheckpoint
+"""Commands that change the run's files and nothing else."""
+
+Command = RequestWorker | KillWorker | Form | Yield | CutView | SetTimer | Record | Finish

@@ -7,6 +7,8 @@ same commands, so a journal of them can be replayed.
 
 from __future__ import annotations
 
+from typing import assert_never
+
 from raysgd_local.control.controller import arrivals, failure_detector, membership, saving, termination
 from raysgd_local.control.controller.events import (
     Arrived,
@@ -70,6 +72,8 @@ def _handle(turn: Turn, event: Event) -> None:
             termination.stop(turn, reason)
         case Timer(id):
             _timer(turn, id)
+        case _:
+            assert_never(event)
 
 
 def _timer(turn: Turn, number: int) -> None:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Literal
 
 from raysgd_local.algorithms.schedules.base import Mode
 from raysgd_local.control.control_slots import Contribution, Control
 from raysgd_local.control.messages import LoopPosition, Order, Report, Save
 from raysgd_local.control.replicated.state import Replicated
-
-Kind = Literal["parameters", "gradients", "apart", "partial", "evaluation", "probe"]
 
 
 class Want(Enum):
@@ -156,15 +153,13 @@ class StopAsked:
     """The loop asks that all stop."""
 
 
+Ask = LoopStarted | ListEnded | EpochLeft | EpochWanted | EvaluationDue | LoopFinished
+"""Events after which the loop waits for `Proceed`, and which mean no step."""
+
 Event = (
-    LoopStarted
+    Ask
     | StepDue
     | StepsTaken
-    | ListEnded
-    | EpochLeft
-    | EpochWanted
-    | EvaluationDue
-    | LoopFinished
     | Ordered
     | Done
     | Failed
@@ -273,16 +268,29 @@ class Undo:
 
 @dataclass(frozen=True)
 class Exchange:
-    """Take part in the reduction of round `round`; the shell adds to `said` what it measured.
-
-    Of kind `probe` it counts for nothing, and is answered with `Averaged`. Of kind `partial` the control part comes
-    first, and `replicated.extent` of it says how far the averaging reaches.
-    """
+    """Take part in the averaging of a round; the shell adds its measurements to `said`. Answered with `Exchanged`."""
 
     view: int
     round: int
-    kind: Kind
+    mode: Mode  # "partial": exchange control slots first; `replicated.extent` of them says who averages with whom
     said: Contribution = field(default_factory=Contribution)
+
+
+@dataclass(frozen=True)
+class AverageProbe:
+    """Take part in averaging a probe's local steps, which count nowhere else. Answered with `Averaged`."""
+
+    view: int
+    round: int  # the round before whose first step the probe comes
+    said: Contribution
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Take part in evaluating the averaged model. Answered with `Evaluated`."""
+
+    view: int
+    round: int
 
 
 @dataclass(frozen=True)
@@ -333,24 +341,9 @@ class Exit:
     why: str
 
 
+Awaited = Connect | Heal | Transfer | Align | Restore | Fetch | Exchange | Collect | AverageProbe | Evaluate
+"""Commands that may fail: the member waits for their outcome. `Arrive` is answered as well, and does not fail."""
+
 Command = (
-    Connect
-    | Heal
-    | Transfer
-    | Align
-    | Restore
-    | Fetch
-    | CopyState
-    | LocalStep
-    | Mark
-    | Look
-    | ShowMean
-    | Undo
-    | Exchange
-    | Launch
-    | Collect
-    | Commit
-    | Arrive
-    | Proceed
-    | Exit
+    Awaited | CopyState | LocalStep | Mark | Look | ShowMean | Undo | Launch | Commit | Arrive | Proceed | Exit
 )

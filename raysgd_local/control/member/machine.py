@@ -8,10 +8,12 @@ others told it: deadlines are the controller's.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import assert_never
 
 from raysgd_local.control.marks import mark
 from raysgd_local.control.member import probing, rounds, view_entry
 from raysgd_local.control.member.events import (
+    Ask,
     Averaged,
     Cut,
     Done,
@@ -80,7 +82,7 @@ def advance(member: Member, event: Event) -> Result:
             return _ask(member, event)
 
 
-def _ask(member: Member, event: Event) -> Result:
+def _ask(member: Member, event: Ask) -> Result:
     """The loop asks for something; it gets control back with `Proceed`."""
     match event:
         case LoopStarted(epochs):
@@ -96,7 +98,7 @@ def _ask(member: Member, event: Event) -> Result:
         case LoopFinished():
             return rounds.arrive(replace(member, want=Want.FINISH))
         case _:
-            raise TypeError(f"not an event of a loop: {event!r}")
+            assert_never(event)
 
 
 def _cut(member: Member, view: int, why: str) -> Member:

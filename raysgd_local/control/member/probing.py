@@ -6,8 +6,8 @@ from raysgd_local.algorithms.schedules.base import Probe
 from raysgd_local.control.control_slots import Contribution, Control, HeldOut
 from raysgd_local.control.marks import mark
 from raysgd_local.control.member.events import (
+    AverageProbe,
     Command,
-    Exchange,
     LocalStep,
     Look,
     Mark,
@@ -63,8 +63,8 @@ def go_on(member: Member, probe: Probe) -> Result:
         return member, (*commands, Proceed())
     if trial.stage == "local":
         said = Contribution(weight=float(trial.samples), steps=trial.steps, samples=trial.samples)
-        exchange = Exchange(member.in_force.view.number, member.known.round + 1, "probe", said)
-        return member, (*commands, exchange)
+        average = AverageProbe(member.in_force.view.number, member.known.round + 1, said)
+        return member, (*commands, average)
     member, undo = _ended(member, probe, complete=left <= 0)
     return member, (*commands, *undo)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from raysgd_local.algorithms.schedules.base import Mode
 from raysgd_local.control.control_slots import Contribution, Control, Flags, HeldOut
 from raysgd_local.control.marks import mark
 from raysgd_local.control.member import probing
@@ -11,9 +12,9 @@ from raysgd_local.control.member.events import (
     Collect,
     Command,
     Commit,
+    Evaluate,
     Exchange,
     Exchanged,
-    Kind,
     Launch,
     LocalStep,
     Proceed,
@@ -96,7 +97,7 @@ def resume(member: Member) -> Result:
         case Want.EPOCH if not state.open and not state.stopped:
             return arrive(member)
         case Want.EVALUATE:
-            return member, (Exchange(member.in_force.view.number, state.round, "evaluation"),)
+            return member, (Evaluate(member.in_force.view.number, state.round),)
         case Want.FINISH:
             return arrive(member)
         case _:
@@ -141,8 +142,8 @@ def _exchange(member: Member) -> Result:
     )
     state = member.known
     mode = state.period.mode
-    kind: Kind = "partial" if member.in_force.program.stages(mode) else mode
-    command = Exchange(member.in_force.view.number, state.round + 1, kind, said)
+    how: Mode = "partial" if member.in_force.program.stages(mode) else mode
+    command = Exchange(member.in_force.view.number, state.round + 1, how, said)
     travelling = Flight(member.steps, member.samples, member.taken)
     ahead = replace_fields(member, flight=travelling, steps=0, samples=0, taken=0)
     return (ahead, (Launch(command), Proceed())) if _goes_on(ahead) else (member, (command,))

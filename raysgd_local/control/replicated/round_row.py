@@ -1,7 +1,7 @@
 """The columns of `rounds.csv`, each with the formula that computes it from a committed round.
 
 To add a column that follows from reduced values, add a field at the end of `RoundRow`, with `absent`. One that workers
-measure needs a field of `Contribution` too, which `training/shell.py` fills.
+measure needs a field of `Contribution` too, which `training/torch_port.py` fills.
 """
 
 from __future__ import annotations

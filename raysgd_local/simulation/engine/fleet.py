@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from random import Random
-from typing import Any
+from typing import Any, assert_never
 
 import numpy as np
 
@@ -213,10 +213,12 @@ class Fleet:
             case c.SetTimer(id, delay_s):
                 generation = self.generation
                 self.at(delay_s, lambda: self.hear(c.Timer(id), generation))
+            case c.Finish():
+                self.finish = command
             case _:
                 self._write(command)
 
-    def _write(self, command: c.Command) -> None:
+    def _write(self, command: c.Record) -> None:
         match command:
             case c.RecordRounds():
                 self.observer.recorded(command)
@@ -231,10 +233,8 @@ class Fleet:
                 self._manifests.pop(name, None)
                 self.damaged.discard(name)
                 self.observer.deleted(name)
-            case c.Finish():
-                self.finish = command
             case _:
-                raise TypeError(f"not a controller's command: {command!r}")
+                assert_never(command)
 
     def _each(self, to: tuple[str, ...], action: Callable[[Process], None], twice: bool) -> None:
         """To one worker words may come in any order, and twice."""

@@ -42,9 +42,15 @@ class Trainee(Protocol):
     """Who runs the loop."""
 
     name: str
-    member: Member
     steps: int
-    undone: int
+
+    @property
+    def member(self) -> Member: ...
+
+    @property
+    def undone(self) -> int:
+        """Times that it was put back to batches that it had been given."""
+        ...
 
     def post(self, event: m.Event) -> None: ...
 

@@ -19,10 +19,11 @@ from raysgd_local.control.member import events as m
 from raysgd_local.control.messages import Order
 from raysgd_local.errors import InputError
 from raysgd_local.simulation.engine.connection import Connection
+from raysgd_local.simulation.engine.controller_link import VirtualClock, VirtualLink
 from raysgd_local.simulation.engine.network import Call
 from raysgd_local.simulation.engine.world import World
 from raysgd_local.simulation.learning.courier import VirtualCourier
-from raysgd_local.simulation.learning.virtual import VirtualClock, VirtualLink, VirtualNetwork, VirtualWriter
+from raysgd_local.simulation.learning.virtual import VirtualNetwork, VirtualWriter
 from raysgd_local.training.context import TrainContext
 from raysgd_local.training.current import present, run_loop
 from raysgd_local.training.fault_hooks import Interference

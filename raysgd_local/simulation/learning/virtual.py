@@ -1,4 +1,4 @@
-"""What a worker's shell needs of the world around it, in virtual time: a clock, a network, a driver, a disk."""
+"""What a worker's shell needs of the world around it, in virtual time: a network and a disk."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from raysgd_local.control.controller.events import Arrived, CheckpointFailed, Progress, ShardWritten
-from raysgd_local.control.messages import Order, Report
+from raysgd_local.control.controller.events import CheckpointFailed
 from raysgd_local.errors import TransportError
 from raysgd_local.simulation.engine.connection import Connection
+from raysgd_local.simulation.engine.controller_link import VirtualLink
 from raysgd_local.simulation.engine.network import Call
 from raysgd_local.simulation.engine.world import Process, World
 from raysgd_local.transport.contract import Transport
@@ -25,16 +25,6 @@ from raysgd_local.transport.wire_volume import (
 )
 
 AwaitEnd = Callable[[], tuple[Call, str]]
-
-
-class VirtualClock:
-    """The fleet's time."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    def now(self) -> float:
-        return self._world.now
 
 
 class VirtualNetwork:
@@ -133,31 +123,6 @@ def _copied(rows: Sequence[list[torch.Tensor]]) -> list[list[torch.Tensor]]:
 
 def _stack(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.stack(list(parts))
-
-
-class VirtualLink:
-    """The way to the controller; `next_order` waits for one."""
-
-    def __init__(
-        self, worker: str, world: World, next_order: Callable[[], Order], log: Callable[[dict[str, Any]], None]
-    ) -> None:
-        self._worker, self._world, self._next_order, self._log = worker, world, next_order, log
-
-    def arrive(self, report: Report) -> Order:
-        self._world.tell(self._worker, Arrived(report))
-        order = self._next_order()
-        while order.number <= (report.view, report.segment):  # of the past: no answer to this
-            order = self._next_order()
-        return order
-
-    def formed(self, view: int, round: int, steps: int) -> None:
-        self._world.tell(self._worker, Progress(self._worker, view, round, steps))
-
-    def tell(self, event: ShardWritten | CheckpointFailed) -> None:
-        self._world.tell(self._worker, event)
-
-    def log(self, fields: dict[str, Any]) -> None:
-        self._log(fields)
 
 
 class VirtualWriter(Executor):

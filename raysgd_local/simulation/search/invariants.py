@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -15,9 +15,10 @@ from raysgd_local.control.controller.checkpoints import CheckpointRecord
 from raysgd_local.control.controller.events import RecordEvent, RecordRounds
 from raysgd_local.control.controller.state import Controller
 from raysgd_local.control.controller.transitions import Phase, Standing
-from raysgd_local.control.data.chunk_transfer import Gift
+from raysgd_local.control.data.chunk_transfer import Gift, Held
 from raysgd_local.control.data.deal import Deal, lists, pack, uncovered, unpack
 from raysgd_local.control.member.events import Exchange
+from raysgd_local.control.member.state import Member
 from raysgd_local.control.messages import Continuation, Order
 from raysgd_local.control.replicated.round_row import RoundRow
 from raysgd_local.control.replicated.state import Replicated
@@ -25,10 +26,31 @@ from raysgd_local.control.run_events import EventName
 from raysgd_local.records import EvalRow
 from raysgd_local.simulation.engine.violation import violated
 from raysgd_local.simulation.engine.world import Observer
-from raysgd_local.simulation.search.model import NumberAnchor, Shard
+from raysgd_local.simulation.search.model import NumberAnchor, NumberReplica, Shard
 
-if TYPE_CHECKING:
-    from raysgd_local.simulation.search.worker import SimulatedWorker
+
+class WatchedWorker(Protocol):
+    """What is compared between workers."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def node(self) -> str: ...
+
+    @property
+    def member(self) -> Member: ...
+
+    @property
+    def replica(self) -> NumberReplica: ...
+
+    @property
+    def held(self) -> Held: ...
+
+    @property
+    def heard(self) -> tuple[int, int]:
+        """The newest view and segment in which it was asked to yield."""
+        ...
 
 
 class InvariantChecker(Observer):
@@ -51,7 +73,7 @@ class InvariantChecker(Observer):
 
     # Members.
 
-    def exchanging(self, workers: Sequence[SimulatedWorker], evaluating: bool = False) -> None:
+    def exchanging(self, workers: Sequence[WatchedWorker], evaluating: bool = False) -> None:
         """All are here for a reduction: they hold the same state, and it is what was resolved."""
         first = workers[0]
         anchor, state = first.replica.anchor, first.member.known
@@ -79,7 +101,7 @@ class InvariantChecker(Observer):
         ):  # a zombie may hold a beginning that was lost
             violated("2: what is resolved stays", f"round {anchor.round} was another one")
 
-    def asking(self, worker: SimulatedWorker, command: Exchange) -> None:
+    def asking(self, worker: WatchedWorker, command: Exchange) -> None:
         """A member goes into a round: it says what it did and was asked to pass on, and nobody yields in vain."""
         order, said = worker.member.in_force, command.said
         if worker.member.known.lengths is not None and said.samples != said.consumed:
@@ -89,7 +111,7 @@ class InvariantChecker(Observer):
         if order.number == self._yielded:
             violated("after a yield comes a boundary", f"{worker.name} in {order.number}")
 
-    def committed(self, worker: SimulatedWorker, control: Control | None = None, healed: bool = False) -> None:
+    def committed(self, worker: WatchedWorker, control: Control | None = None, healed: bool = False) -> None:
         """A member committed a round, by itself or by being healed."""
         anchor, view = worker.replica.anchor, worker.member.in_force.view.number
         if not math.isclose(anchor.one, 1.0, abs_tol=1e-9):
@@ -105,7 +127,7 @@ class InvariantChecker(Observer):
         if before != anchor:
             violated("1: a round is the same on all", f"round {anchor.round} of view {view} on {worker.name}")
 
-    def gives(self, worker: SimulatedWorker, source: int) -> None:
+    def gives(self, worker: WatchedWorker, source: int) -> None:
         """A transfer of state: the source must have what is resolved."""
         order = worker.member.in_force
         if order.view.members[source] != worker.name or not order.replicated.round:
@@ -150,7 +172,7 @@ class InvariantChecker(Observer):
         if not self.published:
             self.rewound(-1, 0, incarnation)
 
-    def ordered(self, controller: Controller, order: Order, workers: dict[str, SimulatedWorker]) -> None:
+    def ordered(self, controller: Controller, order: Order, workers: dict[str, WatchedWorker]) -> None:
         """An order is given: what it rests on is resolved."""
         books = controller.books
         if books is None:
@@ -168,7 +190,7 @@ class InvariantChecker(Observer):
             self._ledger(books, anchor)
         self._placed(controller, books, order, workers)
 
-    def _view(self, order: Order, books: Books, workers: dict[str, SimulatedWorker]) -> None:
+    def _view(self, order: Order, books: Books, workers: dict[str, WatchedWorker]) -> None:
         if order.view.number < self._newest_view:
             violated("view numbers rise", f"{order.view.number} after {self._newest_view}")
         self._newest_view = order.view.number
@@ -180,7 +202,7 @@ class InvariantChecker(Observer):
         if keeps and any(workers[w].member.replicated is None for w in order.view.members if w in workers):
             violated("whoever has no state gets it", str(order.view))
 
-    def _anchor(self, order: Order, workers: dict[str, SimulatedWorker]) -> NumberAnchor | None:
+    def _anchor(self, order: Order, workers: dict[str, WatchedWorker]) -> NumberAnchor | None:
         if order.restore:
             return self.published[order.restore][0].anchor
         for name in order.view.members:
@@ -224,7 +246,7 @@ class InvariantChecker(Observer):
                 violated("4: every sample is dealt once", f"deal {books.deal.number}")
 
     def _placed(
-        self, controller: Controller, books: Books, order: Order, workers: dict[str, SimulatedWorker]
+        self, controller: Controller, books: Books, order: Order, workers: dict[str, WatchedWorker]
     ) -> None:
         """Invariant 3, where data is dealt for this view."""
         placement, restricted = books.placement, controller.settings.local_data
@@ -255,7 +277,7 @@ class InvariantChecker(Observer):
         if (copies == 1 or len(set(nodes.values())) == len(members)) and max(loads) - min(loads) > 1:
             violated("3: loads differ by one at most", str(loads))
 
-    def hands_over(self, worker: SimulatedWorker, given: Sequence[Gift]) -> None:
+    def hands_over(self, worker: WatchedWorker, given: Sequence[Gift]) -> None:
         """Who is to give a chunk's data has it."""
         for gift in given:
             if gift.source == worker.member.rank and not set(gift.chunks) <= set(worker.held.chunks):

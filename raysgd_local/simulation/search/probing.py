@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, assert_never
 
 from raysgd_local.control.control_slots import Contribution, Control, HeldOut
 from raysgd_local.control.member import events as m
@@ -41,6 +41,8 @@ class NumberProbe:
                 self.replica.x = self.mean
             case m.Undo():
                 self.undo()
+            case _:
+                assert_never(command)
 
     def mark(self, local: bool) -> None:
         self._local, self.losses[False] = local, []

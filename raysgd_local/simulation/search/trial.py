@@ -15,6 +15,7 @@ from raysgd_local.serialization import to_plain
 from raysgd_local.simulation.engine.fleet import Fleet
 from raysgd_local.simulation.engine.scenario import Scenario
 from raysgd_local.simulation.engine.violation import violated
+from raysgd_local.simulation.engine.world import World
 from raysgd_local.simulation.search.end_check import judge
 from raysgd_local.simulation.search.invariants import InvariantChecker
 from raysgd_local.simulation.search.worker import SimulatedWorker
@@ -36,9 +37,18 @@ class Ended:
 
 def run_trial(scenario: Scenario) -> Ended:
     """The whole run. Raises `Violated` if an invariant does not hold at any moment of it."""
-    watch = InvariantChecker()
-    fleet = Fleet(scenario, lambda name, node, world: SimulatedWorker(name, node, world, watch, scenario), watch)
-    finish = fleet.run()
+    watch, hired = InvariantChecker(), list[SimulatedWorker]()
+
+    def hire(name: str, node: str, world: World) -> SimulatedWorker:
+        hired.append(SimulatedWorker(name, node, world, watch, scenario))
+        return hired[-1]
+
+    fleet = Fleet(scenario, hire, watch)
+    try:
+        finish = fleet.run()
+    finally:
+        for worker in hired:
+            worker.unwind()
     watch.ended(fleet.controller, scenario.loop.samples, bool(scenario.loop.early))
     lost = [said.fields["worker"] for _, said in watch.events if said.event == EventName.WORKER_LOST]
     judge(finish, fleet.fired, fleet.controller, scenario, fleet.pace, lost)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import replace
+from typing import assert_never
 
 from raysgd_local.control.controller import events as c
 from raysgd_local.control.controller import machine as controller
@@ -114,8 +115,12 @@ class _Lockstep:
                     self._observer.event(command, self.now)
                 case c.Finish():
                     self._finish = command
+                case c.RequestWorker() | c.KillWorker() | c.CutView() | c.SetTimer():
+                    pass  # all workers start at once and none dies, so no timer matters
+                case c.RewindTables() | c.PublishManifest() | c.DeleteCheckpoint():
+                    pass  # no checkpoint is taken
                 case _:
-                    pass  # nobody dies, so no timer matters; no checkpoint is taken
+                    assert_never(command)
 
     def _obey(self, order: Order) -> None:
         self.now += self._plan.cluster.latency_s
@@ -143,8 +148,16 @@ class _Lockstep:
                 self._events.append(m.Done(self.member.in_force.view.number))
             case m.Exit():
                 self._leave()
-            case _:
+            case m.LocalStep() | m.Proceed():
                 pass  # a local step is part of the round's time
+            case m.AverageProbe() | m.Mark() | m.Look() | m.ShowMean() | m.Undo():
+                raise RuntimeError("programs with probes are refused")
+            case m.Evaluate() | m.Restore() | m.Fetch() | m.CopyState():
+                raise RuntimeError(
+                    "no loop here evaluates, and no run has checkpoints or data of its workers' own"
+                )
+            case _:
+                assert_never(command)
 
     def _begin(self, exchange: m.Exchange) -> None:
         self._reductions.begin(exchange, self.member.known, self.now)

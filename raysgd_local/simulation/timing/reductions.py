@@ -59,7 +59,7 @@ class Reductions:
         drawn = self._computing(said.steps - ahead.steps)
         began = now + ahead.behind_s + drawn  # (workers,)
         control = self._contributions.control(said, state, ahead.compute_s + drawn, began - self._told)
-        found = cost(self._plan, state, control, command.kind == "partial")
+        found = cost(self._plan, state, control, command.mode == "partial")
         self._flight = _Flight(command.view, control, began, float(began.max()) + found.seconds)
         self._told, self.sent_bytes = began, found.sent_bytes
 

@@ -35,7 +35,7 @@ class BackgroundExchange:
         if self._executor is None:
             self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="averaging")
         before = transport.wire_bytes()
-        work = reducing.launch(transport, command.kind, command.round, said, extent)
+        work = reducing.launch(transport, command.mode, command.round, said, extent)
         self._flight = self._executor.submit(lambda: (work(), transport.wire_bytes() - before))
 
     @property

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from raysgd_local.algorithms.algorithm import Algorithm
+from raysgd_local.algorithms.schedules.base import Mode
 from raysgd_local.control.control_slots import Contribution, Control
-from raysgd_local.control.member.events import Kind
 from raysgd_local.control.replicated.extent import Extent
 from raysgd_local.state.replica_state import ReplicaState
 from raysgd_local.training.exchange.compressor import Compressor
@@ -47,10 +47,10 @@ class CompressedReduction(Reduction):
             self.residual = self.compressor.residual
         self._try = _Tried()
 
-    def _fill(self, kind: Kind, said: Contribution, rank: int) -> None:
+    def _fill(self, mode: Mode, said: Contribution, rank: int) -> None:
         """Write all of this member's part. State that is not finite counts for nothing."""
         flat, self._tried = self._scratch[: self._used], self._used
-        self._healthy = self._packing(flat, kind, said.weight).complete()
+        self._healthy = self._packing(flat, mode, said.weight).complete()
         said = said if self._healthy else counting_for_nothing(said)
         self._write_slot(flat, said, rank)
         self._try = _Tried(weight=said.weight)
@@ -60,14 +60,14 @@ class CompressedReduction(Reduction):
     def reduce(
         self,
         transport: Transport,
-        kind: Kind,
+        mode: Mode,
         round: int,
         said: Contribution,
         extent: Callable[[Control], Extent] | None = None,
     ) -> Control:
         if self.compressor is None:
-            return super().reduce(transport, kind, round, said, extent)
-        self._fill(kind, said, transport.rank)
+            return super().reduce(transport, mode, round, said, extent)
+        self._fill(mode, said, transport.rank)
         flat = self._scratch[: self._used]
         parameters, rest = flat[: self.compressor.numel], flat[self.compressor.numel :]
         transport.all_reduce(rest)
@@ -79,12 +79,12 @@ class CompressedReduction(Reduction):
             def total(vector: torch.Tensor, compressor: Compressor = self.compressor) -> torch.Tensor:
                 return compressor.sum(transport, vector, round, whole=everything)
 
-            self._sum_compressed(parameters, kind, control.weight, total)
+            self._sum_compressed(parameters, mode, control.weight, total)
         return control
 
-    def _sum_compressed(self, own: torch.Tensor, kind: Kind, weight: float, total: Total) -> None:
+    def _sum_compressed(self, own: torch.Tensor, mode: Mode, weight: float, total: Total) -> None:
         """`own`, weighted parameters or gradients, become the sum over all members."""
-        if kind == "gradients":
+        if mode == "gradients":
             own.copy_(total(own / weight)).mul_(weight)
             return
         anchor = self._anchor.flat

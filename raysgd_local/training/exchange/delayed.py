@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import torch
 
 from raysgd_local.algorithms.algorithm import Algorithm
+from raysgd_local.algorithms.schedules.base import Mode
 from raysgd_local.control.control_slots import Contribution, Control
-from raysgd_local.control.member.events import Kind
 from raysgd_local.control.replicated.extent import Extent
 from raysgd_local.state.packing import Packing
 from raysgd_local.state.replica_state import ReplicaState
@@ -47,25 +47,25 @@ class DelayedReduction(CompressedReduction):
     def launch(
         self,
         transport: Transport,
-        kind: Kind,
+        mode: Mode,
         round: int,
         said: Contribution,
         extent: Callable[[Control], Extent],
     ) -> Callable[[], Control]:
         """Take part as things are now: the rest of `reduce`."""
-        deque(super()._packing(self._launched.packed, kind, said.weight).parts(), maxlen=0)
+        deque(super()._packing(self._launched.packed, mode, said.weight).parts(), maxlen=0)
         self.state.pack_parameters(self._launched.start, 1.0)
         self._launched.integers = self.state.integers()
         self._launched.travels = True
-        return lambda: self.reduce(transport, kind, round, said, extent)
+        return lambda: self.reduce(transport, mode, round, said, extent)
 
     def abandon(self) -> None:
         """What was launched is lost with its view; what this member is now is its own."""
         self._launched.travels = False
 
-    def _packing(self, flat: torch.Tensor, kind: Kind, weight: float) -> Packing:
+    def _packing(self, flat: torch.Tensor, mode: Mode, weight: float) -> Packing:
         if not self._launched.travels or not weight:
-            return super()._packing(flat, kind, weight)
+            return super()._packing(flat, mode, weight)
         own, ends = flat[: self.state.numel], self.state.ends
         blocks = list(zip([0, *ends], ends, strict=False))
 

@@ -8,8 +8,8 @@ import torch
 
 from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.algorithms.averaging import mixing
+from raysgd_local.algorithms.schedules.base import Mode
 from raysgd_local.control.control_slots import Contribution, Control
-from raysgd_local.control.member.events import Kind
 from raysgd_local.control.replicated.extent import Extent
 from raysgd_local.state.replica_state import ReplicaState
 from raysgd_local.training.exchange.compressed import CompressedReduction
@@ -47,15 +47,15 @@ class PartialReduction(CompressedReduction):
     def reduce(
         self,
         transport: Transport,
-        kind: Kind,
+        mode: Mode,
         round: int,
         said: Contribution,
         extent: Callable[[Control], Extent] | None = None,
     ) -> Control:
         self._extent = None
-        if kind != "partial" or extent is None:
-            return super().reduce(transport, kind, round, said)
-        self._fill(kind, said, transport.rank)
+        if mode != "partial" or extent is None:
+            return super().reduce(transport, mode, round, said)
+        self._fill(mode, said, transport.rank)
         flat = self._scratch[: self._used]
         parameters = flat[: self._own.numel()]
         transport.all_reduce(flat[self._own.numel() :])

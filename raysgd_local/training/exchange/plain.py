@@ -19,7 +19,6 @@ from raysgd_local.control.control_slots import (
     encode,
     from_digits,
 )
-from raysgd_local.control.member.events import Kind
 from raysgd_local.control.replicated.extent import Extent
 from raysgd_local.state.anchor import Anchor
 from raysgd_local.state.compressed_messages import Residual
@@ -103,7 +102,7 @@ class Reduction:
     def reduce(
         self,
         transport: Transport,
-        kind: Kind,
+        mode: Mode,
         round: int,  # noqa: ARG002
         said: Contribution,
         extent: Callable[[Control], Extent] | None = None,  # noqa: ARG002
@@ -117,7 +116,7 @@ class Reduction:
         sick: tuple[int, ...] = ()
         while True:
             self._healthy = transport.rank not in sick
-            control = self._sum(transport, kind, said if self._healthy else counting_for_nothing(said))
+            control = self._sum(transport, mode, said if self._healthy else counting_for_nothing(said))
             found = control.ranks(Flags.NONFINITE)
             if found == sick:
                 return control
@@ -133,20 +132,20 @@ class Reduction:
         self._install_integers(flat)
         self.state.install(flat, control.weight)
 
-    def _sum(self, transport: Transport, kind: Kind, said: Contribution) -> Control:
+    def _sum(self, transport: Transport, mode: Mode, said: Contribution) -> Control:
         flat, self._tried = self._scratch[: self._used], self._used
-        transport.all_reduce(flat, self._written(flat, kind, said, transport.rank))
+        transport.all_reduce(flat, self._written(flat, mode, said, transport.rank))
         return self._control(flat)
 
-    def _written(self, flat: torch.Tensor, kind: Kind, said: Contribution, rank: int) -> Iterator[int]:
+    def _written(self, flat: torch.Tensor, mode: Mode, said: Contribution, rank: int) -> Iterator[int]:
         """Write this member's part, and say up to where it is ready. The slot comes last: it tells how it went."""
-        packing = self._packing(flat, kind, said.weight)
+        packing = self._packing(flat, mode, said.weight)
         yield from packing.parts()
         flags = said.flags if packing.finite else said.flags | Flags.NONFINITE
         self._write_slot(flat, replace(said, flags=flags), rank)
 
-    def _packing(self, flat: torch.Tensor, kind: Kind, weight: float) -> Packing:
-        pack = self.state.packing_gradients if kind == "gradients" else self.state.packing
+    def _packing(self, flat: torch.Tensor, mode: Mode, weight: float) -> Packing:
+        pack = self.state.packing_gradients if mode == "gradients" else self.state.packing
         return pack(flat, weight)
 
     def _write_slot(self, flat: torch.Tensor, said: Contribution, rank: int) -> None:

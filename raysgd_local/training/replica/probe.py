@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 from raysgd_local.control.control_slots import HeldOut
 from raysgd_local.control.member import events as m
 from raysgd_local.records import replace_fields
 from raysgd_local.state.replica_state import ReplicaState
 from raysgd_local.training.exchange.plain import Reduction
+from raysgd_local.training.loss_meter import LossMeter
 from raysgd_local.training.replica.replica import Replica
 from raysgd_local.training.replica.rng import generators, set_generators
 from raysgd_local.training.replica.stepping import Stepper
-from raysgd_local.training.stopwatch import LossMeter
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ class Probing:
                 self._loss.reset()
             case m.Undo():
                 self.undo()
+            case _:
+                assert_never(command)
 
     def mark(self, local: bool) -> None:
         """Save the state, to which `undo` returns."""

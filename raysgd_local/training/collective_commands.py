@@ -1,0 +1,122 @@
+"""Commands that others take part in, or that may fail otherwise: each is carried out, timed, and answered."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from raysgd_local.control.control_slots import Contribution
+from raysgd_local.control.member import events as m
+from raysgd_local.control.member.state import Member
+from raysgd_local.errors import CheckpointError, TransportError
+from raysgd_local.records import replace_fields
+from raysgd_local.training.replica_port import ReplicaPort
+from raysgd_local.training.stopwatch import Stopwatch
+
+_Entering = m.Connect | m.Heal | m.Transfer | m.Align | m.Fetch
+
+
+class CollectiveCommands:
+    """Counts the bytes sent, and how often a member was healed."""
+
+    def __init__(self, port: ReplicaPort, watch: Stopwatch) -> None:
+        self._port, self._watch = port, watch
+        self._sent_bytes = 0  # not reported yet
+        self.healed = 0
+
+    def carry_out(self, command: m.Awaited, member: Member) -> m.Event:
+        """The command's outcome. If it fails, this member is in no view any more."""
+        view = member.in_force.view.number
+        try:
+            return self._outcome(command, member, view)
+        except TransportError as error:
+            self._port.leave()
+            return m.Failed(view, str(error))
+
+    def _outcome(self, command: m.Awaited, member: Member, view: int) -> m.Event:
+        match command:
+            case m.Exchange():
+                return self._exchange(command, member)
+            case m.Collect():
+                return self._collect(view)
+            case m.AverageProbe():
+                return self._average_probe(command)
+            case m.Evaluate():
+                return self._evaluate(command)
+            case m.Restore(name):
+                return self._restore(name, member, view)
+            case _:
+                self._watch.work_ends()
+                with self._watch.waiting():
+                    self._enter(command, member)
+                return m.Done(view)
+
+    def _enter(self, command: _Entering, member: Member) -> None:
+        """One part of entering a view."""
+        match command:
+            case m.Connect():
+                self._port.connect(command, member.in_force)
+            case m.Heal(_, behind):
+                self._port.heal(command, member.known)
+                self.healed += behind
+            case m.Transfer():
+                self._port.transfer(command)
+            case m.Align():
+                self._port.align(command)
+            case m.Fetch():
+                self._port.fetch(member)
+            case _:
+                assert_never(command)
+
+    def _restore(self, name: str, member: Member, view: int) -> m.Event:
+        try:
+            self._port.restore(name, member)
+        except CheckpointError as error:
+            self._port.leave()
+            return m.Failed(view, str(error), damaged=name)
+        return m.Done(view)
+
+    def _exchange(self, command: m.Exchange, member: Member) -> m.Event:
+        said = self._measured(command.said, member)
+        began_s = self._watch.now()
+        with self._watch.waiting():
+            result = self._port.exchange(command, said, member)
+        self._sent_bytes = result.sent_bytes
+        return m.Exchanged(command.view, result.control, self._watch.now() - began_s, self._port.finite())
+
+    def launch(self, command: m.Exchange, member: Member) -> None:
+        """Begin an exchange; `Collect` ends it."""
+        self._port.launch(command, self._measured(command.said, member), member)
+
+    def _collect(self, view: int) -> m.Event:
+        self._watch.work_ends()
+        began_s = self._watch.now()
+        with self._watch.waiting():
+            result = self._port.collect()
+        self._sent_bytes = result.sent_bytes
+        return m.Exchanged(view, result.control, self._watch.now() - began_s, self._port.finite())
+
+    def _average_probe(self, command: m.AverageProbe) -> m.Event:
+        self._watch.work_ends()
+        with self._watch.waiting():
+            result = self._port.average_probe(command)
+        self._sent_bytes += result.sent_bytes
+        return m.Averaged(command.view, result.control)
+
+    def _evaluate(self, command: m.Evaluate) -> m.Event:
+        self._watch.work_ends()
+        began_s = self._watch.now()
+        metrics = self._port.evaluate(command, self._watch.waiting)
+        self._watch.exclude(began_s)
+        return m.Evaluated(command.view, metrics)
+
+    def _measured(self, said: Contribution, member: Member) -> Contribution:
+        """Add what this worker measured since the exchange before."""
+        self._port.finish_steps(said, member.known)
+        compute_s, clock_s = self._watch.exchange_begins()
+        said = self._port.describe(said, member.known)
+        return replace_fields(said, compute_s=compute_s, clock_s=clock_s, wire_bytes=self.take_sent())
+
+    def take_sent(self) -> int:
+        """The bytes sent since they were reported last."""
+        sent, self._sent_bytes = self._sent_bytes, 0
+        return sent

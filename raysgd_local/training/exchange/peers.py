@@ -1,0 +1,92 @@
+"""A member's connection to its peers: the view's transport, the flat vectors, and the averaging that travels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from functools import partial
+
+from raysgd_local.control.control_slots import Contribution, Control
+from raysgd_local.control.member import events as m
+from raysgd_local.control.member.state import Member
+from raysgd_local.control.replicated.extent import Extent
+from raysgd_local.control.replicated.program import Program
+from raysgd_local.control.replicated.state import Replicated, extent
+from raysgd_local.errors import TransportError
+from raysgd_local.training.exchange.background import BackgroundExchange
+from raysgd_local.training.exchange.plain import Reduction
+from raysgd_local.training.replica_port import ExchangeResult
+from raysgd_local.transport.contract import Network, Transport
+
+
+class Peers:
+    """`courier` runs an exchange while the loop goes on. `reduction` is there once the loop has begun."""
+
+    def __init__(self, network: Network, courier: Executor | None) -> None:
+        self.network = network
+        self._courier = BackgroundExchange(courier)
+        self._transport: Transport | None = None
+        self._reduction: Reduction | None = None
+
+    @property
+    def reduction(self) -> Reduction:
+        if self._reduction is None:
+            raise RuntimeError("the loop has not begun")
+        return self._reduction
+
+    @reduction.setter
+    def reduction(self, reduction: Reduction) -> None:
+        self._reduction = reduction
+
+    @property
+    def transport(self) -> Transport:
+        """The view's. Raises `TransportError` if it was left."""
+        if self._transport is None:
+            raise TransportError("the view was left")
+        return self._transport
+
+    def connect(self, view: int, rank: int, world_size: int) -> None:
+        self._transport = self.network.connect(view, rank, world_size)
+        self.reduction.seat(world_size)
+
+    def leave(self) -> None:
+        """Leave the view, if any. An exchange under way is cut and waited for."""
+        if self._transport is not None:
+            if self._courier.flies:
+                self._transport.cut()
+                self._courier.land()
+            self._transport.close()
+            self._transport = None
+        if self._reduction is not None:
+            self._reduction.abandon()
+
+    def exchange(self, command: m.Exchange, said: Contribution, member: Member) -> ExchangeResult:
+        transport, reach = self.transport, _reach(member)
+        sent = transport.wire_bytes()
+        control = self.reduction.reduce(transport, command.mode, command.round, said, reach)
+        return ExchangeResult(control, transport.wire_bytes() - sent)
+
+    def launch(self, command: m.Exchange, said: Contribution, member: Member) -> None:
+        self._courier.launch(self.reduction, self._transport, command, said, _reach(member))
+
+    def collect(self) -> ExchangeResult:
+        return ExchangeResult(*self._courier.collect())
+
+    def average_probe(self, command: m.AverageProbe) -> ExchangeResult:
+        transport = self.transport
+        sent = transport.wire_bytes()
+        control = self.reduction.average(transport, command.round, command.said)
+        return ExchangeResult(control, transport.wire_bytes() - sent)
+
+    def close(self) -> None:
+        self.leave()
+        self._courier.close()
+
+
+def _reach(member: Member) -> Callable[[Control], Extent]:
+    """How far an averaging reaches, from what is known now."""
+    return partial(_extent_of, member.known, member.in_force.program)
+
+
+def _extent_of(state: Replicated, program: Program, control: Control) -> Extent:
+    return extent(state, control, program)

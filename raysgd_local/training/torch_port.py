@@ -1,0 +1,212 @@
+"""A replica of tensors and its transport: the port of a shell in a real process, or of one that simulates learning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager
+from functools import partial
+
+import torch
+
+from raysgd_local.control.control_slots import Contribution, Control, Flags
+from raysgd_local.control.member import events as m
+from raysgd_local.control.member.state import Member
+from raysgd_local.control.messages import Order, Report, Save
+from raysgd_local.control.replicated.state import Replicated
+from raysgd_local.records import replace_fields
+from raysgd_local.training.data.chunk_store import ChunkStore
+from raysgd_local.training.evaluation import Evaluation
+from raysgd_local.training.exchange.factory import make_reduction
+from raysgd_local.training.exchange.peers import Peers
+from raysgd_local.training.exchange.plain import Installing
+from raysgd_local.training.fault_hooks import Interference
+from raysgd_local.training.loss_meter import LossMeter
+from raysgd_local.training.ports import ControllerPort
+from raysgd_local.training.replica import checkpoint_parts, transfer
+from raysgd_local.training.replica.probe import Probing
+from raysgd_local.training.replica.replica import Replica
+from raysgd_local.training.replica.rng import seed_generators
+from raysgd_local.training.replica.stepping import Stepper
+from raysgd_local.training.replica_port import ExchangeResult
+from raysgd_local.training.worker_setup import WorkerSetup
+from raysgd_local.transport.contract import Network
+
+
+class TorchPort:
+    """The replica with all that belongs to it. `background` writes checkpoint parts, `courier` runs exchanges while
+    the loop goes on.
+    """
+
+    def __init__(
+        self,
+        place: WorkerSetup,
+        network: Network,
+        link: ControllerPort,
+        background: Executor | None,
+        courier: Executor | None,
+    ) -> None:
+        self._place = place
+        self.peers = Peers(network, courier)
+        self.replica = Replica(optimizer_state=place.algorithm.optimizer_state)
+        self.stepper = Stepper(self.replica, place.algorithm.lr_scaling)
+        self.loss = LossMeter()
+        self.evaluation: Evaluation | None = None
+        self.interference = Interference()
+        self.chunks = ChunkStore()
+        self._writer = checkpoint_parts.ShardWriter(place.worker, place.storage, link, background)
+        self._probing: Probing | None = None
+
+    def begin(self) -> None:
+        """Models and optimizers are prepared."""
+        self.replica.check_registered()
+        if not self._place.algorithm.weights.plain:
+            self.stepper.check_linear()
+        state = self.replica.averaged()
+        reduction = make_reduction(state, self.peers.network.allocate, self._place.members, self._place.algorithm)
+        self.replica.anchor, self.replica.residual = reduction.anchor, reduction.residual
+        self.peers.reduction = reduction
+        self._probing = Probing(self.replica, self.stepper, state, self.loss)
+
+    def seed(self, member: Member) -> None:
+        """A stream of random numbers of its own for every worker that enters."""
+        order = member.in_force
+        seed_generators(self._place.seed, order.incarnation, order.view.number, member.rank)
+
+    @property
+    def probing(self) -> Probing:
+        if self._probing is None:
+            raise RuntimeError("the loop has not begun")
+        return self._probing
+
+    # The view.
+
+    def connect(self, command: m.Connect, order: Order) -> None:  # noqa: ARG002
+        self.leave()
+        self.peers.connect(command.view, command.rank, command.world_size)
+
+    def cut(self, view: int) -> None:
+        self.peers.network.cut(view)
+
+    def leave(self) -> None:
+        self.peers.leave()
+        self.loss.land()
+
+    # Entering a view.
+
+    def heal(self, command: m.Heal, state: Replicated) -> None:
+        """A healed member still stands before the round that it missed."""
+        step = Installing(command.mode, command.then, partial(self._joint_step, state.samples))
+        self.peers.reduction.heal(self.peers.transport, command.source, command.behind, step)
+        if command.behind:
+            self.loss.reset()
+
+    def transfer(self, command: m.Transfer) -> None:
+        transfer.give_state(self.peers.transport, command.source, command.receive, self.replica)
+        self.peers.reduction.rebase()
+
+    def align(self, command: m.Align) -> None:
+        transfer.give_local_state(self.peers.transport, command.source, command.receive, self.replica)
+
+    def fetch(self, member: Member) -> None:
+        self.chunks.settle(self.peers.transport, member.in_force, member.rank)
+
+    def restore(self, name: str, member: Member) -> None:
+        if self._place.storage is None:
+            raise RuntimeError("a run without storage has no checkpoints")
+        self.seed(member)
+        world_size = len(member.in_force.view.members)
+        checkpoint_parts.load(self._place.storage, name, self.replica, member.rank, world_size)
+        self.peers.reduction.rebase()
+
+    # Steps, and what is tried and undone.
+
+    def local_step(self, pending: int, state: Replicated) -> None:
+        workers = len(state.left_epoch)
+        self.stepper.step(state.samples + pending * workers, workers)
+
+    def probe(self, command: m.Mark | m.Look | m.ShowMean | m.Undo) -> None:
+        self.probing.obey(command, self.peers.reduction)
+
+    # Rounds.
+
+    def finish_steps(self, said: Contribution, state: Replicated) -> None:
+        if state.period.mode == "gradients" and said.steps:
+            self.stepper.unscale()
+        if self._place.device.type == "cuda":
+            torch.cuda.synchronize(self._place.device)
+
+    def describe(self, said: Contribution, state: Replicated) -> Contribution:
+        samples, workers = state.samples, len(state.left_epoch)
+        return replace_fields(
+            said,
+            weight=self._weight(said),
+            loss_sum=self.loss.value(),
+            lr=self.stepper.lr(samples, workers),
+            lr_decay=self.stepper.decay(samples),
+            lr_settled=self.stepper.settled_lr(samples, workers),
+            scale=self.stepper.scale,
+            residual=self.peers.reduction.left_out,
+            flags=said.flags | self.stepper.flags | self._diverged(state.period.delta),
+            held_out=self.probing.told(said.held_out),
+        )
+
+    def _diverged(self, delta: float | None) -> Flags:
+        return Flags.DIVERGED if delta is not None and self.peers.reduction.strays(delta) else Flags.NONE
+
+    def _weight(self, said: Contribution) -> float:
+        weights = self._place.algorithm.weights
+        return said.weight if weights.plain else weights.weight(said.samples, self.stepper.reach(said.steps))
+
+    def exchange(self, command: m.Exchange, said: Contribution, member: Member) -> ExchangeResult:
+        return self.peers.exchange(command, said, member)
+
+    def finite(self) -> bool:
+        return self.peers.reduction.finite()
+
+    def launch(self, command: m.Exchange, said: Contribution, member: Member) -> None:
+        self.peers.launch(command, said, member)
+        self.loss.launch()
+
+    def collect(self) -> ExchangeResult:
+        return self.peers.collect()
+
+    def average_probe(self, command: m.AverageProbe) -> ExchangeResult:
+        return self.peers.average_probe(command)
+
+    def commit(self, command: m.Commit, state: Replicated) -> None:
+        before = state.samples - command.control.samples
+        step = Installing(command.mode, command.then, partial(self._joint_step, before))
+        self.peers.reduction.commit(step, command.control)
+        self.loss.committed()
+        self.stepper.committed(command.mode, command.control)
+
+    def _joint_step(self, samples_before: int, control: Control) -> None:
+        self.stepper.joint_step(samples_before, len(control.members), control)
+
+    def committed(self, view: int, round: int) -> None:
+        self.interference.committed(view, round)
+
+    def evaluate(
+        self,
+        command: m.Evaluate,  # noqa: ARG002
+        waiting: Callable[[], AbstractContextManager[None]],
+    ) -> dict[str, float]:
+        if self.evaluation is None:
+            raise RuntimeError("no evaluation was asked for")
+        with self.replica.shown():
+            return self.evaluation.run(self.peers.transport, waiting)
+
+    # Checkpoints and data.
+
+    def save(self, save: Save, rank: int) -> None:
+        self._writer.save(save, self.replica, rank)
+
+    def with_holdings(self, report: Report) -> Report:
+        return replace_fields(report, chunks=self.chunks.held.chunks, moved_bytes=self.chunks.take_moved_bytes())
+
+    def close(self) -> None:
+        """Leave the view, so that others notice at once, and finish writing."""
+        self.peers.close()
+        self.loss.land()
+        self._writer.close()
