@@ -1,4 +1,9 @@
-"""Optimizer steps: learning rate, clipping, loss scale, alone or together."""
+"""Optimizer steps: learning rate, clipping, loss scale, alone or together.
+
+A group's `lr` belongs to the training loop: torch's schedulers, Hugging Face's and the loop itself set it as ever. A
+step is taken with that rate times our own factor (a `LearningRate`, warm-up, scaling with the workers), and afterwards
+the group has the loop's rate again, so that a scheduler that multiplies it goes on from its own value.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +34,11 @@ class Stepper:
         self._unscaled = False
 
     def decay(self, samples: int) -> float:
-        """The rate's decay factor after `samples` of all workers."""
+        """Our decay factor after `samples` of all workers, times the loop's: its rate over its highest so far."""
         epochs = samples / self.epoch_samples
-        return self.schedule.decay(epochs) if isinstance(self.schedule, LearningRate) else self.schedule(epochs)
+        own = self.schedule.decay(epochs) if isinstance(self.schedule, LearningRate) else self.schedule(epochs)
+        highest = max(self._replica.highest_lr, self._loop_lr)
+        return own * (self._loop_lr / highest if highest else 1.0)
 
     def _factor(self, samples: int, workers: int) -> float:
         """Decay, warm-up and scaling; those of the open round as if all took as many steps."""
@@ -42,15 +49,17 @@ class Stepper:
 
     def lr(self, samples: int, workers: int) -> float:
         """The first parameter group's rate, for the tables."""
-        return self._base_lr * self._factor(samples, workers)
+        return self._loop_lr * self._factor(samples, workers)
 
     def settled_lr(self, samples: int, workers: int) -> float:
         """The first parameter group's rate as if warm-up were over, for schedules: scaled with workers alone."""
-        return self._base_lr * self.decay(samples) * scale(self._lr_scaling, workers)
+        highest = max(self._replica.highest_lr, self._loop_lr)
+        return highest * self.decay(samples) * scale(self._lr_scaling, workers)
 
     @property
-    def _base_lr(self) -> float:
-        return self._replica.optimizers[0].base_lrs[0]
+    def _loop_lr(self) -> float:
+        """The first parameter group's rate as the loop has set it."""
+        return float(self._replica.optimizers[0].optimizer.param_groups[0]["lr"])
 
     @property
     def scale(self) -> float:
@@ -92,17 +101,27 @@ class Stepper:
 
     def _step(self, samples: int, workers: int, skip: bool) -> None:
         factor = self._factor(samples, workers)
+        self._replica.highest_lr = max(self._replica.highest_lr, self._loop_lr)
         for prepared in self._replica.optimizers:
             if not skip:
                 self._step_one(prepared, factor)
             prepared.optimizer.zero_grad()
 
     def _step_one(self, prepared: Prepared, factor: float) -> None:
-        for group, base in zip(prepared.optimizer.param_groups, prepared.base_lrs, strict=True):
-            group["lr"] = base * factor
         if prepared.clip_grad_norm is not None:
             nn.utils.clip_grad_norm_(prepared.parameters(), prepared.clip_grad_norm)
-        prepared.optimizer.step()
+        if factor == 1.0:
+            prepared.optimizer.step()
+            return
+        groups = prepared.optimizer.param_groups
+        rates = [group["lr"] for group in groups]
+        try:
+            for group, rate in zip(groups, rates, strict=True):
+                group["lr"] = rate * factor
+            prepared.optimizer.step()
+        finally:
+            for group, rate in zip(groups, rates, strict=True):
+                group["lr"] = rate
 
     def _rescale(self, overflow: bool) -> None:
         """GradScaler's own rule, on a decision that may be everybody's: back off at once, grow after good steps."""
