@@ -69,14 +69,15 @@ class TrainContext:
         Raises InputError for anything else, and for a scheduler whose state can't be saved.
         """
         self._only_before("prepare_scheduler")
-        if isinstance(schedule, LRScheduler):
+        given: Any = schedule
+        if isinstance(given, LRScheduler):
             count = sum(name.startswith("scheduler ") for name in self._shell.replica.registered)
-            self.register(f"scheduler {count}", schedule)
-        elif isinstance(schedule, LearningRate) or callable(schedule):
-            self._shell.stepper.schedule = schedule
+            self.register(f"scheduler {count}", given)
+        elif isinstance(given, LearningRate) or callable(given):
+            self._shell.stepper.schedule = given
         else:
             allowed = "a torch.optim.lr_scheduler, a LearningRate, or a function of epochs done"
-            raise InputError("schedule", type(schedule).__name__, allowed)
+            raise InputError("schedule", type(given).__name__, allowed)
         return schedule
 
     def prepare_scaler(self, scaler: torch.amp.GradScaler) -> torch.amp.GradScaler:
