@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
 
 from raysgd_local.algorithms.learning_rate import LearningRate
@@ -22,6 +23,7 @@ from raysgd_local.training.shell import Shell
 
 M = TypeVar("M", bound=nn.Module)
 O = TypeVar("O", bound=torch.optim.Optimizer)  # noqa: E741
+S = TypeVar("S", bound=LRScheduler | LearningRate | Callable[[float], float])
 
 
 class TrainContext:
@@ -52,18 +54,31 @@ class TrainContext:
     def prepare_optimizer(self, optimizer: O, clip_grad_norm: float | None = None) -> O:
         """The optimizer that `step` steps; gradients are clipped to `clip_grad_norm` before (and after reduction)."""
         self._only_before("prepare_optimizer")
-        base_lrs = [float(group["lr"]) for group in optimizer.param_groups]
-        self._shell.replica.optimizers.append(Prepared(optimizer, clip_grad_norm, base_lrs))
+        rates = [float(group["lr"]) for group in optimizer.param_groups]
+        self._shell.replica.optimizers.append(Prepared(optimizer, clip_grad_norm, rates))
         return optimizer
 
-    def prepare_scheduler(self, schedule: LearningRate | Callable[[float], float]) -> None:
-        """The learning rate's decay factor as a function of progress: epochs, counted over all workers' samples.
+    def prepare_scheduler(self, schedule: S) -> S:
+        """How the learning rate changes: torch's scheduler (or Hugging Face's), a `LearningRate`, or a function.
 
-        A function is called with epochs done (a fraction), or with samples where the loop takes no data from
-        `batches`; warm-up belongs into a `LearningRate`, so that schedules of τ see the decay alone.
+        The loop steps a scheduler of torch's as ever, per step, per epoch, or with an evaluation's metric
+        (`ReduceLROnPlateau`); its state is in checkpoints, and a joiner gets it. Several may be prepared. A
+        `LearningRate` and a function give a factor on top, of progress in epochs that all workers' samples make (a
+        fraction; samples where the loop takes no data from `batches`).
+
+        Raises InputError for anything else, and for a scheduler whose state can't be saved.
         """
         self._only_before("prepare_scheduler")
-        self._shell.stepper.schedule = schedule
+        given: Any = schedule
+        if isinstance(given, LRScheduler):
+            count = sum(name.startswith("scheduler ") for name in self._shell.replica.registered)
+            self.register(f"scheduler {count}", given)
+        elif isinstance(given, LearningRate) or callable(given):
+            self._shell.stepper.schedule = given
+        else:
+            allowed = "a torch.optim.lr_scheduler, a LearningRate, or a function of epochs done"
+            raise InputError("schedule", type(given).__name__, allowed)
+        return schedule
 
     def prepare_scaler(self, scaler: torch.amp.GradScaler) -> torch.amp.GradScaler:
         """A loss scale for mixed precision: call `scaler.scale(loss).backward()`, and `step` does the rest."""

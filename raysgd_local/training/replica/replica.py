@@ -33,10 +33,24 @@ class Prepared:
 
     optimizer: torch.optim.Optimizer
     clip_grad_norm: float | None  # largest norm of its gradients
-    base_lrs: list[float]  # its parameter groups' learning rates, before any factor
+    prepared_lrs: list[float]  # its parameter groups' rates at that moment
 
     def parameters(self) -> list[torch.Tensor]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+    def load(self, state: dict[str, Any], prepared_lrs: list[float] | None) -> None:
+        """Take over another's state, or a checkpoint's; `prepared_lrs` are the rates that its optimizer began with.
+
+        A rate that the loop had not changed is this optimizer's own: a run may go on with another one. Without
+        `prepared_lrs` the state is of a version in which the loop's rates had no effect.
+        """
+        own = [group["lr"] for group in self.optimizer.param_groups]
+        self.optimizer.load_state_dict(state)
+        for i, group in enumerate(self.optimizer.param_groups[: len(self.prepared_lrs)]):
+            if prepared_lrs is None:
+                group["lr"] = own[i]
+            elif i < len(prepared_lrs) and float(group["lr"]) == prepared_lrs[i]:
+                group["lr"] = self.prepared_lrs[i]
 
 
 @dataclass
@@ -57,6 +71,7 @@ class Replica:
     optimizer_state: Literal["keep", "reset", "average"] = "keep"
     anchor: Anchor | None = None  # for methods that need the committed parameters
     residual: Residual | None = None  # for compression with error feedback
+    highest_lr: float = 0.0  # the highest rate so far of the first parameter group: the base of the loop's decay
 
     def averaged(self) -> ReplicaState:
         """Return the averaged part of the state. Raises `UsageError` without a model or an optimizer."""
@@ -120,6 +135,8 @@ class Replica:
     def local_state(self) -> dict[str, Any]:
         """Return the local state: optimizers, loss scale, and the user's registered objects."""
         state: dict[str, Any] = {"optimizers": [on_cpu(p.optimizer.state_dict()) for p in self.optimizers]}
+        state["prepared_lrs"] = [list(p.prepared_lrs) for p in self.optimizers]
+        state["highest_lr"] = self.highest_lr
         if self.scaler is not None:
             state["scaler"] = self.scaler.state_dict()
         state["registered"] = {name: on_cpu(obj.state_dict()) for name, (obj, _) in self.registered.items()}
@@ -136,8 +153,10 @@ class Replica:
 
     def load_local_state(self, state: dict[str, Any], joining: bool) -> None:
         """Load local state: of a donor (`joining`), or this worker's own from a checkpoint."""
-        for prepared, own in zip(self.optimizers, state["optimizers"], strict=True):
-            prepared.optimizer.load_state_dict(own)
+        rates = state.get("prepared_lrs", [None] * len(self.optimizers))
+        for prepared, own, prepared_lrs in zip(self.optimizers, state["optimizers"], rates, strict=True):
+            prepared.load(own, prepared_lrs)
+        self.highest_lr = state.get("highest_lr", 0.0)
         if self.scaler is not None and "scaler" in state:
             self.scaler.load_state_dict(state["scaler"])
         for name, (obj, rule) in self.registered.items():

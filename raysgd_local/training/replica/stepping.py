@@ -1,4 +1,9 @@
-"""Take optimizer steps, local or joint, with learning rate, clipping and loss scale."""
+"""Take optimizer steps, local or joint, with learning rate, clipping and loss scale.
+
+A parameter group's `lr` belongs to the training loop: torch's schedulers, Hugging Face's and the loop itself set it. A
+step multiplies it by our factor (a `LearningRate`, warm-up, scaling with the workers) and restores it afterwards, so
+that a scheduler that multiplies the rate continues from its own value.
+"""
 
 from __future__ import annotations
 
@@ -29,9 +34,11 @@ class Stepper:
         self._unscaled = False  # the loss scale is out of the present gradients already
 
     def decay(self, samples: int) -> float:
-        """Return the learning rate's decay factor."""
+        """Return our decay factor times the loop's: its present rate over its highest so far."""
         epochs = samples / self.epoch_samples
-        return self.schedule.decay(epochs) if isinstance(self.schedule, LearningRate) else self.schedule(epochs)
+        own = self.schedule.decay(epochs) if isinstance(self.schedule, LearningRate) else self.schedule(epochs)
+        highest = max(self._replica.highest_lr, self._loop_lr)
+        return own * (self._loop_lr / highest if highest else 1.0)
 
     def _factor(self, samples: int, workers: int) -> float:
         """Return decay × warm-up × scaling."""
@@ -42,15 +49,17 @@ class Stepper:
 
     def lr(self, samples: int, workers: int) -> float:
         """Return the first parameter group's learning rate, for `rounds.csv`."""
-        return self._base_lr * self._factor(samples, workers)
+        return self._loop_lr * self._factor(samples, workers)
 
     def settled_lr(self, samples: int, workers: int) -> float:
         """Return the first parameter group's rate without warm-up, for schedules: base × decay × scaling."""
-        return self._base_lr * self.decay(samples) * scale(self._lr_scaling, workers)
+        highest = max(self._replica.highest_lr, self._loop_lr)
+        return highest * self.decay(samples) * scale(self._lr_scaling, workers)
 
     @property
-    def _base_lr(self) -> float:
-        return self._replica.optimizers[0].base_lrs[0]
+    def _loop_lr(self) -> float:
+        """The first parameter group's rate as the loop has set it."""
+        return float(self._replica.optimizers[0].optimizer.param_groups[0]["lr"])
 
     @property
     def scale(self) -> float:
@@ -92,17 +101,27 @@ class Stepper:
 
     def _step(self, samples: int, workers: int, skip: bool) -> None:
         factor = self._factor(samples, workers)
+        self._replica.highest_lr = max(self._replica.highest_lr, self._loop_lr)
         for prepared in self._replica.optimizers:
             if not skip:
                 self._step_one(prepared, factor)
             prepared.optimizer.zero_grad()
 
     def _step_one(self, prepared: Prepared, factor: float) -> None:
-        for group, base in zip(prepared.optimizer.param_groups, prepared.base_lrs, strict=True):
-            group["lr"] = base * factor
         if prepared.clip_grad_norm is not None:
             nn.utils.clip_grad_norm_(prepared.parameters(), prepared.clip_grad_norm)
-        prepared.optimizer.step()
+        if factor == 1.0:
+            prepared.optimizer.step()
+            return
+        groups = prepared.optimizer.param_groups
+        rates = [group["lr"] for group in groups]
+        try:
+            for group, rate in zip(groups, rates, strict=True):
+                group["lr"] = rate * factor
+            prepared.optimizer.step()
+        finally:
+            for group, rate in zip(groups, rates, strict=True):
+                group["lr"] = rate
 
     def _rescale(self, overflow: bool) -> None:
         """Update the loss scale by GradScaler's rule: lower it after an overflow, raise it after enough good steps.

@@ -1,0 +1,121 @@
+"""What the loop's schedulers say is what steps are taken with: torch's and Hugging Face's, as the loop steps them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.optim import lr_scheduler as schedulers
+
+from raysgd_local import InputError, LearningRate
+from raysgd_local.training.standalone import alone
+
+EPOCHS, STEPS, BASE = 4, 6, 0.1
+
+
+def warm_up_then_cosine(step: int) -> float:
+    """`transformers.get_cosine_schedule_with_warmup`, with 5 warm-up steps."""
+    if step < 5:
+        return step / 5
+    return 0.5 * (1 + math.cos(math.pi * (step - 5) / (EPOCHS * STEPS - 5)))
+
+
+PER_STEP = {
+    "OneCycleLR": lambda o: schedulers.OneCycleLR(o, max_lr=0.5, total_steps=EPOCHS * STEPS),
+    "CyclicLR": lambda o: schedulers.CyclicLR(o, 0.01, 0.2, step_size_up=4),
+    "cosine with warm-up": lambda o: schedulers.LambdaLR(o, warm_up_then_cosine),
+    "linear with warm-up": lambda o: schedulers.LambdaLR(o, lambda n: min(1.0, n / 4)),
+    "CosineAnnealingWarmRestarts": lambda o: schedulers.CosineAnnealingWarmRestarts(o, 5),
+    "LinearLR": lambda o: schedulers.LinearLR(o, 0.1, 1.0, 8),
+    "PolynomialLR": lambda o: schedulers.PolynomialLR(o, EPOCHS * STEPS, 2.0),
+}
+PER_EPOCH = {
+    "StepLR": lambda o: schedulers.StepLR(o, 1, 0.1),
+    "MultiStepLR": lambda o: schedulers.MultiStepLR(o, [1, 3], 0.5),
+    "ExponentialLR": lambda o: schedulers.ExponentialLR(o, 0.7),
+    "CosineAnnealingLR": lambda o: schedulers.CosineAnnealingLR(o, EPOCHS),
+    "SequentialLR": lambda o: schedulers.SequentialLR(
+        o, [schedulers.ConstantLR(o, 0.5, 1), schedulers.ExponentialLR(o, 0.5)], [1]
+    ),
+    "ReduceLROnPlateau": lambda o: schedulers.ReduceLROnPlateau(o, patience=0, factor=0.3),
+}
+
+
+def rates(make, per_step, step, weight, optimizer, scheduler):
+    """The rate of every step, measured: how far SGD goes on a gradient of 1."""
+    found = []
+    for _ in range(EPOCHS):
+        for _ in range(STEPS):
+            before = weight.detach().clone()
+            weight.grad = torch.ones_like(weight)
+            step()
+            found.append(float(before - weight))
+            if per_step:
+                scheduler.step()
+        if not per_step:
+            scheduler.step(*([1.0] if isinstance(scheduler, schedulers.ReduceLROnPlateau) else []))
+    return found
+
+
+def plain(make, per_step):
+    model = torch.nn.Linear(1, 1, bias=False).double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=BASE)
+    return rates(make, per_step, lambda: optimizer.step(), model.weight, optimizer, make(optimizer))
+
+
+def prepared(make, per_step):
+    ctx = alone()
+    model = ctx.prepare_model(torch.nn.Linear(1, 1, bias=False).double())
+    optimizer = torch.optim.SGD(model.parameters(), lr=BASE)
+    scheduler = make(optimizer)
+    ctx.prepare_optimizer(optimizer)
+    ctx.prepare_scheduler(scheduler)
+    steps = ctx.epochs(1)
+    next(steps)
+    return rates(make, per_step, lambda: ctx.step(torch.zeros(()), samples=1), model.weight, optimizer, scheduler)
+
+
+@pytest.mark.parametrize(
+    ("make", "per_step"),
+    [(make, True) for make in PER_STEP.values()] + [(make, False) for make in PER_EPOCH.values()],
+    ids=[*PER_STEP, *PER_EPOCH],
+)
+def test_every_step_is_taken_with_the_scheduler_s_rate(make, per_step):
+    assert prepared(make, per_step) == pytest.approx(plain(make, per_step), rel=1e-12, abs=1e-15)
+
+
+def test_a_rate_that_the_loop_sets_is_honoured_and_stays_what_the_loop_set():
+    ctx = alone()
+    model = ctx.prepare_model(torch.nn.Linear(1, 1, bias=False).double())
+    optimizer = ctx.prepare_optimizer(torch.optim.SGD(model.parameters(), lr=0.1))
+    ctx.prepare_scheduler(lambda done: 0.5)
+    next(ctx.epochs(1))
+    for rate in (0.1, 0.02):
+        optimizer.param_groups[0]["lr"] = rate
+        before, model.weight.grad = model.weight.detach().clone(), torch.ones_like(model.weight)
+        ctx.step(torch.zeros(()), samples=1)
+        assert float(before - model.weight) == pytest.approx(rate / 2)
+        assert optimizer.param_groups[0]["lr"] == rate
+
+
+def test_a_scheduler_is_what_the_loop_gave_and_anything_else_is_refused_by_name():
+    ctx = alone()
+    rate = LearningRate("cosine", epochs=3)
+    assert ctx.prepare_scheduler(rate) is rate
+    with pytest.raises(InputError, match="^schedule: 'int' is not allowed; allowed: a torch.optim.lr_scheduler"):
+        ctx.prepare_scheduler(3)
+
+
+def test_schedules_of_tau_see_the_loop_s_decay_from_its_highest_rate_and_no_warm_up():
+    ctx = alone()
+    model = ctx.prepare_model(torch.nn.Linear(1, 1))
+    optimizer = ctx.prepare_optimizer(torch.optim.SGD(model.parameters(), lr=0.1))
+    next(ctx.epochs(1))
+    stepper, seen = ctx._shell.stepper, []
+    for rate in (0.0, 0.05, 0.1, 0.1, 0.01):
+        optimizer.param_groups[0]["lr"] = rate
+        model.weight.grad = torch.zeros_like(model.weight)
+        ctx.step(torch.zeros(()), samples=1)
+        seen.append(stepper.decay(0))
+    assert seen == pytest.approx([1.0, 1.0, 1.0, 1.0, 0.1])
