@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from raysgd_local.algorithms.placement.table import Placement, default_chunks, rebalance
-from raysgd_local.algorithms.placement.table import ChunkHolder
+from raysgd_local.algorithms.placement.table import ChunkHolder, Placement, default_chunks, rebalance
 from raysgd_local.control.controller import boundary
 from raysgd_local.control.controller.boundary import Books, Resolution
 from raysgd_local.control.controller.state import Standing, Turn
