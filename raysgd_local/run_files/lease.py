@@ -1,0 +1,173 @@
+"""The lease of a run directory, taken and kept: the shell of `lease_protocol` over storage, a clock and processes."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Generator
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import psutil
+
+from raysgd_local.errors import InputError
+from raysgd_local.run_files import lease_protocol as protocol
+from raysgd_local.run_files.lease_protocol import Claim, Refused, Won
+from raysgd_local.run_files.storage import Storage
+
+T = TypeVar("T")
+
+FOLDER = "lease"
+
+
+class Lease:
+    """The right to write a run's directory. `keep` renews it from a thread of its own until `release`.
+
+    Raises `InputError` from `take` where another command has the run, with where it runs and since when.
+    """
+
+    def __init__(self, storage: Storage, held: Won) -> None:
+        self._files, self._held = storage.under(FOLDER), held
+        self._lost = ""
+        self._released = threading.Event()
+        self._turn = threading.Lock()
+        self._keeper: threading.Thread | None = None
+
+    @staticmethod
+    def take(storage: Storage, name: str) -> Lease:
+        """Get the run called `name`, or find out who has it. Takes over from a dead holder (`TAKEOVER_S`)."""
+        claim = Claim(uuid.uuid4().hex, host=_host(), processes=(_process(),), label=_label())
+        outcome = _perform(protocol.acquire(claim), storage.under(FOLDER))
+        if isinstance(outcome, Refused):
+            hint = f"{outcome.by.label} has it; stop that first, or choose another name"
+            raise InputError("name", name, "a run that no other command is writing", hint)
+        return Lease(storage, outcome)
+
+    @staticmethod
+    def shared(storage: Storage, claim: Claim) -> Lease:
+        """The lease that another process of this run took, as this process keeps it from here on."""
+        return Lease(storage, Won(replace(claim, processes=(*claim.processes, _process())), -protocol.LEASE_S))
+
+    @property
+    def claim(self) -> Claim:
+        """For `shared`, in another process."""
+        return self._held.claim
+
+    @property
+    def lost(self) -> str:
+        """Why this process may not write any more; empty while it may."""
+        return self._lost
+
+    def may_write(self) -> bool:
+        """Whether nobody can have taken this holder for dead. If not sure, looks into the storage first."""
+        if not self._lost and not protocol.may_write(self._held, _now()):
+            self.renew()
+        return not self._lost and protocol.may_write(self._held, _now())
+
+    def renew(self) -> None:
+        """Show a sign of life. Storage that can't be reached changes nothing but the lease's age."""
+        with self._turn:
+            if self._lost or self._released.is_set():
+                return
+            try:
+                outcome = _perform(protocol.renew(self._held), self._files)
+            except OSError:
+                return
+            if isinstance(outcome, Won):
+                self._held = outcome
+            else:
+                self._lost = f"{outcome.by.label} has taken the run over"
+
+    def keep(self) -> Lease:
+        """Renew every `RENEW_S` from now on."""
+        self._keeper = threading.Thread(target=self._keep, daemon=True, name="lease")
+        self._keeper.start()
+        return self
+
+    def _keep(self) -> None:
+        while not self._released.wait(protocol.RENEW_S):
+            self.renew()
+
+    def release(self) -> None:
+        """Give the run back; others may have it at once."""
+        self._released.set()
+        with self._turn:
+            if not self._lost:
+                _perform(protocol.release(self._held), self._files)
+
+
+def _perform(work: Generator[protocol.Ask, Any, T], files: Storage) -> T:
+    """Do what the protocol asks for, one thing after the other."""
+    answer: Any = None
+    while True:
+        try:
+            ask = work.send(answer)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        answer = _answer(ask, files)
+
+
+def _answer(ask: protocol.Ask, files: Storage) -> Any:
+    match ask:
+        case protocol.Put(claim):
+            files.write(f"{claim.id}.json", claim.encode())
+        case protocol.Remove(id):
+            files.delete_file(f"{id}.json")
+        case protocol.ListClaims():
+            return dict(_claims(files))
+        case protocol.Wait(seconds):
+            time.sleep(seconds)
+        case protocol.Now():
+            return _now()
+        case protocol.IsGone(claim):
+            return claim.host == _host() and not any(map(_runs, claim.processes))
+        case protocol.IsHere(claim):
+            return claim.host == _host() and any(map(_runs, claim.processes))
+    return None
+
+
+def _claims(files: Storage) -> list[tuple[str, Claim]]:
+    found = []
+    for name in files.names():
+        id, _, ending = name.rpartition(".")
+        if ending == "json":
+            try:
+                found.append((id, Claim.decode(id, files.read(name))))
+            except FileNotFoundError:
+                continue  # withdrawn since it was listed
+    return found
+
+
+def _now() -> float:
+    """Seconds; they pass while the machine sleeps, unlike those of `time.monotonic`."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+def _host() -> str:
+    """Equal for processes that see each other: the same boot, the same process namespace."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as boot:
+            return f"{boot.read().strip()}-{os.stat('/proc/self/ns/pid').st_ino}"
+    except OSError:
+        return f"{socket.gethostname()}-{psutil.boot_time():.0f}"
+
+
+def _process() -> tuple[int, float]:
+    return os.getpid(), psutil.Process().create_time()
+
+
+def _runs(process: tuple[int, float]) -> bool:
+    pid, started = process
+    try:
+        found = psutil.Process(pid)
+        return bool(abs(found.create_time() - started) < 1.0 and found.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _label() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()}, since {time.strftime('%Y-%m-%d %H:%M:%S')},"
