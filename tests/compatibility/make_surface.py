@@ -198,12 +198,23 @@ def exit_statuses() -> dict[str, int]:
 
 
 def faults() -> dict[str, list[str]]:
-    places = ("raysgd_local.faults.language", "raysgd_local.faults")
-    return {name: sorted(_first(places, name)) for name in ("KINDS", "REAL", "UNTARGETED", "NUMBERED")}
+    places = ("raysgd_local.faults.kinds", "raysgd_local.faults.language", "raysgd_local.faults")
+    kinds = _first(places, "KINDS")
+    real = sorted(_first(places, "REAL"))
+    if isinstance(kinds, Mapping):  # one table
+        of_the_run = sorted(name for name, kind in kinds.items() if kind.targets == "run")
+        numbered = sorted(name for name, kind in kinds.items() if kind.amount is not None)
+        return {"KINDS": sorted(kinds), "REAL": real, "UNTARGETED": of_the_run, "NUMBERED": numbered}
+    sets = {name: sorted(_first(places, name)) for name in ("UNTARGETED", "NUMBERED")}
+    return {"KINDS": sorted(kinds), "REAL": real, **sets}
 
 
 def event_names() -> set[str]:
-    """The events of `events.jsonl`, as the source says them: `record("worker_lost", …)`, `event("ended", …)`."""
+    """The events of `events.jsonl`: of `EventName`, or as the source says them: `record("worker_lost", …)`."""
+    try:
+        return {str(name) for name in _first(("raysgd_local.control.run_events",), "EventName")}
+    except LookupError:
+        pass
     trees = (ast.parse(path.read_text()) for path in PACKAGE.rglob("*.py"))
     calls = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args)
     first = {(_called(call), getattr(call.args[0], "value", None)) for call in calls}

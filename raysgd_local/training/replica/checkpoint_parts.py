@@ -1,4 +1,4 @@
-"""A worker's part of checkpoints: copy while standing still, write while going on; and reading it back."""
+"""A worker's part of checkpoints: copied while training stops, written while it goes on; and reading it back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MODEL = "model.pt"
 
 
 class ShardWriter:
-    """Writes one checkpoint part at a time in the background."""
+    """Writes this worker's parts (shards) of checkpoints in the background, one at a time."""
 
     def __init__(
         self, worker: str, storage: Storage | None, link: ControllerPort, background: Executor | None = None
@@ -27,7 +27,7 @@ class ShardWriter:
         self._thread = background or ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
 
     def save(self, save: Save, replica: Replica, rank: int) -> None:
-        """Copy this worker's part now; write it later. Rank 0's has the model, which is equal on all."""
+        """Copy this worker's part now, and write it later. Rank 0's part includes the model, which is equal on all."""
         if rank > 0 and not save.everyone:
             return
         shard: dict[str, Any] = {"local": replica.local_state(), "generators": generators()}
@@ -45,20 +45,20 @@ class ShardWriter:
             sha256 = self._storage.under("checkpoints").write(path, content)
             if save.final and "model" in shard:
                 self._storage.write(MODEL, to_bytes(shard["model"]))
-        except Exception as error:  # whatever the disk or the network says: training goes on, and it is told
+        except Exception as error:  # report any error of disk or network to the controller, and go on training
             self._link.tell(CheckpointFailed(save.name, f"{self._worker}: {error}"))
             return
         self._link.tell(ShardWritten(save.name, self._worker, rank, path, sha256, len(content)))
 
     def close(self) -> None:
-        """Wait for what is being written."""
+        """Wait until all parts are written."""
         self._thread.shutdown(wait=True)
 
 
 def load(storage: Storage, name: str, replica: Replica, rank: int, world_size: int) -> None:
-    """Load checkpoint `name`: the model, and one's own local state, or rank 0's where the members were others.
+    """Load checkpoint `name`: the model and this rank's local state (rank 0's if the number of members differs).
 
-    Raises `CheckpointError` where a part is missing, damaged, or holds code.
+    Raises `CheckpointError` if a part is missing, damaged, or contains code.
     """
     checkpoint = storage.under("checkpoints")
     shards = {s["rank"]: s for s in read_manifest(checkpoint.under(name))["shards"]}
@@ -80,21 +80,18 @@ def _shard(checkpoint: Storage, shards: dict[int, dict[str, Any]], rank: int) ->
     try:
         return from_bytes(content)
     except pickle.UnpicklingError as error:
-        why = f"{checkpoint.root}/{entry['path']} holds something else than tensors and plain values"
+        why = f"{checkpoint.root}/{entry['path']} contains something other than tensors and plain values"
         raise CheckpointError(why) from error
 
 
 def finished(storage: Storage) -> list[str]:
-    """The names of finished checkpoints, oldest first."""
+    """Return the names of finished checkpoints, oldest first."""
     checkpoints = storage.under("checkpoints")
     return [name for name in checkpoints.names() if checkpoints.exists(f"{name}/{MANIFEST}")]
 
 
 def newest_good(storage: Storage) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
-    """The manifest of the newest checkpoint whose every part is as written, and the names of damaged newer ones.
-
-    None where there is no such checkpoint.
-    """
+    """Return the manifest of the newest undamaged checkpoint (or None), and the names of damaged newer ones."""
     damaged: list[str] = []
     checkpoints = storage.under("checkpoints")
     for name in reversed(finished(storage)):
@@ -115,7 +112,7 @@ def delete_after(storage: Storage, name: str, keep: tuple[str, ...]) -> tuple[st
 
 
 def verified(checkpoints: Storage, name: str) -> dict[str, Any]:
-    """A checkpoint's manifest, after every part was read and found right."""
+    """Read all parts of a checkpoint and return its manifest. Raises `CheckpointError` if one is damaged."""
     plain = read_manifest(checkpoints.under(name))
     for entry in plain["shards"]:
         checked(checkpoints, entry["path"], entry["sha256"])
