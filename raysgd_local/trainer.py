@@ -18,10 +18,11 @@ from raysgd_local.config import Config, Data, Stop
 from raysgd_local.config.model import Access
 from raysgd_local.errors import CheckpointError, InputError, RunLostError, UserCodeError
 from raysgd_local.report import write_report
-from raysgd_local.run.directory import check_new, claim, give_back
+from raysgd_local.run.directory import check_new, claim, give_back, leased
 from raysgd_local.run.progress import Display, Observer
 from raysgd_local.run.request import Request, from_arguments, from_config
 from raysgd_local.run.simulator import Conditions, simulate_run
+from raysgd_local.run_files.lease import Lease
 from raysgd_local.run_files.observer import RunObserver
 from raysgd_local.run_files.storage import Storage
 from raysgd_local.run_files.writer import RESULT
@@ -108,15 +109,25 @@ class LocalSGDTrainer:
         request = self._request
         check_outer(request.algorithm.outer)
         storage = Storage.at(request.storage, request.filesystem).under(request.name)
+        with leased(storage, request) as lease:
+            return self._fit(storage, lease, resume, address, observe)
+
+    def _fit(
+        self, storage: Storage, lease: Lease, resume: str | None, address: str | None, observe: Observer | None
+    ) -> Result:
+        request = self._request
         manifest, damaged = _manifest(storage, resume)
         if resume is None:
             check_new(storage, request)
         with attached(request.cpus_at_most, address) as own:
             claim(storage, request)
-            plan = replace(planned(request, storage, manifest, own), damaged=damaged)
+            plan = replace(planned(request, storage, manifest, own), damaged=damaged, lease=lease.claim)
             with listening(request.observers, request.start(storage.root, manifest)) as listeners:
-                outcome = follow(plan, observe, listeners) if observe is not None else _shown(plan, listeners)
-        if observe is None and storage.local is not None and outcome.result["rounds"]:
+                if observe is not None:
+                    outcome = follow(plan, observe, listeners, lease)
+                else:
+                    outcome = _shown(plan, listeners, lease)
+        if observe is None and storage.local is not None and outcome.result["rounds"] and not lease.lost:
             write_report([storage.local])
         _raise(outcome, storage, request, fresh=manifest is None)
         return _result(outcome.result, storage)
@@ -130,9 +141,9 @@ class LocalSGDTrainer:
         return _result(json.loads((path / RESULT).read_text()), Storage.at(str(path)))
 
 
-def _shown(plan: Plan, listeners: Listeners | None) -> Outcome:
+def _shown(plan: Plan, listeners: Listeners | None, lease: Lease) -> Outcome:
     with Display() as display:
-        return follow(plan, display.update, listeners)
+        return follow(plan, display.update, listeners, lease)
 
 
 def _manifest(storage: Storage, resume: str | None) -> tuple[dict[str, Any] | None, tuple[str, ...]]:

@@ -7,10 +7,25 @@ from contextlib import contextmanager
 
 from raysgd_local.errors import InputError
 from raysgd_local.run.request import Request
+from raysgd_local.run_files.lease import Lease
 from raysgd_local.run_files.storage import Storage
 from raysgd_local.run_files.writer import OWN_FILES
 
 CONFIG = "config.yaml"
+
+
+@contextmanager
+def leased(storage: Storage, request: Request) -> Iterator[Lease]:
+    """Hold the run's directory, so that no other command writes it meanwhile.
+
+    Raises `InputError` if another command holds it, or if it can't be written.
+    """
+    with _writable(request):
+        lease = Lease.take(storage, request.name)
+    try:
+        yield lease.keep()
+    finally:
+        lease.release()
 
 
 def check_new(storage: Storage, request: Request) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
@@ -32,7 +33,7 @@ class Lease:
     def __init__(self, storage: Storage, held: Won) -> None:
         self._files, self._held = storage.under(FOLDER), held
         self._lost = ""
-        self._released = threading.Event()
+        self._released, self._resting = threading.Event(), threading.Event()
         self._turn = threading.Lock()
         self._keeper: threading.Thread | None = None
 
@@ -89,14 +90,36 @@ class Lease:
 
     def _keep(self) -> None:
         while not self._released.wait(protocol.RENEW_S):
+            if not self._resting.is_set():
+                self.renew()
+
+    def rest(self) -> None:
+        """Leave renewing to a process that shares this lease."""
+        self._resting.set()
+
+    def wake(self) -> None:
+        """Renew again: that process is gone."""
+        if self._resting.is_set():
+            self._resting.clear()
             self.renew()
 
-    def release(self) -> None:
-        """Give the run back; others may have it at once."""
+    def leave(self) -> None:
+        """Renew no more: the process that shares this lease goes on with it."""
         self._released.set()
-        with self._turn:
+
+    def release(self) -> None:
+        """Give the run back; others may have it at once. Storage that can't be reached forgets it by itself."""
+        self._released.set()
+        with self._turn, contextlib.suppress(OSError):
             if not self._lost:
                 _perform(protocol.release(self._held), self._files)
+                self._tidy()
+
+    def _tidy(self) -> None:
+        """Remove the folder where it is empty, and the run's where that is."""
+        if self._files.local is not None:
+            self._files.local.rmdir()
+            self._files.local.parent.rmdir()
 
 
 def _perform(work: Generator[protocol.Ask, Any, T], files: Storage) -> T:
@@ -114,7 +137,7 @@ def _perform(work: Generator[protocol.Ask, Any, T], files: Storage) -> T:
 def _answer(ask: protocol.Ask, files: Storage) -> Any:
     match ask:
         case protocol.Put(claim):
-            files.write(f"{claim.id}.json", claim.encode())
+            _put(files, claim)
         case protocol.Remove(id):
             files.delete_file(f"{id}.json")
         case protocol.ListClaims():
@@ -128,6 +151,13 @@ def _answer(ask: protocol.Ask, files: Storage) -> Any:
         case protocol.IsHere(claim):
             return claim.host == _host() and any(map(_runs, claim.processes))
     return None
+
+
+def _put(files: Storage, claim: Claim) -> None:
+    try:
+        files.write(f"{claim.id}.json", claim.encode())
+    except FileNotFoundError:  # who released the run removed the folder meanwhile
+        files.write(f"{claim.id}.json", claim.encode())
 
 
 def _claims(files: Storage) -> list[tuple[str, Claim]]:

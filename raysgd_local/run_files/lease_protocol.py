@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 LEASE_S = 20.0
-"""A claim whose count has not changed for so long is dead; a holder that could not renew for half of it stops writing."""
+"""A claim whose count has not changed for so long is dead; a holder that can't renew for half of it stops writing."""
 
 TAKEOVER_S = 1.5 * LEASE_S + 5.0
 """So soon a dead holder's run can be had by a contender on another machine; on the holder's own machine at once."""
@@ -156,13 +156,13 @@ def _living(claim: Claim, observed: dict[str, tuple[int, float]]) -> Generator[A
         waits = False
         for other in others.values():
             count, since = observed.get(other.id, (other.count, now))
-            # A holder that does not renew but whose process is here stands still: it may go on at any moment.
-            alive = count != other.count or (other.holder and (yield IsHere(other)))
-            if other.holder and alive:
+            if other.holder and count != other.count:
                 return other
             if (yield IsGone(other)):
                 yield Remove(other.id)
             elif count == other.count and before_s - since >= LEASE_S:
+                if other.holder and (yield IsHere(other)):
+                    return other  # it stands still, and may go on at any moment
                 yield from _take_away(other)
                 waits = True  # look again: it may have come back
             else:

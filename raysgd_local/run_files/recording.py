@@ -33,10 +33,11 @@ class Recording:
         time: Callable[[], float],
         observers: Sequence[RunObserver] = (),
         outbox: Outbox | None = None,
+        may_write: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._time, self._outbox = time, outbox
+        self._time, self._outbox, self._may_write = time, outbox, may_write
         self._checkpoints = storage.under("checkpoints")
-        self.files = RunFiles(storage, time, self.event)
+        self.files = RunFiles(storage, time, self.event, may_write)
         self._tell = Observers((self.files,), observers, self._dropped, outbox).tell
         self._rewound = (-1, -1, -1)
 
@@ -79,7 +80,9 @@ class Recording:
                 self._outbox.put(notice)
 
     def publish(self, checkpoint: str, manifest: dict[str, Any]) -> None:
-        """Write the manifest, which makes the checkpoint complete."""
+        """Write the manifest, which makes the checkpoint complete. Raises `OSError` if the run is not ours any more."""
+        if not self._may_write():
+            raise OSError("another command has taken the run over")
         self._checkpoints.write(f"{checkpoint}/{MANIFEST}", json.dumps(manifest).encode())
         self._tell("checkpoint_published", checkpoint, manifest["replicated"]["round"])
 

@@ -27,13 +27,19 @@ class RunFiles(RunObserver):
     """Appends to a run's files. On storage that can't append they grow in a local folder and are copied there.
 
     `time` gives Unix seconds for `events.jsonl`. Opening an existing run directory goes on in its files. `report`
-    records an event about storage; without it the event goes into the file only.
+    records an event about storage; without it the event goes into the file only. `may_write` tells whether this process
+    still holds the run; while it does not, nothing is written.
     """
 
     def __init__(
-        self, storage: Storage, time: Callable[[], float], report: Callable[..., None] | None = None
+        self,
+        storage: Storage,
+        time: Callable[[], float],
+        report: Callable[..., None] | None = None,
+        may_write: Callable[[], bool] = lambda: True,
     ) -> None:
         self._storage, self._time, self._report = storage, time, report or self.event
+        self._may_write = may_write
         self._staging = None if storage.local else tempfile.TemporaryDirectory(prefix="raysgd-local-")
         self._folder = storage.local or Path(self._staging.name if self._staging else "")
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -74,6 +80,7 @@ class RunFiles(RunObserver):
         """Append, or, while the disk is in trouble, leave it to `retry`."""
         if name not in self._behind:
             try:
+                self._check_lease()
                 with (self._folder / name).open("a") as stream:
                     stream.write(text)
             except OSError as error:
@@ -81,6 +88,11 @@ class RunFiles(RunObserver):
         if name in self._behind and name == JOURNAL:
             self._journal.append(text)
         self._dirty.add(name)
+
+    def _check_lease(self) -> None:
+        """Raise `OSError` unless this process still holds the run: without it the storage is as good as gone."""
+        if not self._may_write():
+            raise OSError("another command has taken the run over")
 
     def _rewrite(self, name: str) -> None:
         try:
@@ -91,6 +103,7 @@ class RunFiles(RunObserver):
 
     def _replace(self, name: str) -> None:
         """The whole file from what is in memory; of the journal, which is not, the missing end."""
+        self._check_lease()
         self._folder.mkdir(parents=True, exist_ok=True)
         before = self._read(name) if name == JOURNAL else ""
         draft = self._folder / f"{name}.tmp"
@@ -197,7 +210,7 @@ class RunFiles(RunObserver):
     def copy_out(self, now: float) -> None:
         """Bring the storage up to date, where it is not this machine's file system: in the background, and never
         before the copies that are under way are done. What failed is tried again, later and later."""
-        if self._staging is None or self._copies.busy:
+        if self._staging is None or self._copies.busy or not self._may_write():
             return
         self._take_in_copies(now)
         if self._dirty and self._away.due(now):

@@ -14,6 +14,7 @@ from raysgd_local.control.messages import Beat
 from raysgd_local.control.run_events import EventName
 from raysgd_local.errors import InputError
 from raysgd_local.faults.language import Fault
+from raysgd_local.run_files.lease import Lease
 from raysgd_local.run_files.observers import Delivery, Outbox
 from raysgd_local.run_files.recording import Recording
 from raysgd_local.runtime import nodes
@@ -42,8 +43,20 @@ class Driver:
         self._refused: InputError | None = None
         self._injector: Injector | None = None
         self._outbox = Outbox() if plan.heard is not None else None
-        self._recording = Recording(plan.storage, time.time, outbox=self._outbox)
+        self._lease = Lease.shared(plan.storage, plan.lease).keep() if plan.lease is not None else None
+        self._recording = Recording(plan.storage, time.time, outbox=self._outbox, may_write=self._may_write)
         self._shell = ControllerShell(plan, self._recording)
+
+    def _may_write(self) -> bool:
+        return self._lease is None or self._lease.may_write()
+
+    def _over(self) -> bool:
+        """Whether the run ends here: the input is refused, or another command has the run."""
+        return self._refused is not None or (not self._may_write() and bool(self._taken_over))
+
+    @property
+    def _taken_over(self) -> str:
+        return self._lease.lost if self._lease is not None else ""
 
     # Calls from outside.
 
@@ -104,7 +117,7 @@ class Driver:
             )
         try:
             self._tell_the_past()
-            self._shell.run(group, self._seen, lambda: self._refused is not None)
+            self._shell.run(group, self._seen, self._over)
         finally:
             if self._injector is not None:
                 self._injector.close()
@@ -139,8 +152,13 @@ class Driver:
             record.event(EventName.DRIVER_RESTARTED, **told)
 
     def _close(self) -> Outcome:
+        if self._taken_over:  # nothing here is ours to write any more
+            rounds = len(self._recording.files.rounds)
+            return Outcome(c.Finish("lost", self._taken_over), {"rounds": rounds, "eval": {}}, self._refused)
         finish = self._shell.finish or c.Finish("unplaced", "a worker refused the input")
         finish, content = self._recording.end(finish, self._shell.state.books, self._plan.names, time.sleep)
+        if self._lease is not None:
+            self._lease.leave()
         return Outcome(finish, content, self._refused, self._fetch(0))
 
 

@@ -13,6 +13,7 @@ from raysgd_local.control.messages import Order
 from raysgd_local.errors import InputError
 from raysgd_local.faults.language import Fault
 from raysgd_local.faults.schedule import RoundWatch
+from raysgd_local.run_files.lease_protocol import Claim
 from raysgd_local.run_files.observers import Delivery, Heard
 from raysgd_local.run_files.result import Names
 from raysgd_local.run_files.storage import Storage
@@ -43,6 +44,7 @@ class Plan:
     restart: Restart | None = None
     chaos: tuple[Fault, ...] = ()  # faults to make happen
     heard: Heard | None = None  # the newest that observers were told; None without observers
+    lease: Claim | None = None  # the command's right to write the run's directory, which the driver shares
 
     @property
     def lives(self) -> int:

@@ -17,6 +17,7 @@ from raysgd_local.config import Network
 from raysgd_local.control.run_events import EventName
 from raysgd_local.run.progress import Observer, Snapshot
 from raysgd_local.run.request import Request, threads_per_worker
+from raysgd_local.run_files.lease import Lease
 from raysgd_local.run_files.observer import RunObserver, RunStart
 from raysgd_local.run_files.observers import Delivery, Heard
 from raysgd_local.run_files.result import Names
@@ -75,13 +76,17 @@ def _listening(network: Network) -> Listening:
     return Listening(network.interface, network.subnet, ports)
 
 
-def follow(plan: Plan, observe: Observer, listeners: Listeners | None = None) -> Outcome:
-    """Watch the run until it is over; a driver that dies is started again."""
+def follow(
+    plan: Plan, observe: Observer, listeners: Listeners | None = None, lease: Lease | None = None
+) -> Outcome:
+    """Watch the run until it is over; a driver that dies is started again. A driver that lives renews the lease."""
     restarts = Restarts()
     while True:
         try:
-            return _watch(plan, observe, listeners)
+            return _watch(plan, observe, listeners, lease)
         except DEATHS as error:
+            if lease is not None:
+                lease.wake()
             if isinstance(error, RayActorError) and error.actor_init_failed:
                 raise
             reason = str(error).splitlines()[0]
@@ -111,7 +116,7 @@ def listening(observers: Sequence[RunObserver], start: RunStart) -> Iterator[Lis
         listeners.close(reason)
 
 
-def _watch(plan: Plan, observe: Observer, listeners: Listeners | None) -> Outcome:
+def _watch(plan: Plan, observe: Observer, listeners: Listeners | None, lease: Lease | None) -> Outcome:
     """One driver's life. The first Ctrl-C ends the run with a checkpoint, the second at once."""
     driver = launch(plan)
     running = driver.run.options(concurrency_group="main").remote()
@@ -121,9 +126,13 @@ def _watch(plan: Plan, observe: Observer, listeners: Listeners | None) -> Outcom
             done, _ = ray.wait([running], timeout=_GLANCE_EVERY_S)
             if done:
                 outcome: Outcome = ray.get(running)
+                if lease is not None:
+                    lease.wake()
                 _pass_on(outcome.delivery, listeners)
                 return outcome
             glance = ray.get(driver.glance.remote(listeners.received if listeners is not None else 0))
+            if lease is not None:
+                lease.rest()
             observe(_snapshot(glance))
             for failure in _pass_on(glance.delivery, listeners):
                 driver.record.remote(EventName.OBSERVER_FAILED, asdict(failure))
