@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SALT = "raysgd-local"  # of the identifiers in an SVG file
 STYLE: dict[Any, Any] = {  # matplotlib types its keys as a literal of all names
     "font.size": 10,
     "axes.spines.top": False,
@@ -15,10 +16,12 @@ STYLE: dict[Any, Any] = {  # matplotlib types its keys as a literal of all names
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.color": "#e2e8f0",
-    "svg.hashsalt": "raysgd-local",
 }
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write the figure without the date: the same figure gives the same bytes."""
-    figure.savefig(path, metadata={"Date": None})
+    """Write the figure with fixed identifiers and no date: the same figure gives the same bytes."""
+    import matplotlib as mpl  # workers import this module too, and draw nothing
+
+    with mpl.rc_context({"svg.hashsalt": SALT}):
+        figure.savefig(path, metadata={"Date": None})
