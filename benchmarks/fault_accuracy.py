@@ -10,12 +10,9 @@ run again.
 
 from __future__ import annotations
 
-import argparse
 import json
-import shutil
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,9 +20,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import ray
-from fault_moments import Nodes
-from ray.train import RunConfig, ScalingConfig
+from lib.arguments import docstring_parser
+from lib.clusters import Nodes, elastic, local_cluster
+from lib.run_directories import finished, kept_or_temporary
+from ray.train import RunConfig
 
 from raysgd_local import Algorithm, FixedPeriod, LocalSGDTrainer, RedundantChunks
 from raysgd_local.run_files import reader
@@ -44,30 +42,27 @@ CHAOS = {
 """An epoch has 59 rounds. `added`: half the workers at first, and another node with as many after 90 rounds."""
 
 
-def train(fault: str, seed: int, storage: Path) -> Run:
+def train(fault: str, seed: int, folder: Path) -> Run:
     name = f"{fault}-{seed}"
-    if (storage / name / reader.RESULT).exists():
-        return reader.load(storage / name)
-    shutil.rmtree(storage / name, ignore_errors=True)  # one that did not come to its end
+    if (run := finished(folder / name)) is not None:
+        return run
     here = WORKERS // 2 if fault == "added" else WORKERS
-    context = ray.init("local", num_cpus=here, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     usual = FashionMNIST().optimizer
     trainer = LocalSGDTrainer(
         FashionMNIST(model="mlp", epochs=EPOCHS, optimizer=replace(usual, lr=usual.lr / WORKERS)),
         algorithm=Algorithm(schedule=FixedPeriod(8), placement=RedundantChunks(2), lr_scaling="linear"),
-        scaling_config=ScalingConfig(num_workers=(1, WORKERS)),
-        run_config=RunConfig(name=name, storage_path=str(storage)),
+        scaling_config=elastic(WORKERS),
+        run_config=RunConfig(name=name, storage_path=str(folder)),
         seed=seed,
         chaos=CHAOS[fault],
     )
-    with ThreadPoolExecutor(1) as beside:
+    with local_cluster(here) as address, ThreadPoolExecutor(1) as beside:
         fitted = beside.submit(trainer.fit)
-        nodes = add(storage / name, context.address_info["address"]) if fault == "added" else None
+        nodes = add(folder / name, address) if fault == "added" else None
         fitted.result()
-    if nodes is not None:
-        nodes.clear()
-    ray.shutdown()
-    return reader.load(storage / name)
+        if nodes is not None:
+            nodes.clear()
+    return reader.load(folder / name)
 
 
 def add(run: Path, address: str) -> Nodes:
@@ -98,15 +93,14 @@ def faults(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = docstring_parser(__doc__)
     parser.add_argument("fault", choices=CHAOS)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--keep", type=Path, help="where run directories stay")
     options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory(prefix="raysgd-accuracy-") as scratch:
-        storage = options.keep or Path(scratch)
-        calm = [train("none", seed, storage) for seed in range(options.seeds)]
-        disturbed = [train(options.fault, seed, storage) for seed in range(options.seeds)]
+    with kept_or_temporary(options.keep, "accuracy") as folder:
+        calm = [train("none", seed, folder) for seed in range(options.seeds)]
+        disturbed = [train(options.fault, seed, folder) for seed in range(options.seeds)]
     accuracies = told(calm, "accuracy"), told(disturbed, "accuracy")
     within = within_noise(*accuracies, most=0.005)
     summary = {"fault": options.fault, **faults(disturbed), "accuracy": accuracies, "within_noise": within}

@@ -7,29 +7,27 @@ is what faults.py tells.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
 import signal
-import statistics
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
-import ray
-from faults import TAU, CountedDigits, Strike, joins, left_behind, named, stalls, steps_in_no_round, unsound
-from ray._private.node import Node
-from ray._private.parameter import RayParams
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from lib.arguments import docstring_parser
+from lib.clusters import Nodes, elastic, local_cluster
+from lib.counted_digits import CountedDigits, steps_beside, steps_in_no_round
+from lib.fault_runs import TAU, Strike, joins, left_behind, named, round_s, stalls, summary, unsound
+from lib.run_directories import kept_or_temporary
+from ray.train import FailureConfig, RunConfig
 from torch import nn
 
 from raysgd_local import Algorithm, FixedPeriod, LocalSGDTrainer, RedundantChunks
@@ -60,14 +58,13 @@ class Running:
     """A run in a thread, seen through its events."""
 
     def __init__(self, storage: Path, workers: int, wide: bool) -> None:
-        self.path, self.steps = storage / "run", storage / "run-steps"
-        self.steps.mkdir(parents=True)
+        self.path, self.steps = storage / "run", steps_beside(storage, "run")
         self.strikes: list[Strike] = []
         task = WideDigits if wide else CountedDigits
         self._trainer = LocalSGDTrainer(
             task(model="mlp", epochs=100_000, steps=str(self.steps)),
             algorithm=Algorithm(schedule=FixedPeriod(TAU), placement=RedundantChunks(2), lr_scaling="linear"),
-            scaling_config=ScalingConfig(num_workers=(1, workers)),
+            scaling_config=elastic(workers),
             run_config=RunConfig(
                 name="run", storage_path=str(storage), failure_config=FailureConfig(max_failures=-1)
             ),
@@ -119,34 +116,13 @@ class Running:
 
     def after(self, event: str, count: int) -> list[dict[str, Any]]:
         """The events of that name beyond the first `count`, as soon as there is one."""
-        return self.wait(lambda: self.events(event)[count:])
+        found: list[dict[str, Any]] = self.wait(lambda: self.events(event)[count:])
+        return found
 
     def finish(self) -> Run:
         (self.steps / "enough").touch()
         self._thread.join(LIMIT_S)
         return reader.load(self.path)
-
-
-class Nodes:
-    """Another node beside the cluster's head."""
-
-    def __init__(self, address: str, cpus: int) -> None:
-        self._address, self._cpus = address, cpus
-        self.add()
-
-    def add(self) -> None:
-        ports = {"node_manager_port": 0, "min_worker_port": 0, "max_worker_port": 0}
-        shape = {"num_cpus": self._cpus, "num_gpus": 0, "object_store_memory": 80 * 2**20}
-        given = RayParams(gcs_address=self._address, include_log_monitor=False, **shape, **ports)
-        self._node = Node(given, head=False, spawn_reaper=False)
-
-    def kill(self) -> str:
-        """SIGKILL to the node's raylet; the node's id."""
-        self._node.kill_raylet(check_alive=False)
-        return str(self._node.node_id)
-
-    def clear(self) -> None:
-        self._node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
 
 
 Row = Callable[[Running, random.Random, Any], None]
@@ -286,20 +262,23 @@ def problems(run: Run, running: Running, kind: Kind) -> list[str]:
 def surroundings(kind: Kind, scratch: Path) -> Iterator[Any]:
     """The cluster, and the other node or the disk that the row plays with."""
     here = kind.workers // 2 if kind.nodes else kind.workers
-    config = {"_system_config": TUNED} if kind.tuned else {}
-    quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
-    context = ray.init("local", num_cpus=here, **quiet, **config)
-    nodes = Nodes(context.address_info["address"], kind.workers - here) if kind.nodes else None
-    if kind.disk:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(scratch)], check=True)
+    config = TUNED if kind.tuned else None
+    with small_disk(scratch) if kind.disk else nullcontext(), local_cluster(here, config) as head:
+        nodes = Nodes(head, kind.workers - here) if kind.nodes else None
+        try:
+            yield nodes or scratch
+        finally:
+            if nodes is not None:
+                nodes.clear()
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)], check=True)
     try:
-        yield nodes or scratch
+        yield
     finally:
-        if nodes is not None:
-            nodes.clear()
-        ray.shutdown()
-        if kind.disk:
-            subprocess.run(["umount", "-l", str(scratch)], check=True)
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def rehearse(kind: Kind, scratch: Path, repeats: int, draw: random.Random) -> dict[str, Any]:
@@ -335,23 +314,21 @@ def unformed(run: Run, strike: Strike) -> bool:
 def pauses(run: Run) -> Any:
     """Training time that rounds do not account for, by round."""
     rows = run.rounds
-    return rows["elapsed_s"].diff() - rows[["compute_s", "sync_s", "wait_s"]].sum(axis=1)
+    return rows["elapsed_s"].diff() - round_s(rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = docstring_parser(__doc__)
     parser.add_argument("--fault", choices=KINDS, required=True)
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="where the run directory stays")
     options = parser.parse_args(arguments)
     kind = KINDS[options.fault]
-    with tempfile.TemporaryDirectory(prefix="raysgd-moments-") as scratch:
-        told = rehearse(kind, options.keep or Path(scratch), options.repeats, random.Random(options.seed))
+    with kept_or_temporary(options.keep, "moments") as folder:
+        told = rehearse(kind, folder, options.repeats, random.Random(options.seed))
     for name in ("stall_s", "join_s"):
-        values = told[name]
-        figures = {"median": statistics.median(values), "max": max(values)} if values else {}
-        told[name] = {"n": len(values), **{key: round(value, 3) for key, value in figures.items()}}
+        told[name] = summary(told[name])
     print(json.dumps({"fault": options.fault, "workers": kind.workers, "repeats": options.repeats, **told}))
     return 1 if told["wrong"] else 0
 

@@ -10,29 +10,25 @@ What needs a moment that the run itself brings about is in fault_moments.py.
 
 from __future__ import annotations
 
-import argparse
-import itertools
 import json
-import math
-import os
 import random
-import statistics
 import sys
-import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import ray
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from lib.arguments import docstring_parser
+from lib.clusters import elastic, local_cluster
+from lib.counted_digits import CountedDigits, steps_beside, steps_in_no_round
+from lib.fault_runs import TAU, ends, joins, left_behind, named, round_s, stalls, strikes, summary, unsound
+from lib.run_directories import kept_or_temporary
+from ray.train import FailureConfig, RunConfig
 
-from raysgd_local import Algorithm, FixedPeriod, LocalSGDTrainer, RedundantChunks, Stop, get_context
+from raysgd_local import Algorithm, FixedPeriod, LocalSGDTrainer, RedundantChunks, Stop
 from raysgd_local.faults.language import parse
 from raysgd_local.run_files import reader
 from raysgd_local.run_files.reader import Run
-from raysgd_local.tasks import Digits
 
 FIRST_S, GAP_S = 4.0, 11.0
 """When the first fault comes, and how long after one the next: a replacement takes so long to start here."""
@@ -42,8 +38,6 @@ SOON_S = 0.2
 
 SLOW_S, SHARED_S = 7.5, 4.5
 """How long a slow worker is slow, and after how long steps are shared unequally: two windows of `Balance`, and some."""
-
-TAU = 8
 
 
 @dataclass(frozen=True)
@@ -78,22 +72,6 @@ KINDS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class CountedDigits(Digits):
-    """Every process leaves a byte a step in `steps`, before the step is taken; training ends when `enough` is there."""
-
-    steps: str
-    step_s: float = 0.0
-
-    def accumulate_gradients(self, model: Any, batch: Any) -> Any:
-        if (Path(self.steps) / "enough").exists():
-            get_context().stop()
-        with (Path(self.steps) / str(os.getpid())).open("ab", buffering=0) as file:
-            file.write(b".")
-        time.sleep(self.step_s)
-        return super().accumulate_gradients(model, batch)
-
-
 def schedule(kind: Kind, workers: int, count: int, gap_s: float, draw: random.Random) -> str:
     words = []
     for index in range(count):
@@ -106,100 +84,35 @@ def schedule(kind: Kind, workers: int, count: int, gap_s: float, draw: random.Ra
     return "; ".join(words)
 
 
-def train(kind: Kind, workers: int, count: int, gap_s: float, draw: random.Random, storage: str, name: str) -> Run:
-    steps = Path(storage) / f"{name}-steps"
-    steps.mkdir()
+def train(
+    kind: Kind, workers: int, count: int, gap_s: float, draw: random.Random, storage: Path, name: str
+) -> Run:
     result = LocalSGDTrainer(
         CountedDigits(
-            model="mlp", epochs=100_000, batch_size=kind.batch_size, steps=str(steps), step_s=kind.step_s
+            model="mlp",
+            epochs=100_000,
+            batch_size=kind.batch_size,
+            steps=str(steps_beside(storage, name)),
+            step_s=kind.step_s,
         ),
         algorithm=Algorithm(schedule=FixedPeriod(TAU), placement=RedundantChunks(2)),
-        scaling_config=ScalingConfig(num_workers=(1, workers)),
-        run_config=RunConfig(name=name, storage_path=storage, failure_config=FailureConfig(max_failures=-1)),
+        scaling_config=elastic(workers),
+        run_config=RunConfig(name=name, storage_path=str(storage), failure_config=FailureConfig(max_failures=-1)),
         stop=Stop(seconds=FIRST_S + gap_s * count),
         chaos=schedule(kind, workers, count, gap_s, draw),
     ).fit()
     return reader.load(result.path)
 
 
-def named(run: Run, event: str) -> list[dict[str, Any]]:
-    return [e for e in run.events if e["event"] == event]
-
-
-@dataclass(frozen=True)
-class Strike:
-    """A fault's moment (Unix seconds) and the worker that it happened to; the driver where that is empty."""
-
-    time_s: float
-    worker: str
-
-
-def strikes(run: Run) -> list[Strike]:
-    return [Strike(e["time_s"], e["worker"]) for e in named(run, "chaos_fired")]
-
-
-def stalls(run: Run, strikes: Sequence[Strike]) -> list[float]:
-    """For each fault of a member the time to the first committed round of a later view, less that round's computing.
-
-    Of faults that one view answers the first counts.
-    """
-    computing = run.rounds.groupby("view")["compute_s"].first()
-    joined = {e["worker"]: e["time_s"] for e in named(run, "worker_joined")}
-    found: dict[float, float] = {}
-    for strike in strikes:
-        if joined.get(strike.worker, math.inf) < strike.time_s or not strike.worker:
-            view = next((e for e in named(run, "view_formed") if e["time_s"] > strike.time_s), None)
-            if view is not None:
-                stall_s = view["time_s"] - strike.time_s - float(computing.get(view["view"], 0.0))
-                found.setdefault(view["time_s"], stall_s)  # a restarted driver counts views anew
-    return list(found.values())
-
-
-def joins(run: Run) -> list[float]:
-    """For each view with more workers than the one before: the training time that its first round does not explain."""
-    rows = run.rounds.to_dict("records")
-    return [
-        row["elapsed_s"] - before["elapsed_s"] - row["compute_s"] - row["wait_s"] - row["sync_s"]
-        for before, row in itertools.pairwise(rows)
-        if row["workers"] > before["workers"] and row["incarnation"] == before["incarnation"]
-    ]
-
-
-def ends(words: str) -> bool:
-    """Whether the worker that this happens to is gone after it."""
-    (fault,) = parse(words)
-    return fault.kind in ("kill", "drain", "sigterm", "error") or (fault.kind == "stop" and fault.amount > 2)
-
-
-def steps_in_no_round(run: Run) -> int:
-    """Steps that were begun and that no round has."""
-    taken = sum(path.stat().st_size for path in run.path.with_name(f"{run.name}-steps").iterdir())
-    return taken - int(run.rounds["steps"].sum())
-
-
 def slowed(run: Run) -> list[float]:
     """For each worker that was slow for a while how much longer rounds took once steps were shared unequally."""
     rows = run.rounds[run.rounds["samples"] > 0].set_index("elapsed_s")
-    round_s = rows[["compute_s", "sync_s", "wait_s"]].sum(axis=1)
+    took_s = round_s(rows)
     moments = [parse(e["fault"])[0].when.seconds or 0.0 for e in named(run, "chaos_fired")]
     return [
-        float(round_s[on_s + SHARED_S : off_s].median() / round_s[on_s - 3 : on_s].median())
+        float(took_s[on_s + SHARED_S : off_s].median() / took_s[on_s - 3 : on_s].median())
         for on_s, off_s in zip(moments[::2], moments[1::2], strict=True)
     ]
-
-
-def unsound(run: Run) -> list[str]:
-    """What no fault excuses."""
-    result = run.result
-    joined = [e["pid"] for e in named(run, "worker_joined")]
-    said = {
-        "a process joined twice": len(joined) == len(set(joined)),
-        f"{result['samples_lost']} samples lost": result["samples_lost"] == 0,
-        f"{result['samples_repeated']} samples repeated": result["samples_repeated"] == 0,
-        f"status {result['status']}": result["status"] == "finished",
-        "rounds are missing": run.rounds["round"].tolist() == list(range(1, len(run.rounds) + 1)),
-    }
-    return [what for what, holds in said.items() if not holds]
 
 
 def problems(run: Run, kind: Kind, count: int) -> list[str]:
@@ -218,16 +131,6 @@ def problems(run: Run, kind: Kind, count: int) -> list[str]:
         f"{steps} steps are in no round": 0 <= steps <= kind.steps * len(fired),
     }
     return [*unsound(run), *(what for what, holds in said.items() if not holds)]
-
-
-def left_behind(limit_s: float = 30.0) -> str:
-    """What a run left in the cluster, after some time to go."""
-    end = time.monotonic() + limit_s
-    while ray.available_resources().get("CPU") != ray.cluster_resources().get("CPU"):
-        if time.monotonic() > end:
-            return f"{ray.available_resources()} of {ray.cluster_resources()} are free"
-        time.sleep(0.1)
-    return ""
 
 
 @dataclass
@@ -252,13 +155,12 @@ class Tally:
         told: dict[str, Any] = {"wrong": self.wrong}
         for name, values in (("stall_s", self.stalls), ("join_s", self.joins), ("round_ratio", self.rounds)):
             if values:
-                figures = {"n": len(values), "median": statistics.median(values), "max": max(values)}
-                told[name] = {key: round(value, 3) for key, value in figures.items()}
+                told[name] = summary(values)
         return told
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = docstring_parser(__doc__)
     parser.add_argument("--fault", choices=KINDS, default="kill")
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--repeats", type=int, default=20)
@@ -268,19 +170,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--keep", type=Path, help="where run directories stay")
     options = parser.parse_args(arguments)
     tally, draw = Tally(KINDS[options.fault]), random.Random(options.seed)
-    ray.init(
-        "local", num_cpus=options.workers, include_dashboard=False, log_to_driver=False, logging_level="ERROR"
-    )
-    with tempfile.TemporaryDirectory(prefix="raysgd-faults-") as scratch:
-        storage, done = str(options.keep or scratch), 0
-        Path(storage).mkdir(exist_ok=True)
+    with local_cluster(options.workers), kept_or_temporary(options.keep, "faults") as folder:
+        done = 0
         while done < options.repeats:
             count = min(options.per_run, options.repeats - done)
             name = f"{options.fault}-{done}"
-            run = train(tally.kind, options.workers, count, options.gap_s, draw, storage, name)
+            run = train(tally.kind, options.workers, count, options.gap_s, draw, folder, name)
             tally.add(run, count)
             done += count
-    ray.shutdown()
     about = {"fault": options.fault, "workers": options.workers, "repeats": done}
     print(json.dumps({**about, **tally.summary()}))
     return 1 if tally.wrong else 0

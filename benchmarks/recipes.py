@@ -11,18 +11,19 @@ or came out below 0.85.
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import statistics
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import ray
-from ray.train import RunConfig, ScalingConfig
+from lib.arguments import docstring_parser
+from lib.clusters import elastic, local_cluster
+from lib.run_directories import kept_or_temporary
+from ray.train import RunConfig
 
 from raysgd_local import (
     AdaComm,
@@ -59,9 +60,12 @@ def trials() -> dict[str, Trial]:
     """Every recipe, as its paper says wherever that fits 6 epochs of 60,000 samples."""
     found = {name: Trial(recipe.algorithm) for name, recipe in RECIPES.items()}
 
-    def change(name: str, changed: str, **how: object) -> None:
-        algorithm = replace(found[name].algorithm, **how.pop("algorithm", {}))  # type: ignore[arg-type]
-        found[name] = replace(found[name], algorithm=algorithm, changed=changed, **how)  # type: ignore[arg-type]
+    def change(
+        name: str, changed: str, algorithm: dict[str, Any] | None = None, optimizer: Optimizer | None = None
+    ) -> None:
+        trial = found[name]
+        changed_algorithm = replace(trial.algorithm, **(algorithm or {}))
+        found[name] = Trial(changed_algorithm, optimizer or trial.optimizer, changed)
 
     change("adacomm", "intervals of 3 s", algorithm={"schedule": AdaComm(16, 3.0)})
     change(
@@ -83,25 +87,25 @@ def trials() -> dict[str, Trial]:
     return found
 
 
-def trainer(name: str, trial: Trial, storage: str, seed: int, epochs: int, chaos: str) -> LocalSGDTrainer:
+def trainer(name: str, trial: Trial, folder: Path, seed: int, epochs: int, chaos: str) -> LocalSGDTrainer:
     return LocalSGDTrainer(
         FashionMNIST(epochs=epochs, optimizer=trial.optimizer),
         algorithm=trial.algorithm,
-        scaling_config=ScalingConfig(num_workers=(1, WORKERS)),
-        run_config=RunConfig(name=f"{name}-{seed}", storage_path=storage),
+        scaling_config=elastic(WORKERS),
+        run_config=RunConfig(name=f"{name}-{seed}", storage_path=str(folder)),
         seed=seed,
         chaos=chaos,
     )
 
 
-def run(name: str, trial: Trial, storage: str, seed: int, epochs: int) -> Run:
+def run(name: str, trial: Trial, folder: Path, seed: int, epochs: int) -> Run:
     """Half of the epochs with a death and a join, then the rest from the checkpoint; what is there is not run again."""
-    kept = Path(storage) / f"{name}-{seed}"
+    kept = folder / f"{name}-{seed}"
     if (kept / "result.json").exists() and reader.load(kept).result["epochs"] >= epochs:
         return reader.load(kept)
     shutil.rmtree(kept, ignore_errors=True)  # one that was broken off
-    trainer(name, trial, storage, seed, max(1, epochs // 2), "kill:1@3s").fit()
-    result = trainer(name, trial, storage, seed, epochs, "").fit(resume="auto")
+    trainer(name, trial, folder, seed, max(1, epochs // 2), "kill:1@3s").fit()
+    result = trainer(name, trial, folder, seed, epochs, "").fit(resume="auto")
     return reader.load(result.path)
 
 
@@ -129,32 +133,29 @@ def row(name: str, trial: Trial, runs: Sequence[Run]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = docstring_parser(__doc__)
     parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--table", type=Path, help="write the table here too")
     parser.add_argument("--keep", type=Path, help="where run directories stay; it goes on from those")
     options = parser.parse_args(arguments)
-    ray.init("local", num_cpus=WORKERS, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     lines = [
         "| recipe | accuracy | rounds | MB sent | seconds | changed for this task |",
         "|---|---|---|---|---|---|",
     ]
     wrong: list[str] = []
     print("\n".join(lines), flush=True)
-    with tempfile.TemporaryDirectory(prefix="raysgd-recipes-") as scratch:
-        storage = str(options.keep or scratch)
+    with local_cluster(WORKERS), kept_or_temporary(options.keep, "recipes") as folder:
         for name, trial in trials().items():
             if name not in options.recipes:
                 continue
-            runs = [run(name, trial, storage, seed, options.epochs) for seed in range(options.seeds)]
+            runs = [run(name, trial, folder, seed, options.epochs) for seed in range(options.seeds)]
             wrong += [what for found in runs for what in problems(found, options.epochs)]
             low = statistics.mean(found.result["eval"]["accuracy"] for found in runs) < ENOUGH
             wrong += [f"{name}: below {ENOUGH}"] if low else []
             lines.append(row(name, trial, runs))
             print(lines[-1], flush=True)
-    ray.shutdown()
     if options.table:
         options.table.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(json.dumps({"wrong": wrong}))

@@ -10,11 +10,7 @@ run, its place in the cluster taken: accuracy on the classes that it alone would
 
 from __future__ import annotations
 
-import argparse
 import json
-import shutil
-import sys
-import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -25,8 +21,12 @@ import matplotlib as mpl
 import numpy as np
 import ray
 import torch
+from lib.arguments import docstring_parser
+from lib.clusters import elastic, free, local_cluster
+from lib.figures import STYLE, save
+from lib.run_directories import finished, kept_or_temporary
 from matplotlib.figure import Figure
-from ray.train import RunConfig, ScalingConfig
+from ray.train import RunConfig
 
 from raysgd_local import Algorithm, FixedPeriod, LocalSGDTrainer, RedundantChunks
 from raysgd_local.report.charts import RUN_COLOURS
@@ -34,9 +34,6 @@ from raysgd_local.run_files import reader
 from raysgd_local.run_files.reader import Run
 from raysgd_local.tasks import Digits, Optimizer
 from raysgd_local.tasks.memory import InMemory
-
-sys.path.insert(0, str(Path(__file__).parent / "papers"))
-from figure_style import STYLE
 
 CLASSES = 10
 
@@ -58,34 +55,28 @@ class SortedDigits(Digits):
         return {**super().metrics(model, batch), **of_class}
 
 
-def trainer(workers: int, copies: int, seed: int, epochs: int, tau: int, storage: str, chaos: str = "") -> Any:
+def trainer(workers: int, copies: int, seed: int, epochs: int, tau: int, folder: Path, chaos: str = "") -> Any:
     return LocalSGDTrainer(
         SortedDigits(model="mlp", epochs=epochs, batch_size=8, optimizer=Optimizer(lr=0.02, momentum=0.0)),
         algorithm=Algorithm(schedule=FixedPeriod(tau), placement=RedundantChunks(copies, chunks=workers)),
-        scaling_config=ScalingConfig(num_workers=(1, workers)),
-        run_config=RunConfig(name=f"copies-{copies}-seed-{seed}{'-death' if chaos else ''}", storage_path=storage),
+        scaling_config=elastic(workers),
+        run_config=RunConfig(
+            name=f"copies-{copies}-seed-{seed}{'-death' if chaos else ''}", storage_path=str(folder)
+        ),
         data_access="local",
         seed=seed,
         chaos=chaos,
     )
 
 
-def simulated(copies: int, seed: int, storage: str) -> Run:
-    there = Path(storage) / f"copies-{copies}-seed-{seed}"
-    return known(there) or reader.load(trainer(10, copies, seed, 60, 18, storage).simulate().path)
+def simulated(copies: int, seed: int, folder: Path) -> Run:
+    there = folder / f"copies-{copies}-seed-{seed}"
+    return finished(there) or reader.load(trainer(10, copies, seed, 60, 18, folder).simulate().path)
 
 
-def known(there: Path) -> Run | None:
-    """A run that is there already is not run again; one that did not come to its end is."""
-    if (there / reader.RESULT).exists():
-        return reader.load(there)
-    shutil.rmtree(there, ignore_errors=True)
-    return None
-
-
-def rounds(storage: str, seeds: int, figure: Path | None) -> None:
+def rounds(folder: Path, seeds: int, figure: Path | None) -> None:
     """For each number of copies the rounds to plain local SGD's last loss, and the losses at the end."""
-    runs = {(copies, seed): simulated(copies, seed, storage) for copies in (1, 2, 3) for seed in range(seeds)}
+    runs = {(copies, seed): simulated(copies, seed, folder) for copies in (1, 2, 3) for seed in range(seeds)}
     for copies in (1, 2, 3):
         needed, ends = [], []
         for seed in range(seeds):
@@ -96,7 +87,7 @@ def rounds(storage: str, seeds: int, figure: Path | None) -> None:
         print(json.dumps({"copies": copies, "rounds_to_goal": needed, "last_losses": np.round(ends, 4).tolist()}))
     if figure is not None:
         with mpl.rc_context(STYLE):
-            draw(runs, seeds).savefig(figure, metadata={"Date": None})
+            save(draw(runs, seeds), figure)
 
 
 def draw(runs: dict[tuple[int, int], Run], seeds: int) -> Figure:
@@ -118,15 +109,14 @@ def draw(runs: dict[tuple[int, int], Run], seeds: int) -> Figure:
     return figure
 
 
-def death(storage: str, seeds: int) -> None:
+def death(folder: Path, seeds: int) -> None:
     """For each number of copies the accuracy on the classes of the chunk that is lost with one copy."""
-    ray.init("local", num_cpus=5, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     lost: dict[int, int] = {}
     for copies in (1, 2, 3):
         of_lost, of_others = [], []
         for seed in range(seeds):
-            there = Path(storage) / f"copies-{copies}-seed-{seed}-death"
-            run = known(there) or killed(trainer(5, copies, seed, 60, 12, storage, chaos="kill:1@round=60"))
+            there = folder / f"copies-{copies}-seed-{seed}-death"
+            run = finished(there) or killed(trainer(5, copies, seed, 60, 12, folder, chaos="kill:1@round=60"))
             right = class_accuracies(run)
             if seed not in lost:  # with one copy, which comes first
                 lost[seed] = lost_chunk(run)
@@ -135,7 +125,6 @@ def death(storage: str, seeds: int) -> None:
             of_others.append(float(np.mean([right[c] for c in range(CLASSES) if c not in classes])))
         told = {"on_its_classes": np.round(of_lost, 3).tolist(), "on_the_others": np.round(of_others, 3).tolist()}
         print(json.dumps({"copies": copies, **told, "samples_lost": run.result["samples_lost"]}))
-    ray.shutdown()
 
 
 def killed(asked: LocalSGDTrainer) -> Run:
@@ -145,7 +134,7 @@ def killed(asked: LocalSGDTrainer) -> Run:
 
     def wait() -> None:
         while not done.is_set():
-            if not waiting and not ray.available_resources().get("CPU"):
+            if not waiting and not free().get("CPU"):
                 waiting.append(ray.remote(num_cpus=1)(_Other).remote())
             time.sleep(0.05)
 
@@ -178,18 +167,18 @@ def lost_chunk(run: Run) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = docstring_parser(__doc__)
     parser.add_argument("study", choices=("rounds", "death"))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--figure", type=Path, help="draw the losses into this file")
     parser.add_argument("--keep", type=Path, help="where run directories stay")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="raysgd-redundancy-") as scratch:
-        storage = str(options.keep or scratch)
+    with kept_or_temporary(options.keep, "redundancy") as folder:
         if options.study == "rounds":
-            rounds(storage, options.seeds, options.figure)
+            rounds(folder, options.seeds, options.figure)
         else:
-            death(storage, options.seeds)
+            with local_cluster(5):
+                death(folder, options.seeds)
 
 
 if __name__ == "__main__":

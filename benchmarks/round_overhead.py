@@ -26,8 +26,14 @@ import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
-from hosts import hosts
+from lib.arguments import docstring_parser
+from lib.hosts import hosts
+
+if TYPE_CHECKING:
+    from torch import nn
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 LIMITS = {("round", 2): 1.3, ("round", 4): 1.6}
 LINK_LIMIT = 1.05
@@ -46,7 +52,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = docstring_parser(__doc__)
     parser.add_argument("--workers", type=int, nargs="+", default=[2, 4])
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--json", action="store_true")
@@ -64,10 +70,11 @@ def measure(options: argparse.Namespace) -> dict[str, list[float]]:
     """Seconds of each repeat of each contender on this rank, `round.reduce` and the like included."""
     import torch
     import torch.distributed as dist
+    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
     torch.set_num_threads(1)
     rank, world_size, address = options.rank, options.world_size, options.addresses[options.rank]
-    store = dist.TCPStore(
+    store = TCPStore(
         options.addresses[0],
         options.port,
         is_master=rank == 0,
@@ -76,7 +83,7 @@ def measure(options: argparse.Namespace) -> dict[str, list[float]]:
     )
     # The global group, for the bare all-reduce and the averager, binds to this host's address like ours does.
     os.environ["GLOO_SOCKET_IFNAME"] = interface_of(address)
-    dist.init_process_group("gloo", store=dist.PrefixStore("global", store), rank=rank, world_size=world_size)
+    dist.init_process_group("gloo", store=PrefixStore("global", store), rank=rank, world_size=world_size)
     contenders = build(options, store, address)
     times: dict[str, list[float]] = {}
     for repeat in range(options.repeats + 2):
@@ -91,7 +98,7 @@ def measure(options: argparse.Namespace) -> dict[str, list[float]]:
     return times
 
 
-def build(options: argparse.Namespace, store, address: str) -> dict[str, Callable[[], dict[str, float]]]:
+def build(options: argparse.Namespace, store: TCPStore, address: str) -> dict[str, Callable[[], dict[str, float]]]:
     import torch
     import torch.distributed as dist
     from torch.distributed.algorithms.model_averaging.averagers import PeriodicModelAverager
@@ -122,7 +129,9 @@ def build(options: argparse.Namespace, store, address: str) -> dict[str, Callabl
 class ours:  # noqa: N801
     """The engine's own round: the code path of a worker."""
 
-    def __init__(self, model, options: argparse.Namespace, store, address: str, shared_memory: bool) -> None:
+    def __init__(
+        self, model: nn.Module, options: argparse.Namespace, store: TCPStore, address: str, shared_memory: bool
+    ) -> None:
         from raysgd_local.algorithms.algorithm import Algorithm
         from raysgd_local.algorithms.schedules import FixedPeriod
         from raysgd_local.control.control_slots import SLOT
@@ -168,9 +177,10 @@ def interface_of(address: str) -> str:
 
 
 def run_workers(count: int, options: argparse.Namespace) -> dict[str, object]:
+    prefixes: list[list[str]] = [[]] * count
     with ExitStack() as stack:
         if options.link_mbit is None:
-            addresses, prefixes = ["127.0.0.1"] * count, [[] for _ in range(count)]
+            addresses = ["127.0.0.1"] * count
         else:
             found = stack.enter_context(hosts(count, options.link_mbit))
             addresses, prefixes = [host.address for host in found], [host.prefix for host in found]

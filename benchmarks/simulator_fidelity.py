@@ -5,7 +5,7 @@
 Hosts are network namespaces of this machine, each way of each link held to a rate by `tc tbf`; on them runs Ray, and on
 it `raysgd-local train` trains LeNet on Fashion-MNIST. A case is `WORKERS:MBIT`. Two workers compute in earnest, a core
 each. More would share the cores, as as many machines don't: so their steps also wait, a random while
-(`accelerator.py`).
+(`lib/accelerator.py`).
 
 All that the model is told was measured beforehand, and nothing of it on the runs that are predicted: step times, the
 cost of a round beside its link, the warm-up and the loss curve on a run of as many workers with nothing to limit their
@@ -20,14 +20,14 @@ import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hosts import Host, environment, hosts, ray_on
+from lib.arguments import docstring_parser
+from lib.hosts import Host, environment, hosts, ray_on
+from lib.run_directories import kept_or_temporary
 
 LIMIT = 0.15
 PORT = 29500
@@ -52,7 +52,7 @@ class Case:
 
     @property
     def settings(self) -> list[str]:
-        own = "fashion-mnist" if self.workers <= CORES else "accelerator:OnAccelerator"
+        own = "fashion-mnist" if self.workers <= CORES else "lib.accelerator:OnAccelerator"
         steps = 1200 if self.workers <= CORES else 600  # a worker's: more than an epoch
         return [
             f"task.name={own}",
@@ -86,17 +86,17 @@ class Compared:
         return f"{self.workers} workers, {self.mbit:g} Mbit/s, {self.schedule:34} {times}; {rounds}"
 
 
-def compare(case: Case, storage: Path) -> Iterator[Compared]:
+def compare(case: Case, folder: Path) -> Iterator[Compared]:
     """All schedules of a case, one after the other."""
     with hosts(case.workers) as found, ray_on(found) as address:
-        calibration = train(case, CALIBRATION, storage / f"{case.workers}-calibration", found, address)
+        calibration = train(case, CALIBRATION, folder / f"{case.workers}-calibration", found, address)
     with hosts(case.workers, case.mbit, burst_kb=32, queue_ms=100) as found:
         mbps, latency_ms = probe_link(found, int(case.mbit * 1e6 / 8))
         print(f"link: {mbps:.1f} Mbit/s of content, {latency_ms:.3f} ms", flush=True)
         with ray_on(found) as address:
             for number, schedule in enumerate(SCHEDULES):
                 name = f"{case.workers}-{case.mbit:g}-{number}"
-                run = train(case, schedule, storage / name, found, address)
+                run = train(case, schedule, folder / name, found, address)
                 yield compared(case, schedule, run, calibration, mbps, latency_ms)
 
 
@@ -204,7 +204,7 @@ def _exactly(peer: socket.socket, size: int) -> bytes:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = docstring_parser(__doc__)
     parser.add_argument("--cases", nargs="+", default=["2:100", "4:400"], metavar="WORKERS:MBIT")
     parser.add_argument("--keep", type=Path, help="the runs' directories go here")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
@@ -222,10 +222,9 @@ def main() -> int:
 def judge(cases: Sequence[Case], keep: Path | None) -> int:
     """Print each comparison; 1 if one is beyond the limit."""
     found = []
-    with ExitStack() as stack:
-        storage = keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    with kept_or_temporary(keep, "fidelity") as folder:
         for case in cases:
-            for one in compare(case, storage.resolve()):
+            for one in compare(case, folder):
                 print(one, flush=True)
                 found.append(one)
     worst = max(abs(one.error) for one in found)

@@ -4,10 +4,11 @@
 
 Three hosts, network namespaces of this machine, each way of each link held to 20 Mbit/s by `tc tbf`, two workers on
 each. LeNet on Fashion-MNIST, every worker 32 images a step, drawn at random, with the optimizer of
-`configs/fashion.yaml`. Steps wait, as for an accelerator (`accelerator.py`), since six workers share two cores. What is
-compared is training time (`elapsed_s`, evaluations included) until the averaged model's loss on 1,024 fixed training
-images is as low as where 192 steps of averaging at every step, uncompressed, end: that is the goal. It is looked at
-every 32 steps; between two looks the logarithm of the loss is taken to be a line. The others have as much time.
+`configs/fashion.yaml`. Steps wait, as for an accelerator (`lib/accelerator.py`), since six workers share two cores.
+What is compared is training time (`elapsed_s`, evaluations included) until the averaged model's loss on 1,024 fixed
+training images is as low as where 192 steps of averaging at every step, uncompressed, end: that is the goal. It is
+looked at every 32 steps; between two looks the logarithm of the loss is taken to be a line. The others have as much
+time.
 
 Settled before any run: periods of 4 and 16; AdaComm from 16, this project's default, with intervals of a tenth of the
 time that averaging at every step takes (as in `papers/adacomm_error_runtime.py`); hierarchical with its defaults, 8
@@ -30,9 +31,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from accelerator import OnAccelerator
-from hosts import hosts, ray_on, run_script
+from lib.accelerator import OnAccelerator
+from lib.arguments import docstring_parser
+from lib.drawn import drawn
+from lib.figures import STYLE, save
+from lib.hosts import hosts, ray_on, run_script
 
 from raysgd_local.tasks.memory import InMemory
 
@@ -56,23 +59,12 @@ SCHEDULES: dict[str, dict[str, Any]] = {
 COMPRESSIONS: dict[str, Any] = {"uncompressed": None, "int8": {"kind": "int8"}, "top-k, 1 %": {"kind": "top-k"}}
 
 
-class Drawn(InMemory):
-    """At every position some sample, another one each time."""
-
-    def __len__(self) -> int:
-        return WORKERS * BATCH * EPOCH_STEPS
-
-    def __getitems__(self, positions: Sequence[int]) -> Any:
-        return super().__getitems__(torch.randint(len(self.tensors[0]), (len(positions),)).tolist())
-
-
 @dataclass(frozen=True, kw_only=True)
 class DrawnClothes(OnAccelerator):
-    """What is evaluated on is a part of the training set: what is judged is the training loss."""
+    """Images drawn at random, and the training loss as the judge."""
 
     def datasets(self) -> tuple[InMemory, InMemory]:
-        train = super().datasets()[0].tensors
-        return Drawn(*train), InMemory(*(tensor[:JUDGED] for tensor in train))
+        return drawn(super().datasets()[0].tensors, WORKERS * BATCH * EPOCH_STEPS, JUDGED)
 
 
 @dataclass(frozen=True)
@@ -184,9 +176,6 @@ def draw(found: dict[Job, Curve]) -> Figure:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    sys.path.insert(0, str(HERE / "papers"))
-    from figure_style import STYLE
-
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 3.6), layout="constrained", facecolor="white")
         compressions = [name for name in COMPRESSIONS if any(job.compression == name for job in found)]
@@ -221,7 +210,7 @@ def draw_one(axes: Axes, compression: str, found: dict[Job, Curve]) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = docstring_parser(__doc__)
     parser.add_argument("folder", type=Path, help="where runs are kept")
     parser.add_argument("--limit-s", type=float, default=math.inf, help="begin no run later than this")
     parser.add_argument("--only", nargs="+", choices=SCHEDULES, default=list(SCHEDULES), metavar="SCHEDULE")
@@ -242,7 +231,7 @@ def main() -> int:
     tell(curves)
     if len(curves) < len(JOBS):
         print(f"{len(JOBS) - len(curves)} runs are missing: call it again")
-    draw(curves).savefig(PICTURE, metadata={"Date": None})
+    save(draw(curves), PICTURE)
     return int(len(curves) < len(JOBS))
 
 

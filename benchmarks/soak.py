@@ -10,13 +10,11 @@ or over the sum of what the faults that fired may cost.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
 import statistics
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter
@@ -27,8 +25,12 @@ from typing import Any
 
 import psutil
 import ray
-from faults import TAU, CountedDigits, ends, left_behind, named, steps_in_no_round, unsound
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from lib.arguments import docstring_parser
+from lib.clusters import elastic, local_cluster
+from lib.counted_digits import CountedDigits, steps_beside, steps_in_no_round
+from lib.fault_runs import TAU, ends, left_behind, named, round_s, unsound
+from lib.run_directories import kept_or_temporary
+from ray.train import FailureConfig, RunConfig
 
 from raysgd_local import Algorithm, FixedPeriod, LocalSGDTrainer, RedundantChunks, Stop
 from raysgd_local.faults.language import parse
@@ -71,15 +73,15 @@ def bound_s(words: str, round_s: float) -> float:
 def times(run: Run) -> dict[str, Any]:
     """What fired, and the part of the training time that no round accounts for."""
     fired = [e["fault"] for e in named(run, "chaos_fired")]
-    round_s = run.rounds[["compute_s", "sync_s", "wait_s"]].sum(axis=1)
+    took_s = round_s(run.rounds)
     elapsed_s = float(run.rounds["elapsed_s"].iloc[-1])
     return {
         "fired": Counter(words.partition(":")[0] + "x1" * ("x1@" in words) for words in fired),
         "rounds": len(run.rounds),
         "elapsed_s": round(elapsed_s, 1),
-        "not_in_rounds_s": round(elapsed_s - float(round_s.sum()), 2),
-        "not_in_rounds": round(1 - float(round_s.sum()) / elapsed_s, 4),
-        "bounds_s": round(sum(bound_s(words, float(round_s.median())) for words in fired), 2),
+        "not_in_rounds_s": round(elapsed_s - float(took_s.sum()), 2),
+        "not_in_rounds": round(1 - float(took_s.sum()) / elapsed_s, 4),
+        "bounds_s": round(sum(bound_s(words, float(took_s.median())) for words in fired), 2),
         "stall_s_max": run.result["stall_s_max"],
     }
 
@@ -141,11 +143,13 @@ def _grown(seen: list[tuple[int, int]]) -> tuple[float, float]:
 
 def ours() -> list[psutil.Process]:
     """Processes that this one started, and those that they started."""
-    return psutil.Process().children(recursive=True)
+    found: list[psutil.Process] = psutil.Process().children(recursive=True)
+    return found
 
 
 def actors() -> list[Any]:
-    return [a for a in ray._private.state.actors().values() if a["State"] != "DEAD"]
+    known: dict[str, dict[str, Any]] = ray._private.state.actors()
+    return [actor for actor in known.values() if actor["State"] != "DEAD"]
 
 
 def still(look: Callable[[], list[Any]], limit_s: float = 10.0) -> list[Any]:
@@ -172,14 +176,12 @@ def leaks(shared: set[str]) -> dict[str, Any]:
     return {what: found for what, found in left.items() if found}
 
 
-def train(seconds: float, chaos: str, storage: str) -> Run:
-    steps = Path(storage) / "soak-steps"
-    steps.mkdir(parents=True)
+def train(seconds: float, chaos: str, folder: Path) -> Run:
     result = LocalSGDTrainer(
-        ManyDigits(model="mlp", epochs=1_000_000, steps=str(steps)),
-        algorithm=Algorithm(schedule=FixedPeriod(8), placement=RedundantChunks(2)),
-        scaling_config=ScalingConfig(num_workers=(1, WORKERS)),
-        run_config=RunConfig(name="soak", storage_path=storage, failure_config=FailureConfig(max_failures=-1)),
+        ManyDigits(model="mlp", epochs=1_000_000, steps=str(steps_beside(folder, "soak"))),
+        algorithm=Algorithm(schedule=FixedPeriod(TAU), placement=RedundantChunks(2)),
+        scaling_config=elastic(WORKERS),
+        run_config=RunConfig(name="soak", storage_path=str(folder), failure_config=FailureConfig(max_failures=-1)),
         stop=Stop(seconds=seconds),
         chaos=chaos,
     ).fit()
@@ -187,7 +189,7 @@ def train(seconds: float, chaos: str, storage: str) -> Run:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = docstring_parser(__doc__)
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--calm", action="store_true", help="without faults, to compare with")
@@ -195,10 +197,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     chaos = "" if options.calm else schedule(options.seconds, random.Random(options.seed))
     shared = set(os.listdir("/dev/shm"))
-    ray.init("local", num_cpus=WORKERS, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    meter = Meter()
-    with tempfile.TemporaryDirectory(prefix="raysgd-soak-") as scratch:
-        run = train(options.seconds, chaos, str(options.keep or scratch))
+    with local_cluster(WORKERS), kept_or_temporary(options.keep, "soak") as folder:
+        meter = Meter()
+        run = train(options.seconds, chaos, folder)
         summary = {"grown": meter.growth(), "left": leaks(shared), "wrong": problems(run), **times(run)}
     print(json.dumps(summary))
     limit_s = min(summary["bounds_s"], MOST_IDLE * summary["elapsed_s"])

@@ -31,6 +31,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed import FileStore  # type: ignore[attr-defined]
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, RandomSampler
@@ -83,7 +84,7 @@ def plain_pass(
     loader = DataLoader(data, batch_size=batch_size, sampler=sampler, collate_fn=data.collate)
     for number, (x, y) in enumerate(loader, start=1):
         loss = F.cross_entropy(model(x), y)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         optimizer.zero_grad()
         loss_sum += loss.item()
@@ -96,7 +97,7 @@ class FlatAverage:
     """The mean of all workers' parameters, by one flat all-reduce."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._parameters = list(model.parameters())
+        self._parameters: list[torch.Tensor] = list(model.parameters())
         self._flat = torch.zeros(sum(p.numel() for p in self._parameters))
         pieces = torch.split(self._flat, [p.numel() for p in self._parameters])
         self._views = [piece.view_as(p) for piece, p in zip(pieces, self._parameters, strict=True)]
@@ -130,7 +131,7 @@ class Turns(Task):
         average = FlatAverage(bare)
         for pair in ctx.epochs(self.pairs + 1):  # the first warms up
             if pair == 0:
-                store = dist.FileStore(self.store, self.workers)
+                store = FileStore(self.store, self.workers)
                 dist.init_process_group("gloo", store=store, rank=ctx.rank, world_size=self.workers)
                 rival = DistributedDataParallel(rival, broadcast_buffers=False) if self.ddp else rival
             rival_s = plain_pass(rival, rivals, data, self.batch_size)
@@ -139,7 +140,7 @@ class Turns(Task):
             began_s = time.perf_counter()
             for x, y in ctx.batches(data, batch_size=self.batch_size):
                 loss = F.cross_entropy(model(x), y)
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 ctx.step(loss)
             ours_s = time.perf_counter() - began_s
             if pair:

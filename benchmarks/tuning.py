@@ -17,19 +17,20 @@ With --keep, what is finished there is not run again, so that Ctrl-C does no har
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import os
 import statistics
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tuning_figures
 import yaml
+from lib.arguments import docstring_parser
+from lib.figures import save
+from lib.run_directories import kept_or_temporary
 from scipy.stats import spearmanr
 
 from raysgd_local import config, tuning
@@ -74,17 +75,16 @@ RANKING: dict[str, Any] = {
 
 
 def main() -> int:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = docstring_parser(__doc__)
     options.add_argument("what", choices=("ranking", "switch"))
     options.add_argument("--keep", type=Path, help="Where the sweeps' directories stay.")
     options.add_argument("--figure", type=Path, help="Where an SVG file goes.")
     given = options.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        place = (given.keep or Path(scratch)).absolute()
+    with kept_or_temporary(given.keep, "tuning") as place:
         found, good = (ranking if given.what == "ranking" else switch)(place)
         print(json.dumps(found, indent=1))
         if given.figure is not None:
-            getattr(tuning_figures, given.what)(found).savefig(given.figure, metadata={"Date": None})
+            save(getattr(tuning_figures, given.what)(found), given.figure)
         return 0 if good else 1
 
 

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from lib.figures import STYLE
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from raysgd_local.report.charts import RUN_COLOURS
 from raysgd_local.tuning.domains import told
-
-sys.path.insert(0, str(Path(__file__).parent / "papers"))
-from figure_style import STYLE
 
 INK = "#1c2430"
 LR = "task.optimizer.lr"

@@ -9,7 +9,6 @@ all control parts included; the last averaging sends what compression had left o
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import statistics
@@ -18,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
+from lib.arguments import docstring_parser
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.nn import functional as F
 
 from raysgd_local import Algorithm, FixedPeriod, Half, Int8, Sign, TopK
@@ -41,7 +41,7 @@ def work(rank: int, workers: int, port: int, what: Any, name: str, epochs: int, 
     """One process: trains on its share of the samples, and tells what it sent and, as rank 0, the accuracy."""
     torch.set_num_threads(1)
     torch.manual_seed(seed)
-    store = dist.TCPStore("127.0.0.1", port, is_master=False, wait_for_workers=False)
+    store = TCPStore("127.0.0.1", port, is_master=False, wait_for_workers=False)
     network = ProcessGroupNetwork(store, "127.0.0.1", "wire", shared_memory=False)
     train, test = FashionMNIST().datasets()
     model = FashionMNIST(model=what).make_model()
@@ -54,9 +54,9 @@ def work(rank: int, workers: int, port: int, what: Any, name: str, epochs: int, 
     before = transport.wire_bytes()
     for epoch in range(epochs):
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(1000 * seed + epoch))
-        for step, batch in enumerate(order[rank::workers][: steps * BATCH].split(BATCH), start=1):
+        for step, batch in enumerate(torch.split(order[rank::workers][: steps * BATCH], BATCH), start=1):
             images, labels = train.__getitems__(batch.tolist())
-            F.cross_entropy(model(images), labels).backward()
+            F.cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad()
             if step % TAU == 0 or step == steps:
@@ -87,7 +87,7 @@ def accuracy(model: torch.nn.Module, test: Any) -> float:
 
 def run(workers: int, model: Any, name: str, epochs: int, seed: int) -> tuple[float, float]:
     """Bytes a worker and round, and the accuracy."""
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     processes = [
@@ -104,7 +104,7 @@ def run(workers: int, model: Any, name: str, epochs: int, seed: int) -> tuple[fl
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = docstring_parser(__doc__)
     parser.add_argument("--workers", type=int, nargs="+", default=[2, 4])
     parser.add_argument("--model", choices=("lenet", "mlp"), default="mlp", help="62 or 159 thousand parameters")
     parser.add_argument("--epochs", type=int, default=6)

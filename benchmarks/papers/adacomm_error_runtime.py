@@ -31,7 +31,6 @@ run; with 8 of 8 images τ = 64 is as good as AdaComm.
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -43,7 +42,8 @@ from statistics import fmean
 import matplotlib as mpl
 import numpy as np
 from adacomm_runs import EPOCH_STEPS, Curve, Job, run
-from figure_style import STYLE
+from lib.arguments import docstring_parser
+from lib.figures import STYLE, save
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
@@ -184,7 +184,7 @@ def draw_mean(axes: Axes, curves: Sequence[Curve], colour: str, name: str, *, st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = docstring_parser(__doc__)
     parser.add_argument("folder", type=Path, help="where curves are kept")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--fleet", action="store_true", help="by the simulator's fleet: half an hour and more")
@@ -192,7 +192,7 @@ def main() -> None:
     options.folder.mkdir(parents=True, exist_ok=True)
     found = study(options.folder, options.jobs, options.fleet)
     tell(found)
-    draw(found).savefig(HERE / "adacomm_error_runtime.svg", metadata={"Date": None})
+    save(draw(found), HERE / "adacomm_error_runtime.svg")
 
 
 if __name__ == "__main__":

@@ -23,17 +23,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
-
-from adacomm_runs import EPOCH_STEPS, WORKERS, Curve, Job, WaitingClothes, configuration  # noqa: E402
-from hosts import hosts, ray_on, run_script  # noqa: E402
+from adacomm_runs import EPOCH_STEPS, WORKERS, Curve, Job, WaitingClothes, configuration
+from lib.arguments import docstring_parser
+from lib.figures import STYLE, save
+from lib.hosts import hosts, ray_on, run_script
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+HERE = Path(__file__).parent
 HOSTS, STEP_S, MBIT = 4, 0.02, 16.0
 PERIODS, TAU0, RATE = (1, 4, 16, 64), 16, 0.4
 EPOCHS, INTERVALS, RATIO = 48, 10, 4
@@ -120,7 +120,6 @@ def tell(found: dict[str, Ran]) -> None:
 
 def draw(found: dict[str, Ran]) -> Figure:
     import matplotlib as mpl
-    from figure_style import STYLE
     from matplotlib.figure import Figure
 
     with mpl.rc_context(STYLE):
@@ -158,7 +157,7 @@ def draw_periods(axes: Axes, found: dict[str, Ran]) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = docstring_parser(__doc__)
     parser.add_argument("folder", type=Path, help="where runs are kept")
     parser.add_argument("--epochs", type=int, default=EPOCHS, help=f"of {EPOCH_STEPS} steps, at every step")
     parser.add_argument("--mbit", type=float, default=MBIT, help="of each way of each link")
@@ -176,10 +175,10 @@ def main() -> int:
             ray_on(found, WORKERS // HOSTS) as address,
         ):
             words = (str(folder), "--inside", address, "--epochs", str(options.epochs))
-            run_script(found[0], __file__, *words, beside=[HERE.parent])
+            run_script(found[0], __file__, *words)
     runs = {name: one for name in NAMES if (one := ran(folder, name)) is not None}
     tell(runs)
-    draw(runs).savefig(HERE / "adacomm_real.svg", metadata={"Date": None})
+    save(draw(runs), HERE / "adacomm_real.svg")
     return 0
 
 

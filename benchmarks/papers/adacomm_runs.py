@@ -7,7 +7,6 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from lib.drawn import drawn
 from rows import Rows
 from torch import nn
 
@@ -45,26 +45,15 @@ def principal_components() -> tuple[torch.Tensor, torch.Tensor]:
     return pixels @ directions[:, -COMPONENTS:] / spread[-COMPONENTS:].sqrt(), classes
 
 
-class Drawn(InMemory):
-    """At every position some sample, another one each time."""
-
-    def __len__(self) -> int:
-        return WORKERS * BATCH * EPOCH_STEPS
-
-    def __getitems__(self, positions: Sequence[int]) -> Any:
-        return super().__getitems__(torch.randint(len(self.tensors[0]), (len(positions),)).tolist())
-
-
 @dataclass(frozen=True, kw_only=True)
 class DrawnClothes(FashionMNIST):
-    """What is evaluated on is a part of the training set: what is judged is the training loss."""
+    """Principal components drawn at random, and the training loss as the judge."""
 
     def make_model(self) -> nn.Module:
         return mlp(COMPONENTS, HIDDEN, 10)
 
     def datasets(self) -> tuple[InMemory, InMemory]:
-        train = principal_components()
-        return Drawn(*train), InMemory(*(tensor[:JUDGED] for tensor in train))
+        return drawn(principal_components(), WORKERS * BATCH * EPOCH_STEPS, JUDGED)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,6 @@ an outer step that does nothing but wait is the delay: it is taken at averagings
 
 from __future__ import annotations
 
-import argparse
 import json
 import tempfile
 import time
@@ -27,7 +26,8 @@ from statistics import fmean
 
 import matplotlib as mpl
 import torch
-from figure_style import STYLE
+from lib.arguments import docstring_parser
+from lib.figures import STYLE, save
 from matplotlib.figure import Figure
 
 from raysgd_local import Algorithm, Blocks, FixedPeriod, Hierarchical, LocalSGDTrainer
@@ -247,7 +247,7 @@ def draw(found: Study) -> Figure:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = docstring_parser(__doc__)
     parser.add_argument("folder", type=Path, help="where results are kept")
     parser.add_argument("--jobs", type=int, default=2, help="simulations side by side")
     parser.add_argument("--real", action="store_true", help="real workers too, some minutes more")
@@ -257,7 +257,7 @@ def main() -> None:
     tell(found)
     if options.real:
         tell_real(found)
-    draw(found).savefig(HERE / "hierarchical_delay.svg", metadata={"Date": None})
+    save(draw(found), HERE / "hierarchical_delay.svg")
 
 
 if __name__ == "__main__":

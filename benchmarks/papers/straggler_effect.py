@@ -20,7 +20,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
-from figure_style import STYLE
+from lib.figures import STYLE, save
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.integrate import quad
@@ -89,7 +89,7 @@ def main() -> None:
     print(
         f"waiting at tau 16 against tau 1: exponential {light[1] / light[0]:.2f}, Pareto {heavy[1] / heavy[0]:.2f}"
     )
-    draw(found).savefig(HERE / "straggler_effect.svg", metadata={"Date": None})
+    save(draw(found), HERE / "straggler_effect.svg")
 
 
 if __name__ == "__main__":

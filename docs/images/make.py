@@ -11,32 +11,25 @@ from pathlib import Path
 
 import matplotlib as mpl
 import ray
+from lib import figures
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from ray.train import CheckpointConfig, RunConfig, ScalingConfig
 
 from raysgd_local import AdaComm, Algorithm, EveryStep, FixedPeriod, LocalSGDTrainer
+from raysgd_local.algorithms.schedules import Schedule
 from raysgd_local.report.charts import RUN_COLOURS, running_mean, thin
 from raysgd_local.run_files import reader
 from raysgd_local.run_files.reader import Run
 from raysgd_local.tasks import Digits
 
 REPEATS = 5
-SCHEDULES = {
+SCHEDULES: dict[str, Schedule] = {
     "AdaComm": AdaComm(tau0=16, interval_s=1),
     "every step": EveryStep(),
     "fixed, τ = 16": FixedPeriod(tau=16),
 }
-STYLE = {
-    "font.size": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e2e8f0",
-    "lines.linewidth": 1.8,
-    "svg.hashsalt": "raysgd-local",
-}
+STYLE = {**figures.STYLE, "lines.linewidth": 1.8}
 
 
 def train(label: str, repeat: int, storage: Path) -> Run:
@@ -89,7 +82,7 @@ def main() -> None:
         for label in SCHEDULES:
             runs[label].append(train(label, repeat, storage))
     drawn = {label: median(repeats) for label, repeats in runs.items()}
-    draw(drawn).savefig(Path(__file__).parent / "loss-against-time.svg", metadata={"Date": None})
+    figures.save(draw(drawn), Path(__file__).parent / "loss-against-time.svg")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-from hosts import Host, hosts  # noqa: E402
+from lib.hosts import Host, hosts  # noqa: E402
 
 HOME, SHARED = "/media", "/srv"
 _NEEDED = ("ip", "tc", "unshare", "nsenter", "ssh", "ssh-keygen", "rsync", "sshd", "ps", "pkill")

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,9 +125,9 @@ def _ray_start(host: Host, arguments: list[str], log: Path) -> None:
         raise RuntimeError(f"ray start on {host.name}: {log.read_text()}")
 
 
-def run_script(host: Host, script: str, *words: str, beside: Sequence[Path] = ()) -> None:
-    """Run a Python script on a host; it and its workers import from its own folder and from those `beside` it."""
-    folders = [Path(script).parent, *beside, os.environ.get("PYTHONPATH", "")]
+def run_script(host: Host, script: str, *words: str) -> None:
+    """Run a Python script on a host; it and its workers import from its own folder."""
+    folders = [Path(script).parent, os.environ.get("PYTHONPATH", "")]
     python_path = {"PYTHONPATH": os.pathsep.join(map(str, folders))}
     subprocess.run([*host.prefix, sys.executable, script, *words], env=environment() | python_path, check=True)
 
