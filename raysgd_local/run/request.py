@@ -21,6 +21,7 @@ from raysgd_local.control.replicated.program import Program
 from raysgd_local.control.replicated.state import is_error
 from raysgd_local.errors import InputError
 from raysgd_local.faults.language import Fault, parse_real
+from raysgd_local.run.ray_settings import check_settings, resources
 from raysgd_local.run_files.observer import RunObserver, RunStart
 from raysgd_local.tasks import task_name
 from raysgd_local.tasks.base import Task
@@ -152,6 +153,7 @@ def from_arguments(
 
     Raises `InputError` for values that can't be used.
     """
+    check_settings(scaling, run)
     fewest, most = workers_range(scaling)
     check_workers(algorithm, most)
     validation.whole_number("spares", spares, at_least=0)
@@ -159,8 +161,7 @@ def from_arguments(
     workers = Workers(
         min=fewest, max=most, spares=spares, balance=balance, batch_scale=batch_scale, max_failures=borne
     )
-    asked = scaling.resources_per_worker
-    resources = dict(asked) if isinstance(asked, dict) else {}
+    asked = resources(scaling)
     what = task_name(loop).rpartition(":")[2] if isinstance(loop, Task) else getattr(loop, "__name__", "loop")
     method = method_name(algorithm)
     storage, name = run_location(run, what, method)
@@ -171,9 +172,9 @@ def from_arguments(
         loop_config=loop_config,
         algorithm=algorithm,
         settings=settings,
-        cpus=float(resources.pop("CPU", 1)),
-        use_gpu=bool(scaling.use_gpu),
-        resources=resources,
+        cpus=asked.pop("CPU"),
+        use_gpu=scaling.use_gpu,
+        resources=asked,
         storage=storage,
         filesystem=run.storage_filesystem,
         name=name,
@@ -267,7 +268,10 @@ def checkpoint_policy(config: CheckpointConfig | None) -> CheckpointPolicy:
 
 
 def max_failures(config: FailureConfig | None) -> int:
-    return config.max_failures if config is not None else 0
+    """Return how many exceptions in user code are tolerated; -1: any number. Raises `InputError`."""
+    borne = config.max_failures if config is not None else 0
+    validation.whole_number("run_config.failure_config.max_failures", borne, at_least=-1)
+    return borne
 
 
 def run_location(config: RunConfig, task: str, method: str) -> tuple[str, str]:
