@@ -173,7 +173,7 @@ def from_arguments(
         algorithm=algorithm,
         settings=settings,
         cpus=asked.pop("CPU"),
-        use_gpu=scaling.use_gpu,
+        use_gpu=bool(scaling.use_gpu),
         resources=asked,
         storage=storage,
         filesystem=run.storage_filesystem,
