@@ -220,9 +220,7 @@ class Saves:
         return replace(self, published=tuple(s for s in self.published if s.name in kept)), gone
 
 
-def ranked(
-    published: Sequence[CheckpointRecord], policy: CheckpointPolicy
-) -> tuple[CheckpointRecord, ...]:
+def ranked(published: Sequence[CheckpointRecord], policy: CheckpointPolicy) -> tuple[CheckpointRecord, ...]:
     """Sort checkpoints, oldest first, by the policy's score: the best last. Without a score the newest is the best.
 
     Those that have no score come before all that have, the newest of them last.

@@ -15,7 +15,9 @@ NAN, INF = math.nan, math.inf
 
 
 def checkpoint(number: int, evaluations: int, **metrics: float) -> CheckpointRecord:
-    state = Replicated(schedule=None, round=number, evaluations=evaluations, metrics=tuple(sorted(metrics.items())))
+    state = Replicated(
+        schedule=None, round=number, evaluations=evaluations, metrics=tuple(sorted(metrics.items()))
+    )
     return CheckpointRecord(f"{number:06d}", 1, 1, ("w0",), False, state, Ledger(), None, None)
 
 
