@@ -18,7 +18,9 @@ from raysgd_local.config import Config, Data, Stop
 from raysgd_local.config.model import Access
 from raysgd_local.errors import CheckpointError, InputError, RunLostError, UserCodeError
 from raysgd_local.report import write_report
-from raysgd_local.run.directory import check_new, claim, give_back, leased
+from raysgd_local.run.best_checkpoints import best_checkpoints, unreported_score
+from raysgd_local.run.directory import check_new, claimed, give_back, leased
+from raysgd_local.run.pickling import check_picklable
 from raysgd_local.run.progress import Display, Observer
 from raysgd_local.run.request import Request, from_arguments, from_config
 from raysgd_local.run.simulator import Conditions, simulate_run
@@ -107,6 +109,7 @@ class LocalSGDTrainer:
         ends with a checkpoint, and `KeyboardInterrupt` is raised after it.
         """
         request = self._request
+        check_picklable(request.loop, request.loop_config)
         check_outer(request.algorithm.outer)
         storage = Storage.at(request.storage, request.filesystem).under(request.name)
         with leased(storage, request) as lease:
@@ -119,8 +122,7 @@ class LocalSGDTrainer:
         manifest, damaged = _manifest(storage, resume)
         if resume is None:
             check_new(storage, request)
-        with attached(request.cpus_at_most, address) as own:
-            claim(storage, request)
+        with attached(request.cpus_at_most, address) as own, claimed(storage, request, resume is None):
             plan = replace(planned(request, storage, manifest, own), damaged=damaged, lease=lease.claim)
             with listening(request.observers, request.start(storage.root, manifest)) as listeners:
                 if observe is not None:
@@ -129,8 +131,10 @@ class LocalSGDTrainer:
                     outcome = _shown(plan, listeners, lease)
         if observe is None and storage.local is not None and outcome.result["rounds"] and not lease.lost:
             write_report([storage.local])
+        if warning := unreported_score(storage, request.settings.checkpoints):
+            print(f"warning: {warning}", file=sys.stderr)
         _raise(outcome, storage, request, fresh=manifest is None)
-        return _result(outcome.result, storage)
+        return _result(outcome.result, storage, request)
 
     def simulate(self, conditions: Conditions | None = None) -> Result:
         """The same run in virtual time, in this process: really learning, on a cluster that is described.
@@ -138,7 +142,7 @@ class LocalSGDTrainer:
         Raises `InputError`, `UserCodeError` or `RunLostError`, as `fit` would.
         """
         path = simulate_run(self._request, conditions or Conditions())
-        return _result(json.loads((path / RESULT).read_text()), Storage.at(str(path)))
+        return _result(json.loads((path / RESULT).read_text()), Storage.at(str(path)), self._request)
 
 
 def _shown(plan: Plan, listeners: Listeners | None, lease: Lease) -> Outcome:
@@ -181,14 +185,20 @@ def _raise(outcome: Outcome, storage: Storage, request: Request, fresh: bool) ->
         raise RunLostError(finish.reason)
 
 
-def _result(content: dict[str, Any], storage: Storage) -> Result:
+def _result(content: dict[str, Any], storage: Storage, request: Request) -> Result:
     local = storage.local
     names = checkpoint_parts.finished(storage)
-    newest = storage.under("checkpoints").under(names[-1]) if names else None
+    best = best_checkpoints(storage, names, request.settings)
     return Result(
-        metrics={**content, **content["eval"]},
-        checkpoint=Checkpoint(newest.root, newest.filesystem) if newest else None,
+        metrics={**content["eval"], **content},  # a metric called `status` does not hide the run's own
+        checkpoint=_checkpoint(storage, names[-1]) if names else None,
         error=None,
         path=storage.root,
         metrics_dataframe=pd.read_csv(local / "rounds.csv") if local is not None else None,
+        best_checkpoints=[(_checkpoint(storage, name), metrics) for name, metrics in best],
     )
+
+
+def _checkpoint(storage: Storage, name: str) -> Checkpoint:
+    place = storage.under("checkpoints").under(name)
+    return Checkpoint(place.root, place.filesystem)

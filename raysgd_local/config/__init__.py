@@ -22,6 +22,7 @@ from raysgd_local.config.model import (
     Workers,
     from_mapping,
     from_yaml,
+    section,
 )
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "load_cluster",
     "method_name",
     "plain",
+    "section",
 ]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from raysgd_local.config import files
 from raysgd_local.config.alternatives import BUILDER
+from raysgd_local.run_files.paths import expanded
 from raysgd_local.simulation.cluster.cluster_model import ClusterModel
 
 
@@ -21,7 +22,7 @@ def load_cluster(path: str | Path | None = None, overrides: Mapping[str, Any] | 
     >>> load_cluster(overrides={"bandwidth_mbps": 100, "latency_ms": None}).bandwidth_mbps
     100.0
     """
-    if path is not None and Path(path).is_dir():
+    if path is not None and Path(path := expanded(str(path), "cluster")).is_dir():
         return _measured(path, overrides or {})
     tree: dict[str, Any] = files.read(path, "cluster") if path is not None else {}
     cluster: ClusterModel = BUILDER.build(ClusterModel, tree | _given(overrides or {}), "cluster")

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from raysgd_local.errors import InputError, nearest
+from raysgd_local.run_files.paths import expanded
 
 ALTERNATIVES = re.compile(r"(^|\.)kind$|^task\.name$|^task\.optimizer\.name$")
 """Matches settings that choose a class, and so determine which settings exist beside them."""
@@ -38,7 +39,7 @@ _Loader.add_implicit_resolver(
 def read(path: str | Path, field: str = "config") -> dict[str, Any]:
     """Read the mapping in a YAML file. Raises `InputError` (of `field`) if it is missing, or not a YAML mapping."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(expanded(str(path), field)).read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise InputError(field, str(path), "an existing file", _file_beside(Path(path))) from error
     except (OSError, UnicodeDecodeError) as error:

@@ -15,14 +15,24 @@ from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.algorithms.compatibility import check_workers
 from raysgd_local.config import files
 from raysgd_local.config.alternatives import BUILDER
-from raysgd_local.config.sections import Section, validated
+from raysgd_local.config.sections import Model, Section, validated
 from raysgd_local.errors import InputError
+from raysgd_local.run_files.paths import directory_name, expanded
 from raysgd_local.tasks.base import Task
 from raysgd_local.transport.listening import FEWEST_PORTS
+
+
+def _custom_resources(resources: dict[str, float]) -> dict[str, float]:
+    for name, amount in resources.items():
+        if name in ("CPU", "memory", "object_store_memory"):
+            raise InputError(f"workers.resources.{name}", amount, "custom resources and GPU", "see workers.cpus")
+    return resources
+
 
 Count = Annotated[int, Ge(1)]
 Seconds = Annotated[float, Gt(0)]
 Port = Annotated[int, Ge(1024), Le(65535)]
+Resources = Annotated[dict[str, Annotated[float, Ge(0)]], AfterValidator(_custom_resources)]
 Access = Literal["shared", "local"]
 
 
@@ -38,6 +48,7 @@ class Workers(Section):
     spares: Annotated[int, Ge(0)] = 0  # further workers that are started, and wait to replace lost ones
     cpus: Annotated[float, Gt(0)] = 1.0  # Ray's logical CPUs per worker
     use_gpu: bool = False  # one GPU per worker
+    resources: Resources = {}  # noqa: RUF012  # further Ray resources per worker, by name
     start_timeout_s: Seconds = 300.0  # wait for `min` workers at the start
     pause_limit_s: Seconds = 3600.0  # wait while fewer than `min` workers are alive
     max_failures: Annotated[int, Ge(-1)] = 0  # tolerated exceptions in user code; -1: no limit
@@ -82,6 +93,7 @@ class Checkpoints(Section):
     every_s: Seconds | None = None
     keep: Count | None = 2  # number of checkpoints to keep; null: all
     score: str | None = None  # metric by which the best are kept; null: keep the newest
+    score_order: Literal["min", "max"] | None = None  # null: min if the name contains loss, error or perplexity
     local_state: Literal["all", "donor"] = "all"  # include every worker's local state, or that of one donor
 
 
@@ -150,12 +162,6 @@ def _plain_algorithm(algorithm: Algorithm) -> Any:
     return BUILDER.plain(algorithm, Algorithm)
 
 
-def _directory_name(name: str) -> str:
-    if not name or name in (".", "..") or "/" in name or "\0" in name:
-        raise InputError("name", name, "the name of a directory, without /")
-    return name
-
-
 class Config(Section):
     """The whole configuration of a run. It is written to `config.yaml` in the run's directory; `train` can repeat it.
 
@@ -172,9 +178,11 @@ class Config(Section):
     checkpoints: Checkpoints = Checkpoints()
     timeouts: Timeouts = Timeouts()
     network: Network = Network()
-    storage: Annotated[str, MinLen(1)] = "runs"  # a path that all machines share, or a URI
+    storage: Annotated[str, MinLen(1), AfterValidator(expanded)] = (
+        "runs"  # a path that all machines share, or a URI
+    )
     # the run's directory in `storage`; null: made from task, method and time
-    name: Annotated[str, AfterValidator(_directory_name)] | None = None
+    name: Annotated[str, AfterValidator(directory_name)] | None = None
     seed: Annotated[int, Ge(0)] = 0
 
     @model_validator(mode="after")
@@ -218,3 +226,8 @@ def from_mapping(tree: Mapping[str, Any]) -> Config:
     Raises `InputError` with the dotted path of the first value that can't be used, and the values allowed there.
     """
     return validated(Config, {"task": None, **tree})
+
+
+def section(model: type[Model], **values: Any) -> Model:
+    """Build a section from values of a program. Raises `InputError` that names the first one that can't be used."""
+    return validated(model, values)

@@ -51,11 +51,15 @@ def _input_error(found: Any, model: type[Section]) -> InputError:
 
 def _section(path: Sequence[str], model: type[BaseModel]) -> tuple[type[BaseModel], str]:
     """Return the section to which the path's last key belongs, and a description of the allowed values."""
-    section = model
+    section, last = model, path[-1]
     for part in path[:-1]:
         hint = section.model_fields[part].annotation
-        section = next(inner for inner in (hint, *get_args(hint)) if _is_model(inner))
-    field = section.model_fields.get(path[-1])
+        inner = next((inner for inner in (hint, *get_args(hint)) if _is_model(inner)), None)
+        if inner is None:  # a mapping of the user's own keys
+            last = part
+            break
+        section = inner
+    field = section.model_fields.get(last)
     if field is None:
         return section, ""
     return section, describe(Annotated[(field.annotation, *field.metadata, "")])

@@ -33,6 +33,7 @@ class EventName(StrEnum):
     CHECKPOINT_WRITTEN = "checkpoint_written"
     CHECKPOINT_FAILED = "checkpoint_failed"
     CHECKPOINT_DAMAGED = "checkpoint_damaged"
+    CHECKPOINT_UNSCORED = "checkpoint_unscored"  # evaluations lack the metric by which the best are kept
     RESUMED = "resumed"  # members load a checkpoint
 
     # The run.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from raysgd_local.control.run_events import EventName
 from raysgd_local.errors import InputError
+from raysgd_local.run_files.paths import expanded
 from raysgd_local.run_files.reader import Run, load
 
 __all__ = ["Chart", "render", "rendered", "save", "write_report"]
@@ -31,7 +32,8 @@ def write_report(directories: Sequence[str | Path], output: str | Path | None = 
     `InputError` for a directory that is not a run's, or an output that can't be written.
     """
     runs = [load(directory) for directory in directories]
-    place = Path(output) if output else (runs[0].path if len(runs) == 1 else Path.cwd()) / "report.html"
+    default = (runs[0].path if len(runs) == 1 else Path.cwd()) / "report.html"
+    place = Path(expanded(str(output), "output")) if output else default
     save(place, render(runs))
     return place.resolve()
 

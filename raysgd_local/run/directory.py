@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from raysgd_local.errors import InputError
 from raysgd_local.run.request import Request
-from raysgd_local.run_files.lease import Lease
+from raysgd_local.run_files.lease import FOLDER, Lease
+from raysgd_local.run_files.reader import trained_nothing
 from raysgd_local.run_files.storage import Storage
-from raysgd_local.run_files.writer import OWN_FILES
+from raysgd_local.run_files.writer import OWN_FILES, RESULT
 
 CONFIG = "config.yaml"
 
@@ -31,7 +32,7 @@ def leased(storage: Storage, request: Request) -> Iterator[Lease]:
 def check_new(storage: Storage, request: Request) -> None:
     """Raise `InputError` if the run's directory exists already, or can't be read."""
     with _writable(request):
-        if storage.exists(CONFIG):
+        if storage.exists(CONFIG) and not _failed_at_once(storage):
             hint = "continue that run with resume='auto', or choose another name"
             raise InputError("name", request.name, f"a name that is not in {request.storage} yet", hint)
 
@@ -39,7 +40,29 @@ def check_new(storage: Storage, request: Request) -> None:
 def claim(storage: Storage, request: Request) -> None:
     """Claim the directory by writing the configuration. Raises `InputError` if it can't be written."""
     with _writable(request):
+        if _failed_at_once(storage):
+            give_back(storage)
         storage.write(CONFIG, request.config_yaml.encode())
+
+
+@contextmanager
+def claimed(storage: Storage, request: Request, new: bool) -> Iterator[None]:
+    """Claim the directory; give back a new one after an exception, if nothing was written to it since."""
+    claim(storage, request)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            if new and set(storage.names()) <= {CONFIG, FOLDER}:
+                give_back(storage)
+        raise
+
+
+def _failed_at_once(storage: Storage) -> bool:
+    """Whether a run failed there before its first round. Its name can be used again: there is nothing to go on from."""
+    if not storage.exists(RESULT) or storage.under("checkpoints").names():
+        return False
+    return trained_nothing(storage.read(RESULT).decode(errors="replace"))
 
 
 def give_back(storage: Storage) -> None:

@@ -14,14 +14,15 @@ from raysgd_local.algorithms import validation
 from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.algorithms.compatibility import check_workers
 from raysgd_local.config import Config, Data, Network, Stop, Workers, method_name
-from raysgd_local.config.alternatives import BUILDER
 from raysgd_local.control.controller.settings import CheckpointPolicy, Settings, Timeouts
 from raysgd_local.control.replicated.balancing import Balance
 from raysgd_local.control.replicated.program import Program
 from raysgd_local.control.replicated.state import is_error
 from raysgd_local.errors import InputError
 from raysgd_local.faults.language import Fault, parse_real
+from raysgd_local.run.ray_settings import check_settings, resources
 from raysgd_local.run_files.observer import RunObserver, RunStart
+from raysgd_local.run_files.paths import directory_name, expanded
 from raysgd_local.tasks import task_name
 from raysgd_local.tasks.base import Task
 
@@ -107,7 +108,7 @@ def from_config(config: Config, chaos: str = "") -> Request:
         every_s=saved.every_s,
         keep=saved.keep,
         score=saved.score,
-        score_order="min" if is_error(saved.score or "") else "max",
+        score_order=saved.score_order or ("min" if is_error(saved.score or "") else "max"),
         everyone=saved.local_state == "all",
     )
     method, task = method_name(config.algorithm), task_name(config.task).rpartition(":")[2]
@@ -119,7 +120,7 @@ def from_config(config: Config, chaos: str = "") -> Request:
         settings=settings,
         cpus=workers.cpus,
         use_gpu=workers.use_gpu,
-        resources={},
+        resources=dict(workers.resources),
         storage=config.storage,
         filesystem=None,
         name=config.name or default_name(task, method),
@@ -152,34 +153,54 @@ def from_arguments(
 
     Raises `InputError` for values that can't be used.
     """
+    check_settings(scaling, run)
     fewest, most = workers_range(scaling)
     check_workers(algorithm, most)
     validation.whole_number("spares", spares, at_least=0)
     borne = max_failures(run.failure_config)
-    workers = Workers(
-        min=fewest, max=most, spares=spares, balance=balance, batch_scale=batch_scale, max_failures=borne
+    asked = resources(scaling)
+    cpus = asked.pop("CPU")
+    workers = configured.section(
+        Workers,
+        min=fewest,
+        max=most,
+        spares=spares,
+        cpus=cpus,
+        use_gpu=bool(scaling.use_gpu),
+        resources=asked,
+        balance=balance,
+        batch_scale=batch_scale,
+        max_failures=borne,
     )
-    asked = scaling.resources_per_worker
-    resources = dict(asked) if isinstance(asked, dict) else {}
     what = task_name(loop).rpartition(":")[2] if isinstance(loop, Task) else getattr(loop, "__name__", "loop")
     method = method_name(algorithm)
     storage, name = run_location(run, what, method)
     policy = checkpoint_policy(run.checkpoint_config)
     settings = _settings(algorithm, workers, stop, data, configured.Timeouts(), seed, policy)
+    here = run.storage_filesystem is None  # a path on another file system is no URI
+    sections = Config.model_construct(
+        algorithm=algorithm,
+        workers=workers,
+        data=data,
+        stop=stop,
+        checkpoints=_checkpoints(policy),
+        storage=storage if here else Config.model_fields["storage"].default,
+        seed=seed,
+    )
     return Request(
         loop=loop,
         loop_config=loop_config,
         algorithm=algorithm,
         settings=settings,
-        cpus=float(resources.pop("CPU", 1)),
-        use_gpu=bool(scaling.use_gpu),
-        resources=resources,
+        cpus=cpus,
+        use_gpu=workers.use_gpu,
+        resources=asked,
         storage=storage,
         filesystem=run.storage_filesystem,
         name=name,
         method=method,
         task=what,
-        config_yaml=_described(loop, algorithm, workers, data, seed),
+        config_yaml=_described(loop, sections),
         chaos=parse_real(chaos, most),
         observers=(*_observers("observers", observers), *_observers("run_config.callbacks", run.callbacks or ())),
     )
@@ -227,12 +248,25 @@ def _settings(
     )
 
 
-def _described(loop: Any, algorithm: Algorithm, workers: Workers, data: Data, seed: int) -> str:
-    """Return the content of `config.yaml`. For a function it lacks the task: code can't be written down there."""
+def _checkpoints(policy: CheckpointPolicy) -> configured.Checkpoints:
+    return configured.Checkpoints(
+        every_epochs=policy.every_epochs,
+        every_s=policy.every_s,
+        keep=policy.keep,
+        score=policy.score,
+        score_order="min" if policy.score_order == "min" else "max",
+        local_state="all" if policy.everyone else "donor",
+    )
+
+
+def _described(loop: Any, sections: Config) -> str:
+    """Return the content of `config.yaml`: `train` on it repeats the run under a new name.
+
+    For a function it lacks the task: code can't be written down there.
+    """
     if isinstance(loop, Task):
-        return Config(task=loop, algorithm=algorithm, workers=workers, data=data, seed=seed).to_yaml()
-    plain = {"algorithm": BUILDER.plain(algorithm, Algorithm), "workers": workers.model_dump()}
-    return yaml.safe_dump({**plain, "data": data.model_dump(), "seed": seed}, sort_keys=False)
+        return sections.model_copy(update={"task": loop}).to_yaml()
+    return yaml.safe_dump(sections.model_dump(exclude={"task"}), sort_keys=False, allow_unicode=True)
 
 
 def threads_per_worker(request: Request, cores: int) -> int:
@@ -267,9 +301,15 @@ def checkpoint_policy(config: CheckpointConfig | None) -> CheckpointPolicy:
 
 
 def max_failures(config: FailureConfig | None) -> int:
-    return config.max_failures if config is not None else 0
+    """Return how many exceptions in user code are tolerated; -1: any number. Raises `InputError`."""
+    borne = config.max_failures if config is not None else 0
+    validation.whole_number("run_config.failure_config.max_failures", borne, at_least=-1)
+    return borne
 
 
 def run_location(config: RunConfig, task: str, method: str) -> tuple[str, str]:
-    """Return the storage in which run directories are made, and the name of this one."""
-    return config.storage_path or "runs", config.name or default_name(task, method)
+    """Return the storage in which run directories are made, and the name of this one. Raises `InputError`."""
+    name = directory_name(config.name or default_name(task, method), "run_config.name")
+    storage = config.storage_path or "runs"
+    local = config.storage_filesystem is None
+    return expanded(str(storage), "run_config.storage_path") if local else storage, name

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from raysgd_local.errors import InputError, nearest
+from raysgd_local.run_files.paths import expanded
 from raysgd_local.run_files.tables import ABSENT, EVAL_COLUMNS, ROUND_COLUMNS
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Run:
 
 def load(path: str | Path) -> Run:
     """The run in directory `path`, ended or not. Raises `InputError` where there is none, or it can't be read."""
-    directory = Path(path).resolve()
+    directory = Path(expanded(str(path), "run")).resolve()
     _require_run(directory, str(path))
     try:
         return Run(
@@ -60,7 +61,7 @@ def load(path: str | Path) -> Run:
 
 def enclosing(path: str | Path) -> Path:
     """The run directory that `path` is, or lies in (a checkpoint's does). Raises `InputError` for none."""
-    place = Path(path).absolute()
+    place = Path(expanded(str(path), "resume")).absolute()
     for directory in (place, *place.parents[:3]):
         if (directory / CONFIG).is_file() and place.exists():
             return directory
@@ -70,16 +71,32 @@ def enclosing(path: str | Path) -> Path:
 
 def refuse_existing(storage: str, name: str) -> None:
     """Raise `InputError` where `storage/name` exists. Remote storage is left to the run itself."""
-    if "://" not in storage and (Path(storage).absolute() / name).exists():
+    run = Path(expanded(storage)).absolute() / name
+    if "://" not in storage and run.exists() and not _failed_at_once(run):
         hint = "go on with it by --resume auto, or choose another name"
         raise InputError("name", name, f"a name that is not in {storage} yet", hint)
+
+
+def _failed_at_once(run: Path) -> bool:
+    if not (run / RESULT).is_file() or (run / "checkpoints").exists():
+        return False
+    return trained_nothing((run / RESULT).read_text(errors="replace"))
+
+
+def trained_nothing(result: str) -> bool:
+    """Whether this `result.json` is of a run that failed before its first round."""
+    try:
+        content = json.loads(result)
+    except ValueError:
+        return False
+    return isinstance(content, dict) and content.get("status") == "failed" and content.get("rounds") == 0
 
 
 def check_storage(storage: str) -> None:
     """Raise `InputError` where `storage` can't be a directory to write to. Remote storage is left to the run."""
     if "://" in storage:
         return
-    directory = Path(storage).absolute()
+    directory = Path(expanded(storage)).absolute()
     existing = next(place for place in (directory, *directory.parents) if place.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise InputError("storage", storage, "a directory that can be written", f"{existing} can't be")

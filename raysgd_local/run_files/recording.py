@@ -13,7 +13,7 @@ from raysgd_local.control.run_events import EventName
 from raysgd_local.run_files import tables
 from raysgd_local.run_files.observer import RunEnd, RunEvent, RunObserver, RunStart
 from raysgd_local.run_files.observers import Heard, Notice, Observers, Outbox
-from raysgd_local.run_files.result import Names, result
+from raysgd_local.run_files.result import Names, result, strict_json
 from raysgd_local.run_files.storage import MANIFEST, Storage
 from raysgd_local.run_files.writer import RESULT, RunFiles
 
@@ -99,7 +99,7 @@ class Recording:
         """Write `result.json`; returns its content, and how the run ended: lost if its results can't be written."""
         content = result(self.files, books, finish, names)
         self.event(EventName.ENDED, status=finish.status, reason=finish.reason)
-        trouble = self.files.finish(RESULT, json.dumps(content, indent=1), sleep)
+        trouble = self.files.finish(RESULT, strict_json(content), sleep)
         if trouble and finish.status == "finished":
             finish = c.Finish("lost", f"training is over, but its results can't be written: {trouble}")
         self._tell("run_ended", RunEnd(finish.status, finish.reason, content))

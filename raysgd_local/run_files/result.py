@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -57,3 +58,23 @@ def result(files: RunFiles, books: Books | None, finish: Finish, names: Names) -
         "checkpoints_failed": sum(e["event"] == EventName.CHECKPOINT_FAILED for e in events),
         "checkpoints_damaged": sum(e["event"] == EventName.CHECKPOINT_DAMAGED for e in events),
     }
+
+
+def strict_json(content: dict[str, Any]) -> str:
+    r"""`result.json` as text, which any reader takes: null stands for numbers that are not finite.
+
+    >>> strict_json({"train_loss": float("nan"), "eval": {"perplexity": float("inf")}, "rounds": 3})
+    '{\n "train_loss": null,\n "eval": {\n  "perplexity": null\n },\n "rounds": 3\n}'
+    """
+    return json.dumps(_finite(content), indent=1, allow_nan=False)
+
+
+def _finite(plain: Any) -> Any:
+    match plain:
+        case float():
+            return plain if math.isfinite(plain) else None
+        case dict():
+            return {key: _finite(value) for key, value in plain.items()}
+        case list() | tuple():
+            return [_finite(value) for value in plain]
+    return plain

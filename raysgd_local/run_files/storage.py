@@ -35,7 +35,7 @@ class Storage:
         if filesystem is not None:
             return Storage(filesystem, location)
         if "://" not in location:
-            return Storage(fs.LocalFileSystem(), os.path.abspath(location))
+            return Storage(fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(location)))
         try:
             found, path = fs.FileSystem.from_uri(location)
         except (OSError, ValueError) as error:

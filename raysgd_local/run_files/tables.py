@@ -17,6 +17,9 @@ __all__ = ["ABSENT", "EVAL_COLUMNS", "ROUND_COLUMNS", "Row"]
 ROUND_COLUMNS = list(COLUMNS)
 EVAL_COLUMNS = [f.name for f in fields(EvalRow) if f.name != "metrics"]
 
+METRIC = "metric:"
+"""Before the column of a metric that has the name of another column."""
+
 Row = dict[str, Any]
 
 
@@ -46,7 +49,17 @@ def eval_columns(rows: Iterable[Row]) -> list[str]:
 
 def eval_plain(row: EvalRow) -> Row:
     """An evaluation with a column for each metric."""
-    return {name: getattr(row, name) for name in EVAL_COLUMNS} | row.metrics
+    metrics = {metric_column(name): value for name, value in row.metrics.items()}
+    return {name: getattr(row, name) for name in EVAL_COLUMNS} | metrics
+
+
+def metric_column(name: str) -> str:
+    """Return the column of a metric: its name, unless that is taken.
+
+    >>> metric_column("accuracy"), metric_column("epoch")
+    ('accuracy', 'metric:epoch')
+    """
+    return f"{METRIC}{name}" if name in EVAL_COLUMNS or name.startswith(METRIC) else name
 
 
 def round_row(row: Row) -> RoundRow:
@@ -56,7 +69,9 @@ def round_row(row: Row) -> RoundRow:
 
 def eval_row(row: Row) -> EvalRow:
     """The inverse of `eval_plain`."""
-    metrics = {name: value for name, value in row.items() if name not in EVAL_COLUMNS and value != ""}
+    metrics = {
+        name.removeprefix(METRIC): value for name, value in row.items() if name not in EVAL_COLUMNS and value != ""
+    }
     return from_plain(EvalRow, {name: row[name] for name in EVAL_COLUMNS} | {"metrics": metrics})
 
 

@@ -40,7 +40,7 @@ def unpacked(raw: Path, names: Sequence[str]) -> Path:
 
 
 def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "raysgd-local"
+    return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache")) / "raysgd-local"
 
 
 def _fingerprint(raw: Path, names: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from raysgd_local import config as configuration
 from raysgd_local.config import Config
 from raysgd_local.errors import InputError
+from raysgd_local.run_files.paths import directory_name, expanded
 from raysgd_local.tuning.sweep import Sweep, from_mapping, load
 
 if TYPE_CHECKING:
@@ -54,7 +55,9 @@ def tuner(
     }
     sweep = from_mapping(tree)
     check_metrics(sweep)
-    return make_tuner(sweep, Path(os.path.abspath(storage)) / (name or default_name("sweep")))
+    return make_tuner(
+        sweep, Path(os.path.abspath(expanded(str(storage)))) / directory_name(name or default_name("sweep"))
+    )
 
 
 def _tree(base: Config | Mapping[str, Any] | str | Path | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from raysgd_local.errors import InputError
 from raysgd_local.run_files import reader
+from raysgd_local.run_files.paths import directory_name, expanded
 from raysgd_local.simulation.cluster.cluster_model import ClusterModel
 from raysgd_local.tuning.reported import check_metrics
 from raysgd_local.tuning.results import SWEEP
@@ -37,15 +38,15 @@ def asked(
     """Interpret the options. Raises `InputError` for values that can't be used, and for a directory that exists."""
     given = None if file is None else load(file, settings)
     if resume is not None and resume != "auto":
-        directory = Path(resume).absolute()
+        directory = Path(expanded(resume, "resume")).absolute()
         return Asked(begun(directory, given), directory)
     if given is None or file is None:
         raise InputError("sweep", None, "a sweep's YAML file, or --resume with a sweep's directory")
     if resume == "auto" and name is None:
         raise InputError("name", None, "the sweep's name, with --resume auto", "add --name")
-    place = storage or given.first.storage
+    place = expanded(storage or given.first.storage)
     _check(given, place)
-    directory = Path(place).absolute() / (name or default_name(file.stem))
+    directory = Path(place).absolute() / directory_name(default_name(file.stem) if name is None else name)
     if resume == "auto" and (directory / SWEEP).is_file():
         return Asked(begun(directory, given), directory)
     reader.refuse_existing(place, directory.name)

@@ -51,6 +51,7 @@ def unlabel(sweep: Sweep, labelled: dict[str, Any]) -> Point:
 def placement(config: Config) -> tune.PlacementGroupFactory:
     """Return an empty bundle for the trial and its driver, which only watch, and a bundle for each worker."""
     worker = {"CPU": config.workers.cpus} | ({"GPU": 1.0} if config.workers.use_gpu else {})
+    worker |= config.workers.resources
     return tune.PlacementGroupFactory([{}, *[worker] * config.workers.max])
 
 

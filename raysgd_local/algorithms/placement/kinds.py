@@ -47,7 +47,7 @@ class LabelSkewed(ChunkPlacement):
 
     Hsu, Qi, Brown, 2019 [K]; see `label_skew.dirichlet_order`.
 
-    Raises InputError unless alpha > 0 and chunks ≥ 1.
+    Raises InputError unless alpha > 0 and chunks ≥ 2: a single chunk would have the labels of the whole set.
     """
 
     alpha: float = 0.5  # concentration: 100 is nearly even, 0.1 leaves one or two labels per chunk
@@ -56,6 +56,9 @@ class LabelSkewed(ChunkPlacement):
     def __post_init__(self) -> None:
         validation.number("alpha", self.alpha, above=0)
         validation.whole_number("chunks", self.chunks, at_least=1)
+        if self.chunks == 1:
+            hint = "a single chunk is the whole training set, so labels are not skewed: one chunk per worker skews most"
+            raise InputError("chunks", self.chunks, "an integer of at least 2", hint)
 
     def order(self, labels: Ints, bounds: Sequence[int], seed: int) -> Ints:
         return dirichlet_order(labels, bounds, self.alpha, seed)

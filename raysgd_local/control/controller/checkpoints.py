@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -115,6 +117,7 @@ class Saves:
     failures: int = 0  # checkpoints in a row that could not be written
     retry_s: float | None = None  # training time at which to try again after a failure
     over: bool = False  # the run's last checkpoint is published
+    unscored: bool = False  # it was told that evaluations lack the score
 
     def due(self, state: Replicated, policy: CheckpointPolicy, urgent: bool = False) -> bool:
         """Whether to begin a checkpoint: one at a time; by the policy, or oftener while a member leaves (`urgent`)."""
@@ -194,21 +197,49 @@ class Saves:
         """Drop a checkpoint that turned out to be damaged."""
         return replace(self, published=tuple(s for s in self.published if s.name != name))
 
+    def lacks_score(self, snapshot: CheckpointRecord, policy: CheckpointPolicy) -> bool:
+        """Whether to tell, for the first time, that evaluations do not report the score."""
+        state = snapshot.replicated
+        lacks = policy.score is not None and policy.score not in dict(state.metrics)
+        return lacks and state.evaluations > 0 and not self.unscored and not scored(self.published, policy)
+
     def awaiting(self, worker: str, since: str = "") -> tuple[str, ...]:
         """The checkpoints newer than `since` that lack this worker's shard."""
         return tuple(name for name, w in self.writing.items() if worker in w.missing and name > since)
 
     def pruned(self, policy: CheckpointPolicy) -> tuple[Saves, tuple[str, ...]]:
-        """Apply `keep`; also return the names of the checkpoints to delete. The newest stays: a resume needs it."""
-        if policy.keep is None or len(self.published) <= policy.keep:
+        """Apply `keep`; also return the names of the checkpoints to delete.
+
+        With a score the best are kept, and the newest beside them: a resume needs it.
+        """
+        if policy.keep is None:
             return self, ()
-        newest = self.published[-1]
-        ranked = sorted(self.published[:-1], key=lambda s: _worth(s, policy), reverse=True)
-        kept = {s.name for s in ranked[: max(0, policy.keep - 1)]} | {newest.name}
+        best = ranked(self.published, policy)[-policy.keep :]
+        kept = {s.name for s in (*best, *self.published[-1:])}
         gone = tuple(s.name for s in self.published if s.name not in kept)
         return replace(self, published=tuple(s for s in self.published if s.name in kept)), gone
 
 
-def _worth(snapshot: CheckpointRecord, policy: CheckpointPolicy) -> tuple[float, int]:
-    score = dict(snapshot.replicated.metrics).get(policy.score or "", 0.0)
-    return (score if policy.score_order == "max" else -score), snapshot.replicated.round
+def ranked(published: Sequence[CheckpointRecord], policy: CheckpointPolicy) -> tuple[CheckpointRecord, ...]:
+    """Sort checkpoints, oldest first, by the policy's score: the best last. Without a score the newest is the best.
+
+    Those that have no score come before all that have, the newest of them last.
+    """
+    scores = scored(published, policy)
+    return tuple(sorted(published, key=lambda s: (s.name in scores, scores.get(s.name, 0.0), s.name)))
+
+
+def scored(published: Sequence[CheckpointRecord], policy: CheckpointPolicy) -> dict[str, float]:
+    """Return the score of each checkpoint that has one, by name; higher is better.
+
+    A missing metric and one that is not finite are no scores. An evaluation judges the first checkpoint after it: a
+    later one, without an evaluation in between, has another model.
+    """
+    found, judged = {}, 0
+    for snapshot in published:
+        state = snapshot.replicated
+        value = dict(state.metrics).get(policy.score or "", math.nan)
+        if state.evaluations > judged and math.isfinite(value):
+            found[snapshot.name] = value if policy.score_order == "max" else -value
+        judged = max(judged, state.evaluations)
+    return found

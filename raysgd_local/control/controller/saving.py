@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from raysgd_local.control.controller.checkpoints import Saves, manifest
+from dataclasses import replace
+
+from raysgd_local.control.controller.checkpoints import CheckpointRecord, Saves, manifest
 from raysgd_local.control.controller.events import DeleteCheckpoint, PublishManifest, ShardWritten
 from raysgd_local.control.controller.state import Turn
 from raysgd_local.control.marks import mark
@@ -37,8 +39,18 @@ def published(turn: Turn, name: str) -> None:
     saves, gone = turn.state.saves.publish(name).pruned(turn.state.settings.checkpoints)
     turn.set(saves=saves)
     turn.record(EventName.CHECKPOINT_WRITTEN, checkpoint=name, round=entry.snapshot.replicated.round)
+    _tell_unscored(turn, entry.snapshot)
     for old in gone:
         turn.do(DeleteCheckpoint(old))
+
+
+def _tell_unscored(turn: Turn, snapshot: CheckpointRecord) -> None:
+    """Record, once, that no evaluation reports the metric by which checkpoints are to be kept: it may be a typo."""
+    saves, policy = turn.state.saves, turn.state.settings.checkpoints
+    if saves.lacks_score(snapshot, policy):
+        turn.set(saves=replace(saves, unscored=True))
+        there = [name for name, _ in snapshot.replicated.metrics]
+        turn.record(EventName.CHECKPOINT_UNSCORED, checkpoint=snapshot.name, score=policy.score, metrics=there)
 
 
 def checkpoint_failed(turn: Turn, name: str, reason: str) -> None:

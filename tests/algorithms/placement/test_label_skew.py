@@ -32,7 +32,12 @@ def test_the_same_seed_gives_the_same_parts_and_another_seed_others():
     assert (shares(0.5, seed=1) != shares(0.5, seed=2)).any()
 
 
-@pytest.mark.parametrize("options", [{"alpha": 0.0}, {"chunks": 0}])
+@pytest.mark.parametrize("options", [{"alpha": 0.0}, {"chunks": 0}, {"alpha": float("nan")}])
 def test_what_is_no_distribution_is_refused(options):
     with pytest.raises(InputError):
         LabelSkewed(**options)
+
+
+def test_a_single_chunk_whose_labels_would_be_those_of_the_whole_set_is_refused_with_the_reason():
+    with pytest.raises(InputError, match=r"chunks: 1 is not allowed.*labels are not skewed: one chunk per worker"):
+        LabelSkewed(0.1, chunks=1)

@@ -1,0 +1,28 @@
+"""Paths and names of directories that users give."""
+
+from __future__ import annotations
+
+import os
+
+from raysgd_local.errors import InputError
+
+LONGEST_NAME = 200  # bytes: file systems allow 255, and names of temporary files add to a run's
+
+
+def expanded(path: str, field: str = "storage") -> str:
+    """Return a path or URI with the user's home for a leading `~`. Raises `InputError` for an unknown user's."""
+    found = os.path.expanduser(path)
+    if found.startswith("~"):
+        raise InputError(field, path, "a path", "there is no such user; write ./~… for a directory of that name")
+    return found
+
+
+def directory_name(name: object, field: str = "name") -> str:
+    """Return the name. Raises `InputError` unless a single directory, not a path, can have it."""
+    if not isinstance(name, str) or not name.strip() or name in (".", ".."):
+        raise InputError(field, name, "the name of a directory")
+    if "/" in name or not name.isprintable():
+        raise InputError(field, name[:LONGEST_NAME], "the name of a directory, without / and control characters")
+    if len(name.encode(errors="replace")) > LONGEST_NAME:
+        raise InputError(field, f"{name[:20]}…", f"a name of at most {LONGEST_NAME} bytes")
+    return name
