@@ -91,6 +91,7 @@ class Stepper:
         self._rescale(overflow)
 
     def _step(self, samples: int, workers: int, skip: bool) -> None:
+        self._replica.check_groups()
         factor = self._factor(samples, workers)
         for prepared in self._replica.optimizers:
             if not skip:
