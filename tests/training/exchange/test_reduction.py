@@ -10,11 +10,15 @@ import torch
 from torch import nn
 
 from raysgd_local.algorithms.algorithm import Algorithm
+from raysgd_local.algorithms.averaging import Elastic
+from raysgd_local.algorithms.compression import Half, TopK
+from raysgd_local.algorithms.outer import SlowMo
 from raysgd_local.algorithms.schedules import AtEpoch, EveryStep, FixedPeriod, Once, Switch
 from raysgd_local.algorithms.schedules.base import Mode
 from raysgd_local.control.control_slots import Contribution, Control, Flags
 from raysgd_local.errors import InputError
 from raysgd_local.state.replica_state import ReplicaState
+from raysgd_local.training.exchange.factory import make_reduction
 from raysgd_local.training.exchange.plain import Installing, Reduction
 from raysgd_local.transport.in_process import InProcessNetwork
 
@@ -165,3 +169,43 @@ def test_a_buffer_that_is_kept_may_change_its_shape_on_each_worker(dtype: torch.
         state.check()
     states[1].restore(kept)
     assert [model.seen.numel() for model in models] == [2, 5]
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        Algorithm(FixedPeriod(1), averaging=Elastic()),
+        Algorithm(FixedPeriod(1), outer=SlowMo()),
+        Algorithm(FixedPeriod(1), compression=TopK(0.1)),
+        Algorithm(FixedPeriod(1), compression=Half(), outer=SlowMo()),
+        Algorithm(Once()),
+    ],
+    ids=["elastic", "outer", "top-k", "half-outer", "once"],
+)
+def test_frozen_parameters_are_in_no_methods_state(algorithm: Algorithm) -> None:
+    models, network = adapted(2), InProcessNetwork()
+    frozen = models[0][0].weight.clone()
+
+    def member(rank: int) -> Reduction:
+        reduction = make_reduction(ReplicaState(models[rank]), network.allocate, 2, algorithm)
+        reduction.seat(2)
+        transport = network.connect(1, rank, 2)
+        for round in (1, 2, 3):
+            with torch.no_grad():
+                models[rank][1].weight.add_(0.1 * (rank + 1))
+            said = Contribution(weight=1.0 + rank, samples=1, lr=0.1)
+            control = reduction.reduce(transport, "parameters", round, said)
+            reduction.commit(Installing("parameters", "parameters", lambda _: None), control)
+        return reduction
+
+    with ThreadPoolExecutor(2) as pool:
+        reductions = list(pool.map(member, range(2)))
+    for model, reduction in zip(models, reductions, strict=True):
+        assert torch.equal(model[0].weight, frozen)
+        assert reduction._anchor.numel == 512
+        assert torch.equal(reduction._anchor.flat, reductions[0]._anchor.flat)
+        assert (
+            reduction.residual is None
+            or reduction.residual.before is None
+            or (reduction.residual.before.numel() == 512)
+        )

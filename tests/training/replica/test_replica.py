@@ -208,3 +208,13 @@ def test_frozen_parameters_are_in_the_models_state_and_not_in_the_anchor():
     replica_of(other).load_shared_state(shared)
     for a, b in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_an_anchor_of_a_model_of_which_other_parameters_trained_is_refused_in_words():
+    anchors = []
+    for frozen in (False, True):
+        model = nn.Sequential(nn.Linear(3, 3).requires_grad_(not frozen), nn.Linear(3, 1))
+        state = replica_of(model).averaged()
+        anchors.append(Anchor(state.parameters, state.dtype, torch.device("cpu"), None, Mean()))
+    with pytest.raises(UsageError, match="16 elements of parameters trained; here these are 4"):
+        anchors[1].load(anchors[0].state())
