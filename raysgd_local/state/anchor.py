@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from raysgd_local.algorithms.averaging import Averaging
 from raysgd_local.algorithms.outer import Outer, OuterStep
-from raysgd_local.errors import InputError
+from raysgd_local.errors import InputError, UsageError
 from raysgd_local.state.cpu_copy import on_cpu
 from raysgd_local.state.flat_vector import FlatLayout, pack, unpack
 
@@ -180,7 +180,15 @@ class Anchor:
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Any]) -> None:
-        """Restore a `state`, and copy the anchor into this member's parameters."""
+        """Restore a `state`, and copy the anchor into this member's parameters.
+
+        Raises `UsageError` if it is of a model of which other parameters trained.
+        """
+        if state["anchor"].numel() != self.numel:
+            raise UsageError(
+                f"the state is of a run in which {state['anchor'].numel()} elements of parameters trained; here "
+                f"these are {self.numel}: freeze the same parameters (requires_grad=False), or start another run from model.pt"
+            )
         self._behind, self._optimizer = False, None
         self._parameter.copy_(state["anchor"])
         if state["outer"] is not None:

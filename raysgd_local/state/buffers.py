@@ -17,6 +17,7 @@ from raysgd_local.state.flat_vector import FlatLayout, pack, unpack
 BufferRule = Literal["mean", "max", "same", "keep"]
 
 _FLOATING_RULES, _INTEGER_RULES = ("mean", "keep"), ("max", "same", "keep")
+_FROZEN_RULES, _FIXED_RULES = ("same", "mean", "keep"), ("same", "keep")  # parameters; the latter of integers
 
 # Elements. Larger integer buffers are tables (positions, masks) rather than counters: sending them each round costs
 # too much, and if they differ between members that is a mistake.
@@ -39,9 +40,10 @@ class Buffer:
 
 
 def buffers_by_rule(
-    model: nn.Module, rules: Mapping[str, str], others: set[str]
+    model: nn.Module, rules: Mapping[str, str], others: set[str], frozen: set[str]
 ) -> dict[BufferRule, list[Buffer]]:
-    """Group all buffers but `others` by their rules. `rules` maps names or patterns to rules.
+    """Group all buffers but `others` by their rules. `rules` maps names or patterns to rules, also of the parameters
+    that are `frozen`.
 
     By default floating-point buffers are averaged, except that buffers which contain an infinite or NaN value from
     the beginning (masks) are kept. Small integer and boolean ones take the maximum; large ones must be the same on
@@ -56,10 +58,23 @@ def buffers_by_rule(
         if buffer.name not in others or _explicit(buffer.name, rules):
             found[_rule(buffer, rules)].append(buffer)
     for pattern in rules:
-        if not fnmatch.filter(names, pattern):
-            raise InputError(
-                "buffers", pattern, "names of the model's buffers, or patterns", nearest(pattern, names)
-            )
+        if not fnmatch.filter([*names, *frozen], pattern):
+            allowed = "names of the model's buffers or frozen parameters, or patterns"
+            raise InputError("buffers", pattern, allowed, nearest(pattern, [*names, *frozen]))
+    return found
+
+
+def parameter_rules(frozen: Mapping[str, Tensor], rules: Mapping[str, str]) -> dict[str, str]:
+    """Return each frozen parameter's rule. Patterns whose rule a parameter can't have are for buffers only.
+
+    Raises `InputError` for a rule, given by name, that the parameter can't have.
+    """
+    found = {name: _explicit(name, rules) or "same" for name in frozen}
+    for name, rule in found.items():
+        allowed = _FROZEN_RULES if frozen[name].is_floating_point() or frozen[name].is_complex() else _FIXED_RULES
+        if rule not in allowed and name in rules:
+            raise InputError(f"buffers.{name}", rule, f"{', '.join(allowed)} for a frozen parameter")
+        found[name] = rule if rule in allowed else "same"
     return found
 
 
@@ -106,6 +121,11 @@ class MeanBuffers:
         self._layout = FlatLayout.like(self._tensors())
         self.numel = self._layout.numel
 
+    def check(self) -> None:
+        """Raise `InputError` for a buffer whose shape changed since the beginning."""
+        for buffer, shape in zip(self._buffers, self._layout.shapes, strict=True):
+            _check_shape(buffer, shape, _FLOATING_RULES)
+
     def pack(self, flat: Tensor, weight: float) -> None:
         pack(self._layout.views(flat), self._tensors(), weight)
 
@@ -125,7 +145,13 @@ class IntegerBuffers:
 
     def __init__(self, largest: Sequence[Buffer], same: Sequence[Buffer]) -> None:
         self._largest, self._same = list(largest), list(same)
+        self._shapes = [b.tensor.shape for b in largest]
         self.count = sum(b.tensor.numel() for b in largest) + 2 * len(same)
+
+    def check(self) -> None:
+        """Raise `InputError` for a buffer to be maximised whose shape changed since the beginning."""
+        for buffer, shape in zip(self._largest, self._shapes, strict=True):
+            _check_shape(buffer, shape, _INTEGER_RULES)
 
     def values(self) -> list[int]:
         values = [int(v) for buffer in self._largest for v in buffer.tensor.flatten().tolist()]
@@ -146,6 +172,54 @@ class IntegerBuffers:
         for buffer, highest, lowest in zip(self._same, left[0::2], left[1::2], strict=True):
             if highest != -lowest:
                 raise InputError(f"buffers.{buffer.name}", "different on workers", "max, keep", "give it a rule")
+
+
+def _check_shape(buffer: Buffer, shape: tuple[int, ...], rules: tuple[str, ...]) -> None:
+    present = buffer.owner._buffers.get(buffer.key)
+    found = None if present is None else tuple(buffer.tensor.shape)
+    if found != tuple(shape):
+        raise InputError(
+            f"buffers.{buffer.name}",
+            "gone" if found is None else f"of shape {found}, of {tuple(shape)} when training began",
+            f"{', '.join(rules)}; and only with keep, by which each worker has its own, may a shape change",
+            f'ctx.prepare_model(model, buffers={{"{buffer.name}": "keep"}}), or register it in its largest shape',
+        )
+
+
+def unsaved_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """Return the buffers that the model's `state_dict` leaves out (`persistent=False`)."""
+    return {
+        buffer.name: buffer.owner._buffers[buffer.key]  # type: ignore[misc]
+        for buffer in _all_buffers(model)
+        if buffer.key in buffer.owner._non_persistent_buffers_set
+    }
+
+
+@torch.no_grad()
+def load_unsaved_buffers(model: nn.Module, saved: Mapping[str, Tensor]) -> None:
+    """Load what `unsaved_buffers` returned for a model of the same kind."""
+    fit_buffers(model, saved)
+    for name, tensor in unsaved_buffers(model).items():
+        if name in saved:
+            tensor.copy_(saved[name])
+
+
+def fit_buffers(model: nn.Module, saved: Mapping[str, Tensor]) -> None:
+    """Give each buffer the shape that it has in `saved`, so that it can be loaded: a kept buffer may have grown."""
+    for path, owner in model.named_modules():
+        for key, tensor in owner._buffers.items():
+            value = saved.get(f"{path}.{key}" if path else key)
+            if value is None or (tensor is not None and tensor.shape == value.shape):
+                continue
+            owner._buffers[key] = torch.empty_like(
+                value if tensor is None else value.to(tensor), device=_device(model, tensor)
+            )
+
+
+def _device(model: nn.Module, tensor: Tensor | None) -> torch.device:
+    if tensor is not None:
+        return tensor.device
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
 def _digest(buffer: Buffer) -> int:

@@ -23,6 +23,8 @@ def on_cpu(value: Any, seen: _Seen | None = None) -> Any:
         return seen[identity]
     if isinstance(value, Mapping):
         return {key: on_cpu(item, seen) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_fields"):  # a namedtuple takes its fields one by one
+        return type(value)(*(on_cpu(item, seen) for item in value))
     if isinstance(value, (list, tuple)):
         return type(value)(on_cpu(item, seen) for item in value)
     return value

@@ -151,7 +151,8 @@ def _slots(number: int, optimizer: torch.optim.Optimizer) -> list[_Slot]:
             f"with optimizer_state 'average', one of {names}",
             "'keep' and 'reset' work with any optimizer",
         )
-    return [_Slot(optimizer, group, p, kind) for group in optimizer.param_groups for p in group["params"]]
+    trained = [(group, p) for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
+    return [_Slot(optimizer, group, p, kind) for group, p in trained]
 
 
 def _install(slot: _Slot, index: int, name: str, piece: Tensor, mass: float, total: float) -> None:

@@ -11,9 +11,17 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from raysgd_local.errors import InputError, UsageError, nearest
 from raysgd_local.state.batchnorm import PooledStatistics, statistics_layers
-from raysgd_local.state.buffers import IntegerBuffers, MeanBuffers, buffers_by_rule, explicit_names
+from raysgd_local.state.buffers import (
+    IntegerBuffers,
+    MeanBuffers,
+    buffers_by_rule,
+    explicit_names,
+    fit_buffers,
+    parameter_rules,
+)
 from raysgd_local.state.cpu_copy import on_cpu
 from raysgd_local.state.flat_vector import FlatLayout, checksum, pack, unpack
+from raysgd_local.state.frozen import FrozenParameters
 from raysgd_local.state.gradients import Gradients
 from raysgd_local.state.optimizer_state import AveragedOptimizers
 from raysgd_local.state.packing import PackedBlocks, Packing
@@ -43,14 +51,18 @@ class ReplicaState:
     | state | rule |
     |---|---|
     | parameters | weighted mean in float32, or in float64 if any state is; tied ones once; written in place |
+    | frozen parameters (`requires_grad=False`) | not in the vector; checked to be equal (`FrozenParameters`) |
     | normalisation statistics | pooled (`PooledStatistics`) |
     | other floating buffers | weighted mean, or `keep` |
     | integer, boolean buffers | maximum (`max`), checked to be the `same` (large ones), or `keep` |
     | optimizer state | `keep`, `reset` at each commit, or `average` (`AveragedOptimizers`) |
 
-    `buffers` maps names, or patterns like `"*.mask"`, to rules. The vector has `numel` elements of `dtype`, laid out
-    as [parameters or gradients | statistics and buffers | optimizer state or gradients' presence]. Integers must
-    stay exact, so they are reduced separately, as `integers()`. All members must build it from the same model.
+    `buffers` maps names, or patterns like `"*.mask"`, to rules; for a frozen parameter these are `same` (the default),
+    `mean`, as if it trained, or `keep`. `beside`: parameters that optimizers have and the model has not.
+
+    The vector has `numel` elements of `dtype`, laid out as [parameters or gradients | statistics and buffers |
+    optimizer state or gradients' presence]. Integers must stay exact, so they are reduced separately, as
+    `integers()`. All members must build it from the same model.
 
     Raises `InputError` for an unknown rule, buffer or policy and for an optimizer that can't be averaged, and
     `UsageError` for a model whose lazy layers have no shape yet.
@@ -74,13 +86,14 @@ class ReplicaState:
         *,
         optimizer_state: OptimizerPolicy = "keep",
         buffers: Mapping[str, str] | None = None,
+        beside: Mapping[str, nn.Parameter] | None = None,
     ) -> None:
         _check(model, optimizer_state)
         self._model, self._optimizers, self._policy = model, list(optimizers), optimizer_state
-        self._parameters = [p for p in model.parameters() if p.is_floating_point() or p.is_complex()]
+        self._beside = dict(beside or {})
+        self._collect_parameters({**dict(model.named_parameters()), **self._beside}, buffers or {})
         self._layout = FlatLayout.like(_real(self._parameters))
-        self.device = self._parameters[0].device if self._parameters else torch.device("cpu")
-        self.dtype = _dtype(model)
+        self.dtype = _dtype([*self._parameters, *model.buffers()])
         self._collect_buffers(buffers or {})
         averaged = self._optimizers if optimizer_state == "average" else []
         self._averaged = AveragedOptimizers(averaged, self.dtype)
@@ -90,10 +103,18 @@ class ReplicaState:
         self.numel = self._tail + max(self._averaged.numel, self._gradients.numel)
         self._ends = [*self._blocks.ends[:-1], self.numel]  # the last block includes all sections after the first
 
+    def _collect_parameters(self, named: Mapping[str, nn.Parameter], rules: Mapping[str, str]) -> None:
+        frozen = {name: p for name, p in named.items() if not p.requires_grad}
+        found = parameter_rules(frozen, rules)
+        self._parameters = [p for name, p in named.items() if found.get(name, "mean") == "mean"]
+        self._frozen = FrozenParameters({name: p for name, p in frozen.items() if found[name] == "same"})
+        self.device = next((p.device for p in named.values()), torch.device("cpu"))
+
     def _collect_buffers(self, rules: Mapping[str, str]) -> None:
         explicit = explicit_names(self._model, rules)
         self._statistics = PooledStatistics(statistics_layers(self._model, explicit), self.dtype, self.device)
-        found = buffers_by_rule(self._model, rules, self._statistics.names)
+        names = {name for name, p in self._model.named_parameters() if not p.requires_grad}
+        found = buffers_by_rule(self._model, rules, self._statistics.names, names)
         self._mean = MeanBuffers(found["mean"])
         self._integers = IntegerBuffers(found["max"], found["same"])
 
@@ -168,16 +189,31 @@ class ReplicaState:
 
     def integers(self) -> list[int]:
         """Return the integers to be reduced by an element-wise maximum over members. Their number never changes."""
-        return [*self._integers.values(), *self._averaged.steps()]
+        digests = [self._frozen.digest, -self._frozen.digest] if self._frozen else []
+        return [*digests, *self._integers.values(), *self._averaged.steps()]
 
     @torch.no_grad()
     def install_integers(self, values: Sequence[int]) -> None:
         """Install the element-wise maxima of all members' `integers()`.
 
-        Raises `InputError`, on all members alike, if a buffer with the rule `same` differs between members.
+        Raises `InputError`, on all members alike, if a frozen parameter or a buffer with the rule `same` differs
+        between members.
         """
+        if self._frozen:
+            self._frozen.check_equal(values[0], -values[1])
+            values = values[2:]
         self._integers.install(values[: self._integers.count])
         self._averaged.install_steps(values[self._integers.count :])
+
+    def check(self) -> None:
+        """Raise `UsageError` or `InputError` if the vector's layout no longer fits. Call it before each reduction."""
+        self._frozen.check()
+        self._mean.check()
+        self._integers.check()
+
+    def begin_view(self) -> None:
+        """Read all frozen parameters, once a view. Raises `UsageError` if the loop changed one."""
+        self._frozen.check(thorough=True)
 
     def checksum(self, flat: Tensor) -> int:
         """Return a 48-bit checksum of `flat[:numel]`."""
@@ -185,17 +221,19 @@ class ReplicaState:
 
     @torch.no_grad()
     def rebase(self) -> None:
-        """Take the present BatchNorm statistics as the last committed ones, on which members must agree.
+        """Take the present BatchNorm statistics, and the frozen parameters, as the committed ones.
 
         Call it after a replica received a committed state: in a joiner or a resumed run.
         """
         self._statistics.rebase()
+        self._frozen.remember()
 
     def snapshot(self) -> dict[str, Any]:
         """Copy model, optimizers and statistics to the CPU, without shared storage: for a joiner or a checkpoint."""
         state = {
             "model": self._model.state_dict(),
             "buffers": dict(self._model.named_buffers()),
+            "beside": self._beside,
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
             "statistics": self._statistics.anchors,
         }
@@ -204,9 +242,12 @@ class ReplicaState:
     @torch.no_grad()
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         """Restore a `snapshot`, in place."""
+        fit_buffers(self._model, snapshot["buffers"])
         self._model.load_state_dict(snapshot["model"])
         for name, buffer in self._model.named_buffers():
             buffer.copy_(snapshot["buffers"][name])
+        for name, parameter in self._beside.items():
+            parameter.copy_(snapshot["beside"][name])
         for optimizer, state in zip(self._optimizers, snapshot["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         self._statistics.rebase(snapshot["statistics"])
@@ -254,7 +295,6 @@ def _real(tensors: Sequence[Tensor]) -> list[Tensor]:
     return [torch.view_as_real(tensor) if tensor.is_complex() else tensor for tensor in tensors]
 
 
-def _dtype(model: nn.Module) -> torch.dtype:
+def _dtype(tensors: Sequence[Tensor]) -> torch.dtype:
     wide = (torch.float64, torch.complex128)
-    tensors = [*model.parameters(), *model.buffers()]
     return torch.float64 if any(tensor.dtype in wide for tensor in tensors) else torch.float32

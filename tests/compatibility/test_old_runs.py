@@ -18,7 +18,7 @@ from raysgd_local.report import write_report
 from raysgd_local.run_files import journal, reader
 from raysgd_local.run_files.storage import Storage
 from raysgd_local.training.replica.checkpoint_parts import finished, newest_good
-from raysgd_local.training.replica.replica import from_bytes
+from raysgd_local.training.replica.plain_values import from_bytes
 
 FOLDER = Path(__file__).parent / "fixtures"
 RUNS = sorted(path.name for path in FOLDER.iterdir() if path.is_dir())

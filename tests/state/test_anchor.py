@@ -10,7 +10,7 @@ from raysgd_local.algorithms.outer import OUTERS, BlockMomentum, MaxChange, Oute
 from raysgd_local.algorithms.outer.optimizer import OPTIMIZERS
 from raysgd_local.errors import InputError
 from raysgd_local.state.anchor import Anchor, make_optimizer
-from raysgd_local.training.replica.replica import from_bytes, to_bytes
+from raysgd_local.training.replica.plain_values import from_bytes, to_bytes
 
 G = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
 DILOCO = OuterOptimizer("SGD", 0.7, {"momentum": 0.9, "nesterov": True})

@@ -221,3 +221,50 @@ def test_augmentation_of_a_sample_depends_on_seed_epoch_and_index_alone(ctx):
 def test_get_context_without_a_run_is_one_worker():
     ctx = raysgd_local.get_context()
     assert ctx is raysgd_local.get_context()
+
+
+def test_layers_unfrozen_with_a_group_of_their_own_while_training_are_refused_in_words(ctx):
+    model = ctx.prepare_model(nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1)))
+    model[0].requires_grad_(False)
+    optimizer = ctx.prepare_optimizer(torch.optim.AdamW(model[1].parameters(), lr=0.01))
+
+    def loop():
+        for epoch in ctx.epochs(2):
+            if epoch == 1:
+                model[0].requires_grad_(True)
+                optimizer.add_param_group({"params": model[0].parameters(), "lr": 0.001})
+            for (x,) in ctx.batches(DATA, batch_size=4):
+                loss = model(x).square().mean()
+                loss.backward()
+                ctx.step(loss)
+
+    with pytest.raises(UsageError, match="parameter groups changed after the first ctx.epochs"):
+        loop()
+
+
+def test_layers_unfrozen_while_training_are_refused_by_name(ctx):
+    model = ctx.prepare_model(nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1)))
+    model[0].requires_grad_(False)
+    ctx.prepare_optimizer(torch.optim.AdamW(model.parameters(), lr=0.01))
+
+    def loop():
+        for epoch in ctx.epochs(2):
+            model[0].requires_grad_(epoch == 1)
+            for (x,) in ctx.batches(DATA, batch_size=4):
+                loss = model(x).square().mean()
+                loss.backward()
+                ctx.step(loss)
+
+    with pytest.raises(UsageError, match="0.weight was frozen when training began, and trains now"):
+        loop()
+
+
+def test_parameters_of_the_loss_train_beside_the_model(ctx):
+    model, scale = ctx.prepare_model(nn.Linear(3, 1)), nn.Parameter(torch.zeros(1))
+    ctx.prepare_optimizer(torch.optim.SGD([*model.parameters(), scale], lr=0.05))
+    for _ in ctx.epochs(1):
+        for (x,) in ctx.batches(DATA, batch_size=4):
+            loss = (model(x).square().mean() * torch.exp(-scale) + scale).sum()
+            loss.backward()
+            ctx.step(loss.detach())
+    assert scale.item() != 0

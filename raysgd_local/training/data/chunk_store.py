@@ -14,7 +14,7 @@ from raysgd_local.algorithms.placement.table import chunk_bounds
 from raysgd_local.control.data.chunk_transfer import Held, gifts
 from raysgd_local.control.messages import Order
 from raysgd_local.errors import InputError
-from raysgd_local.training.replica.replica import from_bytes, to_bytes
+from raysgd_local.training.replica.plain_values import from_bytes, to_bytes
 from raysgd_local.training.replica.transfer import broadcast_bytes
 from raysgd_local.transport.contract import Transport
 

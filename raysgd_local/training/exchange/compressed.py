@@ -49,6 +49,7 @@ class CompressedReduction(Reduction):
 
     def _fill(self, mode: Mode, said: Contribution, rank: int) -> None:
         """Write all of this member's part. State that is not finite counts for nothing."""
+        self._check()
         flat, self._tried = self._scratch[: self._used], self._used
         self._healthy = self._packing(flat, mode, said.weight).complete()
         said = said if self._healthy else counting_for_nothing(said)

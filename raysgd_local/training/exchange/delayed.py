@@ -53,6 +53,7 @@ class DelayedReduction(CompressedReduction):
         extent: Callable[[Control], Extent],
     ) -> Callable[[], Control]:
         """Take part as things are now: the rest of `reduce`."""
+        super()._check()
         deque(super()._packing(self._launched.packed, mode, said.weight).parts(), maxlen=0)
         self.state.pack_parameters(self._launched.start, 1.0)
         self._launched.integers = self.state.integers()
@@ -74,6 +75,10 @@ class DelayedReduction(CompressedReduction):
             own[block] = self._launched.packed[block]
 
         return Packing(own, ends, write)
+
+    def _check(self) -> None:
+        if not self._launched.travels:  # else it was checked at the launch, in the training thread
+            super()._check()
 
     def _own_integers(self) -> list[int]:
         return self._launched.integers if self._launched.travels else super()._own_integers()

@@ -78,6 +78,7 @@ class Reduction:
 
     def seat(self, world_size: int) -> None:
         """Make room for a view's slots. What was committed before stays for healing."""
+        self.state.begin_view()
         self._make_room(world_size)
         self._used = self.state.numel + world_size * self._slot
         self._checksum = 0
@@ -113,6 +114,7 @@ class Reduction:
         State is looked at while it travels. If some of it turns out not to be finite, which all learn from the
         slots, all sum once more, and who has such state counts for nothing.
         """
+        self._check()
         sick: tuple[int, ...] = ()
         while True:
             self._healthy = transport.rank not in sick
@@ -156,6 +158,10 @@ class Reduction:
 
     def _own_integers(self) -> list[int]:
         return self.state.integers()
+
+    def _check(self) -> None:
+        """Raise before anything is sent if the state can't be packed any more."""
+        self.state.check()
 
     def abandon(self) -> None:
         """The view is left; nothing of what was tried in it comes any more."""

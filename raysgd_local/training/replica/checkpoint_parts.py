@@ -11,7 +11,8 @@ from raysgd_local.control.messages import Save
 from raysgd_local.errors import CheckpointError
 from raysgd_local.run_files.storage import MANIFEST, Storage, checked, read_manifest
 from raysgd_local.training.ports import ControllerPort
-from raysgd_local.training.replica.replica import Replica, from_bytes, to_bytes
+from raysgd_local.training.replica.plain_values import check_plain, from_bytes, to_bytes
+from raysgd_local.training.replica.replica import Replica, check_local_state
 from raysgd_local.training.replica.rng import generators, set_generators
 
 MODEL = "model.pt"
@@ -27,13 +28,18 @@ class ShardWriter:
         self._thread = background or ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
 
     def save(self, save: Save, replica: Replica, rank: int) -> None:
-        """Copy this worker's part now, and write it later. Rank 0's part includes the model, which is equal on all."""
+        """Copy this worker's part now, and write it later. Rank 0's part includes the model, which is equal on all.
+
+        Raises `InputError` for state that could not be read back.
+        """
         if rank > 0 and not save.everyone:
             return
         shard: dict[str, Any] = {"local": replica.local_state(), "generators": generators()}
         shard["own"] = replica.own_state()
         if rank == 0:
             shard.update(replica.shared_state())
+        check_local_state(shard["local"])
+        check_plain(shard.get("model"), "model")
         self._thread.submit(self._write, save, shard, rank)
 
     def _write(self, save: Save, shard: dict[str, Any], rank: int) -> None:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import io
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from torch import nn
 
-from raysgd_local.errors import InputError, UsageError
+from raysgd_local.errors import UsageError
 from raysgd_local.state.anchor import Anchor
+from raysgd_local.state.buffers import fit_buffers, load_unsaved_buffers, unsaved_buffers
 from raysgd_local.state.compressed_messages import Residual
 from raysgd_local.state.cpu_copy import on_cpu
 from raysgd_local.state.replica_state import ReplicaState
+from raysgd_local.training.replica.plain_values import check_plain
 
 Joining = Literal["donor", "own"]
 
@@ -72,37 +73,77 @@ class Replica:
     anchor: Anchor | None = None  # for methods that need the committed parameters
     residual: Residual | None = None  # for compression with error feedback
     highest_lr: float = 0.0  # the highest rate so far of the first parameter group: the base of the loop's decay
+    groups: list[list[int]] | None = None  # of each optimizer's groups, their sizes when training began
 
     def averaged(self) -> ReplicaState:
         """Return the averaged part of the state. Raises `UsageError` without a model or an optimizer."""
         if not self.models or not self.optimizers:
             raise UsageError("call ctx.prepare_model and ctx.prepare_optimizer before the first ctx.epochs")
+        self.groups = self._groups()
         model = self.models[0] if len(self.models) == 1 else nn.ModuleList(self.models)
         return ReplicaState(
             model,
             [prepared.optimizer for prepared in self.optimizers],
             optimizer_state=self.optimizer_state,
             buffers=self.buffer_rules,
+            beside=self.beside(),
         )
+
+    def beside(self) -> dict[str, nn.Parameter]:
+        """Return the parameters that the optimizers have and the models have not (of a loss, for example)."""
+        known = {id(p) for model in self.models for p in model.parameters()}
+        found: dict[str, nn.Parameter] = {}
+        for i, prepared in enumerate(self.optimizers):
+            for j, parameter in enumerate(prepared.parameters()):
+                if id(parameter) not in known:
+                    known.add(id(parameter))
+                    found[f"optimizer {i}, parameter {j} (in no prepared model)"] = cast(nn.Parameter, parameter)
+        return found
+
+    def check_groups(self) -> None:
+        """Raise `UsageError` if an optimizer's parameter groups are others than when training began."""
+        if self.groups is not None and self.groups != self._groups():
+            raise UsageError(
+                f"an optimizer's parameter groups changed after the first ctx.epochs: they had {self.groups} "
+                f"parameters, and have {self._groups()}. A worker that joins later could not follow: add all groups "
+                "before ctx.prepare_optimizer (with lr=0 until they train), or end this run and start another one "
+                "from its model.pt"
+            )
+
+    def _groups(self) -> list[list[int]]:
+        return [[len(g["params"]) for g in prepared.optimizer.param_groups] for prepared in self.optimizers]
 
     def shown(self) -> AbstractContextManager[None]:
         """Copy the method's model (the anchor) into the models for a `with` block, if they may differ from it."""
         return nullcontext() if self.anchor is None else self.anchor.shown()
 
     def shared_state(self) -> dict[str, Any]:
-        """Return the shared state: the model, and if there is an anchor, the anchor and the outer step's buffers."""
-        state: dict[str, Any] = {"model": self.model_state()}
+        """Return the shared state: the model, with all its buffers, and parameters beside it; and if there is an
+        anchor, the anchor and the outer step's buffers.
+        """
+        with self.shown():
+            beside = on_cpu(list(self.beside().values()))
+        state: dict[str, Any] = {"model": self.model_state(), "beside": beside}
+        state["unsaved_buffers"] = [on_cpu(unsaved_buffers(model)) for model in self.models]
         return state if self.anchor is None else {**state, "anchor": self.anchor.state()}
 
     def load_shared_state(self, state: dict[str, Any]) -> None:
         """Load the shared state of another member or a checkpoint, also into own parameters. Clears the residual."""
         self.load_model_state(state["model"])
+        for model, saved in zip(self.models, state.get("unsaved_buffers", []), strict=False):
+            load_unsaved_buffers(model, saved)
+        self._load_beside(state.get("beside", []))
         if self.residual is not None:
             self.residual.clear()
         if self.anchor is not None and "anchor" in state:
             self.anchor.load(state["anchor"])
         elif self.anchor is not None:  # a checkpoint of a run without one
             self.anchor.take()
+
+    @torch.no_grad()
+    def _load_beside(self, values: list[torch.Tensor]) -> None:
+        for parameter, value in zip(self.beside().values(), values, strict=False):
+            parameter.copy_(value)
 
     def model_state(self) -> dict[str, Any]:
         """Return the method's model as a `state_dict` on the CPU without shared storage. With several models: a dict of
@@ -115,6 +156,7 @@ class Replica:
     def load_model_state(self, state: dict[str, Any]) -> None:
         states = [state] if len(self.models) == 1 else [state[str(i)] for i in range(len(self.models))]
         for model, own in zip(self.models, states, strict=True):
+            fit_buffers(model, own)
             model.load_state_dict(own)
 
     def own_state(self) -> dict[str, Any]:
@@ -143,13 +185,8 @@ class Replica:
         return state
 
     def check_registered(self) -> None:
-        """Raise `InputError` for registered state that can't be loaded without unpickling code."""
-        for name, (obj, _) in self.registered.items():
-            try:
-                from_bytes(to_bytes({name: on_cpu(obj.state_dict())}))
-            except Exception as error:
-                allowed = "a state_dict of tensors, numbers, strings, lists and dicts"
-                raise InputError(f"ctx.register({name!r})", type(obj).__name__, allowed, str(error)) from error
+        """Raise `InputError` for local state that can't be loaded without unpickling code."""
+        check_local_state(self.local_state())
 
     def load_local_state(self, state: dict[str, Any], joining: bool) -> None:
         """Load local state: of a donor (`joining`), or this worker's own from a checkpoint."""
@@ -164,14 +201,8 @@ class Replica:
                 obj.load_state_dict(state["registered"][name])
 
 
-def to_bytes(state: dict[str, Any]) -> bytes:
-    """Serialize the state with `torch.save`."""
-    stream = io.BytesIO()
-    torch.save(state, stream)
-    return stream.getvalue()
-
-
-def from_bytes(content: bytes) -> dict[str, Any]:
-    """Load the output of `to_bytes`. Unpickles only tensors and plain values, never code."""
-    state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    return state
+def check_local_state(state: dict[str, Any]) -> None:
+    """Raise `InputError` for a piece of a `local_state` that could be written, but not read back."""
+    for name, registered in state["registered"].items():
+        check_plain(registered, f"ctx.register({name!r})")
+    check_plain({key: value for key, value in state.items() if key != "registered"}, "local state")

@@ -100,6 +100,7 @@ class Stepper:
         self._rescale(overflow)
 
     def _step(self, samples: int, workers: int, skip: bool) -> None:
+        self._replica.check_groups()
         factor = self._factor(samples, workers)
         self._replica.highest_lr = max(self._replica.highest_lr, self._loop_lr)
         for prepared in self._replica.optimizers:

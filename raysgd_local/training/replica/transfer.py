@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from raysgd_local.training.replica.replica import Replica, from_bytes, to_bytes
+from raysgd_local.training.replica.plain_values import check_plain, from_bytes, to_bytes
+from raysgd_local.training.replica.replica import Replica, check_local_state
 from raysgd_local.transport.contract import Transport
 
 
@@ -23,8 +24,7 @@ def broadcast_bytes(transport: Transport, source: int, content: bytes) -> bytes:
 def give_state(transport: Transport, source: int, receive: bool, replica: Replica) -> None:
     """Send a replica's shared state, and its local state as a start, from `source` to the members with `receive`."""
     own = transport.rank == source
-    state = {"shared": replica.shared_state(), "local": replica.local_state()} if own else {}
-    content = broadcast_bytes(transport, source, to_bytes(state) if own else b"")
+    content = broadcast_bytes(transport, source, _whole(replica) if own else b"")
     if receive and not own:
         state = from_bytes(content)
         replica.load_shared_state(state["shared"])
@@ -34,6 +34,19 @@ def give_state(transport: Transport, source: int, receive: bool, replica: Replic
 def give_local_state(transport: Transport, source: int, receive: bool, replica: Replica) -> None:
     """Send the local state (optimizers, loss scale) from `source` to the members with `receive`."""
     own = transport.rank == source
-    content = broadcast_bytes(transport, source, to_bytes(replica.local_state()) if own else b"")
+    content = broadcast_bytes(transport, source, _local(replica) if own else b"")
     if receive and not own:
         replica.load_local_state(from_bytes(content), joining=True)
+
+
+def _whole(replica: Replica) -> bytes:
+    state = {"shared": replica.shared_state(), "local": replica.local_state()}
+    check_plain(state["shared"], "state")
+    check_local_state(state["local"])
+    return to_bytes(state)
+
+
+def _local(replica: Replica) -> bytes:
+    state = replica.local_state()
+    check_local_state(state)
+    return to_bytes(state)

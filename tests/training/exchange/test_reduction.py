@@ -10,10 +10,15 @@ import torch
 from torch import nn
 
 from raysgd_local.algorithms.algorithm import Algorithm
+from raysgd_local.algorithms.averaging import Elastic
+from raysgd_local.algorithms.compression import Half, TopK
+from raysgd_local.algorithms.outer import SlowMo
 from raysgd_local.algorithms.schedules import AtEpoch, EveryStep, FixedPeriod, Once, Switch
 from raysgd_local.algorithms.schedules.base import Mode
 from raysgd_local.control.control_slots import Contribution, Control, Flags
+from raysgd_local.errors import InputError
 from raysgd_local.state.replica_state import ReplicaState
+from raysgd_local.training.exchange.factory import make_reduction
 from raysgd_local.training.exchange.plain import Installing, Reduction
 from raysgd_local.transport.in_process import InProcessNetwork
 
@@ -97,3 +102,110 @@ def test_members_that_end_training_alone_are_equal_though_nobody_trained_since_t
         list(pool.map(member, range(2)))
     for model in models:
         torch.testing.assert_close([p.detach() for p in model.parameters()], mean)
+
+
+def adapted(count: int) -> list[nn.Module]:
+    """Models with a frozen layer of 2 to the 16 elements, and 512 that train."""
+    models = []
+    for _ in range(count):
+        torch.manual_seed(0)
+        base = nn.Linear(256, 256, bias=False).requires_grad_(False)
+        models.append(nn.Sequential(base, nn.Linear(256, 2, bias=False)))
+    return models
+
+
+@pytest.mark.parametrize("mode", ["parameters", "gradients"])
+def test_a_round_sends_what_trains_alone(mode: Mode) -> None:
+    models = adapted(2)
+    frozen = models[0][0].weight.clone()
+    reduction = Reduction(
+        ReplicaState(models[0]), InProcessNetwork().allocate, 2, Algorithm(schedule=FixedPeriod(1))
+    )
+    reduction.seat(2)
+    assert 512 <= reduction._used <= 512 + 2 * 64  # the rest is the members' control slots
+    exchange(models, rounds=3, mode=mode)
+    assert all(torch.equal(model[0].weight, frozen) for model in models)
+
+
+@pytest.mark.parametrize("mode", ["parameters", "gradients"])
+def test_a_worker_whose_frozen_weights_differ_is_found_in_its_first_round(mode: Mode) -> None:
+    models = adapted(2)
+    models[1][0].weight[100, 100] += 1e-6
+    with pytest.raises(InputError, match=r"frozen parameters: '0.weight'"):
+        exchange(models, mode=mode)
+
+
+class Growing(nn.Linear):
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__(2, 1)
+        self.register_buffer("seen", torch.zeros(2, dtype=dtype))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rules"), [(torch.float32, "mean, keep"), (torch.int64, "max, same, keep")], ids=["float", "integer"]
+)
+@pytest.mark.parametrize("seen", [3, 1, 0, None])
+def test_a_buffer_that_changes_its_shape_is_named_with_its_rules_before_anything_is_sent(
+    dtype: torch.dtype, rules: str, seen: int | None
+) -> None:
+    model = Growing(dtype)
+    network = InProcessNetwork()
+    reduction = Reduction(ReplicaState(model), network.allocate, 1, Algorithm(schedule=FixedPeriod(1)))
+    reduction.seat(1)
+    model.seen = None if seen is None else torch.zeros(seen, dtype=dtype)
+    transport = network.connect(1, 0, 1)
+    with pytest.raises(InputError, match=f"buffers.seen: .* is not allowed; allowed: {rules}; and only with keep"):
+        reduction.reduce(transport, "parameters", 1, Contribution(weight=1.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
+def test_a_buffer_that_is_kept_may_change_its_shape_on_each_worker(dtype: torch.dtype) -> None:
+    models = [Growing(dtype) for _ in range(2)]
+    states = [ReplicaState(model, buffers={"seen": "keep"}) for model in models]
+    models[1].seen = torch.ones(5, dtype=dtype)
+    kept = states[1].snapshot()
+    models[1].seen = torch.ones(7, dtype=dtype)
+    for state in states:
+        state.check()
+    states[1].restore(kept)
+    assert [model.seen.numel() for model in models] == [2, 5]
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        Algorithm(FixedPeriod(1), averaging=Elastic()),
+        Algorithm(FixedPeriod(1), outer=SlowMo()),
+        Algorithm(FixedPeriod(1), compression=TopK(0.1)),
+        Algorithm(FixedPeriod(1), compression=Half(), outer=SlowMo()),
+        Algorithm(Once()),
+    ],
+    ids=["elastic", "outer", "top-k", "half-outer", "once"],
+)
+def test_frozen_parameters_are_in_no_methods_state(algorithm: Algorithm) -> None:
+    models, network = adapted(2), InProcessNetwork()
+    frozen = models[0][0].weight.clone()
+
+    def member(rank: int) -> Reduction:
+        reduction = make_reduction(ReplicaState(models[rank]), network.allocate, 2, algorithm)
+        reduction.seat(2)
+        transport = network.connect(1, rank, 2)
+        for round in (1, 2, 3):
+            with torch.no_grad():
+                models[rank][1].weight.add_(0.1 * (rank + 1))
+            said = Contribution(weight=1.0 + rank, samples=1, lr=0.1)
+            control = reduction.reduce(transport, "parameters", round, said)
+            reduction.commit(Installing("parameters", "parameters", lambda _: None), control)
+        return reduction
+
+    with ThreadPoolExecutor(2) as pool:
+        reductions = list(pool.map(member, range(2)))
+    for model, reduction in zip(models, reductions, strict=True):
+        assert torch.equal(model[0].weight, frozen)
+        assert reduction._anchor.numel == 512
+        assert torch.equal(reduction._anchor.flat, reductions[0]._anchor.flat)
+        assert (
+            reduction.residual is None
+            or reduction.residual.before is None
+            or (reduction.residual.before.numel() == 512)
+        )
