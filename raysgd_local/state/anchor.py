@@ -187,7 +187,8 @@ class Anchor:
         if state["anchor"].numel() != self.numel:
             raise UsageError(
                 f"the state is of a run in which {state['anchor'].numel()} elements of parameters trained; here "
-                f"these are {self.numel}: freeze the same parameters (requires_grad=False), or start another run from model.pt"
+                f"these are {self.numel}: freeze the same parameters (requires_grad=False), or start another run from "
+                "model.pt"
             )
         self._behind, self._optimizer = False, None
         self._parameter.copy_(state["anchor"])
