@@ -175,7 +175,7 @@ def _result(content: dict[str, Any], storage: Storage) -> Result:
     names = checkpoint_parts.finished(storage)
     newest = storage.under("checkpoints").under(names[-1]) if names else None
     return Result(
-        metrics={**content, **content["eval"]},
+        metrics={**content["eval"], **content},
         checkpoint=Checkpoint(newest.root, newest.filesystem) if newest else None,
         error=None,
         path=storage.root,

@@ -13,7 +13,7 @@ from raysgd_local.control.run_events import EventName
 from raysgd_local.run_files import tables
 from raysgd_local.run_files.observer import RunEnd, RunEvent, RunObserver, RunStart
 from raysgd_local.run_files.observers import Heard, Notice, Observers, Outbox
-from raysgd_local.run_files.result import Names, result
+from raysgd_local.run_files.result import Names, result, text
 from raysgd_local.run_files.storage import MANIFEST, Storage
 from raysgd_local.run_files.writer import RESULT, RunFiles
 
@@ -53,7 +53,7 @@ class Recording:
             case c.RecordEvent(event, fields):
                 self.event(event, **fields)
 
-    def event(self, event: str, **fields: Any) -> None:
+    def event(self, event: str, /, **fields: Any) -> None:
         self._tell("event_recorded", RunEvent(round(self._time(), 4), event, fields))
 
     def _dropped(self, observer: RunObserver, error: Exception) -> None:
@@ -96,7 +96,7 @@ class Recording:
         """Write `result.json`; returns its content, and how the run ended: lost if its results can't be written."""
         content = result(self.files, books, finish, names)
         self.event(EventName.ENDED, status=finish.status, reason=finish.reason)
-        trouble = self.files.finish(RESULT, json.dumps(content, indent=1), sleep)
+        trouble = self.files.finish(RESULT, text(content), sleep)
         if trouble and finish.status == "finished":
             finish = c.Finish("lost", f"training is over, but its results can't be written: {trouble}")
         self._tell("run_ended", RunEnd(finish.status, finish.reason, content))
@@ -117,7 +117,7 @@ def _missed(files: RunFiles, heard: Heard) -> list[Notice]:
 
 def _since(files: RunFiles, heard: Heard) -> list[dict[str, Any]]:
     """The events after the last that was heard; none if none was."""
-    newest = heard.event and json.dumps(heard.event.line)
+    newest = heard.event and json.dumps(heard.event.line, default=repr)
     after: list[dict[str, Any]] = []
     for line in reversed(files.events):
         if json.dumps(line) == newest:

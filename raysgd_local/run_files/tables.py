@@ -19,6 +19,8 @@ EVAL_COLUMNS = [f.name for f in fields(EvalRow) if f.name != "metrics"]
 
 Row = dict[str, Any]
 
+_PREFIX = "metric:"
+
 
 def parsed(table: str) -> list[Row]:
     """The rows of a CSV file with a header, with numbers where there are numbers."""
@@ -28,6 +30,8 @@ def parsed(table: str) -> list[Row]:
 def text(columns: Sequence[str], rows: Iterable[Row], header: bool) -> str:
     stream = io.StringIO()
     writer = csv.DictWriter(stream, columns, lineterminator="\n")
+    if any("\r" in name for name in columns):  # the csv module doesn't quote for it
+        writer = csv.DictWriter(stream, columns, lineterminator="\n", quoting=csv.QUOTE_ALL)
     if header:
         writer.writeheader()
     writer.writerows(rows)
@@ -46,7 +50,8 @@ def eval_columns(rows: Iterable[Row]) -> list[str]:
 
 def eval_plain(row: EvalRow) -> Row:
     """An evaluation with a column for each metric."""
-    return {name: getattr(row, name) for name in EVAL_COLUMNS} | row.metrics
+    own = {name: getattr(row, name) for name in EVAL_COLUMNS}
+    return own | {_column(name): value for name, value in row.metrics.items()}
 
 
 def round_row(row: Row) -> RoundRow:
@@ -56,8 +61,19 @@ def round_row(row: Row) -> RoundRow:
 
 def eval_row(row: Row) -> EvalRow:
     """The inverse of `eval_plain`."""
-    metrics = {name: value for name, value in row.items() if name not in EVAL_COLUMNS and value != ""}
+    metrics = {_metric(name): value for name, value in row.items() if name not in EVAL_COLUMNS and value != ""}
     return from_plain(EvalRow, {name: row[name] for name in EVAL_COLUMNS} | {"metrics": metrics})
+
+
+def _column(metric: str) -> str:
+    """The column of a metric. One that is called as another column, or nothing, has a column of its own."""
+    apart = metric in EVAL_COLUMNS or not metric or metric.startswith(_PREFIX)
+    return f"{_PREFIX}{metric}" if apart else metric
+
+
+def _metric(column: str) -> str:
+    """The inverse of `_column`."""
+    return column.removeprefix(_PREFIX)
 
 
 def _number(text: str) -> Any:
