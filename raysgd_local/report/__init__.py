@@ -88,7 +88,8 @@ def _charts(runs: Sequence[Run]) -> list[Chart]:
             Chart("Loss against samples", charts.loss_over(runs, "total_samples", "samples, all workers")),
         ]
     found += [
-        Chart(f"{name.capitalize()} on held-out data", charts.metric_over_time(runs, name)) for name in metrics
+        Chart(f"{name[:1].upper()}{name[1:]} on held-out data", charts.metric_over_time(runs, name))
+        for name in metrics
     ]
     found.append(Chart("Averaging period τ", charts.tau_over_time(runs)))
     found.append(Chart("Workers", charts.workers_over_time(runs)))

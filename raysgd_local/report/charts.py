@@ -50,6 +50,15 @@ def colour(index: int) -> str:
     return RUN_COLOURS[index % len(RUN_COLOURS)]
 
 
+def literal(text: str) -> str:
+    r"""Return a text of the user's so that matplotlib draws it as it is: no formulas, no characters unfit for SVG.
+
+    >>> literal("costs $5 to $6")
+    'costs \\$5 to \\$6'
+    """
+    return "".join(letter if letter.isprintable() else " " for letter in text).replace("$", r"\$")
+
+
 def loss_over(runs: Sequence[Run], column: str, label: str) -> str:
     """Draw the training loss against a cumulative column: single rounds faint, their running mean strong."""
 
@@ -74,9 +83,10 @@ def metric_over_time(runs: Sequence[Run], metric: str) -> str:
     def draw(axes: Axes) -> None:
         for index, run in enumerate(runs):
             if metric in run.evals:
-                points = run.evals["elapsed_s"], run.evals[metric]
+                evals = run.evaluations_of(metric)
+                points = evals["elapsed_s"], evals[metric]
                 axes.plot(*points, color=colour(index), marker="o", markersize=3.5)
-        axes.set(xlabel="training time (s)", ylabel=f"{metric}, held out")
+        axes.set(xlabel="training time (s)", ylabel=f"{literal(metric)}, held out")
 
     return svg(draw)
 
@@ -120,7 +130,7 @@ def where_time_went(runs: Sequence[Run]) -> str:
                     place = (left + seconds / 2, row)
                     axes.annotate(f"{seconds / total:.0%}", place, color="#0b1220", ha="center", va="center")
                 left += seconds
-        axes.set_yticks(range(len(runs)), [run.name for run in runs])
+        axes.set_yticks(range(len(runs)), [literal(run.name) for run in runs])
         axes.tick_params(axis="y", length=0)
         axes.set_ylim(len(runs) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")

@@ -54,7 +54,7 @@ def _figures(run: Run) -> dict[str, str]:
 
 
 def _metric(run: Run, name: str) -> str:
-    values = run.evals[name]
+    values = run.evaluations_of(name)[name]
     if not len(values):
         return "–"
     best = values.min() if "loss" in name else values.max()

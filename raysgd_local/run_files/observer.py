@@ -33,7 +33,9 @@ class RunEvent:
 
     @property
     def line(self) -> dict[str, Any]:
-        return {"time_s": self.time_s, "event": self.name, **self.fields}
+        return {"time_s": self.time_s, "event": self.name} | {
+            name: value for name, value in self.fields.items() if name not in ("time_s", "event")
+        }
 
 
 @dataclass(frozen=True)

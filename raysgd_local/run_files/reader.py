@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,7 @@ class Run:
     evals: pd.DataFrame  # the columns of `EvalRow`, and one for each metric
     events: tuple[dict[str, Any], ...]  # the lines of events.jsonl
     result: dict[str, Any]  # empty while the run has not ended
+    absent: Mapping[str, frozenset[int]] = field(default_factory=dict)  # rows of `evals` without this metric
 
     @property
     def name(self) -> str:
@@ -39,6 +42,10 @@ class Run:
     def metrics(self) -> list[str]:
         """The names of what was evaluated, in the task's order."""
         return [name for name in self.evals.columns if name not in EVAL_COLUMNS]
+
+    def evaluations_of(self, metric: str) -> pd.DataFrame:
+        """The evaluations that have this metric; its value may be NaN."""
+        return self.evals.drop(index=list(self.absent.get(metric, ())))
 
 
 def load(path: str | Path) -> Run:
@@ -53,6 +60,7 @@ def load(path: str | Path) -> Run:
             _table(directory / EVALS, EVAL_COLUMNS, {}),
             _events(directory / EVENTS),
             json.loads((directory / RESULT).read_text()) if (directory / RESULT).exists() else {},
+            _blanks(directory / EVALS),
         )
     except (OSError, ValueError, yaml.YAMLError) as error:
         why = f"{type(error).__name__}: {' '.join(str(error).split())}"
@@ -127,6 +135,17 @@ def _table(path: Path, columns: list[str], absent: dict[str, Any]) -> pd.DataFra
     if lacking := [column for column in columns if column not in table.columns]:
         raise ValueError(f"{path.name} lacks the columns {', '.join(lacking)}")
     return table[[*columns, *(column for column in table.columns if column not in columns)]]
+
+
+def _blanks(path: Path) -> dict[str, frozenset[int]]:
+    """Rows by column in which a table has nothing; pandas takes them for NaN."""
+    if not path.exists():
+        return {}
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    return {
+        name: frozenset(i for i, row in enumerate(rows) if row[name] == "") for name in (rows[0] if rows else ())
+    }
 
 
 def _events(path: Path) -> tuple[dict[str, Any], ...]:

@@ -54,7 +54,7 @@ class Recording:
             case c.RecordEvent(event, fields):
                 self.event(event, **fields)
 
-    def event(self, event: str, **fields: Any) -> None:
+    def event(self, event: str, /, **fields: Any) -> None:
         self._tell("event_recorded", RunEvent(round(self._time(), 4), event, fields))
 
     def _dropped(self, observer: RunObserver, error: Exception) -> None:
@@ -120,7 +120,7 @@ def _missed(files: RunFiles, heard: Heard) -> list[Notice]:
 
 def _since(files: RunFiles, heard: Heard) -> list[dict[str, Any]]:
     """The events after the last that was heard; none if none was."""
-    newest = heard.event and json.dumps(heard.event.line)
+    newest = heard.event and json.dumps(heard.event.line, default=repr)
     after: list[dict[str, Any]] = []
     for line in reversed(files.events):
         if json.dumps(line) == newest:

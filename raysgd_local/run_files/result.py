@@ -10,6 +10,7 @@ from typing import Any
 from raysgd_local.control.controller.boundary import Books
 from raysgd_local.control.controller.events import Finish
 from raysgd_local.control.run_events import EventName
+from raysgd_local.run_files import tables
 from raysgd_local.run_files.writer import RunFiles
 
 
@@ -22,7 +23,7 @@ class Names:
 
 
 def result(files: RunFiles, books: Books | None, finish: Finish, names: Names) -> dict[str, Any]:
-    """Totals over the whole run, resumes included, and the final metrics."""
+    """Totals over the whole run, resumes included, and of each metric the newest value."""
     state = books.replicated if books else None
     ledger = books.ledger if books else None
     rounds, events = files.rounds, files.events
@@ -42,7 +43,7 @@ def result(files: RunFiles, books: Books | None, finish: Finish, names: Names) -
         **{name: sum(float(row[name]) for row in rounds) for name in ("compute_s", "sync_s", "wait_s")},
         "wire_bytes": sum(int(row["wire_bytes"]) for row in rounds),
         "train_loss": losses[-1] if losses else None,
-        "eval": dict(state.metrics) if state else {},
+        "eval": _newest(files),
         "views": sum(e["event"] == EventName.VIEW_FORMED for e in events),
         "workers_lost": sum(e["event"] == EventName.WORKER_LOST for e in events),
         "stall_s_max": max(stalls, default=0.0),
@@ -58,6 +59,12 @@ def result(files: RunFiles, books: Books | None, finish: Finish, names: Names) -
         "checkpoints_failed": sum(e["event"] == EventName.CHECKPOINT_FAILED for e in events),
         "checkpoints_damaged": sum(e["event"] == EventName.CHECKPOINT_DAMAGED for e in events),
     }
+
+
+def _newest(files: RunFiles) -> dict[str, float]:
+    """The newest value of each metric, by name."""
+    values = {name: value for row in files.evaluations for name, value in tables.eval_row(row).metrics.items()}
+    return dict(sorted(values.items()))
 
 
 def strict_json(content: dict[str, Any]) -> str:

@@ -31,6 +31,8 @@ def parsed(table: str) -> list[Row]:
 def text(columns: Sequence[str], rows: Iterable[Row], header: bool) -> str:
     stream = io.StringIO()
     writer = csv.DictWriter(stream, columns, lineterminator="\n")
+    if any("\r" in name for name in columns):  # the csv module doesn't quote for it
+        writer = csv.DictWriter(stream, columns, lineterminator="\n", quoting=csv.QUOTE_ALL)
     if header:
         writer.writeheader()
     writer.writerows(rows)
@@ -59,7 +61,8 @@ def metric_column(name: str) -> str:
     >>> metric_column("accuracy"), metric_column("epoch")
     ('accuracy', 'metric:epoch')
     """
-    return f"{METRIC}{name}" if name in EVAL_COLUMNS or name.startswith(METRIC) else name
+    taken = name in EVAL_COLUMNS or not name or name.startswith(METRIC)
+    return f"{METRIC}{name}" if taken else name
 
 
 def round_row(row: Row) -> RoundRow:

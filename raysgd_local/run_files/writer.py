@@ -68,20 +68,27 @@ class RunFiles(RunObserver):
 
     def _read(self, name: str) -> str:
         path = self._folder / name
-        return path.read_text() if path.exists() else ""
+        if not path.exists():
+            return ""
+        with path.open(encoding="utf-8", newline="") as stream:  # names of metrics may hold line breaks
+            return stream.read()
 
     def _drop_half_line(self, name: str) -> None:
         """Whoever wrote it before may have died in the middle of a line."""
         text = self._read(name)
         if text and not text.endswith("\n"):
-            (self._folder / name).write_text(text[: text.rfind("\n") + 1])
+            self._write(self._folder / name, text[: text.rfind("\n") + 1])
+
+    @staticmethod
+    def _write(path: Path, text: str) -> None:
+        path.write_text(text, encoding="utf-8", newline="")
 
     def _append(self, name: str, text: str) -> None:
         """Append, or, while the disk is in trouble, leave it to `retry`."""
         if name not in self._behind:
             try:
                 self._check_lease()
-                with (self._folder / name).open("a") as stream:
+                with (self._folder / name).open("a", encoding="utf-8", newline="") as stream:
                     stream.write(text)
             except OSError as error:
                 self._fall_behind(name, error)
@@ -107,7 +114,7 @@ class RunFiles(RunObserver):
         self._folder.mkdir(parents=True, exist_ok=True)
         before = self._read(name) if name == JOURNAL else ""
         draft = self._folder / f"{name}.tmp"
-        draft.write_text(before[: before.rfind("\n") + 1] + self._content(name))
+        self._write(draft, before[: before.rfind("\n") + 1] + self._content(name))
         draft.replace(self._folder / name)
         if name == JOURNAL:
             self._journal.clear()
@@ -119,7 +126,7 @@ class RunFiles(RunObserver):
             case "evals.csv":
                 return tables.text(tables.eval_columns(self.evaluations), self.evaluations, header=True)
             case "events.jsonl":
-                return "".join(json.dumps(line) + "\n" for line in self.events)
+                return "".join(map(_event_line, self.events))
             case _:
                 return "".join(self._journal)
 
@@ -191,13 +198,14 @@ class RunFiles(RunObserver):
         self._rewrite(ROUNDS)
         self._rewrite(EVALS)
 
-    def event(self, event: str, **values: Any) -> None:
+    def event(self, event: str, /, **values: Any) -> None:
         """Write an event of now."""
         self.event_recorded(RunEvent(round(self._time(), 4), event, values))
 
     def event_recorded(self, event: RunEvent) -> None:
-        self.events.append(event.line)
-        self._append(EVENTS, json.dumps(event.line) + "\n")
+        text = _event_line(event.line)
+        self.events.append(json.loads(text))
+        self._append(EVENTS, text)
 
     def journal(self, line: dict[str, Any]) -> None:
         """One input of the controller, so that what it decided can be replayed."""
@@ -237,3 +245,8 @@ class RunFiles(RunObserver):
         self._dirty |= again
         self._copies.copy(self._dirty)
         self._dirty.clear()
+
+
+def _event_line(line: dict[str, Any]) -> str:
+    """A line of `events.jsonl`. A value that JSON can't hold is told as text: the driver can't fail for it."""
+    return json.dumps(line, default=repr, skipkeys=True) + "\n"

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from raysgd_local.algorithms import validation
 from raysgd_local.algorithms.learning_rate import LearningRate
+from raysgd_local.errors import InputError
 from raysgd_local.tasks.optimizer import Optimizer
+from raysgd_local.training.data.structure import parts_of, rebuilt
 
 if TYPE_CHECKING:
     import torch
@@ -80,6 +82,10 @@ class Task:
         ctx.prepare_optimizer(optimizer, clip_grad_norm=self.clip_grad_norm)
         ctx.prepare_scheduler(self.learning_rate)
         train, test = self.datasets()
+        for name, dataset in (("training", train), ("test", test)):
+            if len(dataset) == 0:  # type: ignore[arg-type]
+                hint = f"of the task {type(self).__name__}: a wrong path, or a filter that leaves nothing?"
+                raise InputError(f"{name} set", "0 samples", "a data set with at least one sample", hint)
         step_samples = self.batch_size * self.accumulate
         for _epoch in ctx.epochs(self.epochs):
             for batch in ctx.batches(train, batch_size=step_samples, num_workers=self.loader_workers):
@@ -103,7 +109,7 @@ class Task:
 def split_batch(batch: Any, part_size: int) -> Iterator[tuple[float, Any]]:
     """Split a batch into equal parts of about `part_size` samples; yield each part's share of the samples, and itself.
 
-    A batch is a tensor or list whose first dimension is the samples, or a tuple or dict of these.
+    A batch is a tensor or list whose first dimension is the samples, or a tuple, mapping or dataclass of these.
 
     >>> list(split_batch(([1, 2, 3, 4], [5, 6, 7, 8]), 2))
     [(0.5, ([1, 2], [5, 6])), (0.5, ([3, 4], [7, 8]))]
@@ -119,12 +125,17 @@ def split_batch(batch: Any, part_size: int) -> Iterator[tuple[float, Any]]:
 
 
 def _samples(batch: Any) -> int:
-    if isinstance(batch, dict):
-        return _samples(next(iter(batch.values())))
-    return _samples(batch[0]) if isinstance(batch, tuple) else len(batch)
+    if _is_column(batch):
+        return len(batch)
+    return next((_samples(part) for part in parts_of(batch) or () if hasattr(part, "__len__")), 0)
 
 
 def _slice(batch: Any, start: int, stop: int) -> Any:
-    if isinstance(batch, dict):
-        return {key: _slice(value, start, stop) for key, value in batch.items()}
-    return tuple(_slice(part, start, stop) for part in batch) if isinstance(batch, tuple) else batch[start:stop]
+    if not hasattr(batch, "__len__") and parts_of(batch) is None:
+        return batch  # no samples in it
+    return batch[start:stop] if _is_column(batch) else rebuilt(batch, lambda part: _slice(part, start, stop))
+
+
+def _is_column(batch: Any) -> bool:
+    """Whether it has an entry for each sample. Of lists the first dimension is the samples."""
+    return isinstance(batch, list) or parts_of(batch) is None

@@ -18,6 +18,8 @@ class InMemory(TensorDataset):
     (tensor([3., 1.]), tensor([3, 1]))
     """
 
+    draws_nothing = True  # no random numbers, so batches need no seeds
+
     def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, ...]:
         chosen = torch.as_tensor(indices, dtype=torch.int64)
         return tuple(tensor[chosen] for tensor in self.tensors)

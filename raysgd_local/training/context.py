@@ -16,8 +16,10 @@ from raysgd_local.control.member import probing
 from raysgd_local.control.member.machine import Member
 from raysgd_local.control.messages import View
 from raysgd_local.errors import InputError, UsageError
-from raysgd_local.training.data.loading import DealtBatches, to_device
+from raysgd_local.training.data.batches import to_device
+from raysgd_local.training.data.loading import DealtBatches, not_empty
 from raysgd_local.training.evaluation import Evaluation, Metrics
+from raysgd_local.training.logged import logged
 from raysgd_local.training.replica.replica import Joining, Prepared, Stateful
 from raysgd_local.training.shell import Shell
 
@@ -100,20 +102,32 @@ class TrainContext:
         if self._begun:
             raise UsageError(f"ctx.{what} comes before the first ctx.epochs: state has arrived already")
 
+    def _only_after(self, what: str) -> None:
+        """Before the first epoch this worker has no place in the run yet."""
+        if not self._begun:
+            raise UsageError(
+                f"ctx.{what} is known from the first epoch on: prepare models and optimizers, then use it inside "
+                "`for epoch in ctx.epochs(…)`"
+            )
+
     # Where am I.
 
     @property
     def rank(self) -> int:
         """This worker's place in the present view, from 0; it may change when the membership does."""
+        self._only_after("rank")
         return self._shell.member.rank
 
     @property
     def view(self) -> View:
         """The present membership."""
+        self._only_after("view")
         return self._shell.order.view
 
     @property
     def world_size(self) -> int:
+        """The number of workers in the present view."""
+        self._only_after("world_size")
         return len(self.view.members)
 
     @property
@@ -123,6 +137,7 @@ class TrainContext:
     @property
     def stopping(self) -> bool:
         """Whether training is over: `epochs` and `batches` end, and `step` does nothing any more."""
+        self._only_after("stopping")
         return bool(self._shell.state.stopped)
 
     @property
@@ -131,6 +146,7 @@ class TrainContext:
 
         That happens where the stability test is what a schedule waits for. The loop need not know of it.
         """
+        self._only_after("probing")
         return probing.under_way(self._shell.member)
 
     # The loop.
@@ -182,6 +198,7 @@ class TrainContext:
         `loss` is the mean over what the step is on, and is not fetched from the device. `samples` is that number:
         by default all of the batches taken since the last step.
         """
+        self._only_after("step")
         shell = self._shell
         consumed = self._batches.take_unstepped() if self._batches is not None else 0
         count = consumed if samples is None else samples
@@ -212,6 +229,8 @@ class TrainContext:
         `metrics(model, batch)` gives a tensor (a value a sample, or the batch's mean), or a dict of such. All
         workers call this, after the epoch's batches: what a worker left of them is dealt to others first.
         """
+        self._only_after("evaluate")
+        not_empty(dataset, "test set", "ctx.evaluate")
         self._leave_epoch()
         replica = self._shell.replica
         model = replica.models[0] if len(replica.models) == 1 else list(replica.models)
@@ -219,15 +238,21 @@ class TrainContext:
             metrics, model, tuple(replica.models), dataset, batch_size, self.device
         )
         self._shell.drive(m.EvaluationDue())
-        return dict(self._shell.state.metrics)
+        state = self._shell.state
+        return {name: value for name, value in state.metrics if name in state.evaluated}
 
     def stop(self) -> None:
         """End training for all workers after this round."""
         self._shell.post(m.StopAsked())
 
-    def log(self, **values: float | int | str) -> None:
-        """A line in `events.jsonl` with this worker's rank and the newest round."""
-        self._shell.log(dict(values))
+    def log(self, /, **values: Any) -> None:
+        """A line in `events.jsonl` with this worker's name and the newest round.
+
+        Values are numbers, texts, small tensors and arrays, lists and dicts of these; other objects are written as
+        text. A field called `event`, `time_s`, `worker` or `round`, as the line's own, gets the prefix `log_`.
+        """
+        self._only_after("log")
+        self._shell.log(logged(values))
 
     def finish(self) -> None:
         """The loop is over on this worker; returns when it is for all, by ending the worker."""

@@ -1,4 +1,4 @@
-"""Evaluate the averaged model: each member evaluates a slice of the data, then the sums are reduced."""
+"""Evaluate the averaged model: each member evaluates a slice of the data, then the sums are reduced by name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
 from raysgd_local.errors import UsageError
-from raysgd_local.training.data.loading import collate_of, to_device
+from raysgd_local.training.data.batches import collate_of, to_device
+from raysgd_local.training.data.loading import not_empty
+from raysgd_local.training.metric_names import agreed, checked
 from raysgd_local.transport.contract import Transport
 
 Metrics = Callable[[Any, Any], Any]
@@ -32,38 +34,42 @@ class Evaluation:
     def run(
         self, transport: Transport, waiting: Callable[[], AbstractContextManager[None]] = nullcontext
     ) -> dict[str, float]:
-        """Return the means over all samples of the data set, equal on all members. Waits for others in `waiting()`."""
+        """Return for each metric its mean over the samples that have it, equal on all members.
+
+        Members may find different names: they agree on all of them first. Waits for others in `waiting()`.
+        """
         sums = self._slice_sums(transport.rank, transport.world_size)
-        names = sorted(sums)
-        flat = torch.tensor([part for name in names for part in sums[name]], dtype=torch.float64)
-        flat = flat.to(transport.device)
         with waiting():
-            transport.all_reduce(flat)
+            names = agreed(transport, tuple(sorted(sums)))
+            parts = [part for name in names for part in sums.get(name, (0.0, 0.0))]
+            flat = torch.tensor(parts, dtype=torch.float64, device=transport.device)
+            if names:
+                transport.all_reduce(flat)
         pairs = flat.cpu().view(-1, 2).tolist()  # (metrics, [sum, samples])
         return {name: total / samples for name, (total, samples) in zip(names, pairs, strict=True)}
 
     def names(self) -> tuple[str, ...]:
         """Return the names of the metrics, by computing them on two samples."""
+        not_empty(self.dataset, "test set", "the task")
         with _evaluating(self.modules), torch.no_grad():
             batch, _ = next(self._batches(0, min(2, len(self.dataset))))  # type: ignore[arg-type]
             return tuple(sorted(_means(self.metrics, self.model, batch)))
 
     def _slice_sums(self, rank: int, world_size: int) -> dict[str, list[float]]:
-        """Return for each metric [sum over this member's slice, size]. An empty slice needs a sample for the names."""
+        """Return for each metric that this member's slice has [its sum, the samples that have it]."""
         size = len(self.dataset)  # type: ignore[arg-type]
-        start, stop = size * rank // world_size, size * (rank + 1) // world_size
-        counts = 1.0 if stop > start else 0.0
         sums: dict[str, list[float]] = {}
         with _evaluating(self.modules), torch.no_grad():
-            for batch, samples in self._batches(start, max(stop, start + 1) if size else start):
+            for batch, samples in self._batches(size * rank // world_size, size * (rank + 1) // world_size):
                 for name, mean in _means(self.metrics, self.model, batch).items():
                     entry = sums.setdefault(name, [0.0, 0.0])
-                    entry[0] += mean * samples * counts
-                    entry[1] += samples * counts
+                    entry[0] += mean * samples
+                    entry[1] += samples
         return sums
 
     def _batches(self, start: int, stop: int) -> Iterator[tuple[Any, int]]:
-        start = min(start, len(self.dataset) - 1)  # type: ignore[arg-type]
+        if start == stop:
+            return
         loader = DataLoader(
             Subset(self.dataset, range(start, stop)),
             batch_size=self.batch_size,
@@ -81,7 +87,8 @@ def _means(metrics: Metrics, model: Any, batch: Any) -> dict[str, float]:
     if not isinstance(found, Mapping):
         found = {getattr(metrics, "__name__", "metric"): found}
     means: dict[str, float] = {}
-    for name, value in found.items():
+    for key, value in found.items():
+        name = checked(key)
         tensor = torch.as_tensor(value)
         if tensor.numel() == 0:
             raise UsageError(f"the metric {name!r} is empty; return a value for each sample, or their mean")

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.ticker import StrMethodFormatter
 
-from raysgd_local.report.charts import CARD, INK, running_mean, steps, svg, thin
+from raysgd_local.report.charts import CARD, INK, literal, running_mean, steps, svg, thin
 from raysgd_local.tuning.domains import Choice, Domain, label, told
 from raysgd_local.tuning.objective import TIME_TO_TARGET, TRAIN_LOSS, Objective
 from raysgd_local.tuning.results import Trial, ranked
@@ -46,7 +46,8 @@ def frontier(trials: Sequence[Trial], objective: Objective) -> str:
         if mode == "min" and values.size and values.min() > 0 and values.max() > 20 * values.min():
             axes.set_yscale("log")
         axes.set(
-            xlabel="training time (s)", ylabel="training loss" if metric == TRAIN_LOSS else f"{metric}, held out"
+            xlabel="training time (s)",
+            ylabel="training loss" if metric == TRAIN_LOSS else f"{literal(metric)}, held out",
         )
 
     return svg(draw)
@@ -92,7 +93,7 @@ def parallel(trials: Sequence[Trial], objective: Objective, space: Mapping[str, 
         for at, domain in enumerate(space.values()):
             _scale(axes, at, domain)
         _figure_scale(axes, len(space), trials, objective)
-        axes.set_xticks(range(len(names)), [name.removeprefix("algorithm.") for name in names])
+        axes.set_xticks(range(len(names)), [literal(name.removeprefix("algorithm.")) for name in names])
         axes.set_yticks([])
         axes.grid(visible=False)
         axes.set_xlim(-0.15, len(names) - 0.6)
@@ -154,7 +155,9 @@ def _mark(axes: Axes, at: int, place: float, text: str) -> None:
     """Draw a label beside an axis, with a background that hides the lines behind it."""
     text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
     ground = {"facecolor": CARD, "edgecolor": "none", "alpha": 0.85, "pad": 1.5}
-    axes.annotate(text, (at, place), (5, 0), textcoords="offset points", va="center", fontsize=9, bbox=ground)
+    axes.annotate(
+        literal(text), (at, place), (5, 0), textcoords="offset points", va="center", fontsize=9, bbox=ground
+    )
 
 
 def _span(trials: Sequence[Trial], objective: Objective) -> tuple[float, float] | None:

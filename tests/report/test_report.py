@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import math
 import re
 import xml.etree.ElementTree as ElementTree
@@ -13,9 +14,11 @@ import pandas as pd
 import pytest
 
 from raysgd_local.errors import InputError
+from raysgd_local.records import EvalRow
 from raysgd_local.report import render, write_report
 from raysgd_local.report.charts import running_mean, thin, time_parts
 from raysgd_local.report.figures import MAX_EVENTS, differences, events, headline
+from raysgd_local.run_files import tables
 from raysgd_local.run_files.reader import load
 
 
@@ -81,6 +84,47 @@ def test_runs_of_any_length_have_a_page(run_writer: Callable[..., Path], rounds:
     assert len(charts_of(page)) >= 4
     assert "not ended" in page
     assert len(page) < 800_000
+
+
+ODD_NAMES = [
+    "$x$ and $y$",
+    "$\\frac{",
+    "a\\$b$",
+    "a,b",
+    'say "x"',
+    "one\r\ntwo",
+    "<script>x</script>",
+    "\x1b[0m",
+    "mAP",
+]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_metric_of_any_name_is_shown_as_it_is_called(run_writer: Callable[..., Path], name: str) -> None:
+    directory = run_writer("demo", rounds=3)
+    rows = [EvalRow(1, 1, 8, 0, 0.5, {name: 0.25}), EvalRow(2, 2, 16, 0, 1.0, {name: 0.5, "other": 1.0})]
+    plain = [tables.eval_plain(row) for row in rows]
+    table = tables.text(tables.eval_columns(plain), plain, header=True)
+    (directory / "evals.csv").write_text(table, newline="")
+    page = page_of(directory)
+    assert "<script" not in page
+    assert name in load(directory).metrics
+    assert f"{name}, held out" in html.unescape(page).replace("\n", "\n")
+    for chart in charts_of(page):
+        ElementTree.fromstring(chart.replace("xlink:href", "href"))
+
+
+def test_a_metric_that_the_newest_evaluation_lacks_is_shown_with_its_newest_value(
+    run_writer: Callable[..., Path],
+) -> None:
+    directory = run_writer("demo", rounds=3)
+    (directory / "evals.csv").write_text(
+        "round,steps,samples,epoch,elapsed_s,diverged,test,valid\n1,1,8,0,0.5,1.0,,0.25\n1,1,8,0,0.5,nan,0.5,\n"
+    )
+    figures = {row.label: row.cells for row in headline([load(directory)])}
+    assert figures["valid, held out"] == ("0.25 (best 0.25)",)
+    assert figures["test, held out"] == ("0.5 (best 0.5)",)
+    assert figures["diverged, held out"] == ("not finite (best 1)",)
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, 0.0, -1.0])

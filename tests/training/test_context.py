@@ -51,6 +51,29 @@ def test_an_epoch_needs_a_model_and_an_optimizer(ctx):
         next(iter(ctx.epochs(1)))
 
 
+@pytest.mark.parametrize("name", ["rank", "view", "world_size", "stopping", "probing"])
+def test_a_place_in_the_run_is_known_from_the_first_epoch_on(ctx, name):
+    prepared(ctx)
+    with pytest.raises(UsageError, match=rf"ctx\.{name} is known from the first epoch on.*ctx\.epochs"):
+        getattr(ctx, name)
+    for _ in ctx.epochs(1):
+        getattr(ctx, name)
+
+
+def test_steps_evaluations_and_logs_come_after_the_first_epoch_has_begun(ctx):
+    prepared(ctx)
+    for early in (lambda: ctx.step(1.0), lambda: ctx.evaluate(lambda m, b: 0.0, DATA), lambda: ctx.log(x=1)):
+        with pytest.raises(UsageError, match="first epoch"):
+            early()
+
+
+def test_any_value_in_any_field_is_logged(ctx, capsys):
+    prepared(ctx)
+    for _ in ctx.epochs(1):
+        ctx.log(self=1, event="epoch_end", loss=torch.tensor(0.5))
+    assert capsys.readouterr().out == "worker=w0 round=0 self=1 loss=0.5 log_event=epoch_end\n"
+
+
 def test_batches_come_once_an_epoch_and_not_before_one(ctx):
     prepared(ctx)
     with pytest.raises(UsageError, match="loop over ctx.epochs"):

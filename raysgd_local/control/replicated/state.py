@@ -42,7 +42,9 @@ class Replicated:
     pacing: Pacing = EVEN  # straggler balancing
     switched: bool = False  # the newest round was the last before gradient mode: local state has to be aligned
     evaluations: int = 0  # evaluations of the averaged model
-    metrics: tuple[tuple[str, float], ...] = ()  # of the newest evaluation, sorted by name
+    metrics: tuple[tuple[str, float], ...] = ()  # of the newest round's evaluations, sorted by name
+    evaluated: tuple[str, ...] = ()  # names of the newest evaluation's metrics
+    evaluated_round: int = -1  # the newest round of which the model was evaluated
     stopped: str = ""  # reason why training is over; empty while it is not
     diverged: bool = False  # training failed
     # Only for methods with rounds in which not all members average with all:
@@ -234,8 +236,18 @@ def _close_epoch(state: Replicated) -> Replicated:
 
 
 def evaluated(state: Replicated, metrics: dict[str, float], target: tuple[str, float] | None) -> Replicated:
-    """Return the state after an evaluation of the averaged model. Reaching `target` stops the run."""
-    state = replace(state, evaluations=state.evaluations + 1, metrics=tuple(sorted(metrics.items())))
+    """Return the state after an evaluation of the averaged model. Reaching `target` stops the run.
+
+    Metrics of other evaluations in the same round stay; of those with the same name the newest counts.
+    """
+    before = dict(state.metrics) if state.evaluated_round == state.round else {}
+    state = replace(
+        state,
+        evaluations=state.evaluations + 1,
+        metrics=tuple(sorted({**before, **metrics}.items())),
+        evaluated=tuple(sorted(metrics)),
+        evaluated_round=state.round,
+    )
     return replace(state, stopped=_goal(metrics, target) or state.stopped)
 
 

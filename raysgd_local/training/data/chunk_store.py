@@ -88,16 +88,16 @@ class HeldSamples(Dataset[Any]):
     """A view of a data set that reads only the worker's own chunks. Its items and batches have the original's form."""
 
     def __init__(self, store: ChunkStore, dataset: TensorDataset) -> None:
-        self._store, self._dataset = store, dataset
+        self._store, self.dataset = store, dataset
         own = getattr(dataset, "collate", None)
         if own is not None:
             self.collate = own
 
     def __len__(self) -> int:
-        return len(self._dataset)
+        return len(self.dataset)
 
     def __getitems__(self, positions: Sequence[int]) -> Any:
-        part = copy.copy(self._dataset)
+        part = copy.copy(self.dataset)
         part.tensors = tuple(self._store.rows(positions))
         whole = getattr(part, "__getitems__", None)
         places = list(range(len(positions)))

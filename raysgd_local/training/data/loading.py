@@ -5,7 +5,7 @@ Samples count as consumed when a step is taken on them, not when they are fetche
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -16,61 +16,8 @@ from raysgd_local.algorithms.placement import ChunkPlacement
 from raysgd_local.algorithms.placement.table import chunk_bounds
 from raysgd_local.control.data.deal import Deal, batch_bounds, own_list, scaled
 from raysgd_local.errors import InputError
-from raysgd_local.training.replica.rng import processor_generators_kept, seed_processor_generators
-
-Collate = Callable[[Any], Any]
-
-
-def collate_of(dataset: Dataset[Any]) -> Collate | None:
-    """Return the data set's own `collate` function, if it has one."""
-    own: Collate | None = getattr(dataset, "collate", None)
-    return own
-
-
-def to_device(batch: Any, device: torch.device) -> Any:
-    """Move every tensor in a batch to `device`."""
-    if isinstance(batch, torch.Tensor):
-        return batch.to(device, non_blocking=True)
-    if isinstance(batch, dict):
-        return {key: to_device(value, device) for key, value in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(to_device(value, device) for value in batch))
-    if isinstance(batch, (list, tuple)):
-        return type(batch)(to_device(value, device) for value in batch)
-    return batch
-
-
-class SeededSamples(Dataset[Any]):
-    """A data set whose random augmentation of a sample depends only on (seed, epoch, index).
-
-    So a sample is the same whichever worker or process fetches it, and if it is fetched again. A data set that is
-    fetched in whole batches (`__getitems__`) is assumed to use no random numbers.
-    """
-
-    def __init__(self, dataset: Dataset[Any], seed: int, epoch: int) -> None:
-        self.dataset, self.seed, self.epoch = dataset, seed, epoch
-        self._plain = _draws_nothing(dataset)
-
-    def __getitems__(self, indices: Sequence[int]) -> Any:
-        if self._plain:
-            return _fetch(self.dataset, indices)
-        with processor_generators_kept():
-            return [self._item(index) for index in indices]
-
-    def _item(self, index: int) -> Any:
-        seed_processor_generators(self.seed, self.epoch, index)
-        return self.dataset[index]
-
-
-def _draws_nothing(dataset: Dataset[Any]) -> bool:
-    while isinstance(dataset, Subset):
-        dataset = dataset.dataset
-    return isinstance(dataset, TensorDataset) or hasattr(dataset, "__getitems__")
-
-
-def _fetch(dataset: Dataset[Any], indices: Sequence[int]) -> Any:
-    whole = getattr(dataset, "__getitems__", None)
-    return whole(indices) if whole is not None else [dataset[index] for index in indices]
+from raysgd_local.training.data.augmentation import SeededCollate, SeededSamples, draws_nothing
+from raysgd_local.training.data.batches import collate_of
 
 
 class DealtBatches:
@@ -91,10 +38,10 @@ class DealtBatches:
                 "a map-style data set with __len__ and __getitem__",
                 "samples of an IterableDataset can't be dealt or accounted for",
             )
-        self.dataset, self.samples = dataset, len(dataset)
+        self.dataset, self.samples = dataset, not_empty(dataset, "training set", "ctx.batches")
         self._batch_size, self._seed, self._options = batch_size, seed, _checked(options)
         self._order = _Order(dataset, placement or ChunkPlacement(), seed)
-        self._dealt = (0, 0)
+        self._dealt, self._rank = (0, 0), 0
         self._fetched = self._fetch([], 0)
 
     def deal(self, deal: Deal, rank: int, start: int, *, scale: float = 1.0, times: int = 0) -> None:
@@ -106,7 +53,7 @@ class DealtBatches:
         if (deal.number, times) == self._dealt:
             return
         self.close()
-        self._dealt = deal.number, times
+        self._dealt, self._rank = (deal.number, times), rank
         positions = self._order.samples(own_list(deal, rank), deal)
         bounds = batch_bounds(len(positions), start, scaled(self._batch_size, scale))
         self._fetched = self._fetch([positions[a:b].tolist() for a, b in bounds], deal.epoch)
@@ -114,11 +61,16 @@ class DealtBatches:
     def _fetch(self, batches: list[list[int]], epoch: int) -> Generator[tuple[Any, int], None, None]:
         if not batches:
             return
+        collate = self._options.get("collate_fn") or collate_of(self.dataset) or default_collate
+        plain = draws_nothing(self.dataset) and "collate_fn" not in self._options
+        # Not the global generator, which the model uses. The DataLoader seeds its processes from this one.
+        words = np.random.SeedSequence((self._seed, self._dealt[0], self._rank)).generate_state(1)
+        generator = torch.Generator().manual_seed(int(words[0]))
         loader = DataLoader(
             SeededSamples(self.dataset, self._seed, epoch),
             batch_sampler=batches,
-            generator=torch.Generator(),  # the DataLoader must not draw from the global generator, which the model uses
-            **{"collate_fn": collate_of(self.dataset) or default_collate, **self._options},
+            generator=generator,
+            **{**self._options, "collate_fn": SeededCollate(collate, self._seed, epoch, plain)},
         )
         for batch, positions in zip(loader, batches, strict=True):
             yield batch, len(positions)
@@ -130,6 +82,17 @@ class DealtBatches:
     def close(self) -> None:
         """Drop batches fetched ahead, and end the loader's processes, which would otherwise live on."""
         self._fetched.close()
+
+
+def not_empty(dataset: Any, what: str, call: str) -> int:
+    """Return the number of samples. Raises `InputError` for none, which would train or evaluate on nothing."""
+    size = len(dataset)
+    if size == 0:
+        hint = f"{call} was given an empty one: a wrong path, or a filter that leaves nothing?"
+        raise InputError(
+            what, f"{type(dataset).__name__} of 0 samples", "a data set with at least one sample", hint
+        )
+    return size
 
 
 class _Order:

@@ -69,6 +69,14 @@ def _seed(seed_torch: Callable[[int], object], parts: tuple[int, ...]) -> None:
     np.random.seed(int(words[2]))
 
 
+def processor_generators_mark() -> tuple[Any, ...]:
+    """Return a value that changes whenever a number is drawn from one of the CPU's generators."""
+    with _TURN:
+        torch_state = torch.get_rng_state()
+    numpy_state: Any = np.random.get_state()
+    return torch_state.numpy().tobytes(), random.getstate(), numpy_state[1].tobytes(), *numpy_state[2:]
+
+
 @contextmanager
 def processor_generators_kept() -> Iterator[None]:
     """Restore the CPU's generators at the end of a `with` block."""

@@ -8,7 +8,7 @@ import sys
 import torch
 from torch.utils.data import Dataset
 
-from raysgd_local.training.data.loading import SeededSamples
+from raysgd_local.training.data.augmentation import SeededSamples
 from raysgd_local.training.replica.rng import generators, seed_generators, set_generators
 
 THREADS = """
@@ -49,8 +49,8 @@ class Noise(Dataset):
 def test_a_sample_drawn_leaves_no_trace_in_the_generators_nor_in_what_cuda_is_to_do_once_it_begins():
     samples = SeededSamples(Noise(), seed=3, epoch=1)
     before, queued = torch.get_rng_state(), len(torch.cuda._queued_calls)
-    first = samples.__getitems__([4, 7])
-    assert samples.__getitems__([7, 4]) == first[::-1]
+    first = samples.__getitems__([4, 7]).samples
+    assert samples.__getitems__([7, 4]).samples == first[::-1]
     assert torch.equal(torch.get_rng_state(), before)
     assert len(torch.cuda._queued_calls) == queued
 
