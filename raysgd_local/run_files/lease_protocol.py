@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 LEASE_S = 20.0
-"""A claim whose count has not changed for so long is dead; a holder that could not renew for half of it stops writing."""
+"""A claim whose count has not changed for so long is dead. A holder that can't renew for half of it stops writing."""
 
 TAKEOVER_S = 1.5 * LEASE_S + 5.0
 """So soon a dead holder's run can be had by a contender on another machine; on the holder's own machine at once."""
