@@ -91,7 +91,8 @@ class TrainContext:
     def prepare_scaler(self, scaler: torch.amp.GradScaler) -> torch.amp.GradScaler:
         """Use this loss scale for mixed precision, and return it.
 
-        Call `scaler.scale(loss).backward()`; `step` unscales the gradients and updates the scale. Raises `UsageError` after the first `epochs`.
+        Call `scaler.scale(loss).backward()`; `step` unscales the gradients and updates the scale. Raises `UsageError`
+        after the first `epochs`.
         """
         self._only_before("prepare_scaler")
         self._shell.replica.scaler = scaler

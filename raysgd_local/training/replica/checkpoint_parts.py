@@ -45,7 +45,7 @@ class ShardWriter:
             sha256 = self._storage.under("checkpoints").write(path, content)
             if save.final and "model" in shard:
                 self._storage.write(MODEL, to_bytes(shard["model"]))
-        except Exception as error:  # whatever the disk or the network says: training goes on, and it is told
+        except Exception as error:  # the disk or the network failed: training goes on
             self._link.tell(CheckpointFailed(save.name, f"{self._worker}: {error}"))
             return
         self._link.tell(ShardWritten(save.name, self._worker, rank, path, sha256, len(content)))
