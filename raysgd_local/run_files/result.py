@@ -1,4 +1,4 @@
-"""`result.json`: a run in one object."""
+"""`result.json`: the summary of a run."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from raysgd_local.run_files.writer import RunFiles
 
 @dataclass(frozen=True)
 class Names:
-    """What the run is called in tables."""
+    """The names of a run's method and task, for tables."""
 
     method: str
     task: str
 
 
 def result(files: RunFiles, books: Books | None, finish: Finish, names: Names) -> dict[str, Any]:
-    """Totals over the whole run, resumes included, and the final metrics."""
+    """Return the totals over the whole run, resumes included, and the final metrics."""
     state = books.replicated if books else None
     ledger = books.ledger if books else None
     rounds, events = files.rounds, files.events
