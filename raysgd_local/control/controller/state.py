@@ -35,7 +35,7 @@ class Segment:
     arrivals: dict[str, Report] = field(default_factory=dict)  # by worker: members that reached the boundary
     yielded: bool = False  # members were asked to end the segment
     broken: bool = False  # this view broke: its number is never used again
-    formed: bool = False  # a member has committed a round of this view, or nobody waits for that
+    formed: bool = False  # a member has committed a round of this view
 
 
 @dataclass(frozen=True)
