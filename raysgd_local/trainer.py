@@ -21,7 +21,7 @@ from raysgd_local.report import write_report
 from raysgd_local.run.best_checkpoints import best_checkpoints, unreported_score
 from raysgd_local.run.directory import check_new, claimed, give_back, leased
 from raysgd_local.run.pickling import check_picklable
-from raysgd_local.run.progress import Display, Observer
+from raysgd_local.run.progress import Display, ProgressCallback
 from raysgd_local.run.request import Request, from_arguments, from_config
 from raysgd_local.run.simulator import Conditions, simulate_run
 from raysgd_local.run_files.lease import Lease
@@ -38,18 +38,22 @@ from raysgd_local.training.replica import checkpoint_parts
 
 
 class LocalSGDTrainer:
-    """Trains with local-update SGD; the arguments have Ray Train's names and meaning.
+    """Trains with local-update SGD. Arguments with names of Ray Train have the same meaning as there.
 
-    Give a `task`, or a `train_loop_per_worker` that uses `raysgd_local.get_context()` (called with
-    `train_loop_config` if it takes an argument). `scaling_config.num_workers` may be `(min, max)`: the run begins
-    with those that it gets, and goes on while at least `min` live. `spares` more are started, and wait to take a lost
-    one's place. `balance` lets workers of unequal speed take unequal numbers of steps; `batch_scale` has, by rank, what
-    a worker's batch size is multiplied by. With `data_access="local"` a worker has the data of its own chunks alone,
-    see `docs/data.md`. `chaos` rehearses faults on the real processes, as
-    in `"kill:1@round=20; stop:2@30s"`; `docs/faults.md` has the words. `observers` and
-    `run_config.callbacks` are `RunObserver`s: they listen to the run.
+    - `task`, or `train_loop_per_worker`: the training. A loop uses `raysgd_local.get_context()`; it is called with
+      `train_loop_config` if it takes an argument.
+    - `algorithm`: when workers average, with which others, and how. By default a fixed period.
+    - `scaling_config.num_workers`: a number, or `(min, max)`: the run begins with the workers that it gets, and goes on
+      while at least `min` live.
+    - `spares`: number of further workers that are started, and take the places of lost ones.
+    - `balance`: let workers of unequal speed take unequal numbers of steps.
+    - `batch_scale`: for each rank a factor on the batch size.
+    - `seed`: of the model, the data's order, and the random choices of methods.
+    - `data_access`: with `"local"` a worker has the data of its own chunks only, see `docs/data.md`.
+    - `chaos`: faults to rehearse on the real processes, such as `"kill:1@round=20; stop:2@30s"`, see `docs/faults.md`.
+    - `observers`, and `run_config.callbacks`: `RunObserver`s, which listen to the run.
 
-    Raises `InputError` for what can't be used.
+    Raises `InputError` for arguments that can't be used.
     """
 
     def __init__(
@@ -92,21 +96,24 @@ class LocalSGDTrainer:
 
     @classmethod
     def from_config(cls, config: Config, chaos: str = "") -> LocalSGDTrainer:
-        """The trainer of the run that a configuration describes, with faults to rehearse."""
+        """Return the trainer of a configuration's run, with faults to rehearse. Raises `InputError`."""
         trainer = cls.__new__(cls)
         trainer._request = from_config(config, chaos)
         return trainer
 
     def fit(
-        self, resume: str | None = None, address: str | None = None, observe: Observer | None = None
+        self, resume: str | None = None, address: str | None = None, observe: ProgressCallback | None = None
     ) -> Result:
-        """Run to the end. `resume` is `auto` (from this run's newest checkpoint, if there is one) or a path.
+        """Run to the end, and return the result.
 
-        `observe` is called with every snapshot of the run, in place of the live display and the report.
+        `resume` is `auto` (from this run's newest checkpoint, if there is one) or a checkpoint's path. `observe` is
+        called with every snapshot of the run; then there is no live display and no report. The run attaches to the Ray
+        cluster at `address`, or to the one that is initialised already; otherwise it starts Ray on this machine for
+        the time of the run.
 
-        Attaches to the Ray cluster at `address`, or that is initialised already; otherwise starts Ray on this
-        machine for the time of the run. Raises `InputError`, `UserCodeError` or `RunLostError`; on Ctrl-C the run
-        ends with a checkpoint, and `KeyboardInterrupt` is raised after it.
+        Raises `InputError` for input that can't be used, `CheckpointError` for a checkpoint that can't be loaded,
+        `UserCodeError` for an exception in the loop, and `RunLostError` if the run can't go on. On Ctrl-C the run ends
+        with a checkpoint; then `KeyboardInterrupt` is raised.
         """
         request = self._request
         check_picklable(request.loop, request.loop_config)
@@ -116,7 +123,12 @@ class LocalSGDTrainer:
             return self._fit(storage, lease, resume, address, observe)
 
     def _fit(
-        self, storage: Storage, lease: Lease, resume: str | None, address: str | None, observe: Observer | None
+        self,
+        storage: Storage,
+        lease: Lease,
+        resume: str | None,
+        address: str | None,
+        observe: ProgressCallback | None,
     ) -> Result:
         request = self._request
         manifest, damaged = _manifest(storage, resume)
@@ -137,9 +149,9 @@ class LocalSGDTrainer:
         return _result(outcome.result, storage, request)
 
     def simulate(self, conditions: Conditions | None = None) -> Result:
-        """The same run in virtual time, in this process: really learning, on a cluster that is described.
+        """Simulate the same run in virtual time, in this process: it really trains, on the cluster of `conditions`.
 
-        Raises `InputError`, `UserCodeError` or `RunLostError`, as `fit` would.
+        Raises `InputError`, `UserCodeError` or `RunLostError`, like `fit`.
         """
         path = simulate_run(self._request, conditions or Conditions())
         return _result(json.loads((path / RESULT).read_text()), Storage.at(str(path)), self._request)
@@ -151,7 +163,7 @@ def _shown(plan: Plan, listeners: Listeners | None, lease: Lease) -> Outcome:
 
 
 def _manifest(storage: Storage, resume: str | None) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
-    """The checkpoint to go on from, and damaged newer ones, which are passed over, and told."""
+    """Return the manifest of the checkpoint to go on from, and the damaged newer ones. Warn about the latter."""
     if resume is None:
         return None, ()
     asked = Path(resume).name

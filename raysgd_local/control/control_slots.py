@@ -1,7 +1,7 @@
-"""Control slots: one a member, summed with the state in the same flat vector.
+"""Control slots: one for each member, summed with the state in the same flat vector.
 
-Every member writes its own slot and zeros elsewhere, so the sum *is* the list of all slots, exact and equal on
-all members: no second message is needed for loss, timing, stopping or membership.
+Each member fills its own slot and writes zeros into the others, so the sum *is* the list of all slots, exact and equal
+on all members: loss, timing, stopping and membership need no second message.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ _BASE = 1 << 24
 
 @verify(UNIQUE)
 class Flags(IntFlag):
-    """One-bit messages of a member; all members decide on them alike, after the reduction."""
+    """One-bit messages of a member. After the reduction every member acts on them alike."""
 
     NONE = 0
     YIELD = 1  # the controller asked for a boundary
     LEAVING = 2  # this member will be gone after the boundary (SIGTERM, draining node)
-    NONFINITE = 4  # its state was not finite: zeroed, weight 0
-    OVERFLOW = 8  # its mixed-precision step overflowed and was skipped
+    NONFINITE = 4  # this member's state was not finite: zeroed, weight 0
+    OVERFLOW = 8  # this member's mixed-precision step overflowed and was skipped
     STOP = 16  # user code asked all to stop
-    LEFT = 32  # its loop left the open epoch; the rest of its list is dealt anew
-    DIVERGED = 64  # it is further from the anchor than the schedule allows
-    LAST = 128  # the open epoch is its loop's last
+    LEFT = 32  # this member's loop left the open epoch; the rest of its list is dealt anew
+    DIVERGED = 64  # this member is further from the anchor than the schedule allows
+    LAST = 128  # the open epoch is the last of this member's loop
 
 
 def _wide() -> Any:
-    """A field for integers below 2**48, which take two floats of the slot."""
+    """Declare a field for integers below 2**48, which take two floats of the slot."""
     return field(default=0, metadata={"wide": True})
 
 
@@ -48,45 +48,45 @@ class HeldOut:
     samples: int = 0  # in all of the batches
     loss_sum: float = 0.0  # after synchronous steps, summed over samples
     gap_sum: float = 0.0  # loss after local steps minus loss after synchronous ones, summed over samples
-    gap_squares: float = 0.0  # squares of that, summed over batches
+    gap_squares: float = 0.0  # squares of each batch's gap, summed over batches
 
 
 @dataclass(frozen=True)
 class Contribution:
     """One member's control slot: its part of the round that is being averaged, and its measurements."""
 
-    weight: float = 0.0
-    loss_sum: float = 0.0
-    steps: int = 0
-    samples: int = 0
-    consumed: int = 0  # positions of the deal
+    weight: float = 0.0  # in the mean; 0: no state of this member is in it
+    loss_sum: float = 0.0  # training loss, summed over samples
+    steps: int = 0  # optimizer steps in this round
+    samples: int = 0  # in `steps`
+    consumed: int = 0  # positions of the deal in `steps`
     compute_s: float = 0.0  # time in local steps, of `clock_s`
     clock_s: float = 0.0  # time since this member's previous exchange began
-    lr: float = 0.0
+    lr: float = 0.0  # learning rate of the next step
     lr_decay: float = 1.0  # decay factor of the learning-rate schedule
-    lr_settled: float = 0.0  # the rate as if warm-up were over
+    lr_settled: float = 0.0  # learning rate as if warm-up were over
     scale: float = 0.0  # loss scale of mixed precision
-    residual: float = 0.0  # norm of the compression error, up to the round before
-    wire_bytes: int = _wide()  # sent in the round before, unless reported since
+    residual: float = 0.0  # norm of the residual after the previous round
+    wire_bytes: int = _wide()  # sent in the previous round, unless reported since
     checksum: int = _wide()  # of the state committed last; 48 bit
-    flags: Flags = Flags.NONE
-    held_out: HeldOut = HeldOut()  # a probe's result, with the round after it
+    flags: Flags = Flags.NONE  # one-bit messages
+    held_out: HeldOut = HeldOut()  # result of the probe before this round
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where a record's values lie in a slot: one float a value, then the high digits of the wide ones."""
+    """Positions of a record's values in a slot: one float a value, then the high digits of the wide ones."""
 
     names: tuple[str, ...]  # fields, in the order of declaration
-    get: attrgetter[tuple[float, ...]]  # all values, those of nested records in their place
+    get: attrgetter[tuple[float, ...]]  # returns all values, those of nested records in their place
     reads: tuple[tuple[int, Callable[[float], Any]], ...]  # index and type of the values that are no floats
     wide: tuple[int, ...]  # indices of the values that take a second float
     nested: tuple[tuple[type, tuple[str, ...], slice], ...]  # records among the fields; the last one first
-    size: int
+    size: int  # floats in a slot
 
 
 def _layout(record: type) -> _Layout:
-    """Derived from the fields' types."""
+    """Derive the layout from the fields' types."""
     names: list[str] = []
     kinds: list[Any] = []
     wide: list[int] = []
@@ -108,11 +108,11 @@ def _layout(record: type) -> _Layout:
 _LAYOUT = _layout(Contribution)
 
 SLOT = _LAYOUT.size
-"""Floats that one member's slot takes."""
+"""Number of floats in one member's slot."""
 
 
 def encode(contribution: Contribution) -> list[float]:
-    """The slot, as `SLOT` numbers that survive float32."""
+    """Return the slot as `SLOT` numbers, whose integers are exact in float32."""
     values = list(_LAYOUT.get(contribution))
     for index in _LAYOUT.wide:
         high, values[index] = divmod(values[index], _BASE)
@@ -121,7 +121,7 @@ def encode(contribution: Contribution) -> list[float]:
 
 
 def decode(slot: Sequence[float]) -> Contribution:
-    """The inverse of `encode`, but for the rounding of a float32.
+    """The inverse of `encode`, up to float32 rounding.
 
     >>> said = Contribution(weight=32.0, steps=3, wire_bytes=3_000_000_001, flags=Flags.LEFT)
     >>> decode(encode(said)) == said
@@ -138,7 +138,7 @@ def decode(slot: Sequence[float]) -> Contribution:
 
 
 def digits(values: Sequence[int]) -> list[float]:
-    """Integers of 64 bit as three exact floats each (for integer buffers, which travel in slots too)."""
+    """Return three exact floats for each 64-bit integer (integer buffers travel in slots too)."""
     parts: list[float] = []
     for value in values:
         high, low = divmod(value, _BASE)
@@ -180,47 +180,50 @@ class Control:
 
     @cached_property
     def loss(self) -> float:
-        """The round's mean training loss over all samples of finite members; NaN where there are none."""
+        """The round's mean training loss over all samples of finite members; NaN without such samples."""
         healthy = [c for c in self.members if not c.flags & Flags.NONFINITE]
         samples = self.finite_samples
         return math.fsum(c.loss_sum for c in healthy) / samples if samples else math.nan
 
     @cached_property
     def finite_samples(self) -> int:
-        """The round's samples of finite members: what `loss` is the mean over."""
+        """The round's samples of finite members, over which `loss` is the mean."""
         return sum(c.samples for c in self.members if not c.flags & Flags.NONFINITE)
 
     @cached_property
     def clock_s(self) -> float:
-        """Training time since the round before, by the oldest member's clock.
+        """Training time since the previous round, by the oldest member's clock.
 
-        Differences of one clock add up to its whole time; the largest of all members' would count the same wait
-        twice whenever another one is the slowest.
+        Differences of one clock add up to its whole time. The maximum over all members would count the same wait twice
+        whenever another member is the slowest.
         """
         return self.members[0].clock_s
 
     @cached_property
     def slowest_s(self) -> float:
+        """The longest time that a member spent in local steps."""
         return max(c.compute_s for c in self.members)
 
     @cached_property
     def compute_s(self) -> float:
+        """The mean time that members spent in local steps."""
         return math.fsum(c.compute_s for c in self.members) / len(self.members)
 
     @cached_property
     def flags(self) -> Flags:
+        """Every flag that some member set."""
         return reduce(or_, (c.flags for c in self.members), Flags.NONE)
 
     @cached_property
     def sick(self) -> tuple[bool, ...]:
-        """By rank: whether its state is not finite. Gradients that overflowed with the loss scale don't count."""
+        """For each rank whether its state is not finite. An overflow of scaled gradients doesn't count."""
         return tuple(bool(c.flags & Flags.NONFINITE) and not c.flags & Flags.OVERFLOW for c in self.members)
 
     @cached_property
     def agreed(self) -> bool:
-        """Whether all members came with the same committed state (invariant 1)."""
+        """Whether all members have the same committed state (invariant 1)."""
         return len({c.checksum for c in self.members}) == 1
 
     def ranks(self, flag: Flags) -> tuple[int, ...]:
-        """The ranks that said `flag`."""
+        """The ranks that set `flag`."""
         return tuple(rank for rank, c in enumerate(self.members) if c.flags & flag)

@@ -1,8 +1,8 @@
-"""Marks: rare branches of the two machines by name, so that tests can assert that they were reached.
+"""Marks: names of rare branches in the two machines, so that tests can assert that a branch was reached.
 
-`mark("crash_loop")` does nothing, unless a test or the random search records. Each mark is declared below, stands at
-one place in `control/`, and has one small test of its own in `tests/control/test_marks.py`. The random search says
-which marks its seeds never reach: such a branch is tested by that one small test and nothing else.
+`mark("crash_loop")` does nothing unless a test or the random search records. Each mark is declared below, stands at
+one place in `control/`, and has one small test of its own in `tests/control/test_marks.py`. The random search prints
+the marks that its seeds never reach: those branches are tested by their one small test only.
 """
 
 from __future__ import annotations
@@ -74,13 +74,13 @@ UNIT_TEST_ONLY: dict[str, str] = {
     "replicas_differ": "only a bug or a broken machine makes replicas differ; the search would report a violation",
     "late_outcome": "a correct shell waits for its collective before it takes the next order",
 }
-"""Marks that the random search can't reach, and why."""
+"""Marks that the random search can't reach, each with the reason."""
 
 _recorded: Counter[str] | None = None
 
 
 def mark(name: str, reached: bool = True) -> None:
-    """This branch was reached (if `reached`). Does nothing while nobody records."""
+    """Count the branch as reached (if `reached`). Does nothing outside `recording`."""
     if _recorded is not None and reached:
         if name not in MARKS:
             raise KeyError(f"{name} is not declared in MARKS")
@@ -89,7 +89,7 @@ def mark(name: str, reached: bool = True) -> None:
 
 @contextmanager
 def recording() -> Iterator[Counter[str]]:
-    """How often each mark is reached within the `with` block."""
+    """Count how often each mark is reached within the `with` block."""
     global _recorded
     before, _recorded = _recorded, Counter()
     try:
@@ -100,7 +100,7 @@ def recording() -> Iterator[Counter[str]]:
 
 @contextmanager
 def expected(name: str) -> Iterator[None]:
-    """Asserts that the mark `name` is reached within the `with` block."""
+    """Assert that the mark `name` is reached within the `with` block."""
     with recording() as reached:
         yield
     if not reached[name]:
@@ -108,5 +108,5 @@ def expected(name: str) -> Iterator[None]:
 
 
 def never_reached(counts: Counter[str]) -> tuple[str, ...]:
-    """The marks that the random search should reach and that are not in `counts`."""
+    """Return the marks that the random search should reach and that are not in `counts`."""
     return tuple(name for name in MARKS if not counts[name] and name not in UNIT_TEST_ONLY)

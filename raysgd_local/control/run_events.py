@@ -7,7 +7,7 @@ from enum import UNIQUE, StrEnum, verify
 
 @verify(UNIQUE)
 class EventName(StrEnum):
-    """What a line of `events.jsonl` tells: its `event`."""
+    """The values of the key `event` in `events.jsonl`."""
 
     # Membership.
     WORKER_JOINED = "worker_joined"  # entered a view

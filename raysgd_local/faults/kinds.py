@@ -1,4 +1,4 @@
-"""The table of faults: a row a kind. The parser, its messages, the random search and `docs/faults.md` follow it.
+"""The table of faults: one row for each kind. The parser, its messages, the random search and `docs/faults.md` use it.
 
 A new fault is a row here and its effects: on simulated processes in `simulation.engine.fault_effects`, and on real ones
 in `runtime.fault_effects` if it is `real`.
@@ -17,7 +17,7 @@ RUN: Targets = "run"
 
 @dataclass(frozen=True)
 class Seconds:
-    """The number after the `x` is a duration."""
+    """A kind whose number after the `x` is a duration."""
 
     default: float
 
@@ -29,10 +29,10 @@ class Seconds:
 
 @dataclass(frozen=True)
 class Factor:
-    """The number after the `x` is a factor; in real runs it is at least `least`."""
+    """A kind whose number after the `x` is a factor."""
 
     default: float
-    least: float = 1.0
+    least: float = 1.0  # in real runs
 
     def __str__(self) -> str:
         return f"factor; {self.default:g} by default"

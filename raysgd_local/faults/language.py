@@ -1,4 +1,4 @@
-"""The words of `--chaos`: which fault, to whom and when, for simulated fleets and for real processes."""
+"""The language of `--chaos`: kinds, targets and times of faults, for simulated fleets and for real processes."""
 
 from __future__ import annotations
 
@@ -21,14 +21,11 @@ _WORDS = re.compile(
 
 @dataclass(frozen=True)
 class When:
-    """In seconds, at a committed round, or at an event of the simulation: one of the three.
+    """The moment of a fault: exactly one of the fields is set."""
 
-    Seconds count from the first committed round.
-    """
-
-    seconds: float | None = None
-    round: int | None = None
-    event: int | None = None
+    seconds: float | None = None  # after the first committed round
+    round: int | None = None  # when it is committed
+    event: int | None = None  # number of an event of the simulation
 
     def __str__(self) -> str:
         if self.seconds is not None:
@@ -38,9 +35,9 @@ class When:
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that goes wrong: a `kind` of the table, when, and to whom."""
+    """One fault: its kind, its moment and its target."""
 
-    kind: str
+    kind: str  # of the table
     when: When
     target: int = 0  # which one among `among`, counted from 0
     amount: float = 0.0  # seconds or a factor, as the kind's row says
@@ -49,7 +46,7 @@ class Fault:
     # real cluster node 0 is the head.
     among: Among = "members"
     # Drawn for a simulated fleet: `target` is taken modulo the number of running candidates, so that it always hits
-    # someone; it is dropped if there are none. The words don't say it, so it is no part of equality.
+    # someone; it is dropped if there are none. The written form lacks it, so it does not count for equality.
     drawn: bool = field(default=False, compare=False)
 
     @property
@@ -65,7 +62,7 @@ class Fault:
 
 
 def parse(words: str) -> tuple[Fault, ...]:
-    """The schedule that `words` describe, in the simulator's whole vocabulary.
+    """Parse a schedule, in the simulator's whole vocabulary.
 
     Raises `InputError`, with the place of the mistake in `words`.
 
@@ -76,7 +73,7 @@ def parse(words: str) -> tuple[Fault, ...]:
 
 
 def parse_real(words: str, workers: int) -> tuple[Fault, ...]:
-    """The same for a run of at most `workers` real processes. Refuses whatever can't happen there.
+    """Parse a schedule for a run of at most `workers` real processes. Refuses faults that can't happen there.
 
     >>> parse_real("kill:4@10s", workers=4)
     Traceback (most recent call last):
@@ -92,12 +89,12 @@ def written(faults: tuple[Fault, ...]) -> str:
 
 
 def as_drawn(faults: tuple[Fault, ...]) -> tuple[Fault, ...]:
-    """The same faults with the meaning that the random search gives to its own: see `Fault.drawn`."""
+    """Return the same faults as drawn ones, like those of the random search: see `Fault.drawn`."""
     return tuple(replace(fault, drawn=True) for fault in faults)
 
 
 def _parts(words: str) -> list[tuple[str, int]]:
-    """Each fault's words, and the character, counted from 1, where they begin."""
+    """Yield each fault's words, and the position of their first character, from 1."""
     return [(found[0].rstrip(), found.start() + 1) for found in re.finditer(r"[^;\s][^;]*", words)]
 
 

@@ -36,7 +36,7 @@ class Reached:
 
 @dataclass(frozen=True)
 class Strike:
-    """Let the fault happen now, to all of `victims`; to the run itself where there are none."""
+    """Make the fault happen now, to all of `victims`, or to the run itself if there are none."""
 
     number: int
     fault: Fault
@@ -45,7 +45,7 @@ class Strike:
 
 @dataclass(frozen=True)
 class RoundWatch:
-    """Say `Reached(number)` when `worker` has committed a round of at least `round` in this view."""
+    """Answer with `Reached(number)` when `worker` has committed a round of at least `round` in this view."""
 
     worker: str
     view: int
@@ -55,7 +55,7 @@ class RoundWatch:
 
 @dataclass(frozen=True)
 class Alarm:
-    """Say `Reached(number)` in `delay_s` seconds."""
+    """Answer with `Reached(number)` after `delay_s` seconds."""
 
     number: int
     delay_s: float
@@ -66,14 +66,14 @@ Command = Strike | RoundWatch | Alarm
 
 @dataclass(frozen=True)
 class Chaos:
-    """A schedule and how far it has come."""
+    """The state of a schedule."""
 
     pending: dict[int, Fault]  # the faults that have not happened, by their number in the schedule
-    home: str = ""  # node 0, which the cluster can't do without; empty in a simulation
-    due: frozenset[int] = frozenset()  # pending ones whose moment has come: they wait for a victim
-    up: dict[str, Victim] = field(default_factory=dict)  # workers whose processes run, as the controller was told
-    view: View | None = None  # the newest one that was ordered
-    began: bool = False  # whether a round is committed: seconds count from the first one
+    home: str = ""  # the cluster's head node, number 0; empty in a simulation
+    due: frozenset[int] = frozenset()  # pending faults whose moment has come: they wait for a victim
+    up: dict[str, Victim] = field(default_factory=dict)  # workers whose processes run, in the controller's view
+    view: View | None = None  # of the newest order
+    began: bool = False  # a round is committed: seconds count from the first one
 
     def at_event(self) -> dict[int, list[int]]:
         """The numbers of the faults that wait for an event of the simulation, by that event's number."""
@@ -85,18 +85,18 @@ class Chaos:
 
 
 def begin(schedule: tuple[Fault, ...], home: str = "", fired: frozenset[tuple[int, str]] = frozenset()) -> Chaos:
-    """Before the run. `fired` has the number and the words of the faults that happened in an earlier life of it."""
+    """Return the state before the run. `fired` has number and words of the faults that happened before a restart."""
     numbered = dict(enumerate(schedule))
     return Chaos({n: fault for n, fault in numbered.items() if (n, str(fault)) not in fired}, home=home)
 
 
 def restarted(chaos: Chaos) -> Chaos:
-    """Another driver goes on: it knows which faults have happened, and nothing of workers and views before it."""
+    """Return the state for another driver: it keeps the faults that happened, and forgets all workers and views."""
     return Chaos(chaos.pending, chaos.home)
 
 
 def advance(chaos: Chaos, event: Event | Form | Reached) -> tuple[Chaos, tuple[Command, ...]]:
-    """The next state, the faults that happen now, and the moments to be told of.
+    """Return the next state, and the commands: the faults that happen now, and the moments to wait for.
 
     A fault whose moment has come while it has no victim stays pending; a drawn one is dropped.
     """
@@ -133,7 +133,7 @@ def _watches(chaos: Chaos, view: View) -> tuple[RoundWatch, ...]:
 
 
 def _watcher(fault: Fault, view: View) -> str | None:
-    """A member watches for its own faults, and the first member for all others."""
+    """Return the watches of a view: a member watches for its own faults, and the first member for all others."""
     if fault.drawn:
         return ANYONE
     rank = fault.target if fault.among == "members" and fault.row.targets != RUN else 0
@@ -161,7 +161,7 @@ def _without(chaos: Chaos, numbers: frozenset[int]) -> Chaos:
 
 
 def _victims(chaos: Chaos, fault: Fault) -> tuple[Victim, ...] | None:
-    """The workers that `fault` happens to now, none for one of the run itself; None where it has to wait."""
+    """Return the workers that `fault` hits now, empty for a fault of the run; None if it has to wait."""
     if fault.row.targets == RUN:
         return ()
     members = chaos.view.members if chaos.view is not None else ()

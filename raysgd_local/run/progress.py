@@ -40,7 +40,7 @@ class Snapshot:
     message: str = ""  # an important line, printed once
 
 
-Observer = Callable[[Snapshot], None]
+ProgressCallback = Callable[[Snapshot], None]
 """A callback that gets every new snapshot of a run, several times a second."""
 
 

@@ -1,4 +1,4 @@
-"""Files of a local folder, brought in the background to storage that is elsewhere and may be away."""
+"""Copy files of a local folder to remote storage in the background. The storage may be unreachable for a while."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from raysgd_local.run_files.storage import Storage
 
 
 class Copies:
-    """Copies some files at a time. An object store that is away keeps a writer waiting for a minute and longer."""
+    """Copies files in a thread, because an unreachable object store blocks a writer for a minute and longer."""
 
     def __init__(self, folder: Path, storage: Storage) -> None:
         self._folder, self._storage = folder, storage
@@ -23,17 +23,17 @@ class Copies:
         return self._running is not None and not self._running.done()
 
     def start(self, names: Set[str]) -> None:
-        """Copy these files, as they are then."""
+        """Begin to copy these files, with the content that they have when their turn comes."""
         self._names = frozenset(names)
         self._running = self._thread.submit(self.copy, self._names)
 
     def copy(self, names: Set[str]) -> None:
-        """The same in this thread, until it is done. Raises `OSError` where that can't be."""
+        """Copy these files in this thread. Raises `OSError` if the storage fails."""
         for name in sorted(names):
             self._storage.write(name, (self._folder / name).read_bytes())
 
     def ended(self) -> tuple[frozenset[str], str] | None:
-        """Of the files copied last, the names of those to copy again, and why; waits for them. None if none were."""
+        """Wait for the copies. Return the files to copy again and the reason; None if nothing was begun."""
         running, self._running = self._running, None
         if running is None:
             return None

@@ -1,6 +1,6 @@
-"""The journal of a run: what its controller was told, so that what it decided can be gone through again.
+"""The journal of a run: the controller's events, from which its decisions can be replayed.
 
-`raysgd-local replay RUN` does that, and says whether today's controller decides the same.
+`raysgd-local replay RUN` replays them, and prints where today's controller decides differently.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from raysgd_local.serialization import from_plain, to_plain
 
 _BEGUN = "Begun"
 SCHEMA = 2
-"""Of the lines that are written. Schema 1, whose first line names none, is still read: see `journal_schema1`."""
+"""The schema of the lines that this version writes. It reads schema 1 too, whose first line names no schema."""
 
 _EVENTS: dict[str, type] = {kind.__name__: kind for kind in get_args(Event)}
 
@@ -36,9 +36,9 @@ Line = dict[str, Any]
 
 
 def begun(settings: Settings, resume: Line | None, incarnation: int = 1) -> Line:
-    """The first line of a driver's life: all that the controller knows before anything happens.
+    """Return the first line of a driver's life: the controller's settings and starting point.
 
-    `resume` is the manifest that it goes on from; without one, this is the run's `incarnation`.
+    `resume` is the manifest of the checkpoint to go on from; without one, the run begins as this `incarnation`.
     """
     return {
         "kind": _BEGUN,
@@ -50,12 +50,12 @@ def begun(settings: Settings, resume: Line | None, incarnation: int = 1) -> Line
 
 
 def entry(event: Event, now: float, commands: Sequence[Command]) -> Line:
-    """The line of one event, with a digest of what came of it."""
+    """Return the line of one event, with a digest of its commands."""
     return {"now": now, "kind": type(event).__name__, "event": to_plain(event), "commands": digest(commands)}
 
 
 def digest(commands: Sequence[Command]) -> str:
-    """Equal for equal commands; empty for none."""
+    """Return a digest that is equal for equal commands; empty for none."""
     return _digest(commands, to_plain)
 
 
@@ -67,7 +67,7 @@ def _digest(commands: Sequence[Command], plain_form: Callable[[Command], Any]) -
 
 
 class JournalWriter:
-    """Collects entries until `flush`. Leaves out heartbeats without consequence: they leave no trace in the state."""
+    """Collects entries until `flush`. Leaves out heartbeats without commands, which don't change the state."""
 
     def __init__(self, write: Callable[[Line], None]) -> None:
         self._write = write
@@ -88,20 +88,17 @@ class JournalWriter:
 
 @dataclass(frozen=True)
 class Replayed:
-    """One event gone through again: its number in the journal, its time, and what the controller says now.
+    """One replayed event."""
 
-    `same`: it said so then, too.
-    """
-
-    line: int
-    now: float
+    line: int  # number in the journal, from 1
+    now: float  # its time, by the driver's clock
     event: Event
-    commands: tuple[Command, ...]
-    same: bool
+    commands: tuple[Command, ...]  # of today's controller
+    same: bool  # the recorded commands were equal
 
 
 def replay(lines: Iterable[Line]) -> Iterator[Replayed]:
-    """Go through a journal with the real controller. Raises `InputError` for what is no journal."""
+    """Replay a journal with the real controller. Raises `InputError` if the lines are no journal."""
     state: Controller | None = None
     schema = SCHEMA
     for number, line in enumerate(lines, start=1):
@@ -128,7 +125,7 @@ def _schema(line: Line) -> int:
 
 
 def read(directory: str | Path) -> list[Line]:
-    """The lines of a run's journal; a last one that was still being written is left out."""
+    """Read the lines of a run's journal, without a last incomplete one. Raises `InputError` if there is none."""
     path = Path(directory) / JOURNAL
     if not path.is_file():
         raise InputError("run", str(directory), f"a run directory with a {JOURNAL}")
@@ -148,7 +145,7 @@ def _event(line: Line, schema: int, schedule: Schedule) -> Event:
 
 
 def _tagged(value: Any) -> Any:
-    """JSON-able, with the class of everything: settings hold a schedule and a placement of any kind."""
+    """Return plain (JSON) values with the class of each record: settings hold schedules and placements of any kind."""
     if is_dataclass(value) and not isinstance(value, type):
         plain = {field.name: _tagged(getattr(value, field.name)) for field in fields(value) if field.init}
         return {"class": class_path(type(value)), **plain}
@@ -173,9 +170,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def report(directory: str | Path, show: bool = False) -> int:
-    """Replay a run's journal, print where today's controller decides otherwise (`show`: everything); the exit status.
+    """Replay a run's journal; print the events with other commands (`show`: all events), and return the exit status.
 
-    Raises `InputError` where there is no journal.
+    Raises `InputError` if there is no journal.
     """
     events = differing = 0
     for step in replay(read(directory)):

@@ -14,9 +14,11 @@ from raysgd_local.serialization import to_plain
 
 Plain = dict[str, Any]
 
+_LATER = ("evaluated", "evaluated_round")  # fields of `Replicated`
+
 
 def plain_command(command: Command) -> Plain:
-    """The command as schema 1 wrote it."""
+    """Return the command in schema 1's form."""
     plain: Plain = to_plain(command)
     match command:
         case Form(order):
@@ -28,7 +30,7 @@ def plain_command(command: Command) -> Plain:
 
 
 def plain_event(kind: str, plain: Plain) -> Plain:
-    """An event of kind `kind` as it is written today."""
+    """Convert an event of kind `kind` to today's form."""
     if kind != "Arrived" or plain["report"]["replicated"] is None:
         return plain
     report = plain["report"]
@@ -36,13 +38,13 @@ def plain_event(kind: str, plain: Plain) -> Plain:
 
 
 def plain_settings(plain: Plain) -> Plain:
-    """The settings as they are written today."""
+    """Convert settings to today's form."""
     return renamed(plain, "restricted", "local_data")
 
 
 def _with_old_names(plain: Plain) -> Plain:
-    """A record that has a `replicated` and a `deal`."""
-    state, deal = plain["replicated"], plain["deal"]
+    """Rename the fields of a record's `replicated` and `deal` back, and leave out those that came later."""
+    state, deal = {k: v for k, v in plain["replicated"].items() if k not in _LATER}, plain["deal"]
     return {
         **plain,
         "replicated": renamed(state, "left_epoch", "left"),
@@ -51,7 +53,7 @@ def _with_old_names(plain: Plain) -> Plain:
 
 
 def _plain_order(order: Order) -> Plain:
-    """An order with the five fields that `start` replaced."""
+    """Return an order with the five fields that `start` replaced."""
     plain = _with_old_names(to_plain(order))
     del plain["start"]
     return {**plain, **_plain_start(order.start)}

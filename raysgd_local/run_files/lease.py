@@ -25,10 +25,7 @@ FOLDER = "lease"
 
 
 class Lease:
-    """The right to write a run's directory. `keep` renews it from a thread of its own until `release`.
-
-    Raises `InputError` from `take` where another command has the run, with where it runs and since when.
-    """
+    """The right to write a run's directory. `keep` renews it from a thread of its own until `release`."""
 
     def __init__(self, storage: Storage, held: Won) -> None:
         self._files, self._held = storage.under(FOLDER), held
@@ -39,7 +36,10 @@ class Lease:
 
     @staticmethod
     def take(storage: Storage, name: str) -> Lease:
-        """Get the run called `name`, or find out who has it. Takes over from a dead holder (`TAKEOVER_S`)."""
+        """Take the run called `name`, if need be from a dead holder (within `TAKEOVER_S`).
+
+        Raises `InputError` if another command has the run; its hint says where that runs and since when.
+        """
         claim = Claim(uuid.uuid4().hex, host=_host(), processes=(_process(),), label=_label())
         outcome = _perform(protocol.acquire(claim), storage.under(FOLDER))
         if isinstance(outcome, Refused):
@@ -49,12 +49,12 @@ class Lease:
 
     @staticmethod
     def shared(storage: Storage, claim: Claim) -> Lease:
-        """The lease that another process of this run took, as this process keeps it from here on."""
+        """Share the lease that another process of this run took: this process keeps it from now on."""
         return Lease(storage, Won(replace(claim, processes=(*claim.processes, _process())), -protocol.LEASE_S))
 
     @property
     def claim(self) -> Claim:
-        """For `shared`, in another process."""
+        """The claim, to be passed to `shared` in another process."""
         return self._held.claim
 
     @property
@@ -63,13 +63,13 @@ class Lease:
         return self._lost
 
     def may_write(self) -> bool:
-        """Whether nobody can have taken this holder for dead. If not sure, looks into the storage first."""
+        """Whether this process still holds the run. Checks the storage if another command could have taken over."""
         if not self._lost and not protocol.may_write(self._held, _now()):
             self.renew()
         return not self._lost and protocol.may_write(self._held, _now())
 
     def renew(self) -> None:
-        """Show a sign of life. Storage that can't be reached changes nothing but the lease's age."""
+        """Renew the claim. If the storage can't be reached, the lease only grows older."""
         with self._turn:
             if self._lost or self._released.is_set():
                 return
@@ -123,7 +123,7 @@ class Lease:
 
 
 def _perform(work: Generator[protocol.Ask, Any, T], files: Storage) -> T:
-    """Do what the protocol asks for, one thing after the other."""
+    """Carry out the protocol's requests, one after the other, and return its result."""
     answer: Any = None
     while True:
         try:
@@ -173,12 +173,12 @@ def _claims(files: Storage) -> list[tuple[str, Claim]]:
 
 
 def _now() -> float:
-    """Seconds; they pass while the machine sleeps, unlike those of `time.monotonic`."""
+    """Return seconds of a clock that runs while the machine sleeps, unlike `time.monotonic`."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 def _host() -> str:
-    """Equal for processes that see each other: the same boot, the same process namespace."""
+    """Return a name that is equal for processes that see each other: the same boot and process namespace."""
     try:
         with open("/proc/sys/kernel/random/boot_id") as boot:
             return f"{boot.read().strip()}-{os.stat('/proc/self/ns/pid').st_ino}"

@@ -1,13 +1,13 @@
-"""One writer a run: how commands that want the same run directory settle which of them has it. Does no I/O.
+"""The lease protocol: of all commands that want a run directory, one gets it. This module does no I/O.
 
-Storage offers nothing but whole files and a listing (a local directory, an object store), so the protocol uses nothing
-else. Each contender has a file of its own in `RUN/lease/`, a *claim*, which it rewrites with a higher count as a sign
-of life; the winner's says `holder`. Nobody compares clocks of two machines: a claim is dead when its count has not
-changed for `LEASE_S` on the observer's own clock, or when its process is known to be gone.
+The protocol uses whole files and a listing only, because storage (a local directory, an object store) offers nothing
+else. Each contender has a file of its own in `RUN/lease/`, a *claim*, and rewrites it with a higher count as a sign of
+life. The winner's claim has `holder` set. Clocks of two machines are never compared: a claim is dead when its count has
+not changed for `LEASE_S` on the observer's own clock, or when its process is known to be gone.
 
-Why at most one contender holds: each writes `holder`, then lists, and withdraws if it sees another holder. For two to
-pass, each would have had to list before the other wrote, but after it wrote itself. Whoever paused (a stopped process,
-a suspended machine) and was taken for dead does the same two steps again before it counts as holder.
+Why at most one contender holds the run: each writes `holder`, then lists, and withdraws if it sees another holder. For
+two to pass, each would have had to list before the other wrote, but after it wrote itself. A contender that paused (a
+stopped process, a suspended machine) and was taken for dead repeats these two steps before it counts as holder.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ LEASE_S = 20.0
 """A claim whose count has not changed for so long is dead; a holder that can't renew for half of it stops writing."""
 
 TAKEOVER_S = 1.5 * LEASE_S + 5.0
-"""So soon a dead holder's run can be had by a contender on another machine; on the holder's own machine at once."""
+"""The time after which a contender on another machine gets a dead holder's run. On the same machine it gets it at once.
+"""
 
 RENEW_S = 2.0
-"""How often a claim is rewritten."""
+"""The interval at which a claim is rewritten."""
 
 POLL_S = 0.5
-"""How often a contender looks at the claims of others."""
+"""The interval at which a contender lists the claims of others."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,11 @@ class Claim:
     """The content of one contender's file."""
 
     id: str  # names the file; a random one for each attempt
-    holder: bool = False  # it has the run; otherwise it only wants it
+    holder: bool = False  # the contender has the run; otherwise it only wants it
     count: int = 0  # grows with each rewriting
     host: str = ""  # the machine's boot and process namespace
-    processes: tuple[tuple[int, float], ...] = ()  # on it: number and start time, since numbers are used again
-    label: str = ""  # for messages: where it runs, and since when
+    processes: tuple[tuple[int, float], ...] = ()  # on `host`: number and start time, since numbers are reused
+    label: str = ""  # for messages: machine, process and start
 
     def encode(self) -> bytes:
         """The file's content."""
@@ -47,7 +48,7 @@ class Claim:
 
     @staticmethod
     def decode(id: str, content: bytes) -> Claim:
-        """The inverse of `encode`; a file that is no claim any more counts as one that never changes."""
+        """The inverse of `encode`. A file that can't be decoded counts as a claim that never changes."""
         try:
             plain = json.loads(content)
             processes = tuple((int(pid), float(started)) for pid, started in plain.pop("processes"))
@@ -56,7 +57,7 @@ class Claim:
             return Claim(id, label="a claim that can't be read")
 
 
-# What a contender asks of its shell. Each is answered before the next is asked.
+# A contender's requests to its shell. Each is answered before the next one.
 
 
 @dataclass(frozen=True)
@@ -110,15 +111,15 @@ Claims = Mapping[str, Claim]
 
 @dataclass(frozen=True)
 class Won:
-    """This contender holds the run. `fresh_s` is when its newest renewal began."""
+    """This contender holds the run."""
 
     claim: Claim
-    fresh_s: float
+    fresh_s: float  # time at which its newest renewal began
 
 
 @dataclass(frozen=True)
 class Refused:
-    """Another has the run, or is about to."""
+    """Another contender has the run, or is about to get it."""
 
     by: Claim
 
@@ -137,10 +138,10 @@ def acquire(claim: Claim) -> Asking:
         claim = yield from _put(claim)
         others = _others((yield ListClaims()), claim)
         if any(other.holder or other.id < claim.id for other in others.values()):
-            yield Remove(claim.id)  # its turn comes first; if it dies meanwhile, ours comes again
+            yield Remove(claim.id)  # the other's turn is first; if it dies meanwhile, this contender tries again
             yield Wait(POLL_S)
         elif others:
-            yield Wait(POLL_S)  # theirs comes later: they withdraw when they see ours
+            yield Wait(POLL_S)  # the others' turn is later: they withdraw when they see this claim
         else:
             outcome = yield from confirm(claim)
             if isinstance(outcome, Won):
@@ -148,7 +149,7 @@ def acquire(claim: Claim) -> Asking:
 
 
 def _living(claim: Claim, observed: dict[str, tuple[int, float]]) -> Generator[Ask, Any, Claim | None]:
-    """Look at the others until none is left that may live (None), or a holder is known to live."""
+    """Watch the other claims until none may be alive (None), or a holder is known to be alive."""
     while True:
         before_s = yield Now()
         others = _others((yield ListClaims()), claim)
@@ -164,7 +165,7 @@ def _living(claim: Claim, observed: dict[str, tuple[int, float]]) -> Generator[A
                 if other.holder and (yield IsHere(other)):
                     return other  # it stands still, and may go on at any moment
                 yield from _take_away(other)
-                waits = True  # look again: it may have come back
+                waits = True  # list again: the holder may have come back
             else:
                 observed[other.id] = (other.count, since if count == other.count else now)
                 waits = waits or other.holder or other.id < claim.id
@@ -174,13 +175,13 @@ def _living(claim: Claim, observed: dict[str, tuple[int, float]]) -> Generator[A
 
 
 def _take_away(dead: Claim) -> Generator[Ask, Any, None]:
-    """Remove a claim taken for dead. If it woke after we looked, it renews or goes stale before we look again."""
+    """Remove a claim that counts as dead. If its process has woken, it renews or goes stale before the next listing."""
     yield Remove(dead.id)
     yield Wait(LEASE_S / 2)
 
 
 def confirm(claim: Claim) -> Asking:
-    """Say that this contender holds the run, and withdraw if another has said so too."""
+    """Write that this contender holds the run, and withdraw if another one has written so too."""
     began_s = yield Now()
     claim = yield from _put(replace(claim, holder=True))
     others = _others((yield ListClaims()), claim)
@@ -192,7 +193,7 @@ def confirm(claim: Claim) -> Asking:
 
 
 def renew(held: Won) -> Asking:
-    """Rewrite the holder's claim. After a pause that is long enough to have been taken for dead, contend again."""
+    """Rewrite the holder's claim. After a pause so long that it may count as dead, confirm it first."""
     began_s = yield Now()
     present = yield ListClaims()
     if held.claim.id in present and began_s - held.fresh_s < LEASE_S / 2:
@@ -208,7 +209,7 @@ def release(held: Won) -> Generator[Ask, Any, None]:
 
 
 def may_write(held: Won, now: float) -> bool:
-    """Whether the holder may write without looking again: nobody can have taken it for dead yet."""
+    """Whether the holder may write without checking: its claim can't count as dead yet."""
     return now - held.fresh_s < LEASE_S / 2
 
 

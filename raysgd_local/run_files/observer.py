@@ -11,16 +11,16 @@ from raysgd_local.records import EvalRow
 
 @dataclass(frozen=True)
 class RunStart:
-    """The beginning of a run. On resuming, the tables already hold `round` rounds and `evaluations` evaluations."""
+    """The beginning of a run."""
 
     name: str  # of the run
-    method: str
-    task: str
+    method: str  # its name
+    task: str  # its name
     directory: str  # the run directory: a path, or a URI's path on its file system
     config: dict[str, Any] = field(default_factory=dict)  # the content of config.yaml
     resumed_from: str = ""  # name of the checkpoint; empty for a new run
-    round: int = 0
-    evaluations: int = 0
+    round: int = 0  # rounds in the tables already
+    evaluations: int = 0  # evaluations in the tables already
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class RunEvent:
     """A line of `events.jsonl`."""
 
     time_s: float  # Unix time; in a simulated run seconds of virtual time
-    name: str
+    name: str  # of the event
     fields: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -40,18 +40,18 @@ class RunEvent:
 
 @dataclass(frozen=True)
 class RunEnd:
-    """The end of a run. `result` is the content of `result.json`; empty if the driver was lost for good."""
+    """The end of a run."""
 
     status: str  # finished, failed, interrupted, lost or unplaced
     reason: str
-    result: dict[str, Any] = field(default_factory=dict)
+    result: dict[str, Any] = field(default_factory=dict)  # content of result.json; empty if the driver was lost
 
 
 class RunObserver:
     """Listens to a run. Override the methods you need; each does nothing by itself.
 
     Give instances to `LocalSGDTrainer(observers=[…])`. Methods run in the process of `fit()`, on one thread for each
-    observer, so a slow one delays no round. Only resolved rounds are told, each once, even if the driver dies in
+    observer, so a slow one delays no round. They get resolved rounds only, each once, even if the driver dies in
     between. An observer that raises is dropped: the run goes on, and records the event `observer_failed`.
 
     >>> class Losses(RunObserver):
@@ -72,10 +72,10 @@ class RunObserver:
         """Take a line of `events.jsonl`."""
 
     def checkpoint_published(self, checkpoint: str, round: int) -> None:
-        """The checkpoint of this name, taken after `round`, is complete and can be resumed from."""
+        """Called when this checkpoint, taken after `round`, is complete, so that a run can resume from it."""
 
     def checkpoint_deleted(self, checkpoint: str) -> None:
-        """The checkpoint of this name is deleted; it may never have been published."""
+        """Called when this checkpoint is deleted. It may never have been published."""
 
     def rewound(self, round: int, evaluations: int, incarnation: int) -> None:
         """Forget all rounds after `round` and all but the first `evaluations` evaluations: the run restarts from there.

@@ -1,4 +1,4 @@
-"""Delivery to observers: at once, or later and elsewhere."""
+"""Deliver notices to observers: at once, or through an outbox to another process."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from raysgd_local.run_files.observer import RunEvent, RunObserver
 
 @dataclass(frozen=True)
 class Notice:
-    """One call of one method of every observer."""
+    """A call of one method, for every observer."""
 
-    method: str
+    method: str  # of `RunObserver`
     arguments: tuple[Any, ...]
 
     def deliver(self, observer: RunObserver) -> None:
@@ -22,9 +22,9 @@ class Notice:
 
 
 class Observers:
-    """Delivers each notice to the run's `own` observers, then to `users'`, in line; keeps it in `outbox`, if given.
+    """Delivers each notice in line to the run's `own` observers, then to the `users`'; keeps it in `outbox`, if given.
 
-    Drops a user's observer that raises, and calls `failed` with it and the error, once.
+    Drops a user's observer that raises, and calls `failed` with it and the error.
     """
 
     def __init__(
@@ -45,21 +45,21 @@ class Observers:
         for observer in tuple(self._users):
             try:
                 notice.deliver(observer)
-            except Exception as error:  # a user's code: the run must not suffer from it
+            except Exception as error:  # user code must not break the run
                 self._users.remove(observer)
                 self._failed(observer, error)
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """Consecutive notices; `first` is the number of the first one in this driver's life."""
+    """Consecutive notices."""
 
-    first: int = 0
+    first: int = 0  # number of the first one, in this driver's life
     notices: tuple[Notice, ...] = ()
 
 
 class Outbox:
-    """Keeps notices until they are fetched. May be used from several threads."""
+    """Keeps notices until they are received. May be used from several threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -71,7 +71,7 @@ class Outbox:
             self._notices.append(notice)
 
     def fetch(self, received: int) -> Delivery:
-        """The notices from number `received` on; those before it are dropped."""
+        """Return the notices from number `received` on, and drop those before."""
         with self._lock:
             del self._notices[: max(0, received - self._first)]
             self._first = max(self._first, received)
@@ -80,11 +80,11 @@ class Outbox:
 
 @dataclass(frozen=True)
 class Heard:
-    """The newest that observers were told: of rounds and evaluations their numbers, of events the last one."""
+    """The newest records that observers received."""
 
-    round: int = 0
-    evaluations: int = 0
-    event: RunEvent | None = None
+    round: int = 0  # number of rounds
+    evaluations: int = 0  # number of evaluations
+    event: RunEvent | None = None  # last event
 
     def after(self, notice: Notice) -> Heard:
         match notice.method, notice.arguments:

@@ -1,7 +1,7 @@
-"""Classes that journals name and that have moved since: their old paths, and where they are now.
+"""Map old paths of classes that journals name to their present paths.
 
-A journal's first line names the class of everything in the run's settings. Whoever moves or renames one of those
-adds its old path here, and changes what older ones lead to.
+A journal's first line names the class of every record in the run's settings. When you move or rename one of these, add
+its old path here, and update the targets of older ones.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MOVED = {
 
 
 def todays(path: str) -> str:
-    """Where the class is now that was at `path` when the journal was written.
+    """Return the present path of a class whose path was `path` when the journal was written.
 
     >>> todays("raysgd_local.control.settings:Limit")
     'raysgd_local.control.controller.settings:Limit'

@@ -1,4 +1,4 @@
-"""A run's directory, read: its tables, its events, its configuration and its result."""
+"""Read a run directory: tables, events, configuration and result."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CONFIG, ROUNDS, EVALS, EVENTS, RESULT = "config.yaml", "rounds.csv", "evals.csv"
 
 @dataclass(frozen=True)
 class Run:
-    """One run as its directory tells it."""
+    """The content of one run directory."""
 
     path: Path
     config: dict[str, Any]
@@ -40,7 +40,7 @@ class Run:
 
     @property
     def metrics(self) -> list[str]:
-        """The names of what was evaluated, in the task's order."""
+        """The names of the evaluated metrics, in the task's order."""
         return [name for name in self.evals.columns if name not in EVAL_COLUMNS]
 
     def evaluations_of(self, metric: str) -> pd.DataFrame:
@@ -49,7 +49,7 @@ class Run:
 
 
 def load(path: str | Path) -> Run:
-    """The run in directory `path`, ended or not. Raises `InputError` where there is none, or it can't be read."""
+    """Read the run in directory `path`, ended or not. Raises `InputError` if there is none, or it can't be read."""
     directory = Path(expanded(str(path), "run")).resolve()
     _require_run(directory, str(path))
     try:
@@ -68,7 +68,7 @@ def load(path: str | Path) -> Run:
 
 
 def enclosing(path: str | Path) -> Path:
-    """The run directory that `path` is, or lies in (a checkpoint's does). Raises `InputError` for none."""
+    """Return the run directory that `path` is or lies in (as a checkpoint does). Raises `InputError` for none."""
     place = Path(expanded(str(path), "resume")).absolute()
     for directory in (place, *place.parents[:3]):
         if (directory / CONFIG).is_file() and place.exists():
@@ -78,7 +78,7 @@ def enclosing(path: str | Path) -> Path:
 
 
 def refuse_existing(storage: str, name: str) -> None:
-    """Raise `InputError` where `storage/name` exists. Remote storage is left to the run itself."""
+    """Raise `InputError` if `storage/name` exists. The run itself checks remote storage."""
     run = Path(expanded(storage)).absolute() / name
     if "://" not in storage and run.exists() and not _failed_at_once(run):
         hint = "go on with it by --resume auto, or choose another name"
@@ -101,7 +101,7 @@ def trained_nothing(result: str) -> bool:
 
 
 def check_storage(storage: str) -> None:
-    """Raise `InputError` where `storage` can't be a directory to write to. Remote storage is left to the run."""
+    """Raise `InputError` if `storage` can't be a directory to write to. The run itself checks remote storage."""
     if "://" in storage:
         return
     directory = Path(expanded(storage)).absolute()
@@ -124,7 +124,7 @@ def _beside(path: Path) -> str:
 
 
 def _table(path: Path, columns: list[str], absent: dict[str, Any]) -> pd.DataFrame:
-    """A table with `columns`, by name, then any others; `absent` stands for columns that an earlier version lacks."""
+    """Read a table: `columns` by name, then any others. `absent` has values for columns that older versions lack."""
     import pandas as pd
 
     if not path.exists() or path.stat().st_size == 0:
@@ -149,6 +149,6 @@ def _blanks(path: Path) -> dict[str, frozenset[int]]:
 
 
 def _events(path: Path) -> tuple[dict[str, Any], ...]:
-    """The events; a last line that was still being written is left out."""
+    """Read the events, without a last incomplete line."""
     lines = path.read_text().split("\n") if path.exists() else []
     return tuple(json.loads(line) for line in lines[:-1] if line.strip())

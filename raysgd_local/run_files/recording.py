@@ -1,4 +1,4 @@
-"""A run on record: the controller's words become files, and are told to all who listen. Real and simulated alike."""
+"""Record a run, real or simulated: write the controller's commands into files, and pass them on to observers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from raysgd_local.run_files.storage import MANIFEST, Storage
 from raysgd_local.run_files.writer import RESULT, RunFiles
 
 Recorded = c.RecordRounds | c.RecordEvent
-"""Commands that only say what is on record."""
+"""Commands that only record something."""
 
 
 class Recording:
@@ -63,7 +63,7 @@ class Recording:
         )
 
     def rewind(self, round: int, evaluations: int, incarnation: int) -> None:
-        """Take back all that came after a checkpoint; once, if it was done when the driver restarted."""
+        """Remove all rounds and evaluations after a checkpoint, unless `restarted` did so already."""
         if self._rewound != (round, evaluations, incarnation):
             self._rewound = (round, evaluations, incarnation)
             self._tell("rewound", round, evaluations, incarnation)
@@ -96,7 +96,7 @@ class Recording:
     def end(
         self, finish: c.Finish, books: Books | None, names: Names, sleep: Callable[[float], None]
     ) -> tuple[c.Finish, dict[str, Any]]:
-        """Write `result.json`; returns its content, and how the run ended: lost if its results can't be written."""
+        """Write `result.json`. Return the run's end (lost if the results can't be written) and the file's content."""
         content = result(self.files, books, finish, names)
         self.event(EventName.ENDED, status=finish.status, reason=finish.reason)
         trouble = self.files.finish(RESULT, strict_json(content), sleep)
@@ -107,7 +107,7 @@ class Recording:
 
 
 def _missed(files: RunFiles, heard: Heard) -> list[Notice]:
-    """Notices of what `files` hold and observers did not hear."""
+    """Return notices of the records in `files` that observers did not receive."""
     rounds = tuple(tables.round_row(row) for row in files.rounds if row["round"] > heard.round)
     evaluations = tuple(tables.eval_row(row) for row in files.evaluations[heard.evaluations :])
     events = [RunEvent(line["time_s"], line["event"], _fields(line)) for line in _since(files, heard)]
@@ -119,7 +119,7 @@ def _missed(files: RunFiles, heard: Heard) -> list[Notice]:
 
 
 def _since(files: RunFiles, heard: Heard) -> list[dict[str, Any]]:
-    """The events after the last that was heard; none if none was."""
+    """Return the events after the last one that observers received; none if they received none."""
     newest = heard.event and json.dumps(heard.event.line, default=repr)
     after: list[dict[str, Any]] = []
     for line in reversed(files.events):

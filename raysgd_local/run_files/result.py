@@ -1,4 +1,4 @@
-"""`result.json`: a run in one object."""
+"""`result.json`: the summary of a run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from raysgd_local.run_files.writer import RunFiles
 
 @dataclass(frozen=True)
 class Names:
-    """What the run is called in tables."""
+    """The names of a run's method and task, for tables."""
 
     method: str
     task: str

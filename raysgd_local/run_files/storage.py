@@ -1,4 +1,4 @@
-"""Files on any `pyarrow.fs` path: written whole or not at all, with their checksum."""
+"""Read and write files on any `pyarrow.fs` path, whole or not at all, with their checksum."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _OBJECT_STORES = ("s3", "gcs", "abfs")
 
 @dataclass(frozen=True)
 class Storage:
-    """A directory on a file system that the driver and all workers reach."""
+    """A directory on a file system that the driver and all workers can reach."""
 
     filesystem: fs.FileSystem
     root: str
@@ -44,7 +44,7 @@ class Storage:
 
     @property
     def local(self) -> Path | None:
-        """The directory on this machine's file system, if that is where it is."""
+        """The directory's path on this machine's file system; None for remote storage."""
         return Path(self.root) if isinstance(self.filesystem, fs.LocalFileSystem) else None
 
     def under(self, name: str) -> Storage:
@@ -88,12 +88,12 @@ class Storage:
         return bool(info.type != fs.FileType.NotFound)
 
     def names(self) -> list[str]:
-        """What the directory holds, sorted; nothing where it does not exist."""
+        """Return the names in the directory, sorted; empty if it does not exist."""
         selector = fs.FileSelector(self.root, allow_not_found=True)
         return sorted(info.base_name for info in self.filesystem.get_file_info(selector))
 
     def delete(self, name: str) -> None:
-        """Delete a directory in it, or with an empty name itself."""
+        """Delete a directory in this one; with an empty name, this one."""
         with contextlib.suppress(FileNotFoundError):
             self.filesystem.delete_dir(f"{self.root}/{name}".rstrip("/"))
 
@@ -103,7 +103,7 @@ class Storage:
 
 
 def checked(storage: Storage, name: str, sha256: str) -> bytes:
-    """The file's content. Raises `CheckpointError` where it is missing or not what was written."""
+    """Read a file. Raises `CheckpointError` if it is missing, or does not match its checksum."""
     try:
         content = storage.read(name)
     except OSError as error:
@@ -114,7 +114,7 @@ def checked(storage: Storage, name: str, sha256: str) -> bytes:
 
 
 def read_manifest(checkpoint: Storage) -> dict[str, Any]:
-    """A checkpoint's manifest. Raises `CheckpointError` where it is missing or not readable."""
+    """Read a checkpoint's manifest. Raises `CheckpointError` if it is missing or can't be read."""
     try:
         plain: dict[str, Any] = json.loads(checkpoint.read(MANIFEST))
     except (OSError, ValueError) as error:

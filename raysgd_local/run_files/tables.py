@@ -1,4 +1,4 @@
-"""`rounds.csv` and `evals.csv` as text and as rows. Columns are found by name: tables of other versions can be read."""
+"""Convert `rounds.csv` and `evals.csv` between text and rows. Columns go by name, to read other versions' tables."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ Row = dict[str, Any]
 
 
 def parsed(table: str) -> list[Row]:
-    """The rows of a CSV file with a header, with numbers where there are numbers."""
+    """Parse a CSV file with a header. Values that are numbers become numbers."""
     return [{name: _number(value) for name, value in row.items()} for row in csv.DictReader(io.StringIO(table))]
 
 
 def text(columns: Sequence[str], rows: Iterable[Row], header: bool) -> str:
+    """The inverse of `parsed`."""
     stream = io.StringIO()
     writer = csv.DictWriter(stream, columns, lineterminator="\n")
     if any("\r" in name for name in columns):  # the csv module doesn't quote for it
@@ -40,17 +41,18 @@ def text(columns: Sequence[str], rows: Iterable[Row], header: bool) -> str:
 
 
 def round_columns(written: Sequence[Row]) -> list[str]:
-    """This version's columns, then those that only a later version knows, so that resuming its run loses none."""
+    """Return this version's columns, then those of a later version, so that resuming its run loses none."""
     return [*ROUND_COLUMNS, *(name for name in (written[0] if written else ()) if name not in ROUND_COLUMNS)]
 
 
 def eval_columns(rows: Iterable[Row]) -> list[str]:
+    """Return the columns of `evals.csv`: the fixed ones, then all metrics."""
     metrics = {name for row in rows for name in row} - set(EVAL_COLUMNS)
     return [*EVAL_COLUMNS, *sorted(metrics)]
 
 
 def eval_plain(row: EvalRow) -> Row:
-    """An evaluation with a column for each metric."""
+    """Return an evaluation's row, with a column for each metric."""
     metrics = {metric_column(name): value for name, value in row.metrics.items()}
     return {name: getattr(row, name) for name in EVAL_COLUMNS} | metrics
 

@@ -1,4 +1,4 @@
-"""Writes a run directory: tables, events, journal, result."""
+"""Write a run directory: tables, events, journal, result."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class RunFiles(RunObserver):
         self._folder.mkdir(parents=True, exist_ok=True)
         self._dirty: set[str] = set()
         self._behind: set[str] = set()
-        self._journal: list[str] = []  # what could not be written yet
+        self._journal: list[str] = []  # lines that could not be written yet
         self._outage, self._away = Outage(), Outage()
         self._copies = Copies(self._folder, storage)
         self._fetch()
@@ -59,7 +59,7 @@ class RunFiles(RunObserver):
         self.events = [json.loads(line) for line in self._read(EVENTS).splitlines()]
 
     def _fetch(self) -> None:
-        """What an earlier incarnation left on storage that is not this machine's."""
+        """Copy an earlier driver's files from remote storage."""
         if self._staging is None:
             return
         for name in (ROUNDS, EVALS, EVENTS, JOURNAL):
@@ -74,7 +74,7 @@ class RunFiles(RunObserver):
             return stream.read()
 
     def _drop_half_line(self, name: str) -> None:
-        """Whoever wrote it before may have died in the middle of a line."""
+        """Remove an incomplete last line: the process that wrote it may have died."""
         text = self._read(name)
         if text and not text.endswith("\n"):
             self._write(self._folder / name, text[: text.rfind("\n") + 1])
@@ -84,7 +84,7 @@ class RunFiles(RunObserver):
         path.write_text(text, encoding="utf-8", newline="")
 
     def _append(self, name: str, text: str) -> None:
-        """Append, or, while the disk is in trouble, leave it to `retry`."""
+        """Append; while the storage fails, leave it to `retry`."""
         if name not in self._behind:
             try:
                 self._check_lease()
@@ -109,7 +109,7 @@ class RunFiles(RunObserver):
         self._dirty.add(name)
 
     def _replace(self, name: str) -> None:
-        """The whole file from what is in memory; of the journal, which is not, the missing end."""
+        """Write a whole file from memory; of the journal, which is not in memory, the missing end."""
         self._check_lease()
         self._folder.mkdir(parents=True, exist_ok=True)
         before = self._read(name) if name == JOURNAL else ""
@@ -131,14 +131,14 @@ class RunFiles(RunObserver):
                 return "".join(self._journal)
 
     def _fall_behind(self, name: str, error: OSError) -> None:
-        """The disk is full or gone: training goes on, what is missing is kept, and it is told."""
+        """Note that the disk is full or gone. Training goes on, and unwritten data is kept until it can be written."""
         first = not self._behind
         self._behind.add(name)
         if first:
             self._report(EventName.STORAGE_FAILED, reason=str(error))
 
     def retry(self, now: float) -> str:
-        """Write what is missing, when that is due again; says what stands in the way, or nothing."""
+        """Write the missing data, if an attempt is due. Return the error; empty if there is none."""
         if not self._behind or not self._outage.due(now):
             return ""
         try:
@@ -152,7 +152,7 @@ class RunFiles(RunObserver):
         return ""
 
     def finish(self, name: str, text: str, sleep: Callable[[float], None]) -> str:
-        """Write the last file, and all that is missing, in a few attempts; says what stands in the way, or nothing."""
+        """Write the last file and all missing data, in a few attempts. Return the error; empty if there is none."""
         trouble = ""
         for wait_s in (0.0, 1.0, 2.0, 4.0):
             sleep(wait_s)
@@ -172,7 +172,7 @@ class RunFiles(RunObserver):
         rows = [asdict(row) for row in rounds]
         header = not self.rounds and not (self._folder / ROUNDS).exists()
         self.rounds += rows
-        if self._outdated:  # of a version with other columns: once written whole, rows can be appended
+        if self._outdated:  # another version's columns: write the table whole once, then append
             self._outdated = False
             self._rewrite(ROUNDS)
         else:
@@ -208,16 +208,18 @@ class RunFiles(RunObserver):
         self._append(EVENTS, text)
 
     def journal(self, line: dict[str, Any]) -> None:
-        """One input of the controller, so that what it decided can be replayed."""
+        """Write one of the controller's events into the journal, so that its decisions can be replayed."""
         self._append(JOURNAL, json.dumps(line) + "\n")
 
     def write(self, name: str, text: str) -> None:
-        """A whole file, such as `config.yaml` and `result.json`."""
+        """Write a whole file, such as `config.yaml` or `result.json`."""
         self._storage.write(name, text.encode())
 
     def copy_out(self, now: float) -> None:
-        """Bring the storage up to date, where it is not this machine's file system: in the background, and never
-        before the copies that are under way are done. What failed is tried again, later and later."""
+        """Begin to copy changed files to remote storage, in the background, unless earlier copies are still running.
+
+        Failed copies are tried again, at growing intervals.
+        """
         if self._staging is None or self._copies.busy or not self._may_write():
             return
         self._take_in_copies(now)
@@ -238,7 +240,7 @@ class RunFiles(RunObserver):
             self._report(EventName.STORAGE_RECOVERED, after_s=round(self._away.ends(now), 1))
 
     def copy_out_now(self) -> None:
-        """The same in this thread, until it is done. Raises `OSError` where the storage is away."""
+        """Copy changed files to remote storage in this thread. Raises `OSError` if the storage fails."""
         if self._staging is None:
             return
         again, _ = self._copies.ended() or (frozenset(), "")

@@ -1,4 +1,4 @@
-"""The controller's shell: events and timers in, commands out. It decides nothing."""
+"""The shell around the controller: it feeds in events and timers, and carries out commands. It decides nothing."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ControllerShell:
         self._pulse.beat(beat, time.monotonic())
 
     def run(self, group: Group, seen: Seen, ended: Callable[[], bool]) -> None:
-        """Until the controller says that the run is over, or `ended` does. `seen` is told of each turn."""
+        """Run the controller until it ends the run, or `ended()` is true. Call `seen` after each event."""
         self._group, self._seen = group, seen
         self._journal.begin(self._plan.settings, self._plan.resume, self._plan.lives)
         self.post(c.RunStarted())
@@ -60,11 +60,11 @@ class ControllerShell:
         self._journal.flush()
 
     def close(self) -> None:
-        """Wait for files that are being written in the background."""
+        """Wait for writes in the background."""
         self._background.shutdown(wait=True)
 
     def _next_event(self) -> c.Event | None:
-        """The next event, or the next timer that ran out."""
+        """Return the next event, or the next timer that expired; None if neither came within `beat_s`."""
         now = time.monotonic()
         wait_s = self._beat_s
         if self._timers:
@@ -77,7 +77,7 @@ class ControllerShell:
             return None
 
     def _look(self) -> None:
-        """Tell the controller which workers live."""
+        """Give the controller the workers' signs of life, every `beat_s`."""
         now = time.monotonic()
         if now - self._looked_s >= self._beat_s:
             self._looked_s = now
@@ -89,7 +89,7 @@ class ControllerShell:
         for command in commands:
             self._run_command(command, now)
         self._journal.heard(event, now, commands)
-        if self._events.empty():  # others wait for orders: those go out first where all arrive at once
+        if self._events.empty():  # if several events are waiting, orders go out before the journal is written
             self._journal.flush()
         self._seen(event, commands)
 
@@ -124,14 +124,14 @@ class ControllerShell:
                 assert_never(command)
 
     def _foresee(self, order: Order) -> None:
-        """Shuffle the lists of the next boundary while nobody waits for them; they are remembered."""
+        """Compute the deal's lists in the background; they are cached, so the next boundary need not wait for them."""
         if order.deal is not None:
             self._background.submit(lists, order.deal)
 
     def _publish(self, name: str, manifest: dict[str, Any]) -> None:
         try:
             self._recording.publish(name, manifest)
-        except Exception as error:  # the disk's or the network's trouble: training goes on, and it is told
+        except Exception as error:  # the disk or the network failed: training goes on
             self.post(c.CheckpointFailed(name, str(error)))
             return
         self.post(c.CheckpointPublished(name))

@@ -1,4 +1,4 @@
-"""The driver actor: one run's controller, workers, faults and record."""
+"""The driver actor: it runs one run's controller, workers, faults and records."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def _ray_group(plan: Plan, post: Callable[[c.Event], None]) -> Group:
 
 
 class Driver:
-    """Runs one run. `run` is its main thread; the other methods are calls from outside."""
+    """Runs one run. `run` is the main thread; the other methods are called from outside, in other threads."""
 
     def __init__(self, plan: Plan, make_group: MakeGroup | None = None) -> None:
         self._plan, self._make_group = plan, make_group or _ray_group
@@ -72,11 +72,11 @@ class Driver:
         self.record(EventName.LOG, fields)
 
     def record(self, event: str, fields: dict[str, Any]) -> None:
-        """Record an event of the worker's, or of the process's that started the run."""
+        """Record an event of a worker, or of the process that started the run."""
         self._recording.event(event, **fields)
 
     def refuse(self, error: InputError) -> None:
-        """A worker found that what the user gave can't work; the run ends with that message."""
+        """End the run with this error: a worker found that the user's input can't work."""
         self._refused = self._refused or error
         self._shell.post(c.Timer(0))  # no timer has this number: it only wakes the main thread
 
@@ -84,11 +84,11 @@ class Driver:
         self._shell.post(c.StopRequested(reason))
 
     def reached(self, worker: str, number: int) -> Fault | None:
-        """A round that a fault waited for is committed; see `Injector.reached`."""
+        """Take the commit of a round for which a fault waits; see `Injector.reached`."""
         return self._injector.reached(worker, number) if self._injector is not None else None
 
     def glance(self, received: int = 0) -> Glance:
-        """The run at this moment, with the notices for observers from number `received` on."""
+        """Return the run's present state, with the notices for observers from number `received` on."""
         state = self._shell.state
         return Glance(state.phase.value, len(state.members), self._status, self._fetch(received))
 
@@ -98,7 +98,7 @@ class Driver:
     # The main thread.
 
     def run(self) -> Outcome:
-        """The whole run, until it is over; workers are gone when it returns."""
+        """Run to the end. When this returns, all workers have ended."""
         try:
             group = self._make_group(self._plan, self.post)
         except InputError as error:
@@ -131,9 +131,9 @@ class Driver:
             self._injector.see(event, commands)
 
     def _tell_the_past(self) -> None:
-        """Record how the run got here: damaged checkpoints, and the death of the driver before.
+        """Record damaged checkpoints and the previous driver's death; remove records that the run goes back behind.
 
-        Without a checkpoint nothing that was done is left, and with an older one nothing that came after it.
+        Without a checkpoint no earlier round stays, with an older checkpoint none after it.
         """
         plan, record, restart = self._plan, self._recording, self._plan.restart
         incarnation = self._shell.state.incarnation
@@ -163,18 +163,19 @@ class Driver:
 
 
 def launch(plan: Plan) -> Any:
-    """The driver actor of a run; its words and its main thread don't wait for each other."""
+    """Start the driver actor of a run. Its main thread and calls from outside don't wait for each other."""
     return ray.remote(**actor_options())(Driver).remote(plan)
 
 
 def actor_options() -> dict[str, Any]:
-    """The driver lives where it was asked for: it would not outlive that machine anyway, and need not die with another.
+    """Return Ray's options for the driver, which runs on the node that starts it.
 
-    A placement group (Ray Tune's) has its own place for it.
+    It can't outlive that machine anyway, and so does not die with another one. In a placement group (Ray Tune's) the
+    group decides.
     """
     options: dict[str, Any] = {"num_cpus": 0, "max_restarts": 0, "concurrency_groups": {"main": 1}}
     if ray.util.get_current_placement_group() is None:
         here = ray.get_runtime_context().get_node_id()
-        # A soft one is no affinity at all for an actor without CPUs: Ray then takes any machine of the cluster.
+        # For an actor without CPUs Ray ignores a soft affinity, and takes any machine of the cluster.
         options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(here, soft=False)
     return options

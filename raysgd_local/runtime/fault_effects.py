@@ -1,4 +1,4 @@
-"""The effects of faults on real processes: a worker's on itself (`ON_WORKER`), the driver's (`ON_DRIVER`)."""
+"""The effects of faults on real processes: by the worker on itself (`ON_WORKER`), or by the driver (`ON_DRIVER`)."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from raysgd_local.training.replica import checkpoint_parts
 from raysgd_local.training.replica.replica import Replica
 
 _KILL = Fault("kill", When())
-# In a process of its own: it outlives what happens to us.
+# Runs in a process of its own, which outlives the fault.
 _LATER = 'seconds=$1; signal=$2; shift 2; sleep "$seconds"; kill -"$signal" "$@" 2>/dev/null'
 
 
 class InjectedError(RuntimeError):
-    """The exception in user code that the schedule of faults asked for."""
+    """The exception in user code that `--chaos` asked for."""
 
 
 class Sabotage(Interference):
-    """A worker's faults. `suffer` and `watch` are called in another thread than the training loop's."""
+    """Makes faults happen in a worker. `suffer` and `watch` are called in another thread than the training loop's."""
 
     def __init__(self, reached: Callable[[int], Fault | None], cut: Callable[[], None]) -> None:
-        self._reached = reached  # tells the driver of a watched round; returns the fault if it is this worker's
+        self._reached = reached  # reports a watched round to the driver; returns the fault if it is this worker's
         self.cut = cut  # breaks this worker's connections
         self._watches: tuple[RoundWatch, ...] = ()
         self._stepped_at = 0.0
-        self.slow = 1.0
-        self.hangs_s = 0.0
-        self.spoils = self.raises = False  # at the next step
+        self.slow = 1.0  # factor on the duration of steps
+        self.hangs_s = 0.0  # duration of a hang at the next step
+        self.spoils = self.raises = False  # at the next step: gradients that are not finite, an exception
 
     def watch(self, watches: tuple[RoundWatch, ...]) -> None:
         self._watches = watches
@@ -76,27 +76,27 @@ class Sabotage(Interference):
 
 
 class DriverSide(Protocol):
-    """What the driver's effects need."""
+    """The driver, for effects that it causes."""
 
     head: str  # the cluster's head node, which can't be killed or drained
 
     def post(self, event: Event) -> None:
-        """A word for the controller."""
+        """Give the controller an event."""
         ...
 
     def suffer(self, worker: str, fault: Fault) -> None:
-        """A worker's process does it to itself."""
+        """Let a worker's process cause the fault to itself."""
         ...
 
     def damage(self) -> bool:
-        """Spoil the newest checkpoint; false where there is none."""
+        """Damage the newest checkpoint. Return False if there is none."""
         ...
 
 
 def obstacle(side: DriverSide, fault: Fault, victims: tuple[Victim, ...]) -> str:
-    """Why `fault` can't happen although it is due; empty where it can.
+    """Return why `fault` can't happen although it is due; empty if it can.
 
-    A checkpoint is damaged here: only the attempt shows whether there is one.
+    This damages the checkpoint for the fault `damage`, because only the attempt shows whether there is one.
     """
     if fault.kind == "kill" and fault.among == "nodes" and victims[0].node == side.head:
         return "the cluster's head is on that node"
@@ -106,7 +106,7 @@ def obstacle(side: DriverSide, fault: Fault, victims: tuple[Victim, ...]) -> str
 
 
 def damage_newest(storage: Storage) -> bool:
-    """The newest checkpoint's first part loses its last byte, as when a disk went bad; false where there is none."""
+    """Remove the last byte of the newest checkpoint's first shard. Return False if there is no checkpoint."""
     checkpoints = storage.under("checkpoints")
     try:
         newest = checkpoint_parts.finished(storage)[-1]
@@ -118,7 +118,7 @@ def damage_newest(storage: Storage) -> bool:
 
 
 def _kill(_worker: Sabotage, fault: Fault) -> None:
-    """A node's raylet is the parent of its workers."""
+    """Kill this process; for a whole node the raylet, which is the workers' parent."""
     os.kill(os.getppid() if fault.among == "nodes" else os.getpid(), signal.SIGKILL)
 
 
@@ -144,9 +144,9 @@ def _spoil(replica: Replica) -> None:
 
 
 def _drain(side: DriverSide, fault: Fault, victims: tuple[Victim, ...]) -> None:
-    """Ray drains a whole node, and tells the controller; for a worker, or on the head's node, the driver tells it.
+    """Let Ray drain a whole node; for a worker, or on the head's node, post the notice to the controller.
 
-    After the time the machine is gone; neither Ray nor the driver takes it away.
+    Then end the workers after the fault's time, because neither Ray nor the driver does.
     """
     why = f"its machine goes in {fault.amount:g} s, says --chaos"
     first = victims[0]

@@ -1,4 +1,4 @@
-"""The driver's side of `--chaos`: it lets faults happen when they are due, and writes down that they did."""
+"""The driver's side of `--chaos`: make faults happen when they are due, and record them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from raysgd_local.runtime.fault_effects import ON_DRIVER, obstacle
 
 
 class Victims(Protocol):
-    """The workers, as faults reach them."""
+    """The workers, for faults."""
 
     def suffer(self, worker: str, fault: Fault) -> None: ...
 
@@ -27,22 +27,17 @@ class Victims(Protocol):
 
 
 class Injector:
-    """Lets the faults of a schedule happen.
-
-    `post` is the controller's inbox, `record` writes to `events.jsonl`. Faults that fired in an earlier life of the
-    run, as `events` tell, don't fire again. `head` is the cluster's head node. `damage` spoils the newest checkpoint,
-    if there is one.
-    """
+    """Makes the faults of a schedule happen. Faults that happened before a restart don't happen again."""
 
     def __init__(
         self,
         schedule: tuple[Fault, ...],
         victims: Victims,
-        post: Callable[[Event], None],
-        record: Callable[..., None],
-        events: Iterable[dict[str, Any]] = (),
-        head: str = "",
-        damage: Callable[[], bool] = lambda: False,
+        post: Callable[[Event], None],  # gives the controller an event
+        record: Callable[..., None],  # writes a line into events.jsonl
+        events: Iterable[dict[str, Any]] = (),  # earlier lines of events.jsonl
+        head: str = "",  # the cluster's head node
+        damage: Callable[[], bool] = lambda: False,  # damages the newest checkpoint; False if there is none
     ) -> None:
         told = frozenset((e["number"], e["fault"]) for e in events if e["event"] == EventName.CHAOS_FIRED)
         self._chaos, self.head = begin(schedule, head, told), head
@@ -54,14 +49,14 @@ class Injector:
         threading.Thread(target=self._keep_time, daemon=True, name="chaos").start()
 
     def see(self, event: Event, commands: tuple[Command, ...]) -> None:
-        """The controller was told `event`, and gave `commands`."""
+        """Take a turn of the controller: its event and its commands."""
         self._advance(event)
         for command in commands:
             if isinstance(command, Form):
                 self._advance(command)
 
     def reached(self, worker: str, number: int) -> Fault | None:
-        """The round of a fault is committed: the fault, if it is the asking worker's own to suffer."""
+        """Take the commit of a round for which a fault waits. Return the fault if the worker has to cause it itself."""
         return self._advance(Reached(number), asking=worker)
 
     def _keep_time(self) -> None:
@@ -91,7 +86,7 @@ class Injector:
         return own
 
     def _strike(self, strike: Strike, asking: str) -> bool:
-        """Write it down, then let it happen; whether it is left to the worker that asks."""
+        """Record the fault, then make it happen. Return whether the asking worker has to cause it itself."""
         fault, victims = strike.fault, strike.victims
         reason = obstacle(self, fault, victims)
         if reason:
@@ -103,7 +98,7 @@ class Injector:
         if fault.kind in ON_DRIVER:
             ON_DRIVER[fault.kind](self, fault, victims)
             return False
-        if fault.kind == "kill" and fault.among == "nodes":  # one of them ends the node, and that the others
+        if fault.kind == "kill" and fault.among == "nodes":  # one worker ends the node, and so the others
             self.suffer(victims[0].worker, fault)
             return False
         for victim in victims:
@@ -115,9 +110,9 @@ class Injector:
         self._record(EventName.CHAOS_UNFIRED, fault=str(fault), number=number, reason=reason)
 
     def close(self) -> None:
-        """The run is over: tell the faults that did not happen."""
+        """Record the faults that did not happen, at the end of the run."""
         with self._changed:
             self._closed = True
             for number, fault in self._chaos.pending.items():
-                self._unfired(number, fault, "the run ended first, or there was nobody whom it could happen to")
+                self._unfired(number, fault, "the run ended first, or there was no such target")
             self._changed.notify()

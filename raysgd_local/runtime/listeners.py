@@ -1,7 +1,7 @@
-"""Users' observers, in the process of `fit()`.
+"""Run the users' observers in the process of `fit()`.
 
-They live there and not in the driver's process: they need not be picklable, they outlive a driver that dies (so each
-round is told once), and they can't take the interpreter from the driver while workers wait for it.
+They run there and not in the driver's process, so that they need not be picklable, outlive a driver that dies (each
+round is passed on once), and can't take the interpreter from the driver while workers wait for it.
 """
 
 from __future__ import annotations
@@ -28,38 +28,38 @@ class Failure:
 
 
 class Listeners:
-    """Hands what drivers deliver to observers, each on a thread of its own. Nobody waits for them but `close`."""
+    """Passes the drivers' notices to observers, each on a thread of its own. Only `close` waits for them."""
 
     def __init__(self, observers: Sequence[RunObserver], start: RunStart) -> None:
         self._mailboxes = [_Mailbox(observer) for observer in observers]
         self._untold: list[Failure] = []
         self._ended = False
         self.heard = Heard(start.round, start.evaluations)
-        self.received = 0  # notices of this driver
+        self.received = 0  # number of notices received from the present driver
         self._put(Notice("run_started", (start,)))
 
     def take(self, delivery: Delivery) -> None:
-        """Pass on notices, but for those that came before."""
+        """Pass on the notices that were not received before."""
         for notice in delivery.notices[max(0, self.received - delivery.first) :]:
             self.received += 1
             self._put(notice)
 
     def driver_died(self) -> None:
-        """The next driver numbers its notices anew."""
+        """Count from 0 again: the next driver numbers its notices anew."""
         self.received = 0
 
     def failures(self) -> tuple[Failure, ...]:
-        """Those that were not returned before."""
+        """Return the failures that were not returned before."""
         return tuple(box.failures.get() for box in self._mailboxes if not box.failures.empty())
 
     def close(self, reason: str = "the driver is gone", limit_s: float = _DRAIN_S) -> None:
-        """Tell an end that no driver could tell, and wait until all is told, but for `limit_s` at most."""
+        """Pass on the run's end if no driver did, and wait for the observers, at most `limit_s`."""
         if not self._ended:
             self._put(Notice("run_ended", (RunEnd("lost", reason),)))
         until_s = time.monotonic() + limit_s
         for box in self._mailboxes:
             if not box.close(until_s - time.monotonic()):
-                _warn(f"observer {box.name} was not told everything: it took longer than {limit_s:g} s")
+                _warn(f"observer {box.name} did not receive everything: it took longer than {limit_s:g} s")
         for failure in self.failures():
             _warn(f"observer {failure.observer} was dropped: {failure.reason}")
 
@@ -86,7 +86,7 @@ class _Mailbox:
             self._notices.put(notice)
 
     def close(self, limit_s: float) -> bool:
-        """Whether all was delivered, or the observer was dropped, within `limit_s`."""
+        """Wait at most `limit_s`. Return whether all was delivered, or the observer was dropped."""
         self._notices.put(None)
         self._thread.join(max(0.0, limit_s))
         return not self._thread.is_alive()

@@ -1,4 +1,4 @@
-"""Notice of an end that is near: SIGTERM to a worker's process, and nodes that Ray reports as draining."""
+"""Notices of termination: SIGTERM to a worker's process, and nodes that Ray reports as draining."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _LOOK_EVERY_S = 1.0
 
 
 def on_termination(leave: Callable[[], None]) -> None:
-    """Call `leave`, in a thread, at the first SIGTERM; the next one ends the process.
+    """Call `leave` in a thread at the first SIGTERM. The next one ends the process.
 
-    For a process's main thread. The handler itself does next to nothing: it may interrupt anything.
+    Call this in the process's main thread. The handler itself does very little, because it may interrupt anything.
     """
     told: queue.SimpleQueue[int] = queue.SimpleQueue()
 
@@ -36,7 +36,7 @@ def on_termination(leave: Callable[[], None]) -> None:
 
 
 class DrainWatch:
-    """Tells `post` which nodes are draining, whenever that changes, until it is stopped."""
+    """Posts the list of draining nodes whenever it changes, until `stop`."""
 
     def __init__(self, post: Callable[[NodesDraining], None]) -> None:
         self._post = post
@@ -57,5 +57,5 @@ class DrainWatch:
 
 
 def draining_nodes() -> tuple[str, ...]:
-    """The ids of the nodes that Ray is draining, as `ray.train` asks for them: there is no public way yet."""
+    """Return the ids of the nodes that Ray is draining. `ray.train` reads them the same way; there is no public one."""
     return tuple(sorted(ray._private.state.state.get_draining_nodes()))

@@ -1,4 +1,4 @@
-"""The Ray cluster of a run: one that is there, or one on this machine for as long as the run takes."""
+"""The Ray cluster of a run: an existing one, or one on this machine for the time of the run."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from raysgd_local.errors import InputError
 
 @contextmanager
 def attached(cpus: int, address: str | None) -> Iterator[bool]:
-    """A Ray cluster; true if it is our own, with `cpus` logical CPUs on this machine, and ends with what runs in it.
+    """Attach to a Ray cluster within the `with` block, or start one with `cpus` logical CPUs. Yield whether it started.
 
-    Raises `InputError` where no cluster is at `address`.
+    Raises `InputError` if there is no cluster at `address`.
     """
     if ray.is_initialized():
         yield False
@@ -40,7 +40,7 @@ def attached(cpus: int, address: str | None) -> Iterator[bool]:
 
 
 def _check_address(address: str | None) -> None:
-    """Raise `InputError` where nobody listens at `host:port`: Ray itself would try for minutes."""
+    """Raise `InputError` if nothing listens at `host:port`. Ray itself would try for minutes."""
     host, _, port = (address or "").rpartition(":")
     if not host or "/" in host or not port.isdigit():
         return

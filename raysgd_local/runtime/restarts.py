@@ -1,4 +1,4 @@
-"""A driver that died is started again, from the newest good checkpoint."""
+"""Start a driver that died again, from the newest good checkpoint."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from raysgd_local.runtime.run_plan import Plan, Restart
 from raysgd_local.training.replica import checkpoint_parts
 
 DEATHS = (RayActorError, ActorUnschedulableError, OutOfMemoryError, WorkerCrashedError, NodeDiedError)
-"""What Ray says when the driver's process is gone: killed for memory it is not called an actor's death.
-
-Nor is it where the machine that it has to live on takes nobody any more."""
+"""Ray's errors for a dead driver. It has errors of their own for a process killed for memory, and for a driver that
+can't be placed because its machine takes no more actors."""
 
 IN_A_ROW = 3
 FIRST_WAIT_S = 1.0
@@ -27,20 +26,18 @@ FIRST_WAIT_S = 1.0
 
 @dataclass(frozen=True)
 class Restarts:
-    """How often it was started again: in all, and in a row without a checkpoint that the one before had not.
+    """The count of a driver's restarts. Each wait in a row is twice as long as the one before."""
 
-    Waits twice as long each time of a row, and gives up after `IN_A_ROW`.
-    """
-
-    count: int = 0
-    in_a_row: int = 0
+    count: int = 0  # in all
+    in_a_row: int = 0  # without a newer checkpoint between them
 
     @property
     def wait_s(self) -> float:
+        """Delay before the next start."""
         return FIRST_WAIT_S * 2.0 ** (self.in_a_row - 1)
 
     def after(self, progressed: bool, reason: str) -> Restarts:
-        """One death more. Raises `RunLostError` where it dies again and again."""
+        """Count one more death. Raises `RunLostError` after more than `IN_A_ROW` in a row."""
         in_a_row = 1 if progressed else self.in_a_row + 1
         if in_a_row > IN_A_ROW:
             raise RunLostError(f"the driver died {in_a_row} times without a checkpoint between: {reason}")
@@ -48,8 +45,10 @@ class Restarts:
 
 
 def planned_again(plan: Plan, restarts: Restarts, reason: str) -> tuple[Plan, Restarts]:
-    """The plan of the next driver, and the count with this death in it. Before the first checkpoint training begins
-    anew; where there are some and none is good, that is not done unasked: raises `RunLostError`.
+    """Return the next driver's plan, and the count with this death.
+
+    Before the first checkpoint training begins anew. If there are checkpoints and none is good, it does not begin anew
+    unasked: raises `RunLostError`.
     """
     manifest, damaged = checkpoint_parts.newest_good(plan.storage)
     if manifest is None and damaged:

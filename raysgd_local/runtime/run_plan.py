@@ -1,4 +1,4 @@
-"""A run as its driver is given it, and as it gives it back."""
+"""The driver's inputs and outputs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from raysgd_local.training.ports import TrainingStatus
 
 @dataclass(frozen=True)
 class Restart:
-    """The death of the driver before this one."""
+    """The death of the previous driver."""
 
     count: int  # deaths since the command began
     reason: str
@@ -32,26 +32,27 @@ class Restart:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run as its driver needs to know it."""
+    """The inputs of a driver."""
 
-    settings: Settings
-    spec: WorkerSpec
-    resources: Resources
-    storage: Storage
-    names: Names
+    settings: Settings  # of the controller
+    spec: WorkerSpec  # inputs of every worker
+    resources: Resources  # of one worker
+    storage: Storage  # the run directory
+    names: Names  # of method and task
     resume: dict[str, Any] | None = None  # manifest of the checkpoint to go on from
-    damaged: tuple[str, ...] = ()  # newer checkpoints, passed over
-    restart: Restart | None = None
+    damaged: tuple[str, ...] = ()  # newer checkpoints that can't be loaded
+    restart: Restart | None = None  # the previous driver's death; None for the first driver
     chaos: tuple[Fault, ...] = ()  # faults to make happen
     heard: Heard | None = None  # the newest that observers were told; None without observers
     lease: Claim | None = None  # the command's right to write the run's directory, which the driver shares
 
     @property
     def lives(self) -> int:
-        """Drivers that the command started, this one included."""
+        """The number of drivers that the command started, this one included."""
         return 1 + (self.restart.count if self.restart is not None else 0)
 
     def resumed(self) -> CheckpointRecord | None:
+        """Return the record of the checkpoint to go on from."""
         return None if self.resume is None else snapshot_of(self.resume, self.settings.program.schedule)
 
 
@@ -67,16 +68,16 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Glance:
-    """The run at this moment, for live progress, and news for observers."""
+    """The run's present state, for live progress, and new notices for observers."""
 
-    phase: str
-    workers: int
-    status: TrainingStatus | None
+    phase: str  # of the controller
+    workers: int  # live members
+    status: TrainingStatus | None  # None before a member has state
     delivery: Delivery = field(default_factory=Delivery)
 
 
 class Group(Protocol):
-    """The workers, as the driver speaks to them."""
+    """The workers, for the driver."""
 
     def request(self, worker: str) -> None: ...
 

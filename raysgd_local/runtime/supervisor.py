@@ -1,4 +1,4 @@
-"""A run's driver from its start to its end: what it shall do, its progress, its deaths, and Ctrl-C."""
+"""Supervise a run's driver: its plan, its progress, its restarts, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ray.exceptions import RayActorError
 
 from raysgd_local.config import Network
 from raysgd_local.control.run_events import EventName
-from raysgd_local.run.progress import Observer, Snapshot
+from raysgd_local.run.progress import ProgressCallback, Snapshot
 from raysgd_local.run.request import Request, threads_per_worker
 from raysgd_local.run_files.lease import Lease
 from raysgd_local.run_files.observer import RunObserver, RunStart
@@ -34,7 +34,7 @@ _GLANCE_EVERY_S = 0.25
 
 
 def planned(request: Request, storage: Storage, manifest: dict[str, Any] | None, own: bool) -> Plan:
-    """The driver's plan; `own` where Ray runs for this run alone, and its workers share this machine."""
+    """Return the driver's plan. `own`: Ray was started for this run, so all workers share this machine."""
     settings = request.settings
     start = request.start(storage.root, manifest)
     threads = threads_per_worker(request, os.cpu_count() or 1) if own else max(1, int(request.cpus))
@@ -77,7 +77,7 @@ def _listening(network: Network) -> Listening:
 
 
 def follow(
-    plan: Plan, observe: Observer, listeners: Listeners | None = None, lease: Lease | None = None
+    plan: Plan, observe: ProgressCallback, listeners: Listeners | None = None, lease: Lease | None = None
 ) -> Outcome:
     """Watch the run until it is over; a driver that dies is started again. A driver that lives renews the lease."""
     restarts = Restarts()
@@ -101,7 +101,7 @@ def follow(
 
 @contextlib.contextmanager
 def listening(observers: Sequence[RunObserver], start: RunStart) -> Iterator[Listeners | None]:
-    """Users' observers for as long as the run takes; None where there are none."""
+    """Yield the users' observers for the `with` block; None if there are none."""
     if not observers:
         yield None
         return
@@ -116,7 +116,7 @@ def listening(observers: Sequence[RunObserver], start: RunStart) -> Iterator[Lis
         listeners.close(reason)
 
 
-def _watch(plan: Plan, observe: Observer, listeners: Listeners | None, lease: Lease | None) -> Outcome:
+def _watch(plan: Plan, observe: ProgressCallback, listeners: Listeners | None, lease: Lease | None) -> Outcome:
     """One driver's life. The first Ctrl-C ends the run with a checkpoint, the second at once."""
     driver = launch(plan)
     running = driver.run.options(concurrency_group="main").remote()
@@ -139,7 +139,7 @@ def _watch(plan: Plan, observe: Observer, listeners: Listeners | None, lease: Le
         except DEATHS:
             if asked:
                 raise KeyboardInterrupt from None
-            with contextlib.suppress(Exception):  # it may be alive where we can't reach it
+            with contextlib.suppress(Exception):  # the driver may live on a machine that can't be reached
                 ray.kill(driver)
             raise
         except KeyboardInterrupt:
@@ -151,7 +151,7 @@ def _watch(plan: Plan, observe: Observer, listeners: Listeners | None, lease: Le
 
 
 def _pass_on(delivery: Delivery, listeners: Listeners | None) -> tuple[Failure, ...]:
-    """To the observers, if there are any; returns which of them failed since."""
+    """Pass the notices on to observers, if there are any. Return the new failures."""
     if listeners is None:
         return ()
     listeners.take(delivery)

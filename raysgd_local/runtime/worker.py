@@ -1,4 +1,4 @@
-"""The worker actor: one member in a process of its own. A plain class, made remote only where it is launched."""
+"""The worker actor: one member in a process of its own. `worker_group` makes the plain class remote."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from raysgd_local.transport.process_group import ProcessGroupNetwork
 
 
 class RayLink:
-    """The way to the driver actor: words go there without waiting, orders come back through a queue."""
+    """A worker's connection to the driver actor: calls don't wait, and orders come back through a queue."""
 
     def __init__(self, worker: str, driver: Any) -> None:
         self._worker, self._driver = worker, driver
@@ -52,7 +52,7 @@ class RayLink:
     def arrive(self, report: Report) -> Order:
         self._driver.post.remote(Arrived(report))
         order = self.orders.get()
-        while order.number <= (report.view, report.segment):  # of the past: no answer to this
+        while order.number <= (report.view, report.segment):  # a past order: it does not answer this report
             order = self.orders.get()
         return order
 
@@ -60,7 +60,7 @@ class RayLink:
         self._driver.post.remote(Progress(self._worker, view, round, steps))
 
     def tell(self, event: ShardWritten | CheckpointFailed) -> None:
-        """Returns when the driver has it: nobody is to hear of this process's end before."""
+        """Wait until the driver has the event: it must not hear of this process's end before."""
         ray.get(self._driver.post.remote(event))
 
     def log(self, fields: dict[str, Any]) -> None:
@@ -68,7 +68,7 @@ class RayLink:
 
 
 class TrainWorker:
-    """Runs the user's loop in `run`; the other methods are called beside it, in a thread group of their own."""
+    """Runs the user's loop in `run`. The other methods are called meanwhile, in a thread group of their own."""
 
     def __init__(self, name: str, driver: Any, store: tuple[str, int], spec: WorkerSpec, members: int) -> None:
         torch.set_num_threads(spec.threads)
@@ -89,7 +89,7 @@ class TrainWorker:
         preemption.on_termination(self._leave)
 
     def _own_address(self) -> str:
-        """Where this worker listens; what stands in the way is told by `run`, which has somebody to tell it to."""
+        """Return the address on which this worker listens. `run` raises the error, because it can report it."""
         try:
             return own_address(self._spec.listening, node_address())
         except InputError as error:
@@ -113,12 +113,12 @@ class TrainWorker:
         )
 
     def _leave(self) -> None:
-        """This process will be ended soon: all members learn it with the next averaging, the driver at once."""
+        """Announce that this process will end soon: to the driver now, to all members with the next averaging."""
         self._shell.post(LeaveAsked())
         self._driver.post.remote(DrainNotice(self._name, "SIGTERM"))
 
     def run(self) -> None:
-        """The whole of this worker's life; what ends it is told to the driver."""
+        """Run the loop to its end, and report errors to the driver."""
         self._driver.post.remote(WorkerUp(self._name, _node(), os.getpid()))
         stopped = threading.Event()
         threading.Thread(target=self._beat, args=(stopped,), daemon=True, name="heartbeat").start()
@@ -138,15 +138,15 @@ class TrainWorker:
     def _train(self) -> None:
         loop, config = _open(self._spec.loop)
         ctx = TrainContext(self._shell)
-        # What was imported stays: a full collection that goes through it stops a worker for 0.2 s, and all with it.
+        # Exclude imported modules from garbage collection: a full collection of them stops all workers for 0.2 s.
         gc.collect()
         gc.freeze()
-        torch.manual_seed(self._spec.seed)  # the same weights everywhere, whoever's are taken
+        torch.manual_seed(self._spec.seed)  # so that all workers build the same initial model
         with present(ctx):
             run_loop(loop, config, ctx)
 
     def _check_place(self) -> None:
-        """The driver left a file: whoever does not see it writes to another place."""
+        """Raise `InputError` if this worker can't see the driver's probe file, because it would write elsewhere."""
         if self._refused is not None:
             raise self._refused
         if not self._spec.storage.exists(self._spec.probe):
@@ -161,7 +161,7 @@ class TrainWorker:
         while not stopped.wait(self._spec.beat_s):
             self._driver.beat.remote(self._shell.beat(), self._shell.status())
 
-    # Words of the controller, beside `run`.
+    # Messages of the controller, beside `run`.
 
     def order(self, pickled: bytes) -> None:
         self._link.orders.put(cloudpickle.loads(pickled))
@@ -172,7 +172,7 @@ class TrainWorker:
     def cut(self, view: int, why: str) -> None:
         self._shell.post(Cut(view, why))
 
-    # Faults that are rehearsed.
+    # Rehearsed faults.
 
     def suffer(self, fault: Fault) -> None:
         self._sabotage.suffer(fault)
@@ -191,7 +191,7 @@ class TrainWorker:
 
 
 def node_address() -> str:
-    """This machine's address as other machines of the cluster reach it."""
+    """Return this machine's address in the cluster's network."""
     address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
     return address
 

@@ -1,4 +1,4 @@
-"""The worker actors: asked for, spoken to, watched, ended. No decision is made here."""
+"""Start, call, watch and end the worker actors. It decides nothing."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from raysgd_local.runtime.worker_spec import WorkerSpec
 from raysgd_local.transport.listening import Listening, listener, own_address
 from raysgd_local.transport.store_clients import forget_views_before
 
-# Calls beside the training loop must not wait for it.
+# Thread group for calls that must not wait for the training loop.
 _CONTROL = "control"
 _WATCH_EVERY_S = 0.2
 
-# What is smaller goes with each call: it is there before the object store would have answered. Ray's own limit.
+# Smaller arguments are sent with each call, which is faster than the object store. Ray's own limit.
 _INLINE_BYTES = 100_000
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What one worker asks of Ray. Left unplaced it stays requested, so an autoscaler sees the demand."""
+    """The resources of one worker. An unplaced worker stays requested, so an autoscaler sees the demand."""
 
     num_cpus: float = 1.0
     num_gpus: float = 0.0
-    custom: dict[str, float] | None = None
+    custom: dict[str, float] | None = None  # of the cluster's own kinds
 
 
 class WorkerGroup:
-    """All worker actors of one run; they die with the driver actor, which owns them."""
+    """All worker actors of one run. They die with the driver actor, which owns them."""
 
     def __init__(
         self, driver: Any, spec: WorkerSpec, resources: Resources, members: int, post: Callable[[Event], None]
@@ -63,7 +63,7 @@ class WorkerGroup:
         self._running[actor.run.remote()] = worker
 
     def kill(self, worker: str) -> None:
-        """End it and forget it; a stopped process takes Ray seconds to end, so nobody waits."""
+        """End a worker without waiting: Ray needs seconds to end a stopped process."""
         actor = self._actors.pop(worker, None)
         if actor is not None:
             with contextlib.suppress(Exception):
@@ -74,7 +74,7 @@ class WorkerGroup:
         if len(content) > _INLINE_BYTES:
             content = ray.put(content)
         self._each(to, lambda actor: _beside(actor.order).remote(content))
-        if order.view.number > self._newest_view:  # members still say goodbye to the view before
+        if order.view.number > self._newest_view:  # members may still be leaving the previous view
             self._newest_view = order.view.number
             forget_views_before(self._store, self._prefix, order.view.number - 1)
 
@@ -96,7 +96,7 @@ class WorkerGroup:
                 call(self._actors[worker])
 
     def _watch(self) -> None:
-        """Ray knows of a process's death within milliseconds: `run` fails, or returns when the worker is done."""
+        """Post each worker's end. Ray reports a death within milliseconds: `run` fails, or returns at a normal end."""
         while not self._closed.wait(0.0 if self._running else _WATCH_EVERY_S):
             refs = list(self._running)
             ended, _ = ray.wait(refs, num_returns=1, timeout=_WATCH_EVERY_S) if refs else ([], [])
@@ -111,10 +111,10 @@ class WorkerGroup:
 
 
 def _store(listening: Listening) -> TCPStore:
-    """One store for the whole run: views come and go under prefixes of their own.
+    """Start the run's store, in which each view has a prefix of its own.
 
-    It has no authentication, so it listens on one address of the node and nowhere else. Raises `InputError` where the
-    node has no such address.
+    The store has no authentication, so it listens on one address of the node and nowhere else. Raises `InputError` if
+    the node has no such address.
     """
     address = own_address(listening, node_address())
     server = listener(address, listening.ports)
@@ -127,7 +127,7 @@ def _remote(resources: Resources) -> Any:
         "num_cpus": resources.num_cpus,
         "num_gpus": resources.num_gpus,
         "resources": resources.custom,
-        "max_restarts": 0,  # a restarted actor would be a stranger under a known name; we ask for a new one
+        "max_restarts": 0,  # the controller asks for a new worker under another name
         "max_task_retries": 0,
         "concurrency_groups": {_CONTROL: 2},
     }
@@ -135,7 +135,7 @@ def _remote(resources: Resources) -> Any:
 
 
 def _beside(method: Any) -> Any:
-    """The method in the thread group that is free while `run` trains."""
+    """Return the method in the thread group that is free while `run` trains."""
     return method.options(concurrency_group=_CONTROL)
 
 
@@ -144,6 +144,6 @@ def _cause(ref: Any) -> str:
         ray.get(ref, timeout=1)
     except RayActorError as error:
         return str(error).splitlines()[0]
-    except Exception as error:  # an error of ours in the worker's shell
+    except Exception as error:  # a bug in the worker's shell
         return f"{type(error).__name__}: {error}"
     return "its loop ended"

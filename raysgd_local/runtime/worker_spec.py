@@ -1,4 +1,4 @@
-"""What every worker of a run is given."""
+"""The inputs of every worker of a run."""
 
 from __future__ import annotations
 
@@ -14,39 +14,36 @@ from raysgd_local.transport.listening import Listening
 
 @dataclass(frozen=True)
 class Loop:
-    """The user's training loop, pickled, with where its modules are found.
+    """The user's training loop, pickled.
 
-    It is opened on the worker, after the path is set: a task may live next to where the command was given.
+    A worker sets `sys.path` before it unpickles the loop, because a task's module may be in the command's directory.
     """
 
     pickled: bytes
-    sys_path: tuple[str, ...]
+    sys_path: tuple[str, ...]  # of the process that started the run
 
     @staticmethod
     def of(loop: Any, config: dict[str, Any] | None, sys_path: tuple[str, ...]) -> Loop:
-        """`loop` is a function, called with `config` if it takes an argument, or anything with `train(ctx)`."""
+        """Pickle a loop: a function, called with `config` if it takes an argument, or an object with `train(ctx)`."""
         return Loop(cloudpickle.dumps((loop, config)), sys_path)
 
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """The run as a worker needs to know it. `threads` are torch's, `prefix` names the run in the store.
-
-    `restricted`: each worker has its chunks' data alone. `chaos`: faults will be made to happen.
-    """
+    """The inputs of every worker of a run."""
 
     loop: Loop
     seed: int
-    storage: Storage
-    probe: str
+    storage: Storage  # the run directory
+    probe: str  # name of the driver's file, by which a worker checks that it sees the same storage
     algorithm: Algorithm
     use_gpu: bool
-    backend: str
-    threads: int
-    prefix: str
-    formation_timeout_s: float
-    collective_timeout_s: float
-    beat_s: float = 0.25
-    restricted: bool = False
-    chaos: bool = False
-    listening: Listening = field(default_factory=Listening)
+    backend: str  # "nccl" or "gloo"
+    threads: int  # of torch
+    prefix: str  # name of the run in the store
+    formation_timeout_s: float  # for connecting the members of a view
+    collective_timeout_s: float  # for one collective
+    beat_s: float = 0.25  # time between heartbeats
+    restricted: bool = False  # a worker has the data of its own chunks only
+    chaos: bool = False  # faults will be made to happen
+    listening: Listening = field(default_factory=Listening)  # address and ports

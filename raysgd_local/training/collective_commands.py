@@ -1,4 +1,4 @@
-"""Commands that others take part in, or that may fail otherwise: each is carried out, timed, and answered."""
+"""Carry out the commands that may fail (most are collectives), time them, and return their outcomes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _Entering = m.Connect | m.Heal | m.Transfer | m.Align | m.Fetch
 
 
 class CollectiveCommands:
-    """Counts the bytes sent, and how often a member was healed."""
+    """Carries out commands, and counts the bytes sent and how often this member was healed."""
 
     def __init__(self, port: ReplicaPort, watch: Stopwatch) -> None:
         self._port, self._watch = port, watch
-        self._sent_bytes = 0  # not reported yet
+        self._sent_bytes = 0  # bytes sent since the last report
         self.healed = 0
 
     def carry_out(self, command: m.Awaited, member: Member) -> m.Event:
-        """The command's outcome. If it fails, this member is in no view any more."""
+        """Carry out the command and return its outcome. If it fails, leave the view."""
         view = member.in_force.view.number
         try:
             return self._outcome(command, member, view)
@@ -51,7 +51,7 @@ class CollectiveCommands:
                 return m.Done(view)
 
     def _enter(self, command: _Entering, member: Member) -> None:
-        """One part of entering a view."""
+        """Carry out a command of entering a view."""
         match command:
             case m.Connect():
                 self._port.connect(command, member.in_force)
@@ -110,13 +110,13 @@ class CollectiveCommands:
         return m.Evaluated(command.view, metrics)
 
     def _measured(self, said: Contribution, member: Member) -> Contribution:
-        """Add what this worker measured since the exchange before."""
+        """Add this worker's measurements since the previous exchange."""
         self._port.finish_steps(said, member.known)
         compute_s, clock_s = self._watch.exchange_begins()
         said = self._port.describe(said, member.known)
         return replace_fields(said, compute_s=compute_s, clock_s=clock_s, wire_bytes=self.take_sent())
 
     def take_sent(self) -> int:
-        """The bytes sent since they were reported last."""
+        """Return the bytes sent since the last call."""
         sent, self._sent_bytes = self._sent_bytes, 0
         return sent

@@ -1,4 +1,4 @@
-"""What a training loop sees: `ctx`. One mechanism for tasks and for loops of one's own."""
+"""The context `ctx` of a training loop: the same for tasks and for the user's own loops."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ S = TypeVar("S", bound=LRScheduler | LearningRate | Callable[[float], float])
 
 
 class TrainContext:
-    """A worker's place in the run, for the loop that it runs.
+    """The training loop's access to the run.
 
-    Prepare everything first; state arrives at the first `epochs`, which yields the present epoch to a worker that
-    joins later. Every method belongs to the thread that runs the loop.
+    Prepare everything before the first `epochs`: there the worker receives the model, and a worker that joins later
+    begins in the present epoch. Call every method from the thread that runs the loop. Any of them may end the worker,
+    by an exception that is no `Exception` and must not be caught.
     """
 
     def __init__(self, shell: Shell) -> None:
@@ -43,9 +44,10 @@ class TrainContext:
     # Preparing.
 
     def prepare_model(self, model: M, buffers: dict[str, Literal["max", "keep"]] | None = None) -> M:
-        """The model on this worker's device; its parameters and buffers are averaged from here on.
+        """Move the model to this worker's device, average its parameters and buffers from now on, and return it.
 
-        `buffers` names rules for integer and boolean buffers other than the maximum.
+        `buffers` maps names of integer and boolean buffers to a rule: the members' maximum (`max`, the default), or
+        each member's own value (`keep`). Raises `UsageError` after the first `epochs`.
         """
         self._only_before("prepare_model")
         model = model.to(self.device)
@@ -54,21 +56,27 @@ class TrainContext:
         return model
 
     def prepare_optimizer(self, optimizer: O, clip_grad_norm: float | None = None) -> O:
-        """The optimizer that `step` steps; gradients are clipped to `clip_grad_norm` before (and after reduction)."""
+        """Let `step` take steps of this optimizer, and return it. Several may be prepared.
+
+        Gradients whose norm over the optimizer's parameters exceeds `clip_grad_norm` are scaled down to that norm; if
+        gradients are averaged, after the averaging. Raises `UsageError` after the first `epochs`.
+        """
         self._only_before("prepare_optimizer")
         rates = [float(group["lr"]) for group in optimizer.param_groups]
         self._shell.replica.optimizers.append(Prepared(optimizer, clip_grad_norm, rates))
         return optimizer
 
     def prepare_scheduler(self, schedule: S) -> S:
-        """How the learning rate changes: torch's scheduler (or Hugging Face's), a `LearningRate`, or a function.
+        """Set the learning-rate schedule: torch's scheduler (or Hugging Face's), a `LearningRate`, or a function.
 
-        The loop steps a scheduler of torch's as ever, per step, per epoch, or with an evaluation's metric
-        (`ReduceLROnPlateau`); its state is in checkpoints, and a joiner gets it. Several may be prepared. A
-        `LearningRate` and a function give a factor on top, of progress in epochs that all workers' samples make (a
-        fraction; samples where the loop takes no data from `batches`).
+        The loop steps a torch scheduler as usual: each step, each epoch, or with an evaluation's metric
+        (`ReduceLROnPlateau`). Checkpoints contain the scheduler's state, and workers that join receive it. Several may
+        be prepared. A `LearningRate` or a function gives a factor by which each learning rate is multiplied. Its
+        argument is the progress of all workers together, in epochs with a fraction (in samples, if the loop takes no
+        data from `batches`).
 
-        Raises InputError for anything else, and for a scheduler whose state can't be saved.
+        Raises `InputError` for anything else, and for a scheduler whose state can't be saved; `UsageError` after the
+        first `epochs`.
         """
         self._only_before("prepare_scheduler")
         given: Any = schedule
@@ -83,15 +91,20 @@ class TrainContext:
         return schedule
 
     def prepare_scaler(self, scaler: torch.amp.GradScaler) -> torch.amp.GradScaler:
-        """A loss scale for mixed precision: call `scaler.scale(loss).backward()`, and `step` does the rest."""
+        """Use this loss scale for mixed precision, and return it.
+
+        Call `scaler.scale(loss).backward()`; `step` unscales the gradients and updates the scale. Raises `UsageError`
+        after the first `epochs`.
+        """
         self._only_before("prepare_scaler")
         self._shell.replica.scaler = scaler
         return scaler
 
     def register(self, name: str, obj: Stateful, when_joining: Joining = "donor") -> None:
-        """The user's own state, with `state_dict`/`load_state_dict`: kept in checkpoints, given to joiners.
+        """Keep an object of the user's, with `state_dict` and `load_state_dict`, in checkpoints.
 
-        With `when_joining="own"` a worker that joins keeps what it built itself.
+        A worker that joins receives a member's state of it; with `when_joining="own"` it keeps its own. Raises
+        `InputError` if the name is registered already, and `UsageError` after the first `epochs`.
         """
         self._only_before("register")
         if name in self._shell.replica.registered:
@@ -120,31 +133,32 @@ class TrainContext:
 
     @property
     def view(self) -> View:
-        """The present membership."""
+        """The present view: its number, and the members in rank order."""
         self._only_after("view")
         return self._shell.order.view
 
     @property
     def world_size(self) -> int:
-        """The number of workers in the present view."""
+        """The number of members of the present view."""
         self._only_after("world_size")
         return len(self.view.members)
 
     @property
     def device(self) -> torch.device:
+        """This worker's device, on which `batches` yields its batches."""
         return self._shell.place.device
 
     @property
     def stopping(self) -> bool:
-        """Whether training is over: `epochs` and `batches` end, and `step` does nothing any more."""
+        """Whether training is over. Then `epochs` and `batches` end, and `step` does nothing."""
         self._only_after("stopping")
         return bool(self._shell.state.stopped)
 
     @property
     def probing(self) -> bool:
-        """Whether steps that the loop takes now only try something: they are undone, and the same batches come again.
+        """Whether the loop's present steps belong to a probe: they will be undone, and the same batches come again.
 
-        That happens where the stability test is what a schedule waits for. The loop need not know of it.
+        Only schedules with the stability test have probes. A loop need not care about them.
         """
         self._only_after("probing")
         return probing.under_way(self._shell.member)
@@ -152,7 +166,10 @@ class TrainContext:
     # The loop.
 
     def epochs(self, total: int) -> Iterator[int]:
-        """The epochs still to be done, from the present one; an epoch ends for all workers at the same round."""
+        """Yield the remaining epochs, from the present one up to `total`, counted from 0.
+
+        The first call waits for the model. An epoch ends for all workers after the same round.
+        """
         if not self._begun:
             self._begun, self._shell.epochs = True, total
             self._shell.begin()
@@ -164,15 +181,17 @@ class TrainContext:
                 self._pass_epoch()
 
     def _pass_epoch(self) -> None:
-        """The loop's body took no step: the epoch is counted all the same."""
+        """Count an epoch in which the loop's body took no step."""
         self._shell.drive(m.EpochWanted(0))
         self._shell.drive(m.EpochLeft())
 
     def batches(self, dataset: Dataset[Any], batch_size: int, **loader_options: Any) -> Iterator[Any]:
-        """This worker's batches of the open epoch, on its device; what is left of a dead worker's is among them.
+        """Yield this worker's batches of the open epoch, on its device. Call it once in an epoch.
 
-        `dataset` is map-style and the same on all workers. `loader_options` are torch's DataLoader's, but for those
-        that say which samples come when. Once an epoch.
+        If a worker dies, the others get its remaining samples. `dataset` is map-style, and the same on all workers.
+        `batch_size` is in samples, for one worker. `loader_options` are those of torch's `DataLoader`, without the
+        options that choose or order samples. Raises `UsageError` outside of `epochs`, at a second call in an epoch, and
+        if the workers' data sets differ in size.
         """
         if not self._begun:
             raise UsageError("ctx.batches belongs into a loop over ctx.epochs")
@@ -193,10 +212,11 @@ class TrainContext:
         return self._batches
 
     def step(self, loss: torch.Tensor | float, samples: int | None = None) -> None:
-        """An optimizer step on the gradients that are there, then zeroes them; averages when that is due.
+        """Take an optimizer step with the present gradients, zero them, and average if an averaging is due.
 
-        `loss` is the mean over what the step is on, and is not fetched from the device. `samples` is that number:
-        by default all of the batches taken since the last step.
+        `loss` is the mean loss over the step's samples, a scalar; a tensor stays on its device. `samples` is the number
+        of these samples, by default all in the batches taken since the last step. Raises `UsageError` if there was no
+        such batch and `samples` is not given.
         """
         self._only_after("step")
         shell = self._shell
@@ -217,17 +237,18 @@ class TrainContext:
         shell.interference.after_step()
 
     def _begin_own_data(self) -> None:
-        """The loop takes no data from `batches`."""
+        """Begin the epoch of a loop that takes no data from `batches`."""
         if self._shell.order.program.probes:
             raise UsageError("the stability test tries batches twice: the loop has to take them from ctx.batches")
         self._shell.watch.start()
         self._shell.drive(m.EpochWanted(0))
 
     def evaluate(self, metrics: Metrics, dataset: Dataset[Any], batch_size: int = 256) -> dict[str, float]:
-        """The averaged model on held-out data: each worker a slice; the mean over all samples, equal on all.
+        """Evaluate the averaged model on held-out data; return the metrics' means over all samples, equal on all.
 
-        `metrics(model, batch)` gives a tensor (a value a sample, or the batch's mean), or a dict of such. All
-        workers call this, after the epoch's batches: what a worker left of them is dealt to others first.
+        All workers call this, after the epoch's batches, and each evaluates a slice of `dataset`. If a worker left its
+        batches early, the others first train on the rest. `metrics(model, batch)` returns a tensor (one value for each
+        sample, or the batch's mean), or a dict of such tensors by name; its model is a list if several were prepared.
         """
         self._only_after("evaluate")
         not_empty(dataset, "test set", "ctx.evaluate")
@@ -255,13 +276,13 @@ class TrainContext:
         self._shell.log(logged(values))
 
     def finish(self) -> None:
-        """The loop is over on this worker; returns when it is for all, by ending the worker."""
+        """End this worker's loop: wait until every worker's loop has ended, then end the worker."""
         if self._begun:
             self._leave_epoch()
             self._shell.drive(m.LoopFinished())
 
     def _leave_epoch(self) -> None:
-        """Past the batches: whatever is left of them goes to others, and the epoch ends for all together."""
+        """Leave the epoch's batches. Other workers get the rest of them, and the epoch ends for all together."""
         if self._batches is not None:
             self._batches.leave()
             self._batches = None
@@ -269,7 +290,7 @@ class TrainContext:
 
 
 class Batches:
-    """Iterates over what this worker is dealt of one epoch, until the epoch ends for all."""
+    """Iterates over this worker's batches of one epoch, until the epoch ends for all workers."""
 
     def __init__(self, shell: Shell, source: DealtBatches) -> None:
         self._shell, self._source = shell, source
@@ -292,14 +313,14 @@ class Batches:
                 self._unstepped += positions
                 return to_device(batch, self._shell.place.device)
             if self._unstepped:
-                break  # the loop may still step on what it has
+                break  # the loop may still take a step with the batches that it has
             self._shell.drive(m.ListEnded())
         raise StopIteration
 
     def _going_on(self) -> bool:
         member = self._shell.member
         if member is self._asked:
-            return True  # it heard of nothing since the last batch
+            return True  # no event has reached the member since the last batch
         state, order = self._shell.state, self._shell.order
         if state.stopped or not state.open or order.deal is None:
             return False
@@ -314,11 +335,11 @@ class Batches:
         return True
 
     def leave(self) -> None:
-        """The loop is past these batches."""
+        """End the iteration: the loop has left these batches."""
         self.left = True
         self._source.close()
 
     def take_unstepped(self) -> int:
-        """Positions handed out since the last step."""
+        """Return the number of positions in the batches since the last step."""
         taken, self._unstepped = self._unstepped, 0
         return taken

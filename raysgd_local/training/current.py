@@ -1,4 +1,4 @@
-"""The context of the loop that runs now."""
+"""The context of the training loop that runs in this thread."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _present: ContextVar[TrainContext] = ContextVar("present")  # of this thread, or
 
 
 def get_context() -> TrainContext:
-    """This worker's context inside a training loop; outside of Ray, a context of one worker.
+    """Return the context of the training loop; outside of a run, a context with one worker.
 
-    So the same loop runs under plain Python and a debugger.
+    So the same loop runs under plain Python and in a debugger.
     """
     ctx = _present.get(None)
     if ctx is None:
@@ -29,7 +29,7 @@ def get_context() -> TrainContext:
 
 @contextmanager
 def present(ctx: TrainContext) -> Iterator[None]:
-    """What `get_context` gives in this thread meanwhile."""
+    """Let `get_context` return `ctx` in this thread, within the `with` block."""
     token = _present.set(ctx)
     try:
         yield
@@ -38,7 +38,7 @@ def present(ctx: TrainContext) -> Iterator[None]:
 
 
 def run_loop(loop: Any, config: dict[str, Any] | None, ctx: TrainContext) -> None:
-    """Run a task's `train`, or a function with or without a config, to the end of this worker's life."""
+    """Run a task's `train`, or a function with or without a config argument, then end this worker."""
     if hasattr(loop, "train") and not inspect.isfunction(loop):
         loop.train(ctx)
     elif inspect.signature(loop).parameters:

@@ -24,12 +24,12 @@ Metrics = Callable[[Any, Any], Any]
 class Evaluation:
     """The arguments of a call of `ctx.evaluate`. After the view breaks it can run again, with other slices."""
 
-    metrics: Metrics
-    model: Any
-    modules: tuple[nn.Module, ...]
-    dataset: Dataset[Any]
+    metrics: Metrics  # of a model and a batch
+    model: Any  # first argument of `metrics`: a module, or a list of modules
+    modules: tuple[nn.Module, ...]  # to switch to evaluation mode
+    dataset: Dataset[Any]  # of which each member evaluates a slice
     batch_size: int
-    device: torch.device
+    device: torch.device  # for the batches
 
     def run(
         self, transport: Transport, waiting: Callable[[], AbstractContextManager[None]] = nullcontext

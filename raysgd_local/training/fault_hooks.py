@@ -1,4 +1,4 @@
-"""The places in the training thread where faults that are rehearsed have their effect."""
+"""Hooks in the training thread, at which rehearsed faults take effect."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from raysgd_local.training.replica.replica import Replica
 
 
 class Interference:
-    """Does nothing: a run without a schedule of faults."""
+    """Hooks that do nothing, for a run without faults."""
 
     def before_step(self, replica: Replica) -> None:
-        """The loop has called `ctx.step`; the gradients are there."""
+        """Called when the loop has called `ctx.step`, with the gradients computed."""
 
     def after_step(self) -> None:
-        """The loop goes on."""
+        """Called when `ctx.step` is done, before the loop goes on."""
 
     def committed(self, view: int, round: int) -> None:
-        """This worker has committed `round` in `view`."""
+        """Called when this worker has committed `round` in `view`."""

@@ -1,4 +1,4 @@
-"""The open round's loss, summed where it is computed."""
+"""Sum the open round's training loss on the device that computes it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import torch
 
 
 class LossMeter:
-    """The open round's loss, summed on the device: fetching it every step would stall an accelerator.
+    """The sum of the open round's loss. It stays on the device: fetching it at each step would stall an accelerator.
 
-    Where an averaging travels, what it took with it is kept apart until it is committed, or lost.
+    While an exchange is in flight, its part of the sum is kept apart until it is committed or lost.
     """
 
     def __init__(self) -> None:
@@ -16,6 +16,7 @@ class LossMeter:
         self._travelling: torch.Tensor | float | None = None
 
     def add(self, loss: torch.Tensor | float, samples: int) -> None:
+        """Add the mean loss (a scalar) over `samples` samples."""
         if not isinstance(loss, torch.Tensor):
             self._sum = self._sum + loss * samples
         elif loss.is_cpu:  # nothing to wait for
@@ -24,23 +25,24 @@ class LossMeter:
             self._sum = self._sum + loss.detach().double() * samples
 
     def value(self) -> float:
+        """Return the loss summed over samples; waits for the device."""
         return float(self._sum)
 
     def launch(self) -> None:
-        """The sum so far travels; what comes now is the next round's."""
+        """Set the sum apart with the exchange launched now, and begin the next round's."""
         self._travelling, self._sum = self._sum, 0.0
 
     def land(self) -> None:
-        """What travelled did not arrive."""
+        """Add the part set apart again, because its exchange was lost."""
         if self._travelling is not None:
             self._sum, self._travelling = self._sum + self._travelling, None
 
     def committed(self) -> None:
-        """The round is."""
+        """Drop the committed round's sum."""
         if self._travelling is None:
             self._sum = 0.0
         self._travelling = None
 
     def reset(self) -> None:
-        """Nothing counts of what there was."""
+        """Drop everything."""
         self._sum, self._travelling = 0.0, None

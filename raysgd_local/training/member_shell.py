@@ -1,7 +1,7 @@
-"""The shell around a member: carries out its commands, measures, and feeds back their outcomes.
+"""The shell around a member: it carries out the member's commands, measures them, and feeds back their outcomes.
 
-It decides nothing: every branch here is about *how* a command is done. Real processes and the random search run this
-same code, over a replica of tensors or of numbers (`ReplicaPort`).
+It decides nothing: every branch here is about *how* to carry out a command. Real processes and the random search run
+this same code, over a replica of tensors or of numbers (`ReplicaPort`).
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ class MemberShell:
         self.member = machine.Member(worker)
         self.watch = watch
         self.steps = self.epochs = 0
-        self._undone = 0  # probes
+        self._undone = 0  # number of probes undone
         self._collectives = CollectiveCommands(port, watch)
         self._replica_port, self._link = port, link
         self._inbox: queue.SimpleQueue[m.Event] = queue.SimpleQueue()
         self._allowance = Allowance()
-        self._announced = 0  # newest view that the controller knows to have formed
-        self._told_row: RoundRow | None = None  # newest round that the controller knows
+        self._announced = 0  # newest view whose first round was announced to the controller
+        self._told_row: RoundRow | None = None  # newest round reported to the controller
 
     @property
     def order(self) -> Order:
@@ -47,7 +47,7 @@ class MemberShell:
 
     @property
     def rewound(self) -> int:
-        """Times that the loop was put back to batches that it had been given."""
+        """How often the loop was put back to batches that it had already been given."""
         return self._undone + self._collectives.healed
 
     def post(self, event: m.Event) -> None:
@@ -57,7 +57,7 @@ class MemberShell:
         self._inbox.put(event)
 
     def step(self, samples: int, consumed: int) -> None:
-        """Gradients are ready, over `samples` samples and `consumed` positions of the deal."""
+        """Take a step of the loop, whose gradients are ready, over `samples` samples and `consumed` positions."""
         self.steps += 1
         if self._allowance.free and self._inbox.empty():
             pending = self.member.samples + self._allowance.take(samples, consumed)
@@ -82,7 +82,7 @@ class MemberShell:
         return posted
 
     def _run(self, command: m.Command) -> m.Event | None:
-        """Carry out one command; None where the member waits for no answer."""
+        """Carry out one command. Return its outcome, or None for a command without an answer."""
         match command:
             case m.LocalStep(pending):
                 self._replica_port.local_step(pending, self.state)
@@ -126,7 +126,7 @@ class MemberShell:
         return m.Ordered(order)
 
     def beat(self) -> Beat:
-        """A sign of life; from any thread."""
+        """Return this worker's heartbeat. May be called from any thread."""
         member = self.member
         view = member.order.view.number if member.order else 0
         return Beat(member.worker, view, member.round_s, self.watch.waits_s)

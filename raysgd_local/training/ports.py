@@ -1,4 +1,4 @@
-"""What a worker's shell needs of the controller's side, wherever that runs."""
+"""A shell's connection to the controller, and the records that it sends there."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ from raysgd_local.control.messages import Order, Report
 
 @dataclass(frozen=True)
 class TrainingStatus:
-    """Where training is, as one member sees it: what live progress shows. `epochs` is how many there will be."""
+    """The state of training on one member, for live progress."""
 
-    epoch: float
-    epochs: int
-    round: int
-    tau: int
-    workers: int
-    loss: float
-    samples: int
-    elapsed_s: float
-    compute_s: float
-    sync_s: float
-    wait_s: float
-    metrics: dict[str, float]
+    epoch: float  # finished epochs, with a fraction for the open one
+    epochs: int  # total to train
+    round: int  # newest committed round
+    tau: int  # present period
+    workers: int  # members of the view
+    loss: float  # mean training loss of the newest round; NaN before the first
+    samples: int  # total training samples
+    elapsed_s: float  # training time
+    compute_s: float  # of the newest round: local steps
+    sync_s: float  # of the newest round: averaging
+    wait_s: float  # of the newest round: waiting for slower members
+    metrics: dict[str, float]  # of the newest evaluation
 
 
 class ControllerPort(Protocol):
-    """The way from a worker to the controller."""
+    """A worker's connection to the controller."""
 
     def arrive(self, report: Report) -> Order:
-        """Tell the controller and wait for its order."""
+        """Send the report to the controller, and wait for its order."""
         ...
 
     def formed(self, view: int, round: int, steps: int) -> None:
-        """The first round of a view is committed here."""
+        """Announce that this worker has committed the first round of a view."""
         ...
 
     def tell(self, event: ShardWritten | CheckpointFailed) -> None:
-        """What became of a checkpoint's part; from any thread."""
+        """Report that a shard of a checkpoint was written, or could not be. May be called from any thread."""
         ...
 
     def log(self, fields: dict[str, Any]) -> None:
-        """The user's own line for `events.jsonl`."""
+        """Record the user's own values in `events.jsonl`."""
         ...
 
 
 class Released(BaseException):
-    """Unwinds the training loop: the controller ended this worker. Not an error, so not an `Exception`."""
+    """Unwinds the training loop, because the controller ended this worker. Not an error, so not an `Exception`."""

@@ -1,4 +1,4 @@
-"""What a member's shell needs of its replica and its peers: one method a command."""
+"""A shell's connection to its replica and to the other members: one method for each command."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class ExchangeResult:
     """The outcome of a reduction over all members."""
 
     control: Control
-    sent_bytes: int  # by this member
+    sent_bytes: int  # bytes that this member sent
 
 
 class ReplicaPort(Protocol):
     """A replica and its connection to the other members of a view.
 
-    Every method that others take part in raises `TransportError` if it does not complete for this member.
+    Every collective method raises `TransportError` if it does not complete for this member.
     """
 
     # The view.
@@ -33,11 +33,11 @@ class ReplicaPort(Protocol):
     def connect(self, command: m.Connect, order: Order) -> None: ...
 
     def cut(self, view: int) -> None:
-        """Break what is under way in `view`, and let nothing of it begin any more; from any thread."""
+        """Break the collectives of `view`, present and future. May be called from any thread."""
         ...
 
     def leave(self) -> None:
-        """Leave the view, if any; an averaging that travels is lost with it."""
+        """Leave the view, if any. An exchange in flight is lost with it."""
         ...
 
     # Entering a view.
@@ -54,7 +54,7 @@ class ReplicaPort(Protocol):
         """Load a checkpoint. Raises `CheckpointError` if it is damaged."""
         ...
 
-    # Steps, and what is tried and undone.
+    # Steps, and probes.
 
     def local_step(self, pending: int, state: Replicated) -> None: ...
 
@@ -63,7 +63,7 @@ class ReplicaPort(Protocol):
     # Rounds.
 
     def finish_steps(self, said: Contribution, state: Replicated) -> None:
-        """Wait until the steps so far are computed: the time up to here is the member's own."""
+        """Wait until the device has computed the steps so far: the time up to here is the member's own."""
         ...
 
     def describe(self, said: Contribution, state: Replicated) -> Contribution:
@@ -73,11 +73,11 @@ class ReplicaPort(Protocol):
     def exchange(self, command: m.Exchange, said: Contribution, member: Member) -> ExchangeResult: ...
 
     def finite(self) -> bool:
-        """Whether the state reduced last is finite."""
+        """Whether the newest reduced state is finite."""
         ...
 
     def launch(self, command: m.Exchange, said: Contribution, member: Member) -> None:
-        """Begin an exchange of the state as it is now, and return."""
+        """Begin an exchange with a copy of the present state, and return."""
         ...
 
     def collect(self) -> ExchangeResult:
@@ -89,21 +89,21 @@ class ReplicaPort(Protocol):
     def commit(self, command: m.Commit, state: Replicated) -> None: ...
 
     def committed(self, view: int, round: int) -> None:
-        """A round is committed, and the controller told so if it was a view's first."""
+        """Called when a round is committed, and announced to the controller if it was the view's first."""
         ...
 
     def evaluate(
         self, command: m.Evaluate, waiting: Callable[[], AbstractContextManager[None]]
     ) -> dict[str, float]:
-        """The metrics over all members; in `waiting` while this one waits for others."""
+        """Return the metrics over all samples, equal on all members. Wait for other members inside `waiting()`."""
         ...
 
     # Checkpoints and data.
 
     def save(self, save: Save, rank: int) -> None:
-        """Copy the state and return; it is written in the background."""
+        """Copy the state for a checkpoint and return. The copy is written in the background."""
         ...
 
     def with_holdings(self, report: Report) -> Report:
-        """Add the chunks that this worker holds, and the bytes of them that it moved."""
+        """Add the chunks whose data this worker holds, and the bytes of chunks that it received."""
         ...

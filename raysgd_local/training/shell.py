@@ -1,4 +1,4 @@
-"""The shell of a process that trains: a member's shell over tensors, with all that a training loop's context uses."""
+"""The shell of a process that trains: a member's shell over tensors, with the parts that `TrainContext` uses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from raysgd_local.transport.contract import Network
 
 
 class Shell(MemberShell):
-    """`background` writes checkpoint parts, `courier` runs exchanges while the loop goes on."""
+    """Runs one member over tensors."""
 
     def __init__(
         self,
@@ -28,8 +28,8 @@ class Shell(MemberShell):
         network: Network,
         link: ControllerPort,
         clock: Clock | None = None,
-        background: Executor | None = None,
-        courier: Executor | None = None,
+        background: Executor | None = None,  # writes checkpoint shards
+        courier: Executor | None = None,  # runs delayed exchanges
     ) -> None:
         self.place = place
         self._port = port = TorchPort(place, network, link, background, courier)
@@ -37,7 +37,7 @@ class Shell(MemberShell):
         super().__init__(place.worker, port, link, Stopwatch(clock or SystemClock()))
 
     def begin(self) -> None:
-        """Everything is prepared: ask for state."""
+        """Begin training, once the loop has prepared everything: ask for the model, and wait for it."""
         self._port.begin()
         self.drive(m.LoopStarted(self.epochs))
         if not self.order.restore:
@@ -61,24 +61,24 @@ class Shell(MemberShell):
 
     @property
     def reduction(self) -> Reduction:
-        """The flat vectors. Once the loop has begun."""
+        """The flat vectors. Raises `RuntimeError` before `begin`."""
         return self._port.peers.reduction
 
     @property
     def probing(self) -> Probing:
-        """What members try and undo. Once the loop has begun."""
+        """The replica's side of probes. Raises `RuntimeError` before `begin`."""
         return self._port.probing
 
     def log(self, values: dict[str, float | int | str]) -> None:
-        """The user's own values, with the worker and the round that they come from."""
+        """Record the user's own values, with this worker's name and the newest round."""
         self._link.log({"worker": self.place.worker, "round": self.state.round, **values})
 
     def status(self) -> TrainingStatus | None:
-        """Where training is, for live progress; from any thread."""
+        """Return the state of training, for live progress. May be called from any thread."""
         member = self.member
         row = member.rounds[-1] if member.rounds else self._told_row
         return status_of(member, self.epochs, self.stepper.epoch_samples, row)
 
     def close(self) -> None:
-        """Leave the view, so that others notice at once, and finish writing."""
+        """Leave the view, so that the other members notice at once, and finish writing."""
         self._port.close()

@@ -31,7 +31,7 @@ _WORKER = "w0"
 
 
 class DirectLink:
-    """The controller in the same thread: an arrival is answered at once."""
+    """A controller in the same thread, which answers a report at once."""
 
     def __init__(self, settings: Settings) -> None:
         self._clock = SystemClock()
@@ -53,17 +53,17 @@ class DirectLink:
         return self._order
 
     def formed(self, view: int, round: int, steps: int) -> None:
-        """Nobody watches."""
+        """Do nothing: there is no failure detector."""
 
     def tell(self, event: ShardWritten | CheckpointFailed) -> None:
-        """No checkpoints are written."""
+        """Do nothing: no checkpoints are written."""
 
     def log(self, fields: dict[str, Any]) -> None:
         print(" ".join(f"{name}={value}" for name, value in fields.items()))
 
 
 def alone(seed: int = 0) -> TrainContext:
-    """A context of one worker: its steps are plain PyTorch's."""
+    """Return the context of a run with one worker, whose steps are those of plain PyTorch."""
     settings = Settings(
         Program(FixedPeriod(1)),
         workers_min=1,

@@ -1,4 +1,4 @@
-"""Where training is, as one member sees it."""
+"""The state of training on one member, for live progress."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from raysgd_local.training.ports import TrainingStatus
 
 
 def status_of(member: Member, epochs: int, epoch_samples: int, row: RoundRow | None) -> TrainingStatus | None:
-    """For live progress, with the newest round's `row`; None before there is state."""
+    """Return the state of training, with the figures of the newest round's `row`; None before the member has state."""
     state = member.replicated
     if state is None or member.order is None:
         return None

@@ -1,4 +1,4 @@
-"""What a worker measures between two exchanges, by its own clock: told, never decided upon alone."""
+"""A worker's measurements of time between two exchanges. They go into its slot; it decides nothing by them alone."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ from raysgd_local.clock import Clock
 class Stopwatch:
     """Splits a worker's time into local work and everything else.
 
-    Time spent waiting for the controller, or evaluating, is not computing; evaluating and pausing are not training
-    time at all.
+    Waiting for the controller is no local work. Evaluations and pauses are no training time at all.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -27,14 +26,14 @@ class Stopwatch:
         return self._clock.now()
 
     def start(self) -> None:
-        """Training time begins with the first batch."""
+        """Begin training time, at the first batch. Later calls do nothing."""
         if not self._started:
             self._started = True
             self._working_since = self._told_at = self.now()
             self._worked_s = 0.0
 
     def exchange_begins(self) -> tuple[float, float]:
-        """Seconds of local work, and of training time, since the exchange before began."""
+        """Return the seconds of local work and of training time since the previous exchange began."""
         self.work_ends()
         compute_s, clock_s = self._worked_s, self.now() - self._told_at
         self._worked_s = 0.0
@@ -42,19 +41,19 @@ class Stopwatch:
         return compute_s, clock_s
 
     def work_begins(self) -> None:
-        """The loop has control; in the middle of a round it had it all along."""
+        """Count local work from now on: the loop has control. Does nothing if it had control before."""
         if self._working_since is None:
             self._working_since = self.now()
 
     def work_ends(self) -> None:
-        """What comes now is waiting for others."""
+        """Stop counting local work: this worker now waits for others."""
         if self._working_since is not None:
             self._worked_s += self.now() - self._working_since
             self._working_since = None
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """Meanwhile it depends on others when this worker goes on."""
+        """Count the `with` block as waiting for others, for `waits_s`."""
         self._waiting_since = self.now()
         try:
             yield
@@ -63,13 +62,14 @@ class Stopwatch:
 
     @property
     def waits_s(self) -> float:
-        """For how long it has been waiting for others, 0 while it does not; from any thread."""
+        """How long this worker has been waiting for others; 0 while it does not wait. For any thread."""
         since = self._waiting_since
         return 0.0 if since is None else self.now() - since
 
     def exclude(self, since: float) -> None:
-        """What passed since `since` was not training time."""
+        """Take the time since `since` out of training time."""
         self.exclude_s(self.now() - since)
 
     def exclude_s(self, seconds: float) -> None:
+        """Take so many seconds out of training time."""
         self._told_at += seconds

@@ -1,4 +1,4 @@
-"""A replica of tensors and its transport: the port of a shell in a real process, or of one that simulates learning."""
+"""The port of a shell over tensors and a transport, in a real process or in a simulation that really trains."""
 
 from __future__ import annotations
 
@@ -34,17 +34,15 @@ from raysgd_local.transport.contract import Network
 
 
 class TorchPort:
-    """The replica with all that belongs to it. `background` writes checkpoint parts, `courier` runs exchanges while
-    the loop goes on.
-    """
+    """The replica, its optimizers, its connection to other members, and its checkpoints."""
 
     def __init__(
         self,
         place: WorkerSetup,
         network: Network,
         link: ControllerPort,
-        background: Executor | None,
-        courier: Executor | None,
+        background: Executor | None,  # writes checkpoint shards
+        courier: Executor | None,  # runs delayed exchanges
     ) -> None:
         self._place = place
         self.peers = Peers(network, courier)
@@ -58,7 +56,7 @@ class TorchPort:
         self._probing: Probing | None = None
 
     def begin(self) -> None:
-        """Models and optimizers are prepared."""
+        """Build the flat vectors, once the loop has prepared its models and optimizers."""
         self.replica.check_registered()
         if not self._place.algorithm.weights.plain:
             self.stepper.check_linear()
@@ -69,7 +67,7 @@ class TorchPort:
         self._probing = Probing(self.replica, self.stepper, state, self.loss)
 
     def seed(self, member: Member) -> None:
-        """A stream of random numbers of its own for every worker that enters."""
+        """Seed the global random generators with a stream of this member's own."""
         order = member.in_force
         seed_generators(self._place.seed, order.incarnation, order.view.number, member.rank)
 
@@ -95,7 +93,7 @@ class TorchPort:
     # Entering a view.
 
     def heal(self, command: m.Heal, state: Replicated) -> None:
-        """A healed member still stands before the round that it missed."""
+        """Take part in healing. `state` is a healed member's committed state: before the round that it missed."""
         step = Installing(command.mode, command.then, partial(self._joint_step, state.samples))
         self.peers.reduction.heal(self.peers.transport, command.source, command.behind, step)
         if command.behind:
@@ -119,7 +117,7 @@ class TorchPort:
         checkpoint_parts.load(self._place.storage, name, self.replica, member.rank, world_size)
         self.peers.reduction.rebase()
 
-    # Steps, and what is tried and undone.
+    # Steps, and probes.
 
     def local_step(self, pending: int, state: Replicated) -> None:
         workers = len(state.left_epoch)
@@ -206,7 +204,7 @@ class TorchPort:
         return replace_fields(report, chunks=self.chunks.held.chunks, moved_bytes=self.chunks.take_moved_bytes())
 
     def close(self) -> None:
-        """Leave the view, so that others notice at once, and finish writing."""
+        """Leave the view, so that the other members notice at once, and finish writing."""
         self.peers.close()
         self.loss.land()
         self._writer.close()

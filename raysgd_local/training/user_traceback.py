@@ -1,4 +1,4 @@
-"""What user code raised, as the user should see it."""
+"""Tracebacks of exceptions in user code, without the package's own frames."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _OURS = str(Path(__file__).resolve().parents[1])
 
 
 def own_traceback(error: BaseException, *around: ModuleType) -> str:
-    """The traceback as the user's own code shows it; our frames, and those of `around`, only if there are no others."""
+    """Format a traceback without this package's frames and those of `around`, unless it has no others."""
     folders = (_OURS, *(str(Path(str(module.__file__)).resolve().parent) for module in around))
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [frame for frame in frames if not frame.filename.startswith(folders)]

@@ -1,4 +1,4 @@
-"""Where one worker runs, and with what method."""
+"""The fixed inputs of one worker."""
 
 from __future__ import annotations
 
@@ -12,15 +12,12 @@ from raysgd_local.run_files.storage import Storage
 
 @dataclass(frozen=True)
 class WorkerSetup:
-    """Where one worker runs: its name, the run's seed, storage (None: nothing is written), device and method.
+    """The fixed inputs of one worker."""
 
-    `members` is how many the run may have: room for them is made once. `restricted`: it has its chunks' data alone.
-    """
-
-    worker: str
-    seed: int = 0
-    storage: Storage | None = None
+    worker: str  # its name
+    seed: int = 0  # of the run
+    storage: Storage | None = None  # of the run; None: nothing is written
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     algorithm: Algorithm = field(default_factory=Algorithm)
-    members: int = 1
-    restricted: bool = False
+    members: int = 1  # most members of a view: slots for so many are allocated once
+    restricted: bool = False  # this worker has the data of its own chunks only

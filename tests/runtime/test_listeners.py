@@ -94,7 +94,7 @@ def test_a_slow_observer_keeps_nobody_waiting_and_is_left_when_the_limit_is_over
     listeners.take(Delivery(0, (END,)))
     listeners.close(limit_s=0.2)
     slow.let_go.set()
-    assert "observer Slow was not told everything" in capsys.readouterr().err
+    assert "observer Slow did not receive everything" in capsys.readouterr().err
 
 
 def test_an_observer_that_fails_is_dropped_and_said_once():

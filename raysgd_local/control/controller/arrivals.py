@@ -17,14 +17,14 @@ from raysgd_local.control.run_events import EventName
 
 
 def arrive(turn: Turn, report: Report) -> None:
-    """A worker is at a boundary, or ready to enter. Ignore a report that belongs to another view or segment."""
+    """Take the report of a worker at a boundary, or ready to enter. Ignore one of another view or segment."""
     state, segment = turn.state, turn.state.segment
     if report.worker not in state.workers:
         return
     if report.place is LoopPosition.START and report.view == 0:
         if state.workers[report.worker].standing is Standing.UP:
             turn.stand(report.worker, Standing.READY)
-            if len(state.standing(Standing.MEMBER)) < state.settings.workers_max:  # else it is a spare
+            if len(state.standing(Standing.MEMBER)) < state.settings.workers_max:  # else a spare
                 membership.ask_yield(turn)
     elif segment is not None and (report.view, report.segment) == (segment.view.number, segment.number):
         _gather(turn, segment, report)
@@ -44,9 +44,9 @@ def _gather(turn: Turn, segment: Segment, report: Report) -> None:
 
 
 def consider(turn: Turn) -> None:
-    """Go on if all that is waited for are there."""
+    """Go on if all workers that the present phase waits for have arrived."""
     state = turn.state
-    if state.errors:  # whether the run goes on is decided when they are gathered
+    if state.errors:  # `errors_gathered` decides whether the run goes on
         return
     match state.stage:
         case Starting() | Restoring():
@@ -60,7 +60,7 @@ def consider(turn: Turn) -> None:
 
 
 def _consider_start(turn: Turn) -> None:
-    """Begin when all workers are ready, or, some time after the fewest are, with those that are."""
+    """Begin when all workers are ready; once `workers_min` are, wait `gather_s` for the others."""
     state = turn.state
     ready = len(state.standing(Standing.READY))
     if ready >= state.settings.workers_max:
@@ -78,7 +78,7 @@ def gather_expired(turn: Turn) -> None:
 
 
 def _consider_boundary(turn: Turn, segment: Segment) -> None:
-    """Settle when all members are here. Once training is over, end with the last checkpoint, or try another one."""
+    """Settle when all members have arrived. Once training is over, end with the last checkpoint, or try another."""
     state = turn.state
     if state.outcome is not None and state.saves.over:
         orders.dismiss(turn, segment, state.outcome)
@@ -90,13 +90,13 @@ def _consider_boundary(turn: Turn, segment: Segment) -> None:
 
 
 def _all_here(turn: Turn, segment: Segment) -> bool:
-    """Whether every live member has arrived. Quick where not: this is asked at every event."""
+    """Whether every live member has arrived. Runs at every event, so a `False` must be quick."""
     workers = turn.state.workers
     return all(w in segment.arrivals or w not in workers for w in reversed(segment.view.members))
 
 
 def _settle(turn: Turn, segment: Segment) -> None:
-    """All are here: resolve their rounds, then end, pause or go on."""
+    """All members have arrived: resolve their rounds, then end, pause or go on."""
     reports = turn.state.reports
     for report in reports:
         if report.damaged:
@@ -120,7 +120,7 @@ def _settle(turn: Turn, segment: Segment) -> None:
 
 
 def _resolution(segment: Segment, reports: Sequence[Report]) -> Resolution | None:
-    """None where no member has the run's state: all that had a resolved round died before others were healed."""
+    """Return None if no member has the run's state: all that had a resolved round died before others were healed."""
     resolved = segment.books.replicated.progress
     resolution = boundary.resolve(reports, resolved)
     mark("resolved_round_lost", resolution is not None and resolution.state.progress < resolved)
@@ -131,7 +131,7 @@ def _enter(turn: Turn, segment: Segment, resolution: Resolution) -> Segment:
     """Write the resolved rounds into the tables and the resolved state into the books."""
     books = segment.books
     if resolution.state.progress == books.replicated.progress:
-        return segment  # after a pause the same arrivals are settled once more
+        return segment  # after a pause the same reports are settled once more
     segment = replace(segment, books=replace(books, replicated=resolution.state))
     turn.update(segment)
     mark("evaluation_without_round", not resolution.rounds and bool(resolution.evaluations))
@@ -152,7 +152,7 @@ def _record_changes(turn: Turn, resolution: Resolution) -> None:
 
 
 def _record_shares(turn: Turn, members: Sequence[str], before: Replicated, after: Replicated) -> None:
-    """Record changed shares of steps; let workers go that are too slow to be balanced."""
+    """Record changed shares of steps; release workers that are too slow to be balanced."""
     shares = dict(zip(members, after.pacing.shares, strict=False))
     if after.pacing.shares != (before.pacing.shares or tuple(1.0 for _ in after.pacing.shares)):
         rounded = {worker: round(share, 3) for worker, share in shares.items()}
@@ -163,12 +163,12 @@ def _record_shares(turn: Turn, members: Sequence[str], before: Replicated, after
 
 
 def _hands(turn: Turn) -> int:
-    """How many workers could go on. One that wants to leave counts as long as it is there."""
+    """Return the number of workers that could go on. One that wants to leave counts as long as its process lives."""
     return len(turn.state.members) + len(turn.state.standing(Standing.READY))
 
 
 def _pause(turn: Turn, segment: Segment) -> None:
-    """Wait for more workers. Not while steps are pending: those are brought to their round's end first."""
+    """Wait for more workers. The caller makes sure that no steps are pending: members finish their round first."""
     have, settings = _hands(turn), turn.state.settings
     turn.enter(Paused(segment, turn.now))
     turn.record(
@@ -178,6 +178,7 @@ def _pause(turn: Turn, segment: Segment) -> None:
 
 
 def _consider_resuming(turn: Turn, segment: Segment, since: float) -> None:
+    """End the pause once there are `workers_min` workers."""
     have = _hands(turn)
     if have < turn.state.settings.workers_min:
         return

@@ -1,4 +1,4 @@
-"""How an incarnation begins: with fresh state, or from a checkpoint."""
+"""The beginning of an incarnation, with fresh state or from a checkpoint."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from raysgd_local.control.run_events import EventName
 
 
 def first_view(turn: Turn) -> None:
-    """The first view of an incarnation: fresh state from rank 0, or a checkpoint's; never a joiner's by chance."""
+    """Form the first view of an incarnation, with rank 0's fresh state or with a checkpoint's."""
     state = turn.state
     view = orders.next_view(state.segment, state.standing(Standing.READY)[: state.settings.workers_max])
     for timer in ("start", "gather"):
@@ -38,7 +38,7 @@ def _begin_fresh(turn: Turn, view: View) -> None:
 
 
 def _begin_from(turn: Turn, view: View, snapshot: CheckpointRecord) -> None:
-    """Go back to a checkpoint: with as many members in the same deal, otherwise deal the rest of the epoch anew."""
+    """Go back to a checkpoint. Keep its deal for as many members; otherwise deal the rest of the epoch anew."""
     before = resumed(snapshot.replicated, turn.state.settings.program)
     state = replace(before, blocks=dealing.blocks_of(turn, view.members))
     books = Books(state, snapshot.ledger, snapshot.deal, _renamed(snapshot, view))
@@ -54,7 +54,7 @@ def _begin_from(turn: Turn, view: View, snapshot: CheckpointRecord) -> None:
 
 
 def _renamed(snapshot: CheckpointRecord, view: View) -> Placement | None:
-    """The checkpoint's placement with the new workers in their predecessors' places."""
+    """Return the checkpoint's placement with each rank's former worker replaced by the new one."""
     if snapshot.placement is None:
         return None
     names = dict(zip(snapshot.members, view.members, strict=False))
@@ -63,7 +63,7 @@ def _renamed(snapshot: CheckpointRecord, view: View) -> Placement | None:
 
 
 def begin_again(turn: Turn, segment: Segment) -> None:
-    """No member has the run's state any more: go back to the newest checkpoint, or end."""
+    """No member has the run's state any more: go back to the newest checkpoint; if there is none, end the run."""
     state = turn.state
     committed = segment.books.replicated.round > 0
     mark("state_lost_while_closing", state.outcome is not None)

@@ -16,12 +16,12 @@ from raysgd_local.control.replicated.state import Replicated
 from raysgd_local.records import EvalRow, PeriodChange
 
 _PACED = ("parameters", "partial")
-"""Modes in which members may take unequal numbers of steps."""
+"""Modes in which members may take unequal numbers of steps in a round."""
 
 
 @dataclass(frozen=True)
 class Books:
-    """The run's resolved state, and the data that it was trained on."""
+    """The run's resolved state, and the samples in it."""
 
     replicated: Replicated
     ledger: Ledger
@@ -31,7 +31,7 @@ class Books:
 
 @dataclass(frozen=True)
 class Resolution:
-    """What the reports of a view's members add up to."""
+    """The result of resolving the reports of a view's members."""
 
     state: Replicated  # of the member that got furthest; `wire_bytes` includes the newest round's
     newest: tuple[str, ...]  # members that committed the newest round
@@ -65,14 +65,14 @@ def resolve(reports: Sequence[Report], after: tuple[int, int]) -> Resolution | N
 
 
 def _complete(rows: tuple[RoundRow, ...], reports: Sequence[Report]) -> tuple[RoundRow, ...]:
-    """Fill in the bytes that the newest round sent: only reports tell, there was no round after it."""
+    """Fill in the bytes sent in the newest round. Only reports have them, because no round followed."""
     if not rows:
         return rows
     return (*rows[:-1], replace(rows[-1], wire_bytes=sum(report.wire_bytes for report in reports)))
 
 
 def level(reports: Sequence[Report]) -> bool:
-    """Whether every member with state equals the anchor: no steps pending, no member a round behind."""
+    """Whether every member with state has the newest round and no pending steps."""
     rounds = {report.replicated.round for report in reports if report.replicated is not None}
     return len(rounds) <= 1 and drained(reports)
 
@@ -83,14 +83,14 @@ def drained(reports: Sequence[Report]) -> bool:
 
 
 def settled(reports: Sequence[Report]) -> bool:
-    """Whether the newest averaging was over all members: otherwise no member has the model until the next such one."""
+    """Whether the newest averaging was over all members. Otherwise no member has the model until the next such one."""
     return all(report.replicated is None or report.replicated.settled for report in reports)
 
 
 def pending_positions(
     deal: Deal | None, view: View, state: Replicated, reports: Mapping[str, Report], behind: Sequence[str]
 ) -> dict[str, tuple[int, ...]]:
-    """For each worker the positions of its uncommitted steps. A healed worker has none: it drops its steps."""
+    """Return for each worker the positions of its uncommitted steps. A healed worker drops its steps, so has none."""
     found: dict[str, tuple[int, ...]] = {}
     if deal is None:
         return found
@@ -112,7 +112,7 @@ def closed(books: Books) -> Books:
 
 
 def opening(reports: Sequence[Report], state: Replicated) -> int | None:
-    """The size of the training set, if all members want the next epoch dealt now; else None."""
+    """Return the size of the training set if all members wait for the next epoch's deal; otherwise None."""
     if state.open or not reports or any(report.place is not LoopPosition.OPENING for report in reports):
         return None
     return max(report.samples for report in reports)
@@ -148,7 +148,7 @@ def deal_for(
 def deal_shares(
     state: Replicated, view: View | None, members: Sequence[str], program: Program
 ) -> dict[str, float]:
-    """Each member's share of a deal: its samples in a round, relative to others'; 0 if it left the open epoch."""
+    """Return each member's share of a deal: its samples in a round, relative to others'; 0 if it left the epoch."""
     before = () if view is None else view.members
     left = dict(zip(before, state.left_epoch, strict=False))
     parts = state.pacing.parts(state.period.tau) if state.period.mode in _PACED else ()
@@ -166,7 +166,7 @@ def seated(
     deal: Deal | None,
     blocks: tuple[int, ...] = (),
 ) -> Replicated:
-    """The replicated state for `members` in rank order, at the start of `deal`: per-rank fields follow the workers."""
+    """Return the replicated state for `members` at the start of `deal`: per-rank fields follow the workers."""
     before = () if view is None else view.members
     owed = dict(zip(before, state.owed, strict=False))
     left = dict(zip(before, state.left_epoch, strict=False))

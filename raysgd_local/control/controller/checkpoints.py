@@ -19,7 +19,7 @@ from raysgd_local.errors import CheckpointError
 from raysgd_local.serialization import from_plain, to_plain
 
 SCHEMA = 2
-"""Of the manifests that are written. Schema 1 is read, too: there some fields had other names."""
+"""The schema of the manifests that this version writes. It reads schema 1 too, in which some fields had other names."""
 
 URGENT_EVERY_S = 5.0
 """Time between checkpoints while a member leaves: bounds the training lost if all members with the state leave."""
@@ -28,25 +28,26 @@ _RETRY_S, _RETRY_MAX_S = 0.5, 60.0
 
 @dataclass(frozen=True)
 class CheckpointRecord:
-    """The part of a checkpoint that the controller knows; the workers' shards hold the rest."""
+    """The controller's part of a checkpoint; the members' shards hold the tensors."""
 
     name: str
-    view: int
-    incarnation: int
+    view: int  # in which it was begun
+    incarnation: int  # in which it was begun
     members: tuple[str, ...]  # of the view, in rank order: shard i is of rank i
     everyone: bool  # there is a shard of each member, not of rank 0 alone
-    replicated: Replicated
-    ledger: Ledger
-    deal: Deal | None
-    placement: Placement | None
+    replicated: Replicated  # the resolved state
+    ledger: Ledger  # consumed samples of the open epoch
+    deal: Deal | None  # of the open epoch; None while no epoch is open
+    placement: Placement | None  # of chunks on workers; None before the first deal
 
     @property
     def writers(self) -> tuple[str, ...]:
+        """The members that write a shard."""
         return self.members if self.everyone else self.members[:1]
 
 
 def manifest(snapshot: CheckpointRecord, shards: tuple[ShardWritten, ...]) -> dict[str, Any]:
-    """The manifest's content, JSON-able: all of the checkpoint but the tensors."""
+    """Return the manifest's content, as plain (JSON) values: all of the checkpoint but the tensors."""
     files = [
         {"rank": s.rank, "path": s.path, "sha256": s.sha256, "bytes": s.size_bytes}
         for s in sorted(shards, key=lambda s: s.rank)
@@ -55,9 +56,9 @@ def manifest(snapshot: CheckpointRecord, shards: tuple[ShardWritten, ...]) -> di
 
 
 def snapshot_of(plain: dict[str, Any], schedule: Schedule) -> CheckpointRecord:
-    """The checkpoint's record from a manifest's content, for a run with this schedule.
+    """Return the checkpoint's record from a manifest's content, for a run with this schedule.
 
-    Raises `CheckpointError` where the manifest is of another schema or another kind of schedule.
+    Raises `CheckpointError` if the manifest has an unknown schema, or the state of another kind of schedule.
     """
     schema = plain.get("schema")
     if schema not in (1, SCHEMA):
@@ -82,7 +83,7 @@ def _from_schema1(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def renamed(plain: dict[str, Any], before: str, after: str) -> dict[str, Any]:
-    """The same record with one field under another name."""
+    """Return the same record with one field renamed."""
     return {after if key == before else key: value for key, value in plain.items()}
 
 
@@ -91,11 +92,12 @@ class Writing:
     """A checkpoint that is being written."""
 
     snapshot: CheckpointRecord
-    shards: tuple[ShardWritten, ...] = ()
-    final: bool = False
+    shards: tuple[ShardWritten, ...] = ()  # written so far
+    final: bool = False  # the run's last checkpoint
 
     @property
     def complete(self) -> bool:
+        """Whether every shard is written."""
         return not self.missing
 
     @property
@@ -108,19 +110,19 @@ class Writing:
 class Saves:
     """The run's checkpoints."""
 
-    count: int = 0  # begun so far; names the next one
+    count: int = 0  # checkpoints begun so far; names the next one
     writing: dict[str, Writing] = field(default_factory=dict)  # by name
     published: tuple[CheckpointRecord, ...] = ()  # oldest first
-    epoch: int = 0  # at which the newest one was begun
-    round: int = 0  # at which the newest one was begun
-    elapsed_s: float = 0.0  # at which the newest one was begun
+    epoch: int = 0  # at which the newest checkpoint was begun
+    round: int = 0  # at which the newest checkpoint was begun
+    elapsed_s: float = 0.0  # training time at which the newest checkpoint was begun
     failures: int = 0  # checkpoints in a row that could not be written
     retry_s: float | None = None  # training time at which to try again after a failure
     over: bool = False  # the run's last checkpoint is published
     unscored: bool = False  # it was told that evaluations lack the score
 
     def due(self, state: Replicated, policy: CheckpointPolicy, urgent: bool = False) -> bool:
-        """Whether to begin a checkpoint: one at a time; by the policy, or oftener while a member leaves (`urgent`)."""
+        """Whether to begin a checkpoint: one at a time, by the policy, or oftener while a member leaves (`urgent`)."""
         if self.writing:
             return False
         if urgent and state.round > self.round and state.elapsed_s - self.elapsed_s >= URGENT_EVERY_S:
@@ -138,6 +140,7 @@ class Saves:
         return any(entry.final for entry in self.writing.values())
 
     def begin(self, snapshot: CheckpointRecord, final: bool) -> Saves:
+        """Begin a checkpoint."""
         return replace(
             self,
             count=self.count + 1,
@@ -149,6 +152,7 @@ class Saves:
         )
 
     def wrote(self, shard: ShardWritten) -> Saves:
+        """Enter a written shard. Ignore one that was entered before, or that belongs to no checkpoint in writing."""
         entry = self.writing.get(shard.name)
         if entry is None or shard.worker in {known.worker for known in entry.shards}:
             return self
@@ -156,6 +160,7 @@ class Saves:
         return replace(self, writing={**self.writing, shard.name: entry})
 
     def publish(self, name: str) -> Saves:
+        """Enter a checkpoint whose manifest is written."""
         if name not in self.writing:
             return self
         entry = self.writing[name]
@@ -165,24 +170,24 @@ class Saves:
 
     @property
     def wait_s(self) -> float:
-        """Delay of the next attempt after `failures`."""
+        """The delay before the next attempt, which doubles with each failure in a row."""
         return min(_RETRY_MAX_S, _RETRY_S * 2.0**self.failures)
 
     def failed(self, name: str) -> Saves:
-        """It can't be written: try again later, after each further failure later still."""
+        """Drop a checkpoint that can't be written: try again later, after each further failure later still."""
         begun_s = self.writing[name].snapshot.replicated.elapsed_s
         retry_s = begun_s + self.wait_s
         return replace(self._without(name), failures=self.failures + 1, retry_s=retry_s)
 
     def incomplete(self, name: str) -> Saves:
-        """A shard will never be written: try again at once."""
+        """Drop a checkpoint of which a shard will never be written: try again at once."""
         return replace(self._without(name), retry_s=0.0)
 
     def _without(self, name: str) -> Saves:
         return replace(self, writing={n: w for n, w in self.writing.items() if n != name})
 
     def abandoned(self) -> Saves:
-        """The run goes back to a published checkpoint: those being written have state that is lost."""
+        """Drop the checkpoints being written: the run goes back to a published one, and their state is lost."""
         newest = self.published[-1].replicated if self.published else None
         return replace(
             self,
@@ -204,7 +209,7 @@ class Saves:
         return lacks and state.evaluations > 0 and not self.unscored and not scored(self.published, policy)
 
     def awaiting(self, worker: str, since: str = "") -> tuple[str, ...]:
-        """The checkpoints newer than `since` that lack this worker's shard."""
+        """Return the checkpoints newer than `since` that lack this worker's shard."""
         return tuple(name for name, w in self.writing.items() if worker in w.missing and name > since)
 
     def pruned(self, policy: CheckpointPolicy) -> tuple[Saves, tuple[str, ...]]:

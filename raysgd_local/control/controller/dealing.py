@@ -34,7 +34,7 @@ def account(turn: Turn, segment: Segment, resolution: Resolution, view: View) ->
 
 
 def record_residuals(turn: Turn, norms: Mapping[str, float], members: Sequence[str]) -> None:
-    """Record the compression errors of workers that are gone: they will never be in the model."""
+    """Record the residuals of workers that are gone: that part of their steps will never be in the model."""
     lost = {worker: norm for worker, norm in norms.items() if norm and worker not in members}
     if lost:
         turn.record(EventName.RESIDUAL_LOST, workers=list(lost), norm=sum(lost.values()))
@@ -59,7 +59,7 @@ def dealt(turn: Turn, books: Books, before: View | None, view: View, pending: di
 
 
 def blocks_of(turn: Turn, members: Sequence[str]) -> tuple[int, ...]:
-    """For each rank the number of its block, where the averaging has blocks."""
+    """Return for each rank the number of its block; empty if the averaging has no blocks."""
     program, workers = turn.state.settings.program, turn.state.workers
     return program.averaging.blocks(tuple(workers[w].node for w in members)) if program.partial else ()
 
@@ -80,7 +80,7 @@ def _placed(turn: Turn, books: Books, view: View) -> Placement:
     else:
         after = rebalance(placement, live, copies)
         held = [any(worker in turn.state.workers for worker in chunk) for chunk in placement.holders]
-    known = [bool(chunk) for chunk in placement.holders]  # chunks lost earlier have been recorded then
+    known = [bool(chunk) for chunk in placement.holders]  # chunks that were lost earlier are recorded already
     lost = sum(before and not now for before, now in zip(known, held, strict=True))
     if lost:
         mark("chunk_nobody_has")
@@ -89,7 +89,7 @@ def _placed(turn: Turn, books: Books, view: View) -> Placement:
 
 
 def _holders(turn: Turn, view: View) -> list[ChunkHolder]:
-    """The workers that may hold chunks: where data has to be moved, none that leaves, unless all do."""
+    """Return the workers that may hold chunks. If data has to be moved, exclude those that leave, unless all do."""
     workers = turn.state.workers
     members = [w for w in view.members if not _leaves(turn, w)] if turn.state.settings.local_data else []
     return [ChunkHolder(worker, workers[worker].node) for worker in members or view.members]
@@ -100,7 +100,7 @@ def _leaves(turn: Turn, worker: str) -> bool:
 
 
 def _hands_over(turn: Turn, books: Books, view: View) -> bool:
-    """Whether a leaving worker still holds chunks by the table while others could."""
+    """Whether the placement still assigns chunks to a leaving worker while another could hold them."""
     if not turn.state.settings.local_data or books.placement is None:
         return False
     leaving = {worker for worker in view.members if _leaves(turn, worker)}
@@ -108,13 +108,13 @@ def _hands_over(turn: Turn, books: Books, view: View) -> bool:
 
 
 def have(turn: Turn, members: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    """For each of these members the chunks whose data it reported."""
+    """Return for each of these members the chunks whose data it reported to have."""
     chunks = {report.worker: report.chunks for report in turn.state.reports}
     return {worker: chunks[worker] for worker in members if worker in chunks}
 
 
 def sources(turn: Turn, view: View, chunks: int) -> Sources:
-    """For each chunk the view's members that have its data; empty where all can read all, or nobody has any yet."""
+    """Return for each chunk the members that have its data; empty if all can read all, or no member has any yet."""
     if not turn.state.settings.local_data:
         return ()
     return chunk_transfer.sources(have(turn, view.members), chunks)

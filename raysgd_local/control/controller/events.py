@@ -1,4 +1,4 @@
-"""The controller's events (its shell tells it) and commands (it tells its shell)."""
+"""Events, which a shell feeds to the controller, and commands, with which the controller answers."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Died:
 
 @dataclass(frozen=True)
 class DrainNotice:
-    """A worker will be ended soon: it was told so."""
+    """A worker was told that its process will end soon."""
 
     worker: str
     reason: str
@@ -85,7 +85,7 @@ class DrainNotice:
 
 @dataclass(frozen=True)
 class NodesDraining:
-    """All nodes that will go away soon; sent whenever they change."""
+    """The list of nodes that will end soon has changed."""
 
     nodes: tuple[str, ...]
 
@@ -184,7 +184,7 @@ class Form:
 
 @dataclass(frozen=True)
 class Yield:
-    """Ask these members to end the segment after a round; they agree on which."""
+    """Ask these members to end the segment. They agree on the round after which it ends."""
 
     view: int
     segment: int
@@ -249,7 +249,7 @@ class RecordEvent:
 
 @dataclass(frozen=True)
 class Finish:
-    """The run is over. `error` is user code's traceback, with `ranks`, where that ended it."""
+    """End the run. `error` is user code's traceback and `ranks` are those that raised it, if that ended the run."""
 
     status: Status
     reason: str

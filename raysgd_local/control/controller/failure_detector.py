@@ -1,6 +1,6 @@
-"""Give workers up: silent ones, ones that all others wait for, ones that never arrive.
+"""The failure detector: declare workers lost that are silent, never ready, late at a boundary, or stragglers.
 
-Every limit follows the measured round time, between a floor and a ceiling. Silence counts only while the driver itself
+The limits follow the measured round time, between a floor and a ceiling. Silence counts only while the driver itself
 ran and heard some worker: a machine that stands still for a moment must not cost workers.
 """
 
@@ -25,7 +25,7 @@ _JOINING = 4
 
 
 def judge(turn: Turn, heartbeat: Heartbeat) -> None:
-    """Give up workers beyond their limits; where a collective is stuck and no member is late, form another view."""
+    """Declare workers lost that exceed a limit. If a collective is stuck and no member is late, break the view."""
     for worker, reason in [*_silent(turn, heartbeat), *_unready(turn), *_absent(turn, heartbeat)]:
         membership.lose(turn, worker, reason)
     stuck_s = _stuck_s(turn, heartbeat)
@@ -34,14 +34,14 @@ def judge(turn: Turn, heartbeat: Heartbeat) -> None:
 
 
 def _silent(turn: Turn, heartbeat: Heartbeat) -> Iterator[tuple[str, str]]:
-    """Workers whose process stands still or can't be reached.
+    """Yield workers that sent no heartbeat within the limit: their process is stopped or can't be reached.
 
-    The limit is the whole ceiling for a worker that is no member yet (loading and building may block its other
-    threads), and where no other worker is heard (the driver may be the one that is cut off). A member that has not
-    committed a round gets a limit between the two: it does much for the first time, but all others wait for it.
+    A worker that is not a member gets the ceiling, because loading and building may block its other threads. So does
+    every worker while no other worker is heard, because the driver may be the one that is cut off. A member that has
+    not committed a round gets a limit in between: it does much for the first time, but all others wait for it.
     """
     limit = turn.state.settings.timeouts.heartbeat
-    settled = turn.state.formed  # all members are in the round that one of them committed
+    settled = turn.state.formed  # one member committed a round of this view, so all members have run it
     members = turn.state.members
     steady = {s.worker: s for s in heartbeat.signs if s.worker in members and (s.round_s or settled)}
     gap_s = max((sign.gap_s for sign in steady.values()), default=0.0)
@@ -57,7 +57,7 @@ def _silent(turn: Turn, heartbeat: Heartbeat) -> Iterator[tuple[str, str]]:
 
 
 def _unready(turn: Turn) -> Iterator[tuple[str, str]]:
-    """Workers that run but do not come to their first epoch in time."""
+    """Yield workers whose process runs, but whose loop did not come to its first epoch in time."""
     limit_s = turn.state.settings.timeouts.start_s
     for name, worker in turn.state.workers.items():
         if worker.standing is Standing.UP and turn.now - worker.up_s > limit_s:
@@ -65,7 +65,7 @@ def _unready(turn: Turn) -> Iterator[tuple[str, str]]:
 
 
 def _absent(turn: Turn, heartbeat: Heartbeat) -> Iterator[tuple[str, str]]:
-    """Members that did not arrive in time at a boundary where others wait."""
+    """Yield members that did not arrive in time at a boundary at which others wait."""
     stage = turn.state.stage
     if not isinstance(stage, Running | Resolving) or stage.gathering_since is None:
         return
@@ -79,7 +79,7 @@ def _absent(turn: Turn, heartbeat: Heartbeat) -> Iterator[tuple[str, str]]:
 
 
 def _stuck_s(turn: Turn, heartbeat: Heartbeat) -> float:
-    """How long members have been waiting in the view's collective, if that is too long; else 0."""
+    """Return how long members have been waiting in the view's collective, if that is over the limit; otherwise 0."""
     if turn.state.phase is not Phase.RUNNING:
         return 0.0
     waits_s = min(max((sign.waits_s for sign in _present(turn, heartbeat)), default=0.0), heartbeat.awake_s)
@@ -88,7 +88,7 @@ def _stuck_s(turn: Turn, heartbeat: Heartbeat) -> float:
 
 
 def _free(turn: Turn, heartbeat: Heartbeat, why: str) -> None:
-    """Let the waiting members go on: without the late ones, or, if all wait for each other, in another view."""
+    """Let the waiting members go on: without the stragglers, or in another view if all wait for each other."""
     arrived = {report.worker for report in turn.state.reports}
     waiting = {sign.worker for sign in _present(turn, heartbeat) if sign.waits_s} | arrived
     late = [worker for worker in turn.state.members if worker not in waiting]
@@ -101,7 +101,7 @@ def _free(turn: Turn, heartbeat: Heartbeat, why: str) -> None:
 
 
 def _present(turn: Turn, heartbeat: Heartbeat) -> list[SignOfLife]:
-    """The signs of life of members that have the present view's order."""
+    """Return the signs of life of members that have the present view's order."""
     view = turn.state.view
     return [
         sign
@@ -111,5 +111,5 @@ def _present(turn: Turn, heartbeat: Heartbeat) -> list[SignOfLife]:
 
 
 def round_s(heartbeat: Heartbeat) -> float | None:
-    """How long rounds take at present: the longest of all workers' newest; None before the first."""
+    """Return the round time: the longest of all workers' newest rounds; None before the first."""
     return max((sign.round_s for sign in heartbeat.signs if sign.round_s), default=None)

@@ -1,6 +1,6 @@
-"""Collect the workers' heartbeats, and say at any moment how long each has been silent.
+"""Collect the workers' heartbeats, and return at any moment how long each worker has been silent.
 
-`failure_detector` decides which workers are given up. Time comes as an argument.
+`failure_detector` decides which workers are lost. Time comes as an argument.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class Pulse:
         self._asked_s = self._awake_since = self._hears_since = now
 
     def expect(self, worker: str) -> None:
-        """This worker was asked for: count its beats from now on. Those of unknown workers are ignored."""
+        """Take heartbeats of this requested worker from now on. Those of unknown workers are ignored."""
         self._known.add(worker)
 
     def beat(self, beat: Beat, now: float) -> None:
-        """A heartbeat has come."""
+        """Take a heartbeat."""
         if beat.worker not in self._known:
             return
         before = self._heard.get(beat.worker)
@@ -45,12 +45,12 @@ class Pulse:
         self._heard[beat.worker] = _Heard(beat, now, gap_s)
 
     def forget(self, worker: str) -> None:
-        """This worker is no part of the run any more."""
+        """Ignore this worker from now on."""
         self._known.discard(worker)
         self._heard.pop(worker, None)
 
     def heartbeat(self, now: float) -> Heartbeat:
-        """The signs of life now. Must be called every `beat_s`: a later call shows that the driver stood still."""
+        """Return the signs of life. Call it every `beat_s`: a later call shows that the driver stood still."""
         heard = [one for one in list(self._heard.values()) if one.beat.worker in self._known]
         if now - self._asked_s > 3 * self._beat_s:
             self._awake_since = now

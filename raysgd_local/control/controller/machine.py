@@ -33,7 +33,7 @@ from raysgd_local.control.controller.transitions import Phase
 
 
 def advance(controller: Controller, event: Event, now: float) -> tuple[Controller, tuple[Command, ...]]:
-    """The next state, and the commands for the shell, in order. `now` is in seconds and never falls."""
+    """Return the next state, and the commands for the shell in order. `now` is in seconds and never falls."""
     if controller.phase is Phase.ENDED:
         return controller, ()
     turn = Turn(controller, now)
@@ -77,7 +77,7 @@ def _handle(turn: Turn, event: Event) -> None:
 
 
 def _timer(turn: Turn, number: int) -> None:
-    """A timer expired. One that was set anew or cleared since has no effect."""
+    """A timer expired. Ignore one that was set anew or cleared since."""
     names = [name for name, id in turn.state.timers.items() if id == number]
     for name in names:
         turn.clear_timer(name)

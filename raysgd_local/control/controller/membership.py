@@ -1,4 +1,4 @@
-"""Workers come and go: requests, losses, replacements, departures."""
+"""Membership: request workers, replace lost ones, let members leave."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ _DRAINED = "its node is being drained"
 
 
 def start(turn: Turn) -> None:
-    """Ask for as many workers as the run may have; begin with those that come."""
+    """Begin the run: ask for as many workers as it may have, and for its spares."""
     refill(turn)
     turn.set_timer("start", turn.state.settings.timeouts.start_s)
 
 
 def refill(turn: Turn) -> None:
-    """Ask for workers until there are as many as the run may have, and the spares."""
+    """Ask for workers until there are as many as the run may have, and its spares."""
     while turn.state.staying < turn.state.settings.wanted:
         request(turn)
 
 
 def request(turn: Turn) -> None:
-    """Ask for one more worker, under a name that was never used; for none once training is over."""
+    """Ask for one more worker, under a name that was never used. Once training is over, do nothing."""
     if turn.state.outcome is None:
         turn.do(RequestWorker(turn.hire()))
 
 
 def up(turn: Turn, event: WorkerUp) -> None:
-    """A requested worker's process runs. On a node that will go away it is not taken."""
+    """A requested worker's process runs. Replace the worker if its node is being drained."""
     known = turn.state.workers.get(event.worker)
     if known is not None and known.standing is Standing.REQUESTED:
         turn.stand(event.worker, Standing.UP, node=event.node, pid=event.pid, up_s=turn.now)
@@ -45,7 +45,7 @@ def up(turn: Turn, event: WorkerUp) -> None:
 
 
 def progress(turn: Turn, event: Progress) -> None:
-    """The first committed round of a view shows that it has formed."""
+    """A member committed the first round of its view, which shows that the view has formed."""
     state, segment = turn.state, turn.state.segment
     if event.worker not in state.workers or segment is None or segment.formed:
         return
@@ -58,7 +58,7 @@ def progress(turn: Turn, event: Progress) -> None:
 
 
 def start_expired(turn: Turn) -> None:
-    """The fewest workers did not come in time: at the start, more were asked for than there can be."""
+    """End the run: `workers_min` were not ready within `start_s`. At the start the cluster may be too small."""
     settings = turn.state.settings
     ready = len(turn.state.standing(Standing.READY))
     wait_s = settings.timeouts.start_s
@@ -67,10 +67,10 @@ def start_expired(turn: Turn) -> None:
 
 
 def lose(turn: Turn, worker: str, reason: str, refill: bool = True, own_fault: bool = False) -> None:
-    """A worker's process or node is gone: cut its view at once, and ask for a replacement if `refill`.
+    """A worker's process or node is gone: break its view at once, and ask for a replacement if `refill`.
 
-    A worker that already left cleanly is only released. One that its user code ended (`own_fault`) does not count
-    towards `max_losses`.
+    A worker that already left cleanly is only released. A worker whose user code raised an exception (`own_fault`)
+    does not count towards `max_losses`.
     """
     known = turn.state.workers.get(worker)
     if known is not None:
@@ -95,7 +95,7 @@ def lose(turn: Turn, worker: str, reason: str, refill: bool = True, own_fault: b
 
 
 def check_finished(turn: Turn) -> None:
-    """The run ends when the last member has ended by itself."""
+    """End the run once the last member has ended."""
     stage = turn.state.stage
     if isinstance(stage, Finishing) and not turn.state.members:
         turn.finish(stage.outcome.status, stage.outcome.reason)
@@ -110,7 +110,7 @@ def _too_many(turn: Turn) -> bool:
 
 
 def _replace(turn: Turn, worker: str) -> None:
-    """Ask for a replacement of `worker`: the first ones at once, in a crash loop ever later."""
+    """Ask for a replacement of `worker`: at once, but in a crash loop after a growing delay."""
     crashes = turn.state.crashes
     if crashes <= turn.state.settings.workers_max:
         request(turn)
@@ -121,13 +121,13 @@ def _replace(turn: Turn, worker: str) -> None:
 
 
 def respawn(turn: Turn) -> None:
-    """The delay of a replacement is over."""
+    """The delay before a replacement is over: ask for the worker, if it is still wanted."""
     if turn.state.staying < turn.state.settings.wanted:
         request(turn)
 
 
 def break_view(turn: Turn, why: str) -> None:
-    """The view can't go on: its members leave their collectives now and arrive with the state and steps they have."""
+    """End the view: its members leave their collectives now, and arrive with the state and steps that they have."""
     state, stage = turn.state, turn.state.stage
     if not isinstance(stage, Running | Resolving):
         return
@@ -144,7 +144,7 @@ def break_view(turn: Turn, why: str) -> None:
 
 
 def drain(turn: Turn, worker: str, reason: str) -> None:
-    """A worker will be ended soon: it leaves at the next boundary, without a broken round."""
+    """A worker's process will end soon: let a member leave at the next boundary, replace any other worker now."""
     known = turn.state.workers.get(worker)
     if known is None or known.standing is Standing.LEAVING:
         return
@@ -159,7 +159,7 @@ def drain(turn: Turn, worker: str, reason: str) -> None:
 
 
 def nodes_draining(turn: Turn, nodes: tuple[str, ...]) -> None:
-    """Machines will go away, and all workers on them."""
+    """These nodes will end, and all workers on them."""
     turn.set(draining=nodes)
     for name, worker in turn.state.workers.items():
         if worker.node in nodes:
@@ -167,14 +167,17 @@ def nodes_draining(turn: Turn, nodes: tuple[str, ...]) -> None:
 
 
 def leaving(turn: Turn, worker: str, reason: str) -> None:
-    """A member will be gone after the next boundary; ask for its replacement now."""
+    """Let a member leave at the next boundary; ask for its replacement now."""
     turn.stand(worker, Standing.LEAVING)
     turn.record(EventName.DRAIN_NOTICE, worker=worker, reason=reason)
     request(turn)
 
 
 def let_go(turn: Turn, worker: str, reason: str) -> None:
-    """A useless member leaves at this boundary; ask for another in a while, which may come on another node."""
+    """Let a member that is too slow leave at this boundary.
+
+    Ask for another one after a delay: it may then come up on another node.
+    """
     known = turn.state.workers.get(worker)
     if known is None or known.standing is not Standing.MEMBER:
         return
@@ -185,7 +188,7 @@ def let_go(turn: Turn, worker: str, reason: str) -> None:
 
 
 def ask_yield(turn: Turn) -> None:
-    """Ask the members for a boundary, once a segment."""
+    """Ask the members for a boundary, once in a segment."""
     stage = turn.state.stage
     if isinstance(stage, Running) and not stage.segment.yielded:
         turn.update(replace(stage.segment, yielded=True))

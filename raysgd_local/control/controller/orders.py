@@ -1,4 +1,4 @@
-"""Orders: the next view's members, how each comes to the resolved state, and when to save it."""
+"""Orders: choose the next view's members, say how each comes to the resolved state, and begin due checkpoints."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from raysgd_local.control.run_events import EventName
 
 
 def may_grow(books: Books, reports: Sequence[Report]) -> bool:
-    """Whether joiners may enter: members equal the anchor, and an epoch is open or about to be.
+    """Whether workers may enter: members have the committed state and no more, and an epoch is open or about to be.
 
-    Once training is stopped there is nothing to join: members go on to their last evaluation, a joiner's loop ends.
+    Once training is over no worker enters: members go on to their last evaluation, and a new worker's loop would end.
     """
     if books.replicated.stopped or not boundary.level(reports):
         return False
@@ -29,7 +29,7 @@ def may_grow(books: Books, reports: Sequence[Report]) -> bool:
 
 
 def next_order(turn: Turn, segment: Segment, resolution: Resolution) -> None:
-    """Heal, then grow: the order for the next segment, in the same view or in a new one."""
+    """Give the order for the next segment, in the same view or in a new one: heal, then grow."""
     reports = turn.state.reports
     _put_off(turn, reports, resolution)
     view = next_view(segment, _members(turn, segment, reports, resolution))
@@ -42,7 +42,7 @@ def next_order(turn: Turn, segment: Segment, resolution: Resolution) -> None:
 
 
 def last_order(turn: Turn, segment: Segment, resolution: Resolution, outcome: Outcome, save: bool) -> None:
-    """Training is over: members save their state, if asked, and stay until the checkpoint stands."""
+    """Training is over: members save their state if `save`, and stay until the checkpoint is published."""
     turn.set(outcome=outcome)
     if not save or not turn.state.settings.checkpoints.last:
         dismiss(turn, segment, outcome)
@@ -58,7 +58,7 @@ def last_order(turn: Turn, segment: Segment, resolution: Resolution, outcome: Ou
 
 
 def dismiss(turn: Turn, segment: Segment, outcome: Outcome) -> None:
-    """Nothing is left to do for the members: they end by themselves, and the run with the last of them."""
+    """Release the members: they end by themselves, and the run ends with the last of them."""
     settings = turn.state.settings
     order = _next(turn, segment, segment.view, segment.books, settings.program, Continuation())
     turn.enter(Finishing(segment, outcome))
@@ -68,9 +68,9 @@ def dismiss(turn: Turn, segment: Segment, outcome: Outcome) -> None:
 
 
 def _put_off(turn: Turn, reports: Sequence[Report], resolution: Resolution) -> None:
-    """Members that got no state before the view broke wait again while others have steps pending.
+    """Make members without state wait again if others have steps pending.
 
-    The state that those could send now is not the committed one.
+    The view broke before they received state, and a member with pending steps can't send the committed state.
     """
     if boundary.level(reports):
         return
@@ -81,10 +81,10 @@ def _put_off(turn: Turn, reports: Sequence[Report], resolution: Resolution) -> N
 
 
 def _members(turn: Turn, segment: Segment, reports: Sequence[Report], resolution: Resolution) -> tuple[str, ...]:
-    """The members that stay, in their order, then the workers that wait, where they may enter.
+    """Return the members that stay, in their order, then the ready workers, if they may enter.
 
-    A worker that wants to leave stays as long as the run would be too small without it, or, for a round, to give the
-    newest state, or chunks' data, where no other member has it.
+    A member that wants to leave stays while the run would have fewer than `workers_min` without it. It stays for one
+    round if no other member has the newest state, or has the data of a chunk.
     """
     settings, level = turn.state.settings, boundary.level(reports)
     members = [w for w in turn.state.members if level or w not in resolution.empty]
@@ -106,7 +106,7 @@ def _members(turn: Turn, segment: Segment, reports: Sequence[Report], resolution
 
 
 def next_view(segment: Segment | None, members: tuple[str, ...]) -> View:
-    """The same view if nothing changed; a number that broke is never used again."""
+    """Return the same view if its members did not change. The number of a broken view is never used again."""
     if segment is None:
         return View(1, members)
     if segment.view.members == members and not segment.broken:
@@ -139,13 +139,13 @@ def _model_wanted(turn: Turn, view: View, books: Books) -> bool:
 
 
 def first_order(turn: Turn, view: View, books: Books, start: Start) -> None:
-    """The first order of an incarnation: all of the view's members enter."""
+    """Give the first order of an incarnation: all of the view's members enter."""
     program = turn.state.settings.program
     give(turn, _next(turn, turn.state.segment, view, books, program, start), books, formed=False)
 
 
 def _next(turn: Turn, segment: Segment | None, view: View, books: Books, program: Program, start: Start) -> Order:
-    """The order that follows `segment`."""
+    """Return the order that follows `segment`."""
     state = turn.state
     same = segment is not None and segment.view.number == view.number
     return Order(
@@ -162,7 +162,7 @@ def _next(turn: Turn, segment: Segment | None, view: View, books: Books, program
 
 
 def _continuation(segment: Segment, view: View, resolution: Resolution) -> Continuation:
-    """The first member with the newest round heals and gives state."""
+    """Let the first member with the newest round heal the others and give them state."""
     mark("member_behind", bool(resolution.behind))
     empty = {w for w in view.members if w not in segment.arrivals} | set(resolution.empty)
     return Continuation(
@@ -201,7 +201,7 @@ def _begin_save(turn: Turn, view: View, books: Books, final: bool) -> Save:
 
 
 def give(turn: Turn, order: Order, books: Books, formed: bool, leaving: tuple[str, ...] = ()) -> None:
-    """Send the order to all that it concerns, including those that leave with it."""
+    """Send the order to the view's members, and to the workers that leave with it."""
     for worker in order.view.members:
         known = turn.state.workers[worker]
         if known.standing is Standing.READY:

@@ -1,4 +1,4 @@
-"""Checkpoints on the way: their parts come in, they are published, fail, or turn out to be damaged."""
+"""The course of a checkpoint: shards are written, the manifest is published; or it fails, or is found damaged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from raysgd_local.control.run_events import EventName
 
 
 def shard_written(turn: Turn, shard: ShardWritten) -> None:
-    """With the last part the manifest can be written."""
+    """A member wrote its shard. After the last shard, publish the manifest."""
     before = turn.state.saves
     saves = before.wrote(shard)
     turn.set(saves=saves)
@@ -24,14 +24,14 @@ def shard_written(turn: Turn, shard: ShardWritten) -> None:
 
 
 def _discard(turn: Turn, name: str) -> None:
-    """Delete a checkpoint that was given up meanwhile: no resume may find it."""
+    """Delete a checkpoint that was given up meanwhile, so that no resume finds it."""
     if name not in {snapshot.name for snapshot in turn.state.saves.published}:
         mark("late_part_of_an_abandoned_checkpoint")
         turn.do(DeleteCheckpoint(name))
 
 
 def published(turn: Turn, name: str) -> None:
-    """The checkpoint stands; delete older ones as the policy says."""
+    """The checkpoint's manifest is written. Delete older checkpoints as the policy says."""
     entry = turn.state.saves.writing.get(name)
     if entry is None:
         _discard(turn, name)
@@ -65,7 +65,7 @@ def checkpoint_failed(turn: Turn, name: str, reason: str) -> None:
 
 
 def parts_missing(turn: Turn, worker: str, why: str, since: str = "") -> None:
-    """Give up the checkpoints newer than `since` that wait for this worker's part: it will never be written."""
+    """Give up the checkpoints newer than `since` that lack this worker's shard: it will never be written."""
     for name in turn.state.saves.awaiting(worker, since):
         mark("checkpoint_lost_a_writer")
         _give_up(turn, turn.state.saves.incomplete(name), name, f"{worker} {why}")

@@ -10,25 +10,25 @@ from raysgd_local.control.replicated.program import Program
 
 @dataclass(frozen=True)
 class Limit:
-    """A time-out that follows the measured round time: a number of rounds, between a floor and a ceiling.
+    """A time-out that follows the measured round time, between a floor and a ceiling.
 
     >>> limit = Limit(rounds=2, floor_s=1.5, ceiling_s=60)
     >>> limit.seconds(0.1), limit.seconds(4.0), limit.seconds(None)
     (1.5, 8.0, 60)
     """
 
-    rounds: float
+    rounds: float  # the limit, in round times
     floor_s: float
-    ceiling_s: float
+    ceiling_s: float  # holds, too, until a round was measured
 
     def seconds(self, round_s: float | None, at_least_s: float = 0.0) -> float:
-        """The limit where a round takes `round_s`; the ceiling as long as no round was measured."""
+        """Return the limit for a round time of `round_s`; the ceiling if no round was measured."""
         if round_s is None:
             return self.ceiling_s
         return min(self.ceiling_s, max(self.floor_s, self.rounds * round_s, at_least_s))
 
     def fixed(self, seconds: float | None) -> Limit:
-        """The limit that a user set. The ceiling stays, for workers that no round was measured of yet."""
+        """Return the limit that the user set. The ceiling stays, for workers that have no measured round yet."""
         return self if seconds is None else Limit(0.0, seconds, max(seconds, self.ceiling_s))
 
 
@@ -37,28 +37,28 @@ class Timeouts:
     """Every time-out of the protocol; `docs/architecture.md` says why each has its value."""
 
     start_s: float = (
-        300.0  # until the fewest workers are ready; for each worker, from its process's start until ready
+        300.0  # until `workers_min` are ready; for each worker, from its process's start until it is ready
     )
-    gather_s: float = 20.0  # how long to wait for more, once the fewest workers are ready
-    heartbeat: Limit = Limit(2.0, 1.5, 60.0)  # a worker that is silent for longer is given up
-    straggler: Limit = Limit(20.0, 120.0, 600.0)  # so is a member that others wait for longer in a collective
+    gather_s: float = 20.0  # how long to wait for more workers once `workers_min` are ready
+    heartbeat: Limit = Limit(2.0, 1.5, 60.0)  # how long a worker may be silent before it is lost
+    straggler: Limit = Limit(20.0, 120.0, 600.0)  # how long members wait for one in a collective before it is lost
     arrival: Limit = Limit(10.0, 60.0, 120.0)  # from the first member's arrival at a boundary until the last's
     beat_s: float = 0.25  # time between two heartbeats of a worker
-    pause_s: float = 3600.0  # how long to wait with fewer than the fewest workers
+    pause_s: float = 3600.0  # how long to wait with fewer than `workers_min`
     errors_s: float = 1.0  # after an exception in user code: how long to collect the same one from other workers
-    finish_s: float = 120.0  # for the last checkpoint, including attempts that fail
-    exit_s: float = 5.0  # for workers to end by themselves
+    finish_s: float = 120.0  # how long to wait for the last checkpoint, failed attempts included
+    exit_s: float = 5.0  # how long workers may take to end by themselves
 
 
 @dataclass(frozen=True)
 class CheckpointPolicy:
     """When to write checkpoints and which to keep (`ray.train.CheckpointConfig`'s words)."""
 
-    every_epochs: int | None = 1
-    every_s: float | None = None  # of training time
-    keep: int | None = 2  # None: all
-    score: str | None = None  # the evaluation's metric that `keep` goes by; None: keep the newest
-    score_order: str = "max"
+    every_epochs: int | None = 1  # epochs between checkpoints; None: not by epochs
+    every_s: float | None = None  # training time between checkpoints; None: not by time
+    keep: int | None = 2  # number of checkpoints; None: all
+    score: str | None = None  # metric that ranks checkpoints for `keep`; None: keep the newest
+    score_order: str = "max"  # or "min"
     everyone: bool = (
         True  # write every worker's local state, so that as many workers resume exactly; else rank 0's
     )
@@ -67,14 +67,14 @@ class CheckpointPolicy:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that the controller's decisions rest on besides the events."""
+    """The controller's fixed inputs: it decides by these and by its events alone."""
 
-    program: Program
-    workers_min: int
-    workers_max: int  # that may train at a time
+    program: Program  # the method, and the conditions under which training is over
+    workers_min: int  # fewest workers with which the run trains
+    workers_max: int  # most workers that train at a time
     spares: int = 0  # workers kept ready beyond `workers_max`
-    seed: int = 0
-    placement: ChunkPlacement = field(default_factory=DisjointChunks)
+    seed: int = 0  # of the deals
+    placement: ChunkPlacement = field(default_factory=DisjointChunks)  # of chunks on workers
     local_data: bool = False  # a chunk's data is with its holders and nowhere else
     max_failures: int = 0  # tolerated exceptions in user code; -1: no limit
     max_losses: int | None = None  # tolerated losses of processes and nodes; None: no limit
@@ -83,5 +83,5 @@ class Settings:
 
     @property
     def wanted(self) -> int:
-        """How many workers are asked for."""
+        """The number of workers to ask for."""
         return self.workers_max + self.spares

@@ -27,7 +27,7 @@ class WorkerRow:
 
 @dataclass(frozen=True)
 class Segment:
-    """What the newest order put in force: its view trains until all members have arrived again."""
+    """The newest order's view and segment, which last until all members have arrived again."""
 
     view: View
     number: int  # counts the orders of this view, from 1
@@ -35,12 +35,12 @@ class Segment:
     arrivals: dict[str, Report] = field(default_factory=dict)  # by worker: members that reached the boundary
     yielded: bool = False  # members were asked to end the segment
     broken: bool = False  # this view broke: its number is never used again
-    formed: bool = False  # a member has committed a round of this view, or nobody waits for that
+    formed: bool = False  # a member has committed a round of this view
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How the run ends."""
+    """The end of the run."""
 
     status: Status
     reason: str
@@ -51,7 +51,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Starting:
-    """No view yet: workers are awaited."""
+    """There is no view yet. The controller waits for workers."""
 
     phase: ClassVar[Phase] = Phase.STARTING
     segment: ClassVar[None] = None
@@ -68,7 +68,7 @@ class Running:
 
 @dataclass(frozen=True)
 class Resolving:
-    """The view is broken: survivors are awaited."""
+    """The view is broken. The controller waits for the survivors' reports."""
 
     segment: Segment
     gathering_since: float  # when it broke
@@ -77,7 +77,7 @@ class Resolving:
 
 @dataclass(frozen=True)
 class Restoring:
-    """No member has the state: workers are awaited that will load a checkpoint, or begin afresh."""
+    """No member has the state. The controller waits for workers that will load a checkpoint, or begin afresh."""
 
     segment: Segment  # the one that was lost
     phase: ClassVar[Phase] = Phase.RESTORING
@@ -85,7 +85,7 @@ class Restoring:
 
 @dataclass(frozen=True)
 class Paused:
-    """Too few workers. The members stay at the boundary."""
+    """There are too few workers. The members stay at the boundary."""
 
     segment: Segment
     since: float
@@ -94,7 +94,7 @@ class Paused:
 
 @dataclass(frozen=True)
 class Finishing:
-    """All is written: members end by themselves, and the run with the last of them."""
+    """Everything is written. Members end by themselves, and the run ends with the last of them."""
 
     segment: Segment
     outcome: Outcome
@@ -103,7 +103,7 @@ class Finishing:
 
 @dataclass(frozen=True)
 class Ended:
-    """No event has an effect any more."""
+    """The run is over. Events have no effect any more."""
 
     segment: Segment | None  # the last one, if the run ever had a view
     phase: ClassVar[Phase] = Phase.ENDED
@@ -141,7 +141,7 @@ class Controller:
 
     @property
     def segment(self) -> Segment | None:
-        """The newest; None before the first view."""
+        """The newest order's segment; None before the first view."""
         return self.stage.segment
 
     @property
@@ -154,33 +154,33 @@ class Controller:
 
     @property
     def formed(self) -> bool:
-        """No view is waited for that has yet to commit its first round."""
+        """Whether the present view has committed a round; true before the first view."""
         return self.segment is None or self.segment.formed
 
     @property
     def members(self) -> tuple[str, ...]:
-        """The view's members that are still alive, in rank order."""
+        """The live members of the view, in rank order."""
         present = self.view.members if self.view else ()
         return tuple(worker for worker in present if worker in self.workers)
 
     @property
     def reports(self) -> tuple[Report, ...]:
-        """The reports of those members that have arrived, in rank order."""
+        """The reports of members that have arrived, in rank order."""
         arrivals = self.segment.arrivals if self.segment else {}
         return tuple(arrivals[worker] for worker in self.members if worker in arrivals)
 
     def standing(self, *standings: Standing) -> tuple[str, ...]:
-        """Workers that stand so, oldest first."""
+        """Return the workers of these standings, oldest first."""
         return tuple(name for name, worker in self.workers.items() if worker.standing in standings)
 
     @property
     def staying(self) -> int:
-        """How many workers are there or asked for, without those that will leave."""
+        """The number of workers, requested ones included, without those that will leave."""
         return sum(worker.standing is not Standing.LEAVING for worker in self.workers.values())
 
 
 def begin(settings: Settings, resume: CheckpointRecord | None = None, incarnation: int = 1) -> Controller:
-    """The controller of a run that starts anew (in that `incarnation`), or from a checkpoint."""
+    """Return the controller of a run that starts anew (in that `incarnation`), or from a checkpoint."""
     if resume is None:
         return Controller(settings, incarnation=incarnation)
     saves = Saves(count=int(resume.name), published=(resume,)).abandoned()
@@ -198,28 +198,28 @@ class Turn:
         self.commands.append(command)
 
     def record(self, event: EventName, **fields: Any) -> None:
-        """A line for `events.jsonl`."""
+        """Write a line into `events.jsonl`."""
         self.do(RecordEvent(event.value, fields))
 
     def set(self, **changes: Any) -> None:
-        """Change fields that the methods below don't."""
+        """Change fields that have no method of their own below."""
         self.state = replace(self.state, **changes)
 
     # The phase.
 
     def enter(self, stage: Stage) -> None:
-        """The only way into another phase."""
+        """Enter another phase. Nothing else changes the phase."""
         check(PHASES, self.state.phase, stage.phase)
         self.set(stage=stage)
 
     def update(self, segment: Segment) -> None:
-        """The segment changes, the phase does not."""
+        """Change the segment, within the same phase."""
         stage = self.state.stage
         if not isinstance(stage, Starting):
             self.set(stage=replace(stage, segment=segment))
 
     def finish(self, status: Status, reason: str, error: str = "", ranks: tuple[int, ...] = ()) -> None:
-        """End the run. `error` is user code's traceback, with `ranks`, where that ended it."""
+        """End the run. `error` is user code's traceback and `ranks` are those that raised it, if that ended the run."""
         if self.state.phase is not Phase.ENDED:
             self.enter(Ended(self.state.segment))
         self.do(Finish(status, reason, error, ranks))
@@ -227,19 +227,19 @@ class Turn:
     # Workers.
 
     def hire(self) -> str:
-        """Add a worker that is asked for, under a name that was never used."""
+        """Add a requested worker, under a name that was never used. Return the name."""
         name = worker_name(self.state.requested)
         self.set(requested=self.state.requested + 1, workers={**self.state.workers, name: WorkerRow()})
         return name
 
     def stand(self, worker: str, standing: Standing, **facts: Any) -> None:
-        """The only way into another standing; `facts` are other fields of its row."""
+        """Give a worker another standing. Nothing else changes it. `facts` are other fields of its row."""
         known = self.state.workers[worker]
         check(STANDINGS, known.standing, standing)
         self.set(workers={**self.state.workers, worker: replace(known, standing=standing, **facts)})
 
     def remove(self, workers: Iterable[str]) -> None:
-        """These workers are gone, and their reports with them."""
+        """Remove workers that are gone, and their reports."""
         gone = set(workers)
         for worker in gone:
             check(STANDINGS, self.state.workers[worker].standing, Standing.GONE)
@@ -252,7 +252,7 @@ class Turn:
     # Timers.
 
     def set_timer(self, name: str, delay_s: float) -> None:
-        """Only the newest timer of a name counts."""
+        """Set a timer. It replaces an earlier one of the same name."""
         number = self.state.timers_set + 1
         self.set(timers_set=number, timers={**self.state.timers, name: number})
         self.do(SetTimer(number, delay_s))

@@ -1,4 +1,4 @@
-"""How a run ends: every run finishes, fails with a reason, or is interrupted."""
+"""The end of a run: it finishes, fails with a reason, or is interrupted."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class Ending:
     """The run ends at this boundary."""
 
     outcome: Outcome
-    save: bool  # with a checkpoint
+    save: bool  # write a last checkpoint
 
 
 def reason_to_end(turn: Turn, books: Books, reports: Sequence[Report]) -> Ending | None:
-    """Whether the run ends at this boundary: how, why, and whether with a checkpoint."""
+    """Return how and why the run ends at this boundary; None if it goes on."""
     state, replicated = turn.state, books.replicated
     if state.errors:
         return None
@@ -45,11 +45,11 @@ def reason_to_end(turn: Turn, books: Books, reports: Sequence[Report]) -> Ending
     return None
 
 
-# Somebody wants the run to end: a user at the terminal, or an exception in user code.
+# Requests to end: by a user at the terminal, or by an exception in user code.
 
 
 def stop(turn: Turn, reason: str) -> None:
-    """End at the next boundary, with a checkpoint; where there is nothing to save, at once."""
+    """End at the next boundary, with a checkpoint; if there is nothing to save, end at once."""
     state = turn.state
     if state.outcome is not None or state.stop:
         return
@@ -66,10 +66,10 @@ def stop(turn: Turn, reason: str) -> None:
 
 
 def user_error(turn: Turn, worker: str, traceback: str) -> None:
-    """An exception in user code: within `max_failures` the worker is replaced, otherwise it ends the run.
+    """User code raised an exception: replace the worker within `max_failures`, otherwise end the run.
 
-    The same exception usually comes from all ranks within moments, and is shown once; if all had it, replacing them
-    would only repeat it.
+    The same exception usually comes from all ranks within moments, so collect them first and show it once. If every
+    worker raised, replacements would raise again.
     """
     state = turn.state
     if worker not in state.workers:
@@ -84,7 +84,7 @@ def user_error(turn: Turn, worker: str, traceback: str) -> None:
 
 
 def errors_gathered(turn: Turn) -> None:
-    """Replace the workers that raised, unless there were too many such errors or no worker is left without one."""
+    """Go on with the other workers and the replacements; end if more than `max_failures` raised, or all did."""
     state = turn.state
     left = state.standing(Standing.UP, Standing.READY, Standing.MEMBER, Standing.LEAVING)
     if _failed(turn) or not left:
@@ -98,18 +98,18 @@ def _failed(turn: Turn) -> bool:
     return 0 <= turn.state.settings.max_failures < turn.state.failures
 
 
-# Timers that expired.
+# Expired timers.
 
 
 def exit_expired(turn: Turn) -> None:
-    """Members that did not end by themselves are not waited for any longer."""
+    """End the run without waiting any longer for members to end by themselves."""
     if isinstance(turn.state.stage, Finishing):
         outcome = turn.state.stage.outcome
         turn.finish(outcome.status, outcome.reason)
 
 
 def finish_expired(turn: Turn) -> None:
-    """The last checkpoint can't be written: the newest training is lost, so this is no success."""
+    """The last checkpoint was not written in time: the newest training is lost, so the run fails."""
     outcome = turn.state.outcome
     if outcome is None or isinstance(turn.state.stage, Finishing):
         return
@@ -120,7 +120,7 @@ def finish_expired(turn: Turn) -> None:
 
 
 def pause_expired(turn: Turn) -> None:
-    """Too few workers for too long."""
+    """End a run that had fewer than `workers_min` workers for too long."""
     if isinstance(turn.state.stage, Paused):
         settings = turn.state.settings
         turn.finish("lost", f"fewer than {settings.workers_min} workers for {settings.timeouts.pause_s:g} s")

@@ -11,7 +11,7 @@ from enum import Enum
 
 
 class Phase(Enum):
-    """Where the run is."""
+    """The phase of a run."""
 
     STARTING = "starting"  # no view yet: workers are awaited
     RUNNING = "running"  # members train, or arrive at a boundary
@@ -23,7 +23,7 @@ class Phase(Enum):
 
 
 class Standing(Enum):
-    """Where one worker is."""
+    """The standing of one worker."""
 
     REQUESTED = "requested"
     UP = "up"  # its process runs

@@ -1,4 +1,4 @@
-"""What a member is told and what it tells its shell to do."""
+"""Events, which a shell feeds to a member, and commands, with which the member answers."""
 
 from __future__ import annotations
 
@@ -12,68 +12,68 @@ from raysgd_local.control.replicated.state import Replicated
 
 
 class Want(Enum):
-    """What the training loop waits for when it is inside a call to the context."""
+    """The training loop's request while it is inside a call to the context."""
 
-    STATE = LoopPosition.START
-    STEP = LoopPosition.TRAINING  # go on after a step
-    DATA = "data"  # its list is used up: more of it, or the epoch's end
-    CLOSE = "close"  # it left the epoch: the epoch's end
-    EPOCH = LoopPosition.OPENING
-    EVALUATE = LoopPosition.EVALUATING
-    FINISH = LoopPosition.FINISHED
+    STATE = LoopPosition.START  # the model: the loop is at its first epoch
+    STEP = LoopPosition.TRAINING  # an optimizer step
+    DATA = "data"  # more samples, or the epoch's end: the list is used up
+    CLOSE = "close"  # the epoch's end: the loop left its batches
+    EPOCH = LoopPosition.OPENING  # the next epoch's deal
+    EVALUATE = LoopPosition.EVALUATING  # the metrics of the averaged model
+    FINISH = LoopPosition.FINISHED  # the run's end: the loop returned
 
     @property
     def place(self) -> LoopPosition:
         return self.value if isinstance(self.value, LoopPosition) else LoopPosition.TRAINING
 
 
-# Events: what the loop asks for.
+# Events: requests of the training loop.
 
 
 @dataclass(frozen=True)
 class LoopStarted:
-    """The loop is at its first epoch, of `epochs`; it has built everything and wants state."""
+    """The loop has prepared everything and asks for its first epoch."""
 
-    epochs: int
+    epochs: int  # total that the loop goes through
 
 
 @dataclass(frozen=True)
 class StepDue:
-    """Gradients are ready for an optimizer step, over `samples` samples and `consumed` positions of the deal."""
+    """Gradients are ready for an optimizer step."""
 
-    samples: int
-    consumed: int
+    samples: int  # over which the gradients are the mean
+    consumed: int  # positions of the deal
 
 
 @dataclass(frozen=True)
 class StepsTaken:
-    """`steps` local steps that the loop was left to take by itself, over `samples` samples and `consumed` positions."""
+    """The loop took local steps that `Proceed` allowed it to take without asking."""
 
     steps: int
-    samples: int
-    consumed: int
+    samples: int  # in all of these steps
+    consumed: int  # positions of the deal in all of these steps
 
 
 @dataclass(frozen=True)
 class ListEnded:
-    """The loop asks for a batch and its list is used up."""
+    """The loop asks for a batch, but this member's list is used up."""
 
 
 @dataclass(frozen=True)
 class EpochLeft:
-    """The loop is past its batches, whether it consumed all of them or not."""
+    """The loop left its batches, whether it consumed all of them or not."""
 
 
 @dataclass(frozen=True)
 class EpochWanted:
-    """The loop begins an epoch over a training set of `samples` (0: it takes no data from us)."""
+    """The loop begins an epoch."""
 
-    samples: int
+    samples: int  # size of the training set; 0: the loop loads data of its own
 
 
 @dataclass(frozen=True)
 class EvaluationDue:
-    """The loop evaluates; all members do."""
+    """The loop evaluates. Every member's loop does."""
 
 
 @dataclass(frozen=True)
@@ -81,33 +81,35 @@ class LoopFinished:
     """The loop returned."""
 
 
-# Events: what came of commands, and words from the controller.
+# Events: outcomes of commands, and messages from the controller.
 
 
 @dataclass(frozen=True)
 class Ordered:
+    """The controller's order has come: the answer to `Arrive`."""
+
     order: Order
 
 
 @dataclass(frozen=True)
 class Done:
-    """The command on the network that was given last is done."""
+    """The last command that may fail succeeded, and has no result of its own."""
 
-    view: int
+    view: int  # in which it ran
 
 
 @dataclass(frozen=True)
 class Failed:
-    """The command that was given last did not complete; `damaged` is the checkpoint that can't be loaded."""
+    """The last command that may fail did fail. This member has left the view."""
 
-    view: int
+    view: int  # in which it ran
     why: str
-    damaged: str = ""
+    damaged: str = ""  # the checkpoint that can't be loaded
 
 
 @dataclass(frozen=True)
 class Cut:
-    """The controller gave the view up. Inside the loop this is noticed at the loop's next call."""
+    """The controller broke the view. The member hears of it at the loop's next call."""
 
     view: int
     why: str
@@ -115,46 +117,50 @@ class Cut:
 
 @dataclass(frozen=True)
 class Exchanged:
-    """The reduction of `view` is complete: all contributions, how long it took here, whether it is finite."""
+    """The round's reduction is complete."""
 
-    view: int
-    control: Control
-    exchange_s: float
-    finite: bool = True
+    view: int  # in which it ran
+    control: Control  # all members' slots
+    exchange_s: float  # duration on this member
+    finite: bool = True  # the reduced state has no NaN and no infinity
 
 
 @dataclass(frozen=True)
 class Averaged:
-    """A probe's local steps are averaged: all contributions, which count nowhere else."""
+    """A probe's local steps are averaged."""
 
-    view: int
-    control: Control
+    view: int  # in which it ran
+    control: Control  # all members' slots; they are not added to the run's totals
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    view: int
-    metrics: dict[str, float]
+    """The evaluation is complete."""
+
+    view: int  # in which it ran
+    metrics: dict[str, float]  # means over all samples, equal on all members
 
 
 @dataclass(frozen=True)
 class YieldAsked:
+    """The controller asks for a boundary. The request may come before the segment's order."""
+
     view: int
-    segment: int
+    segment: int  # the one to end
 
 
 @dataclass(frozen=True)
 class LeaveAsked:
-    """This worker's machine is going away: leave at the next boundary."""
+    """This worker's process will end soon: leave at the next boundary."""
 
 
 @dataclass(frozen=True)
 class StopAsked:
-    """The loop asks that all stop."""
+    """The loop asks to end training on all members."""
 
 
 Ask = LoopStarted | ListEnded | EpochLeft | EpochWanted | EvaluationDue | LoopFinished
-"""Events after which the loop waits for `Proceed`, and which mean no step."""
+"""Requests of the loop that involve no step. The loop waits for `Proceed`."""
 
 Event = (
     Ask
@@ -178,111 +184,112 @@ Event = (
 
 @dataclass(frozen=True)
 class Connect:
-    """Leave the view before, if any, and join this one."""
+    """Leave the previous view, if any, and connect to the members of this one."""
 
     view: int
-    rank: int
+    rank: int  # of this member
     world_size: int
 
 
 @dataclass(frozen=True)
 class Heal:
-    """All take part: rank `source` sends the reduced vector it kept; who is behind commits it, as `Commit` says."""
+    """Take part in healing: one rank sends the reduced vector that it kept; members that lack it commit it."""
 
-    source: int
-    behind: bool
-    mode: Mode
-    then: Mode
+    source: int  # rank that sends
+    behind: bool  # this member missed the round, and commits it
+    mode: Mode  # of the missed round
+    then: Mode  # of the round after it
 
 
 @dataclass(frozen=True)
 class Transfer:
-    """All take part: rank `source` sends its state; who has none takes it."""
+    """Take part in a transfer: one rank sends its state to members without state."""
 
-    source: int
-    receive: bool
+    source: int  # rank that sends
+    receive: bool  # this member takes the state
 
 
 @dataclass(frozen=True)
 class Align:
-    """All take part: rank `source` sends its local state (optimizer, loss scale); `receive` says who takes it."""
+    """Take part in an alignment: one rank sends its local state (optimizer, loss scale)."""
 
-    source: int
-    receive: bool
+    source: int  # rank that sends
+    receive: bool  # this member takes the local state
 
 
 @dataclass(frozen=True)
 class Restore:
-    """Load checkpoint `name`."""
+    """Load a checkpoint."""
 
-    name: str
+    name: str  # of the checkpoint
 
 
 @dataclass(frozen=True)
 class Fetch:
-    """All take part: chunks' data goes to its new holders, as the order says."""
+    """Take part in moving chunks' data to their new holders, as the order's deal says."""
 
 
 @dataclass(frozen=True)
 class CopyState:
-    """Copy the state for checkpoint `save`, and write it while the loop goes on."""
+    """Copy the state for a checkpoint, then write the copy while the loop goes on."""
 
     save: Save
-    replicated: Replicated
+    replicated: Replicated  # the state that the checkpoint holds
 
 
 @dataclass(frozen=True)
 class LocalStep:
-    """Take the optimizer step alone; `pending` samples came before it in the open round."""
+    """Take an optimizer step without the other members."""
 
-    pending: int = 0
+    pending: int = 0  # this member's uncommitted samples before this step
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A probe begins: all that the loop changes from here on will be undone. With `local` what is looked at in it comes
-    after local steps, otherwise after synchronous ones, on the same batches. Gradients that are there are dropped.
+    """Begin a stage of a probe: keep the state to go back to, and drop gradients.
+
+    A probe compares losses on the same held-out batches after local steps and after as many synchronous ones.
     """
 
-    local: bool
+    local: bool  # this stage takes local steps; otherwise it is the one after the synchronous steps
 
 
 @dataclass(frozen=True)
 class Look:
-    """The loop's loss over `samples` samples is what a probe asks for; no step is taken."""
+    """Record the loop's loss for the probe. Take no step."""
 
-    samples: int
+    samples: int  # over which the loss is the mean
 
 
 @dataclass(frozen=True)
 class ShowMean:
-    """Go to the mean of a probe's local steps, to look at it from there."""
+    """Install the mean of a probe's local steps, to measure the loss there."""
 
-    control: Control
+    control: Control  # all members' slots of the probe
 
 
 @dataclass(frozen=True)
 class Undo:
-    """Back to where the probe was marked; the loop is given the same batches again."""
+    """Go back to the state of `Mark`. The loop gets the same batches again."""
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """Take part in the averaging of a round; the shell adds its measurements to `said`. Answered with `Exchanged`."""
+    """Take part in the averaging of a round. Answered with `Exchanged`."""
 
     view: int
     round: int
     mode: Mode  # "partial": exchange control slots first; `replicated.extent` of them says who averages with whom
-    said: Contribution = field(default_factory=Contribution)
+    said: Contribution = field(default_factory=Contribution)  # this member's slot; the shell adds measurements
 
 
 @dataclass(frozen=True)
 class AverageProbe:
-    """Take part in averaging a probe's local steps, which count nowhere else. Answered with `Averaged`."""
+    """Take part in averaging a probe's local steps. Answered with `Averaged`."""
 
     view: int
-    round: int  # the round before whose first step the probe comes
-    said: Contribution
+    round: int  # before whose first step the probe comes
+    said: Contribution  # this member's slot
 
 
 @dataclass(frozen=True)
@@ -290,59 +297,53 @@ class Evaluate:
     """Take part in evaluating the averaged model. Answered with `Evaluated`."""
 
     view: int
-    round: int
+    round: int  # committed last
 
 
 @dataclass(frozen=True)
 class Launch:
-    """Take part in this exchange as things are now, and go on meanwhile: `Collect` ends it."""
+    """Begin this exchange with a copy of the present state; the loop goes on meanwhile. `Collect` ends it."""
 
     exchange: Exchange
 
 
 @dataclass(frozen=True)
 class Collect:
-    """Wait for what was launched; the answer is the exchange's."""
+    """Wait for the exchange that was launched. Answered with `Exchanged`."""
 
 
 @dataclass(frozen=True)
 class Commit:
-    """Install the reduced vector of a round in `mode`, after which comes one in mode `then`: nothing after this can
-    be taken back.
-    """
+    """Install the round's reduced vector. This can't be undone."""
 
-    mode: Mode
-    control: Control
-    then: Mode
+    mode: Mode  # of the round
+    control: Control  # all members' slots
+    then: Mode  # of the next round
 
 
 @dataclass(frozen=True)
 class Arrive:
-    """Tell the controller, leave the view if it is broken, and wait for the order."""
+    """Leave the view if it is broken, send the report to the controller, and wait for its order."""
 
     report: Report
 
 
 @dataclass(frozen=True)
 class Proceed:
-    """Give control back to the loop.
+    """Give control back to the loop."""
 
-    It may take `free` local steps by itself, but not after something came from outside: see `Allowance`. The member is
-    told of them with `StepsTaken`, before anything else.
-    """
-
-    free: int = 0
+    free: int = 0  # local steps that the loop may take without asking (see `Allowance`)
 
 
 @dataclass(frozen=True)
 class Exit:
-    """End the worker: the order says why."""
+    """End the worker."""
 
-    why: str
+    why: str  # as the order says
 
 
 Awaited = Connect | Heal | Transfer | Align | Restore | Fetch | Exchange | Collect | AverageProbe | Evaluate
-"""Commands that may fail: the member waits for their outcome. `Arrive` is answered as well, and does not fail."""
+"""Commands that may fail; each is answered with an event. `Arrive` is answered too, but can't fail."""
 
 Command = (
     Awaited | CopyState | LocalStep | Mark | Look | ShowMean | Undo | Launch | Commit | Arrive | Proceed | Exit

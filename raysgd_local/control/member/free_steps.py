@@ -1,4 +1,4 @@
-"""Local steps that a loop takes by itself: what a member need not be asked about, it is told of afterwards."""
+"""Free steps: local steps that a loop takes without asking its member, which hears of them afterwards."""
 
 from __future__ import annotations
 
@@ -6,25 +6,26 @@ from raysgd_local.control.member.events import StepsTaken
 
 
 class Allowance:
-    """What a shell keeps between two events: how many steps the loop may take (`Proceed.free`), and which it took.
+    """The shell's count of free steps between two events: how many are left (`Proceed.free`), how many were taken.
 
-    For a step in the middle of a round a member has nothing to decide. Asking it all the same takes a training process
-    a tenth of a millisecond, since between two steps all but the model leaves the processor's caches.
+    In the middle of a round a member has nothing to decide. Asking it anyway costs a training process a tenth of a
+    millisecond, because each step evicts everything but the model from the processor's caches.
     """
 
     def __init__(self) -> None:
         self._free = self._steps = self._samples = self._consumed = 0
 
     def grant(self, free: int) -> None:
+        """Allow the next `free` steps."""
         self._free = free
 
     @property
     def free(self) -> bool:
-        """Whether the loop may take the next step by itself, if nothing came from outside meanwhile."""
+        """Whether the next step is free. If an event has come from outside, it is not: the member hears of it first."""
         return self._free > 0
 
     def take(self, samples: int, consumed: int) -> int:
-        """The loop takes one. Says how many samples those that it took before had."""
+        """Count a step. Return the number of samples in the free steps before it."""
         before = self._samples
         self._free -= 1
         self._steps += 1
@@ -33,7 +34,7 @@ class Allowance:
         return before
 
     def ended(self) -> tuple[StepsTaken, ...]:
-        """What the member must hear of before any other event, after which it is asked again."""
+        """End the allowance. Return the event that the member must hear before any other, if steps were taken."""
         self._free = 0
         if not self._steps:
             return ()

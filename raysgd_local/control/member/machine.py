@@ -1,8 +1,8 @@
-"""The member: the pure half of a worker. It decides what a round is, what is kept, and what is fenced off.
+"""The member: the pure state machine in each worker. It runs rounds, commits them, and ignores late messages.
 
-`advance(member, event)` gives the next state and commands. The shell (a Ray worker, a simulated one, a plain
-process) runs the commands in order and feeds back what came of them; it decides nothing. Of time a member knows what
-others told it: deadlines are the controller's.
+`advance(member, event)` returns the next state and the commands. A shell (a Ray worker, a simulated one, a plain
+process) runs the commands in order and feeds back their outcomes; it decides nothing. A member has no clock: it knows
+only times that it is told, and deadlines are the controller's.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ __all__ = ["Member", "advance"]
 
 
 def advance(member: Member, event: Event) -> Result:
-    """The member's next state and what its shell must do, in order."""
+    """Return the member's next state, and the commands that its shell must run in this order."""
     match event:
         case StepDue(samples, consumed):
             return rounds.step(member, samples, consumed)
@@ -83,7 +83,7 @@ def advance(member: Member, event: Event) -> Result:
 
 
 def _ask(member: Member, event: Ask) -> Result:
-    """The loop asks for something; it gets control back with `Proceed`."""
+    """Answer a request of the loop. The loop gets control back with `Proceed`."""
     match event:
         case LoopStarted(epochs):
             return rounds.arrive(replace(member, want=Want.STATE, epochs=epochs))
@@ -102,6 +102,7 @@ def _ask(member: Member, event: Ask) -> Result:
 
 
 def _cut(member: Member, view: int, why: str) -> Member:
+    """Mark the view as broken. Ignore another view's number."""
     mark("cut_before_its_order", member.order is None or view > member.order.view.number)
     if member.order is None or member.order.view.number != view or member.broken:
         return member

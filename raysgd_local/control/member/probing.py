@@ -1,4 +1,4 @@
-"""Probes: what members try before a round's first step, undo, and compare; none of it counts."""
+"""Probes: before a round's first step, try local or synchronous steps, measure the held-out loss, and undo them."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from raysgd_local.records import replace_fields
 
 
 def under_way(member: Member) -> bool:
-    """Whether what the loop does now is a probe's, and will be undone."""
+    """Whether the loop's present steps belong to a probe, and will be undone."""
     return member.trial.stage in ("local", "looking")
 
 
 def due(member: Member) -> bool:
-    """Whether a probe comes before the open round's steps. The same on all members, but for when each is done."""
+    """Whether a probe comes before the open round's steps. Equal on all members until each has finished it."""
     state = member.known
     open_lists = state.open and not state.stopped and state.lengths is not None
     return state.period.probe is not None and open_lists and member.trial.stage != "done"
 
 
 def step(member: Member, samples: int, consumed: int) -> Result:
-    """A step of the loop in a probe: taken alone, or only looked at."""
+    """Take a step of the loop in a probe locally, or only record its loss."""
     trial = member.trial
     taken = trial.taken + consumed
     if trial.stage == "local":
@@ -44,10 +44,10 @@ def step(member: Member, samples: int, consumed: int) -> Result:
 
 
 def go_on(member: Member, probe: Probe) -> Result:
-    """What comes next in it; ends with `Undo`, or at once where there is nothing to compare with.
+    """Return the probe's next commands. The last is `Undo`; without a local stage to compare with there are none.
 
-    A step that a broken view left pending, a gradient that could not be averaged, is dropped before: its samples come
-    first in this member's list, so the loop is given them again.
+    Drop a step that a broken view left pending (a gradient that could not be averaged): its samples come first in this
+    member's list, so the loop gets them again.
     """
     commands: tuple[Command, ...] = ()
     if not member.trial.stage:
@@ -70,7 +70,7 @@ def go_on(member: Member, probe: Probe) -> Result:
 
 
 def averaged(member: Member, control: Control) -> Result:
-    """All know each other's local steps, and what they lead to on average: look at that, if all took as many."""
+    """Measure the loss at the mean of all members' local steps, if all took enough; otherwise end the probe."""
     probe = member.known.period.probe
     if probe is None:
         raise RuntimeError("no probe is due")  # a bug of a shell
@@ -80,7 +80,7 @@ def averaged(member: Member, control: Control) -> Result:
 
 
 def _ended(member: Member, probe: Probe, complete: bool) -> Result:
-    """The probe's stage is over: what it found is kept if it is `complete`."""
+    """End the probe's stage; keep its result if it is `complete`."""
     mark("probe_incomplete", not complete)
     trial = member.trial
     if probe.steps:
@@ -91,20 +91,20 @@ def _ended(member: Member, probe: Probe, complete: bool) -> Result:
 
 
 def abandoned(member: Member) -> Result:
-    """The view broke: what was tried is undone, and tried again by those who are left."""
+    """Undo the probe, because the view broke. The next view's members begin it again."""
     undo: tuple[Command, ...] = (Undo(),) if under_way(member) else ()
     mark("probe_abandoned", under_way(member))
     return replace_fields(member, trial=ProbeProgress(), held_out=HeldOut()), undo
 
 
 def _willing(member: Member) -> bool:
-    """Whether the loop takes another batch of the open epoch."""
+    """Whether the loop will take another batch of the open epoch."""
     if member.want in (Want.CLOSE, Want.EVALUATE, Want.FINISH):
         return False
     return member.want is not Want.DATA or not member.known.used_up(member.rank, member.trial.taken)
 
 
 def _place(member: Member) -> tuple[int, int]:
-    """Where the same batches come next: a view, and a deal in it."""
+    """Return view and deal. While both stay the same, so do the next batches."""
     order = member.in_force
     return order.view.number, order.deal.number if order.deal is not None else 0

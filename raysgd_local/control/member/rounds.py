@@ -1,4 +1,4 @@
-"""Rounds, as a member runs them: when an averaging is due, what it says there, and what is committed."""
+"""Rounds on a member: take steps, exchange when an averaging is due, commit the result, arrive at boundaries."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from raysgd_local.control.replicated.state import Replicated
 from raysgd_local.records import EvalRow, PeriodChange, replace_fields
 
 _FADING = 0.9
-"""An epoch's last round may be a short one: how long rounds take is not forgotten at once."""
+"""Decay of the round-time estimate: one short round, such as an epoch's last, must not shrink the time-outs."""
 
 
 def step(member: Member, samples: int, consumed: int) -> Result:
-    """A step of the loop: taken alone at once, or with all others in the exchange; not taken once training is over."""
+    """Take a step of the loop: locally at once, or in the exchange with all members; none once training is over."""
     if member.known.stopped:
         mark("step_after_the_end")
         return member, (Proceed(),)
@@ -52,7 +52,7 @@ def step(member: Member, samples: int, consumed: int) -> Result:
 
 
 def taken(member: Member, steps: int, samples: int, consumed: int) -> Member:
-    """With so many more steps in the open round."""
+    """Add steps to the open round."""
     return replace_fields(
         member,
         steps=member.steps + steps,
@@ -62,7 +62,11 @@ def taken(member: Member, steps: int, samples: int, consumed: int) -> Member:
 
 
 def _left(member: Member) -> int:
-    """How many local steps the open round has left, where nothing happens before the last of them but they."""
+    """Return the number of local steps left in the open round; 0 where the member may have something else to do first.
+
+    These are the cases: an exchange is in flight, the view or segment is over, steps are pending, a probe is due, or
+    only some members take part in rounds.
+    """
     state = member.known
     plain = member.flight is None and not (member.broken or member.over or state.drain)
     if not plain or state.period.probe is not None or member.in_force.program.averaging.fraction < 1:
@@ -71,7 +75,7 @@ def _left(member: Member) -> int:
 
 
 def resume(member: Member) -> Result:
-    """Go on with what the loop wants: by itself, with an exchange, or by asking the controller."""
+    """Answer the loop's present request: let it go on, exchange, or arrive at a boundary."""
     if member.flight is not None and not member.broken:
         return member, ((Proceed() if _goes_on(member) else Collect()),)
     if member.broken or member.over:
@@ -82,7 +86,7 @@ def resume(member: Member) -> Result:
     if state.period.probe is not None and probing.due(member):
         member, tried = probing.go_on(member, state.period.probe)
         if probing.under_way(member):
-            return member, tried  # the loop, or all members, go on with it
+            return member, tried  # the probe goes on: with the loop's next batch, or with an averaging
         member, commands = resume(member)
         return member, (*tried, *commands)
     match member.want:
@@ -111,9 +115,10 @@ def _due(member: Member) -> bool:
 
 
 def _goes_on(member: Member) -> bool:
-    """Whether a member takes another step while an averaging travels: each for itself, nobody waits for that.
+    """Whether this member takes another step while an averaging is in flight. Members may decide differently.
 
-    Fewer than the round has, and none where somebody waits for the model, or this member's steps are over.
+    It takes at most the schedule's delay, and fewer steps than the round has. It takes none if a worker, a checkpoint
+    or the end of the run waits for the model, or if the loop has no more steps in this epoch.
     """
     state, ends = member.known, (Want.CLOSE, Want.EVALUATE, Want.FINISH)
     if member.in_force.program.whole or member.leaving or member.stop_asked or state.drain or member.want in ends:
@@ -124,7 +129,7 @@ def _goes_on(member: Member) -> bool:
 
 
 def _sits_out(member: Member) -> bool:
-    """Whether others take this round's steps, though this member has some to take."""
+    """Whether this member only takes part in this round's averaging, because other members were drawn to step."""
     state, fraction = member.known, member.in_force.program.averaging.fraction
     if fraction >= 1 or not state.open or state.stopped or state.idle[member.rank]:
         return False
@@ -165,9 +170,9 @@ def _flags(member: Member) -> Flags:
 
 
 def commit(member: Member, done: Exchanged) -> Result:
-    """All contributions are here: the round is committed, and the next period follows from it alone.
+    """Commit the round whose contributions are all here; the next period follows from them alone.
 
-    What must become equal on all members now is left to be done.
+    The member's `todo` then has the alignment of local state, if one is due.
     """
     before, control = member.known, done.control
     state = shared.commit(before, control, member.in_force.program, done.finite)
@@ -201,13 +206,13 @@ def _segment_over(member: Member, state: Replicated, control: Control) -> bool:
 
 
 def aligning(state: Replicated, rank: int) -> tuple[Command | Adopt, ...]:
-    """Local state that must become equal now: all of it on entering gradient mode, always a non-finite one's."""
+    """Return the command that aligns local state, if one is due: on entering gradient mode, or for non-finite state."""
     alignment = state.alignment(rank)
     return () if alignment is None else (Align(*alignment),)
 
 
 def _change(before: Replicated, state: Replicated) -> tuple[PeriodChange, ...]:
-    """Of the period, or of what a probe that ended with this round found."""
+    """Return the change of the period in this round, or the result of the probe that ended with it."""
     probe = before.period.probe
     ended = probe is not None and not probe.steps
     if before.period.tau == state.period.tau and not ended:
@@ -216,7 +221,7 @@ def _change(before: Replicated, state: Replicated) -> tuple[PeriodChange, ...]:
 
 
 def _told(rows: tuple[RoundRow, ...], control: Control) -> tuple[RoundRow, ...]:
-    """What the newest round sent is known, and told, with the round after it."""
+    """Add the bytes sent to the newest row: members report them with the round after it."""
     if not rows:
         return rows
     return (*rows[:-1], replace_fields(rows[-1], wire_bytes=control.wire_bytes))
@@ -240,6 +245,7 @@ def _row(member: Member, before: Replicated, state: Replicated, done: Exchanged)
 
 
 def evaluated(member: Member, metrics: dict[str, float]) -> Result:
+    """Enter the evaluation's metrics into the state, and let the loop go on."""
     state = shared.evaluated(member.known, metrics, member.in_force.program.target)
     row = EvalRow(state.round, state.steps, state.samples, max(0, state.epoch - 1), state.elapsed_s, dict(metrics))
     member = replace_fields(member, replicated=state, want=Want.STEP, evaluations=(*member.evaluations, row))
@@ -247,6 +253,7 @@ def evaluated(member: Member, metrics: dict[str, float]) -> Result:
 
 
 def arrive(member: Member) -> Result:
+    """Report to the controller at a boundary. Steps in flight and a probe's steps are not committed, so undo those."""
     mark("broke_in_flight", member.flight is not None)
     member, undo = probing.abandoned(member)
     member = replace_fields(member, flight=None, **vars(member.uncommitted))

@@ -1,4 +1,4 @@
-"""What a member is at any moment."""
+"""The member's state."""
 
 from __future__ import annotations
 
@@ -15,73 +15,61 @@ from raysgd_local.records import EvalRow, PeriodChange
 
 @dataclass(frozen=True)
 class Adopt:
-    """Among what is to be done: from here on what the order resolved is this member's own state."""
+    """An entry of `Member.todo`: take over the order's resolved state as this member's own."""
 
 
 @dataclass(frozen=True)
 class ProbeProgress:
-    """How far a member is in the open round's probe: `steps` local steps over `samples`, `looked` batches looked at
-    with `looked_at` samples, and `taken` positions of the deal in all of them.
-    """
+    """A member's progress in the open round's probe."""
 
-    stage: Literal["", "local", "looking", "done"] = ""
-    steps: int = 0
-    samples: int = 0
-    looked: int = 0
-    looked_at: int = 0
-    taken: int = 0
+    stage: Literal["", "local", "looking", "done"] = ""  # empty: not begun
+    steps: int = 0  # local steps
+    samples: int = 0  # in the local steps
+    looked: int = 0  # held-out batches whose loss was recorded
+    looked_at: int = 0  # samples in these batches
+    taken: int = 0  # positions of the deal, in steps and held-out batches
 
 
 @dataclass(frozen=True)
 class Flight:
-    """What a member gave to an averaging that travels while it goes on: its steps so far in the open round."""
+    """A member's part of the exchange in flight: its steps in the open round until the exchange was launched."""
 
     steps: int
     samples: int
-    taken: int
+    taken: int  # positions of the deal
 
 
 @dataclass(frozen=True)
 class Member:
-    """The state of one member, whose loop goes through `epochs` epochs.
+    """The state of one member."""
 
-    `steps`, `samples`, `taken` belong to the open round and are not committed: optimizer steps, samples, positions
-    of the deal. `todo` is what remains of entering a view or of closing a round. `segment_round`, `segment_s`
-    are where the segment began, `round_s` is how long the longest of the newest rounds took. `yield_asked` is the
-    newest view and segment in which a boundary is asked for: the word may come before the order. `copied` is the
-    newest checkpoint that its part was copied for, `damaged` the one that it was to load and could not. `trial` is
-    the open round's probe; `tried_in` the view and the deal in which local steps were looked at, to be compared with;
-    `held_out` how much there is to say of a probe with the next exchange. While an averaging is in `flight`, `steps`,
-    `samples` and `taken` are those since.
-    """
-
-    worker: str
-    order: Order | None = None
-    replicated: Replicated | None = None
-    want: Want = Want.STATE
-    todo: tuple[Command | Adopt, ...] = ()
-    steps: int = 0
-    samples: int = 0
-    taken: int = 0
-    dataset: int = 0
-    epochs: int = 0
-    over: bool = False
-    broken: str = ""
-    stop_asked: bool = False
-    leaving: bool = False
-    copied: str = ""
-    damaged: str = ""
-    yield_asked: tuple[int, int] = (0, 0)
-    trial: ProbeProgress = ProbeProgress()
-    flight: Flight | None = None
-    tried_in: tuple[int, int] | None = None
-    held_out: HeldOut = field(default_factory=HeldOut)
-    segment_round: int = 0
-    segment_s: float = 0.0
-    round_s: float = 0.0
-    rounds: tuple[RoundRow, ...] = ()
-    evaluations: tuple[EvalRow, ...] = ()
-    changes: tuple[PeriodChange, ...] = ()
+    worker: str  # this worker's name
+    order: Order | None = None  # newest order; None before the first
+    replicated: Replicated | None = None  # committed state; None while this worker has none
+    want: Want = Want.STATE  # the loop's present request
+    todo: tuple[Command | Adopt, ...] = ()  # commands left of entering a view, or of closing a round
+    steps: int = 0  # uncommitted optimizer steps; while an exchange is in flight, those since its launch
+    samples: int = 0  # samples in `steps`
+    taken: int = 0  # positions of the deal in `steps`
+    dataset: int = 0  # size of the training set; 0: the loop loads data of its own
+    epochs: int = 0  # total that the loop goes through
+    over: bool = False  # the segment is over: arrive at a boundary
+    broken: str = ""  # why the view failed; empty while it works
+    stop_asked: bool = False  # the loop asked to end training
+    leaving: bool = False  # this worker's process will end soon
+    copied: str = ""  # newest checkpoint for which this member has copied its shard
+    damaged: str = ""  # the checkpoint that this member could not load
+    yield_asked: tuple[int, int] = (0, 0)  # newest view and segment to end: may precede the order
+    trial: ProbeProgress = ProbeProgress()  # of the open round's probe
+    flight: Flight | None = None  # the exchange in flight
+    tried_in: tuple[int, int] | None = None  # view and deal of a probe's local stage, to compare with
+    held_out: HeldOut = field(default_factory=HeldOut)  # a probe's result, for the next exchange
+    segment_round: int = 0  # round at which the segment began
+    segment_s: float = 0.0  # training time at which the segment began
+    round_s: float = 0.0  # longest of the newest rounds, decaying
+    rounds: tuple[RoundRow, ...] = ()  # committed since the last report
+    evaluations: tuple[EvalRow, ...] = ()  # since the last report
+    changes: tuple[PeriodChange, ...] = ()  # since the last report
 
     @property
     def rank(self) -> int:
@@ -89,18 +77,20 @@ class Member:
 
     @property
     def uncommitted(self) -> Flight:
-        """All that this member did and did not commit, on its way or not."""
+        """All uncommitted steps of this member, those in flight included."""
         flown = self.flight or Flight(0, 0, 0)
         return Flight(self.steps + flown.steps, self.samples + flown.samples, self.taken + flown.taken)
 
     @property
     def in_force(self) -> Order:
+        """The newest order."""
         if self.order is None:
             raise RuntimeError("no order yet")  # a bug of a shell
         return self.order
 
     @property
     def known(self) -> Replicated:
+        """The committed state."""
         if self.replicated is None:
             raise RuntimeError("no state yet")  # a bug of a shell
         return self.replicated

@@ -1,4 +1,4 @@
-"""Entering a view: the commands that an order takes, one after the other."""
+"""Enter a view: carry out an order, one command after the other."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from raysgd_local.control.replicated.state import Replicated
 
 
 def obey(member: Member, order: Order) -> Result:
-    """Begin to follow an order. Ignore a past one; end where it says so, or where its view lacks this member."""
+    """Begin to carry out an order. Ignore a past one; end if it says so, or if this worker is not in its view."""
     if member.order is not None and order.number <= member.order.number:
         return member, ()
     if order.finish or member.worker not in order.view.members:
@@ -35,10 +35,10 @@ def obey(member: Member, order: Order) -> Result:
 
 
 def _entering(member: Member, order: Order) -> tuple[Command | Adopt, ...]:
-    """The commands that entering a view takes: heal, then grow, then copy for a checkpoint.
+    """Return the commands that enter the view: heal, then grow, then copy for a checkpoint.
 
-    A member adopts the resolved state when its model belongs to that state, and not before: if the view breaks
-    meanwhile, it must not claim a round that it missed.
+    A member adopts the resolved state once its model has that state, not before: if the view breaks meanwhile, the
+    member must not claim a round that it missed.
     """
     rank = order.view.rank(member.worker)
     todo: list[Command | Adopt] = []
@@ -79,10 +79,10 @@ def _continuing(
 
 
 def left_of(member: Member) -> tuple[Command | Adopt, ...]:
-    """The commands that stay to be done where the view breaks before it is entered.
+    """Return the part of `todo` that stays when the view breaks.
 
-    None, unless this member is being healed: if that succeeds all the same, the missed round is in its state and must
-    not be committed again.
+    It is empty, except while this member is being healed: if healing succeeds after all, the missed round is in its
+    model and must not be committed again.
     """
     heals = member.replicated is not None and not member.in_force.restore
     mark("break_while_being_healed", heals and member.todo[:1] == (Adopt(),))
@@ -90,7 +90,7 @@ def left_of(member: Member) -> tuple[Command | Adopt, ...]:
 
 
 def _adopt(member: Member) -> Member:
-    """Take over the resolved state; steps of a round that others committed are in it already."""
+    """Take over the resolved state. Drop this member's steps of a round that others committed: the state has them."""
     order, own = member.in_force, member.replicated
     state = order.replicated
     keeps = own is not None and own.round == state.round and not order.restore
@@ -110,11 +110,11 @@ def _adopt(member: Member) -> Member:
 
 
 _AWAITED = (Connect, Heal, Transfer, Align, Restore, Fetch)
-"""Commands that may fail; the shell answers them with `Done` or `Failed`."""
+"""Commands of entering that may fail; the shell answers them with `Done` or `Failed`."""
 
 
 def go_on(member: Member) -> Result:
-    """Give the commands of `todo`, up to the next one that may fail; after the last, let the loop go on."""
+    """Return the commands of `todo` up to the next one that may fail; after the last one, let the loop go on."""
     given: list[Command] = []
     for index, command in enumerate(member.todo):
         rest = member.todo[index + 1 :]

@@ -11,7 +11,10 @@ Later = Callable[[float, Callable[[], None]], None]
 
 
 class Connection:
-    """`later` does something after some seconds; `settled` hears of each call's end: why it failed, or nothing."""
+    """One member's connection. It calls `settled` at the end of each collective, with the reason of a failure.
+
+    `later` runs a function after a delay in seconds.
+    """
 
     def __init__(
         self,
@@ -30,7 +33,7 @@ class Connection:
         self._begun = 0
 
     def join(self, view: int, peers: tuple[str, ...]) -> bool:
-        """Leave the view before for this one, unless it was cut already."""
+        """Leave the previous view and join this one. Return False if this one was cut already."""
         self.leave()
         if view in self._cuts:
             return False
@@ -38,6 +41,7 @@ class Connection:
         return True
 
     def cut(self, view: int) -> None:
+        """Leave this view, or never join it."""
         self._cuts.add(view)
         if self._view == view:
             self.leave()
@@ -48,22 +52,22 @@ class Connection:
             self._network.leave(self.name, view, self._peers)
 
     def begin(self, label: str, combine: Combine, given: Any, source: int | None, size_bytes: int) -> bool:
-        """Take part in the view's next collective; False if the view was left."""
+        """Take part in the view's next collective. Return False if the view was left."""
         if self._view is None:
             return False
         call = self.call = Call(self._view, 0, label, self, given, source, size_bytes)
-        begun = self._begun = self._begun + 1  # a timer is kept for long after: it must not keep what was given
+        begun = self._begun = self._begun + 1  # the timer outlives the call: it must not hold the call's data
         self._later(self._timeout_s, lambda: self._time_out(begun))
         self._network.call(call, self._peers, combine)
         return True
 
     def drop(self) -> None:
-        """Leave the view, whatever is under way in it: nobody waits for that any more."""
+        """Leave the view, and forget the collective in flight."""
         self.leave()
         self.call = None
 
     def settle(self, call: Call, delay_s: float, failure: str) -> None:
-        """Complete or failed in a while; the newest word counts."""
+        """End the call after a delay, as complete or as failed. A later call of this method overrides it."""
         token = call.token = call.token + 1
         self._later(delay_s, lambda: self._settled(call, token, failure))
 

@@ -1,4 +1,4 @@
-"""A worker's clock and its way to the controller, in virtual time."""
+"""A worker's clock and its connection to the controller, in virtual time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from raysgd_local.simulation.engine.world import World
 
 
 class VirtualClock:
-    """The fleet's time."""
+    """Shows the fleet's virtual time."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -21,7 +21,7 @@ class VirtualClock:
 
 
 class VirtualLink:
-    """The way to the controller; `next_order` waits for one."""
+    """A worker's connection to the controller. `next_order` waits for an order and returns it."""
 
     def __init__(
         self, worker: str, world: World, next_order: Callable[[], Order], log: Callable[[dict[str, Any]], None]
@@ -31,7 +31,7 @@ class VirtualLink:
     def arrive(self, report: Report) -> Order:
         self._world.tell(self._worker, Arrived(report))
         order = self._next_order()
-        while order.number <= (report.view, report.segment):  # of the past: no answer to this
+        while order.number <= (report.view, report.segment):  # a past order: it does not answer this report
             order = self._next_order()
         return order
 

@@ -13,20 +13,20 @@ from raysgd_local.simulation.engine.world import Process
 
 
 class FaultyFleet(Protocol):
-    """What the effects need of a fleet."""
+    """The part of a fleet on which faults take effect."""
 
-    workers: dict[str, Process]
-    generation: int  # the driver's life
-    zombies: dict[str, float]  # for how many seconds a worker goes on after it was killed
+    workers: dict[str, Process]  # by name
+    generation: int  # number of the driver's life, from 0
+    zombies: dict[str, float]  # by worker: seconds that it goes on after it was killed
     draining: set[str]  # nodes
-    unpublished: bool  # whether the next manifest can't be written
+    unpublished: bool  # the next manifest can't be written
 
     def at(self, delay_s: float, action: Callable[[], None]) -> None: ...
 
     def after(self, delay_s: float, worker: Process, action: Callable[[], None]) -> None: ...
 
     def delay_s(self) -> float:
-        """How long a word travels."""
+        """Draw the delay of a message, in seconds."""
         ...
 
     def advance(self, event: Event) -> None: ...
@@ -45,7 +45,7 @@ class FaultyFleet(Protocol):
 
 
 def suffer(fleet: FaultyFleet, fault: Fault, workers: Sequence[Process]) -> None:
-    """Let `fault` happen now, to `workers` or to the run."""
+    """Make `fault` happen now, to `workers` or to the run."""
     if fault.kind in ON_RUN:
         ON_RUN[fault.kind](fleet)
     for worker in workers:
@@ -59,7 +59,7 @@ def _stop(fleet: FaultyFleet, worker: Process, fault: Fault) -> None:
 
 
 def _thaw(worker: Process) -> None:
-    """Everything that came for it meanwhile comes now, all at once."""
+    """Let a stopped worker go on. Everything that was sent to it meanwhile arrives now."""
     worker.frozen = False
     deferred, worker.deferred = worker.deferred, []
     for action in deferred:
@@ -78,7 +78,7 @@ def _zombie(fleet: FaultyFleet, worker: Process, fault: Fault) -> None:
 
 
 def _drain(fleet: FaultyFleet, worker: Process, fault: Fault) -> None:
-    """The controller is told that the node will end; then all workers that are still on it die."""
+    """Tell the controller that the node will end; after the fault's time, end all workers that are still on it."""
     generation, node = fleet.generation, worker.node
     fleet.draining.add(node)
     nodes = tuple(sorted(fleet.draining))

@@ -1,4 +1,4 @@
-"""The simulated side of `--chaos`: what `runtime.fault_injection` does for real processes."""
+"""Make the faults of `--chaos` happen in a simulated fleet. `runtime.fault_injection` does it to real processes."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from raysgd_local.simulation.engine.world import Process
 
 
 class InjectedFleet(FaultyFleet, Protocol):
-    """What an injector needs of a fleet."""
+    """The part of a fleet that an injector uses."""
 
-    finish: Finish | None  # how the run ended
+    finish: Finish | None  # the run's end; None before it
 
     def fire(self, fault: Fault, worker: str) -> None:
-        """Tell that a fault happens now, to `worker` if to any."""
+        """Record that a fault happens now, to `worker`; empty for a fault of the run."""
         ...
 
 
 class Injector:
-    """Feeds the scheduler with what the controller is told and says, and lets faults happen in virtual time.
+    """Feeds the controller's events and orders to the fault schedule, and makes due faults happen in virtual time.
 
-    A drawn fault happens to one of the workers whose processes run, whether the controller knows of it or not.
+    A drawn fault hits one of the workers whose processes run, whether the controller knows of it or not.
     """
 
     def __init__(self, faults: tuple[Fault, ...], fleet: InjectedFleet) -> None:
@@ -47,11 +47,11 @@ class Injector:
 
     @property
     def unfired(self) -> tuple[Fault, ...]:
-        """Written faults that have not happened."""
+        """Faults of `--chaos` that have not happened."""
         return tuple(fault for fault in self._chaos.pending.values() if not fault.drawn)
 
     def see(self, event: Event, commands: tuple[Command, ...]) -> None:
-        """The controller was told `event`, and gave `commands`."""
+        """Take a turn of the controller: its event and its commands."""
         if isinstance(event, WorkerUp | Died | UserError):
             self._advance(event)
         for command in commands:
@@ -59,12 +59,12 @@ class Injector:
                 self._advance(command)
 
     def happened(self, count: int) -> None:
-        """Event number `count` of the simulation is over."""
+        """Take the end of the simulation's event number `count`."""
         for number in self._at_event.get(count, ()):
             self._reach(number)
 
     def committed(self, worker: Process, view: int, round: int) -> None:
-        """A worker has committed a round: in its own call, so what follows from it comes as an event."""
+        """Take a worker's commit. This runs inside the worker's call, so its consequences are queued as events."""
         if not self._chaos.began:
             self._advance(Progress(worker.name, view, round, 0))
         for watch in [w for w in self._watches if w.worker in (ANYONE, worker.name)]:
@@ -73,14 +73,14 @@ class Injector:
                 self._reach_later(worker, watch)
 
     def _reach_later(self, worker: Process, watch: RoundWatch) -> None:
-        """A process that watched for itself and dies or stands still meanwhile does not tell."""
+        """Queue the fault. A process that watches for its own fault queues nothing while it is dead or stopped."""
         if watch.worker == ANYONE:
             self._fleet.at(0.0, partial(self._reach, watch.number))
         else:
             self._fleet.after(0.0, worker, partial(self._reach, watch.number))
 
     def restarted(self) -> None:
-        """Another driver goes on."""
+        """Go on under another driver."""
         self._chaos, self._watches = schedule.restarted(self._chaos), []
 
     def _reach(self, number: int) -> None:
@@ -102,7 +102,7 @@ class Injector:
                     self._strike(fault, victims)
 
     def _alarm(self, number: int) -> Callable[[], None]:
-        """The alarms of a driver die with it; failures that are drawn from rates don't wait for a driver."""
+        """Return the alarm's action. A driver's alarms die with it, except those of failures drawn from rates."""
         generation, drawn = self._fleet.generation, self._chaos.pending[number].drawn
         return lambda: self._reach(number) if drawn or generation == self._fleet.generation else None
 

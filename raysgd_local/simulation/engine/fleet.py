@@ -25,7 +25,7 @@ from raysgd_local.simulation.engine.network import Call, SimulatedNetwork
 from raysgd_local.simulation.engine.pace import StepPaces
 from raysgd_local.simulation.engine.scenario import Scenario
 from raysgd_local.simulation.engine.violation import violated
-from raysgd_local.simulation.engine.world import Observer, Process
+from raysgd_local.simulation.engine.world import FleetObserver, Process
 
 Hire = Callable[[str, str, "Fleet"], Process]
 
@@ -40,13 +40,13 @@ class Heard:
 
 
 class Fleet:
-    """Runs one scenario. Events happen in the order of time, and of their making where times are equal.
+    """Runs one scenario. Events happen in order of time; at equal times, in the order in which they were queued.
 
-    `hire` makes a worker of a name, on a node; `observer` follows what the controller hears and says. After `run`,
-    `finish` says how it ended, `now` when, `fired` which faults happened, `pace` how slow anybody was.
+    `hire` makes a worker with a name, on a node. `observer` follows the controller's events and commands. After `run`,
+    `finish` is the run's end, `now` its virtual time, `fired` the faults that happened, and `pace` the workers' speed.
     """
 
-    def __init__(self, scenario: Scenario, hire: Hire, observer: Observer) -> None:
+    def __init__(self, scenario: Scenario, hire: Hire, observer: FleetObserver) -> None:
         self.scenario, self._hire, self.observer = scenario, hire, observer
         self.now = 0.0
         self.random = Random(f"fleet {scenario.seed}")
@@ -74,7 +74,7 @@ class Fleet:
         self._interrupted = False
 
     def run(self) -> c.Finish:
-        """The whole run. Raises `Violated` if it does not end, or the observer finds something wrong."""
+        """Run to the end. Raises `Violated` if the run does not end, or if the observer finds a broken invariant."""
         self.advance(c.RunStarted())
         self._look()
         while self.finish is None:
@@ -87,7 +87,7 @@ class Fleet:
         return self.finish
 
     def interrupt(self) -> None:
-        """Someone at the terminal wants the run to end, with a checkpoint. A signal's handler may call this."""
+        """Ask the run to end, with a checkpoint. A signal handler may call this."""
         self._interrupted = True
 
     def _happen(self) -> None:
@@ -102,15 +102,16 @@ class Fleet:
         self.injector.happened(self.happened)
 
     def at(self, delay_s: float, action: Callable[[], None]) -> None:
+        """Run `action` after `delay_s` seconds."""
         self._made += 1
         heapq.heappush(self._queue, (self.now + delay_s, self._made, action))
 
     def fire(self, fault: Fault, worker: str) -> None:
-        """A fault happens now, to `worker` if to any."""
+        """Record that a fault happens now, to `worker`; empty for a fault of the run."""
         self.fired.append(fault)
         self.observer.fired(fault, worker, self.now)
 
-    # What workers need.
+    # Calls by workers.
 
     def after(self, delay_s: float, worker: Process, action: Callable[[], None]) -> None:
         def happen() -> None:
@@ -122,7 +123,7 @@ class Fleet:
         self.at(delay_s, happen)
 
     def tell(self, worker: str, event: c.Event) -> None:
-        """In the order of sending, and some of it once more later."""
+        """Send an event to the controller, after the same worker's earlier ones. Some events arrive a second time."""
         heard = max(self.now + self.delay_s(), self._said.get(worker, 0.0))
         self._said[worker] = heard
         generation = self.generation
@@ -169,7 +170,7 @@ class Fleet:
         self.injector.committed(worker, view, round)
 
     def ended(self, worker: Process, why: str) -> None:
-        """A process is gone; Ray says so soon."""
+        """Note that a process has ended; the controller hears of it soon, as from Ray."""
         if not worker.alive:
             return
         worker.alive = False
@@ -237,7 +238,7 @@ class Fleet:
                 assert_never(command)
 
     def _each(self, to: tuple[str, ...], action: Callable[[Process], None], twice: bool) -> None:
-        """To one worker words may come in any order, and twice."""
+        """Send to each of these workers. Messages to one worker may arrive in any order, and twice."""
         for name in to:
             worker = self.workers.get(name)
             if worker is None:
@@ -259,7 +260,7 @@ class Fleet:
         worker.start()
 
     def _kill_later(self, name: str) -> None:
-        """What is killed dies soon; who is cut off from us goes on for a while."""
+        """End a worker after a delay: one that the driver can't reach goes on for a while."""
         worker = self.workers.get(name)
         if worker is not None:
             delay_s = self.zombies.get(name, self.random.choice((0.0, 0.1, 5.0)))
@@ -282,7 +283,7 @@ class Fleet:
         if generation != self.generation:
             return
         self._manifests[name] = json.dumps(manifest)
-        self.damaged.discard(name)  # of the name that a driver before used
+        self.damaged.discard(name)  # an earlier driver may have used the name
         if name in self.controller.saves.writing:
             self.observer.checkpoint(snapshot_of(json.loads(self._manifests[name]), self._schedule), manifest)
         else:
@@ -294,11 +295,11 @@ class Fleet:
         return self.scenario.settings.program.schedule
 
     def damage(self) -> None:
-        """The newest checkpoint is not any more what was written."""
+        """Damage the newest checkpoint."""
         self.damaged |= set(sorted(self._manifests)[-1:])
 
     def restart(self) -> None:
-        """The driver is gone, and every worker with it; it starts again from the newest good checkpoint."""
+        """End the driver and every worker, and start a driver from the newest good checkpoint."""
         for worker in self.workers.values():
             self.die(worker, noticed=False)
         self.generation += 1

@@ -1,4 +1,4 @@
-"""Ctrl-C in virtual time: the run is asked to end, so that its directory is whole."""
+"""Ctrl-C in a simulated run: ask the run to end, so that its directory is complete."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from types import FrameType
 
 @contextmanager
 def interruptible(interrupt: Callable[[], None]) -> Iterator[None]:
-    """The first Ctrl-C calls `interrupt`, the second raises `KeyboardInterrupt` wherever the program is.
+    """Let the first Ctrl-C call `interrupt`, and the second raise `KeyboardInterrupt`, within the `with` block.
 
-    Python lets the main thread alone decide what signals do: in another one nothing is changed.
+    Only the main thread can handle signals: in another thread this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""A training loop as the members see it: what `ctx` asks for, in the order in which a task asks."""
+"""A simulated training loop: the requests of a task's loop to its member, in the same order."""
 
 from __future__ import annotations
 
@@ -14,42 +14,38 @@ from raysgd_local.control.messages import worker_number
 
 @dataclass(frozen=True)
 class Batch:
-    """Compute a gradient over these positions of the training set."""
+    """Compute a gradient over these samples."""
 
     epoch: int
-    positions: tuple[int, ...]
+    positions: tuple[int, ...]  # in the training set
 
 
 @dataclass(frozen=True)
 class LoopPlan:
-    """What the loop does. Workers whose number is in `early` break after `early_batches` batches of an epoch.
-
-    Worker 0 asks all to stop at its step `stop_step`. With `samples` of 0 the loop takes no data from us, and a
-    number of steps that only it knows.
-    """
+    """The behaviour of the training loop."""
 
     epochs: int = 2
-    samples: int = 64
+    samples: int = 64  # size of the training set; 0: the loop loads data of its own
     batch_size: int = 4
-    evaluates: bool = True
-    early: tuple[int, ...] = ()
-    early_batches: int = 1
-    own_steps: int = 5
-    stop_step: int = 0
+    evaluates: bool = True  # after each epoch
+    early: tuple[int, ...] = ()  # numbers of workers that leave each epoch early
+    early_batches: int = 1  # batches after which these leave
+    own_steps: int = 5  # steps in an epoch of a loop with its own data; workers with odd numbers take one more
+    stop_step: int = 0  # step at which worker 0 asks to end training; 0: never
 
 
 class Trainee(Protocol):
-    """Who runs the loop."""
+    """The worker that runs the loop."""
 
     name: str
-    steps: int
+    steps: int  # taken by the loop
 
     @property
     def member(self) -> Member: ...
 
     @property
     def undone(self) -> int:
-        """Times that it was put back to batches that it had been given."""
+        """How often the loop was put back to batches that it had already been given."""
         ...
 
     def post(self, event: m.Event) -> None: ...
@@ -59,7 +55,7 @@ Asks = Iterator[m.Event | Batch]
 
 
 def training_loop(plan: LoopPlan, worker: Trainee) -> Asks:
-    """Yields what the loop asks for; it goes on when that is done."""
+    """Yield the loop's requests, one at a time. The caller carries out each before it draws the next."""
     yield m.LoopStarted(plan.epochs)
     while not worker.member.known.stopped and worker.member.known.epoch < plan.epochs:
         epoch = worker.member.known.epoch
@@ -113,7 +109,7 @@ def _stop(plan: LoopPlan, worker: Trainee) -> None:
 
 
 class _Dealt:
-    """Batches of the present deal, as `ctx.batches` gives them."""
+    """The batches of the present deal, as `ctx.batches` yields them."""
 
     def __init__(self, plan: LoopPlan, worker: Trainee) -> None:
         self._plan, self._worker = plan, worker
@@ -126,7 +122,7 @@ class _Dealt:
             yield m.ListEnded() if positions is None else Batch(epoch, positions)
 
     def _seat(self) -> int | None:
-        """Go on where the deal that holds now says; None where the epoch is over."""
+        """Take over a new deal, if there is one. Return the epoch, or None if it is over."""
         member = self._worker.member
         state, deal = member.known, member.in_force.deal
         if state.stopped or not state.open or deal is None:

@@ -1,4 +1,4 @@
-"""Collectives in virtual time: they complete for all, for some, or for nobody."""
+"""Collectives in virtual time: they complete for all members, for some, or for none."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from raysgd_local.simulation.engine.violation import violated
 
 
 class Peer(Protocol):
-    """A worker as its peers know it."""
+    """A member's connection, for the network."""
 
     name: str
 
     def settle(self, call: Call, delay_s: float, failure: str) -> None:
-        """After `delay_s` the call is complete, or failed for the reason given; a later word counts instead."""
+        """End the call after `delay_s`: failed for this reason, complete if it is empty. A later call overrides it."""
         ...
 
 
@@ -25,38 +25,35 @@ Combine = Callable[[Sequence[Any]], Any]
 
 @dataclass(eq=False)
 class Call:
-    """One member's part in one collective, over `size_bytes`; of a broadcast, `source` is the rank that gives.
-
-    `result` is set when the collective has one for this member.
-    """
+    """One member's part in one collective."""
 
     view: int
-    number: int
-    label: str
+    number: int  # of the collective in its view, from 1
+    label: str  # kind of collective; equal on all members
     worker: Peer
-    given: Any = None
-    source: int | None = None
+    given: Any = None  # this member's input
+    source: int | None = None  # of a broadcast: the rank that sends
     size_bytes: int = 0
-    result: Any = None
-    complete: bool = False
-    over: bool = False
-    token: int = 0
+    result: Any = None  # set when the collective is complete for this member
+    complete: bool = False  # for this member
+    over: bool = False  # this member was told the end
+    token: int = 0  # counts `settle`: only the newest has an effect
 
 
 @dataclass
 class _Room:
-    """The collectives of one view: each member makes the same calls in the same order."""
+    """The collectives of one view. All members call the same collectives in the same order."""
 
-    members: tuple[str, ...]
-    calls: dict[int, dict[str, Call]] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
-    gone: set[str] = field(default_factory=set)
+    members: tuple[str, ...]  # in rank order
+    calls: dict[int, dict[str, Call]] = field(default_factory=dict)  # by number of the collective, then by member
+    counts: dict[str, int] = field(default_factory=dict)  # calls of each member
+    gone: set[str] = field(default_factory=set)  # members that left
 
 
 class SimulatedNetwork:
-    """All views' rooms. `cost` gives a collective's seconds from a call and how many take part.
+    """The network of a fleet. `cost` returns a collective's duration in seconds, from a call and the number of members.
 
-    `chance` is how likely a collective that breaks is complete for some of its members.
+    `chance` is the probability that a broken collective still completes for a member.
     """
 
     def __init__(self, random: Random, cost: Callable[[Call, int], float], chance: float = 0.5) -> None:
@@ -71,7 +68,7 @@ class SimulatedNetwork:
         return room
 
     def call(self, call: Call, members: tuple[str, ...], combine: Combine) -> None:
-        """A member takes part; whoever's collective is complete now is told so."""
+        """Take a member's call, and end the calls of members for which the collective is now complete."""
         room = self._room(call.view, members)
         name = call.worker.name
         call.number = room.counts[name] = room.counts.get(name, 0) + 1
@@ -90,7 +87,7 @@ class SimulatedNetwork:
         return room.members[call.source or 0] in room.calls[call.number]
 
     def _complete(self, room: _Room, calls: dict[str, Call], call: Call, combine: Combine) -> None:
-        """A reduction needs all; a broadcast's receivers need the source, which need not wait for them."""
+        """Complete a reduction when all have called; a broadcast may complete for its receivers once the source has."""
         if len(calls) == len(room.members):
             result = combine([calls[name].given for name in room.members]) if call.source is None else None
             ready = list(calls.values())
@@ -107,7 +104,7 @@ class SimulatedNetwork:
                 other.worker.settle(other, cost_s + self._random.uniform(0, 0.002), "")
 
     def leave(self, worker: str, view: int, members: tuple[str, ...]) -> None:
-        """A member closed its side, or died: of those that wait, some may still complete."""
+        """Fail the collectives in flight, because a member closed its side or died. Some may still complete."""
         room = self._room(view, members)
         if worker in room.gone:
             return

@@ -1,4 +1,4 @@
-"""One simulated run, whole: everything that happens in it follows from this record."""
+"""The scenario of a simulated run: everything in the run follows from this record."""
 
 from __future__ import annotations
 
@@ -13,44 +13,38 @@ from raysgd_local.simulation.engine.loop import LoopPlan
 
 @dataclass(frozen=True)
 class Noise:
-    """How words travel: each later by up to `delay_s`, some by up to a hundred times that, some twice.
+    """Random disturbances of messages and start-up."""
 
-    Workers come up to `sooner` of their start-up time earlier.
-    """
-
-    delay_s: float = 0.005
-    late: float = 0.02
-    twice: float = 0.05
-    sooner: float = 0.8
+    delay_s: float = 0.005  # longest delay of an ordinary message
+    late: float = 0.02  # probability of a delay a hundred times as long
+    twice: float = 0.05  # probability that a message arrives twice
+    sooner: float = 0.8  # largest part of the start-up time by which a worker comes up earlier
 
 
 @dataclass(frozen=True)
 class Limits:
-    """A run has to end by then."""
+    """The limits by which a run must have ended."""
 
     events: int = 60_000
-    seconds: float = 4_000.0
+    seconds: float = 4_000.0  # virtual time
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """`workers_a_node` workers share a machine; an averaging moves `state_bytes` (of a model that is a number).
-
-    `method` says what becomes of the number; its schedule and averaging are the program's.
-    """
+    """One simulated run."""
 
     settings: Settings
     loop: LoopPlan = field(default_factory=LoopPlan)
     faults: tuple[Fault, ...] = ()
-    seed: int = 0
-    workers_a_node: int = 1
+    seed: int = 0  # of all random draws
+    workers_a_node: int = 1  # workers that share a node
     cluster: ClusterModel = field(default_factory=ClusterModel)
-    state_bytes: int = 1000
+    state_bytes: int = 1000  # that an averaging reduces, in the random search
     collective_timeout_s: float = 300.0
     noise: Noise = field(default_factory=Noise)
     limits: Limits = field(default_factory=Limits)
-    journal: bool = False
-    method: Algorithm = field(default_factory=Algorithm)
+    journal: bool = False  # keep the controller's events, to check that they replay
+    method: Algorithm = field(default_factory=Algorithm)  # with the program's schedule and averaging
 
     def with_faults(self, faults: tuple[Fault, ...]) -> Scenario:
         return replace(self, faults=faults)

@@ -8,21 +8,21 @@ from greenlet import GreenletExit, getcurrent, greenlet
 
 
 class Strand:
-    """Runs `body` until it waits, and lets the fleet go on then. Made in the fleet's greenlet."""
+    """Runs `body` in a greenlet until it waits; then the fleet goes on. Create it in the fleet's greenlet."""
 
     def __init__(self, body: Callable[[], None]) -> None:
         self._fleet = getcurrent()
         self._own = greenlet(body, parent=self._fleet)  # an exception of `body` is raised in the fleet
 
     def go_on(self) -> None:
-        """In the fleet's greenlet: run on, until the next wait or the end."""
+        """Run `body` on, until its next wait or its end. Call it in the fleet's greenlet."""
         self._own.switch()
 
     def wait(self) -> None:
-        """In the strand: until the fleet lets it go on."""
+        """Wait until the fleet calls `go_on`. Call it in `body`."""
         self._fleet.switch()
 
     def kill(self) -> None:
-        """In the fleet's greenlet: unwind it. One that is not killed is never freed."""
+        """Unwind `body`; otherwise its greenlet is never freed. Call it in the fleet's greenlet."""
         if not self._own.dead:
             self._own.throw(GreenletExit)

@@ -1,4 +1,4 @@
-"""How a broken invariant is told."""
+"""The exception for a broken invariant."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ class Violated(Exception):  # noqa: N818 - what happened, not what went wrong wi
 
 
 def violated(invariant: str, what: str) -> NoReturn:
-    """Raises `Violated`."""
+    """Raise `Violated`."""
     raise Violated(f"{invariant}: {what}")

@@ -1,4 +1,4 @@
-"""What simulated workers and the fleet around them need of each other."""
+"""The interfaces between simulated workers, the fleet around them, and its observer."""
 
 from __future__ import annotations
 
@@ -16,109 +16,113 @@ from raysgd_local.simulation.engine.network import SimulatedNetwork
 
 
 class Process(Protocol):
-    """A worker's process, as the fleet moves it. All but the methods is the fleet's to change."""
+    """A worker's process, for the fleet. The fleet changes the fields."""
 
     name: str
     node: str
     alive: bool
-    frozen: bool
-    slow: float
-    spoiled: bool
-    unwritten: bool
-    hung: bool
-    deferred: list[Callable[[], None]]
+    frozen: bool  # stopped by a signal: all its actions are deferred
+    slow: float  # factor on the duration of its steps
+    spoiled: bool  # its next gradient is not finite
+    unwritten: bool  # its next checkpoint shard can't be written
+    hung: bool  # its loop stands still; its process lives
+    deferred: list[Callable[[], None]]  # actions to run when it is not frozen any more
     connection: Connection
 
     def start(self) -> None: ...
 
     def post(self, event: MemberEvent) -> None:
-        """A word for the member; a cut breaks what is running at once."""
+        """Give the member an event. A cut breaks the collective in flight at once."""
         ...
 
-    def give(self, order: Order) -> None: ...
+    def give(self, order: Order) -> None:
+        """Give the member an order."""
+        ...
 
     def raise_error(self, message: str) -> None:
-        """User code raises."""
+        """Raise an exception in user code."""
         ...
 
     def wake(self) -> None:
-        """Its loop hangs no more."""
+        """End a hang: let the loop go on."""
         ...
 
     def die(self) -> None:
-        """The process is gone, and its connections with it."""
+        """End the process and its connections."""
         ...
 
 
 class World(Protocol):
-    """Time, the network, and the way to the controller. `damaged` are checkpoints that can't be loaded."""
+    """Time, the network, and the connection to the controller, for workers."""
 
     network: SimulatedNetwork
-    now: float
-    damaged: set[str]
+    now: float  # virtual time in seconds
+    damaged: set[str]  # checkpoints that can't be loaded
 
     def after(self, delay_s: float, worker: Process, action: Callable[[], None]) -> None:
-        """Do it in `delay_s` seconds, or later if the worker stands still then; never if it is dead."""
+        """Run `action` after `delay_s` seconds; later if the worker is frozen then, never if it is dead."""
         ...
 
     def tell(self, worker: str, event: Event) -> None:
-        """A word to the controller, after the sender's words before it."""
+        """Send an event to the controller, after the same worker's earlier ones."""
         ...
 
     def beat(self, beat: Beat) -> None:
-        """A sign of life to the controller's shell; it may come late or never."""
+        """Send a heartbeat. It may arrive late or never."""
         ...
 
     def step_s(self, worker: Process) -> float:
-        """How long the worker's next optimizer step takes."""
+        """Draw the duration of the worker's next optimizer step, in seconds."""
         ...
 
     def io_s(self) -> float:
-        """How long it takes to write a file."""
+        """Draw the duration of writing a file, in seconds."""
         ...
 
-    def ended(self, worker: Process, why: str) -> None: ...
+    def ended(self, worker: Process, why: str) -> None:
+        """Note that the worker's process has ended by itself."""
+        ...
 
     def committed(self, worker: Process, view: int, round: int) -> None:
-        """`worker` has committed `round` in `view`: faults may wait for it."""
+        """Note that `worker` has committed `round` in `view`: a fault may be due then."""
         ...
 
 
-class Observer:
-    """Follows a simulated controller, event by event. Does nothing by itself.
+class FleetObserver:
+    """Follows a fleet's controller, event by event. Every method does nothing; override those you need.
 
-    `run_files.observer.RunObserver` is for those who follow a run, real or simulated.
+    To follow a run, real or simulated, use `run_files.observer.RunObserver`.
     """
 
     def heard(self, event: Event, now: float) -> None:
-        """The controller is given an event."""
+        """Called before the controller takes an event."""
 
     def turned(self, controller: Controller) -> None:
-        """It has decided."""
+        """Called with the controller's state after each event."""
 
     def decided(self, event: Event, commands: tuple[Command, ...], now: float) -> None:
-        """What came of an event."""
+        """Called with the controller's commands after each event."""
 
     def ordered(self, controller: Controller, order: Order, workers: dict[str, Any]) -> None:
-        """It gives an order."""
+        """Called when the controller gives an order."""
 
     def recorded(self, command: RecordRounds) -> None:
-        """Rounds and evaluations are resolved."""
+        """Called when rounds and evaluations are resolved."""
 
     def event(self, command: RecordEvent, now: float) -> None:
-        """A line for `events.jsonl`."""
+        """Called with each line for `events.jsonl`."""
 
     def rewound(self, round: int, evaluations: int, incarnation: int) -> None:
-        """All later rounds and evaluations are undone."""
+        """Called when the run goes back to a checkpoint: later rounds and evaluations are undone."""
 
     def checkpoint(self, snapshot: CheckpointRecord, manifest: dict[str, Any]) -> None:
-        """A checkpoint is whole; its manifest is written."""
+        """Called when a checkpoint is complete, and its manifest is written."""
 
     def deleted(self, checkpoint: str) -> None:
-        """A checkpoint goes."""
+        """Called when a checkpoint is deleted."""
 
     def fired(self, fault: Fault, worker: str, now: float) -> None:
-        """A fault happens."""
+        """Called when a fault happens, with the workers that it hits, or an empty name."""
 
     def restarted(self, resume: CheckpointRecord | None, incarnation: int, now: float) -> None:
-        """The driver died and starts again, from a checkpoint if there is one."""
+        """Called when a new driver starts, from a checkpoint if there is one."""

@@ -1,4 +1,4 @@
-"""A worker's second strand in virtual time: an exchange that travels while the loop goes on."""
+"""A worker's second greenlet in virtual time, for an exchange in flight while the loop goes on."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from greenlet import GreenletExit, getcurrent, greenlet
 
 
 class VirtualCourier(Executor):
-    """Runs one thing at a time in a greenlet of its own, up to where that waits for the network.
+    """Runs one task at a time in a greenlet of its own, which waits for the network in virtual time.
 
-    `pause` and `resume` are the worker's: who asks for the result before it is there waits until it is.
+    `pause` and `resume` stop and continue the worker, while it waits for the result.
     """
 
     def __init__(self, pause: Callable[[], None], resume: Callable[[], None]) -> None:
@@ -37,29 +37,29 @@ class VirtualCourier(Executor):
 
     @property
     def runs(self) -> bool:
-        """Whether it is the strand that runs now."""
+        """Whether the task's greenlet runs now."""
         return getcurrent() is self._strand
 
     @property
     def waits(self) -> bool:
-        """Whether the strand waits for the network."""
+        """Whether the task waits for the network."""
         return self._strand is not None and not self._strand.dead
 
     def wait(self) -> None:
-        """In the strand: whoever let it run goes on."""
+        """Wait for the network. Call it in the task."""
         parent = getcurrent().parent
         if parent is not None:
             parent.switch()
 
     def go_on(self) -> None:
-        """In the fleet's greenlet: let the strand run on; at its end the worker may have been waiting for it."""
+        """Run the task on; at its end wake a worker that waits for the result. Call it in the fleet's greenlet."""
         if self._strand is not None:
             self._switch(self._strand)
         if not self.waits and self._awaited:
             self._resume()
 
     def die(self) -> None:
-        """The process is gone."""
+        """Unwind the task: the process has ended."""
         if self._strand is not None and not self._strand.dead:
             self._strand.parent = getcurrent()
             self._strand.throw(GreenletExit)
@@ -78,7 +78,7 @@ class VirtualCourier(Executor):
 
 
 class _Flight(Future[Any]):
-    """Its result is waited for in virtual time."""
+    """A future whose `result` waits in virtual time."""
 
     def __init__(self, until: Callable[[], None]) -> None:
         super().__init__()

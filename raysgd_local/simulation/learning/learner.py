@@ -1,7 +1,7 @@
-"""A worker that really learns, in virtual time: the same shell, context and loop as in a process of its own.
+"""A worker that really trains, in virtual time: the same shell, context and loop as in a real process.
 
-Each runs in a greenlet: it goes on until it would wait (for a step to be computed, for others, for an order), and then
-hands the processor back to the fleet. So one process holds hundreds of workers, and the same seed gives the same run.
+Each worker runs in a greenlet until it would wait (for a step to be computed, for others, for an order); then the fleet
+goes on. So one process holds hundreds of workers, and the same seed gives the same run.
 """
 
 from __future__ import annotations
@@ -37,22 +37,19 @@ from raysgd_local.training.worker_setup import WorkerSetup
 
 @dataclass(frozen=True)
 class Lesson:
-    """What every worker runs: `loop` is a task, or a function that is called with `config`.
+    """The inputs of every worker."""
 
-    `generators` is the state of the global random generators that each begins with, as a new process would.
-    """
-
-    loop: Any
+    loop: Any  # a task, or a function that is called with `config`
     config: dict[str, Any] | None
-    seed: int
-    place: Callable[[str], WorkerSetup]
-    beat_s: float = 0.25
+    seed: int  # of torch's global generator
+    place: Callable[[str], WorkerSetup]  # from a worker's name
+    beat_s: float = 0.25  # time between heartbeats
     collective_timeout_s: float = 600.0
-    generators: dict[str, Any] = field(default_factory=generators)
+    generators: dict[str, Any] = field(default_factory=generators)  # each worker's global ones at start
 
 
 class Learner:
-    """One worker's process. `alive`, `frozen` and what else a fault changes are the fleet's to set."""
+    """One worker's process (see `engine.world.Process`)."""
 
     def __init__(self, name: str, node: str, world: World, lesson: Lesson, log: Callable[[dict[str, Any]], None]):
         self.name, self.node = name, node
@@ -75,7 +72,7 @@ class Learner:
         self._thread = greenlet(self._live, parent=self._fleet)
         self._generators = lesson.generators
 
-    # From outside.
+    # Calls by the fleet.
 
     def start(self) -> None:
         self._world.tell(self.name, WorkerUp(self.name, self.node, 0))
@@ -108,7 +105,7 @@ class Learner:
     # The process.
 
     def _live(self) -> None:
-        """What `runtime.worker.Worker.run` does."""
+        """Run the loop, as `runtime.worker.TrainWorker.run` does."""
         ctx = TrainContext(self.shell)
         torch.manual_seed(self._lesson.seed)
         try:
@@ -119,7 +116,7 @@ class Learner:
         except GreenletExit:
             return
         except InputError:
-            raise  # what the user gave can't work: that ends the simulation, in the fleet's greenlet
+            raise  # the user's input can't work: end the simulation, in the fleet's greenlet
         except Exception as error:
             self._world.tell(self.name, UserError(self.name, own_traceback(error)))
         finally:
@@ -133,7 +130,7 @@ class Learner:
     # Waiting.
 
     def _go_on(self) -> None:
-        """In the fleet's greenlet, which draws nothing from global generators: let this worker run until it waits."""
+        """Run this worker until it waits. Call it in the fleet's greenlet, which never uses global generators."""
         set_generators(self._generators)
         try:
             self._thread.switch()
@@ -141,7 +138,7 @@ class Learner:
             self._generators = generators()
 
     def _wait(self) -> None:
-        """In the worker's greenlet: let the fleet go on until something wakes this worker."""
+        """Wait until the fleet calls `_go_on`. Call it in the worker's greenlet."""
         if not self.alive:
             raise GreenletExit
         self._fleet.switch()
@@ -157,7 +154,7 @@ class Learner:
             self._go_on()
 
     def _call_ended(self) -> tuple[Call, str]:
-        """The end of the collective that was begun: why it failed, or nothing."""
+        """Wait for the end of a collective; return it with the reason of a failure."""
         if self._courier.runs:
             self._courier.wait()
         else:
@@ -172,7 +169,7 @@ class Learner:
         return self._orders.pop(0)
 
     def compute(self, replica: Replica) -> None:
-        """A step's time passes; what goes wrong in user code goes wrong here."""
+        """Let a step's time pass. Faults in user code happen here."""
         self._world.after(self._world.step_s(self), self, self._go_on)
         self._wait()
         if self.hung:
@@ -191,7 +188,7 @@ class Learner:
 
 
 class VirtualSteps(Interference):
-    """Computing takes virtual time."""
+    """Hooks that let each step take virtual time."""
 
     def __init__(self, learner: Learner) -> None:
         self._learner = learner

@@ -1,4 +1,4 @@
-"""Puts a simulated fleet's run on record, as the driver does a real one's, with virtual times."""
+"""Record a simulated fleet's run as the driver records a real one, with virtual times."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ from raysgd_local.run_files.observer import RunObserver, RunStart
 from raysgd_local.run_files.recording import Recording
 from raysgd_local.run_files.result import Names
 from raysgd_local.run_files.storage import Storage, read_manifest
-from raysgd_local.simulation.engine.world import Observer
+from raysgd_local.simulation.engine.world import FleetObserver
 
 
-class Recorder(Observer):
-    """Follows the fleet's controller; `now` is the newest virtual time it was told of."""
+class Recorder(FleetObserver):
+    """Writes the run directory of a simulated run, and calls its observers.
+
+    `now` is the virtual time of the newest event.
+    """
 
     def __init__(self, storage: Storage, observers: Sequence[RunObserver]) -> None:
         self.now = 0.0
@@ -32,7 +35,7 @@ class Recorder(Observer):
         self._recording.start(start)
 
     def driver_begins(self, settings: Settings, resume: CheckpointRecord | None = None) -> None:
-        """A driver's life begins, from a checkpoint if there is one; the journal says with which."""
+        """Begin the journal of a driver's life, from a checkpoint if there is one."""
         self._settings, self._lives = settings, self._lives + 1
         manifest = read_manifest(self._checkpoints.under(resume.name)) if resume is not None else None
         self._journal.begin(settings, manifest, self._lives)
@@ -62,7 +65,7 @@ class Recorder(Observer):
         self.driver_begins(self._settings, resume)
 
     def unfired(self, faults: Iterable[Fault]) -> None:
-        """Faults that did not happen: the run ended first, or had no such target."""
+        """Record the faults that did not happen: the run ended first, or had no such target."""
         for fault in faults:
             self._recording.event(EventName.CHAOS_UNFIRED, fault=str(fault))
 
@@ -79,5 +82,5 @@ class Recorder(Observer):
         self._recording.delete(checkpoint)
 
     def end(self, finish: Finish, books: Books | None, names: Names) -> tuple[Finish, dict[str, Any]]:
-        """Write the result; returns how the run ended, and `result.json`'s content."""
+        """Write the result. Return the run's end and the content of `result.json`."""
         return self._recording.end(finish, books, names, sleep=lambda _: None)

@@ -1,4 +1,4 @@
-"""A run that really learns, in virtual time, with the files of a real one."""
+"""Simulate a run that really trains, in virtual time. It writes the files of a real run."""
 
 from __future__ import annotations
 
@@ -53,21 +53,20 @@ class Simulation:
 
 @dataclass(frozen=True)
 class Simulated:
-    """How it ended, after how many virtual seconds, `result.json`'s content, and which faults happened or did not."""
+    """The outcome of a simulated run."""
 
     finish: Finish
-    seconds: float
-    result: dict[str, Any]
-    fired: tuple[Fault, ...] = ()
-    unfired: tuple[Fault, ...] = ()
+    seconds: float  # virtual time
+    result: dict[str, Any]  # the content of result.json
+    fired: tuple[Fault, ...] = ()  # faults that happened
+    unfired: tuple[Fault, ...] = ()  # faults of `--chaos` that did not happen
 
 
 def simulate(run: Simulation) -> Simulated:
-    """The whole run; its directory is `run.storage`. Workers compute one after the other, in this process.
+    """Run to the end, and write the directory `run.storage`. Workers compute one after the other, in this process.
 
-    Observers are called in line: virtual time stands still meanwhile, so none is late, and a run repeats exactly.
-
-    The first Ctrl-C ends it at the next boundary, with a checkpoint; the second raises `KeyboardInterrupt`.
+    Observers are called in line: virtual time stands still meanwhile, so none is late, and a run repeats exactly. The
+    first Ctrl-C ends the run at the next boundary, with a checkpoint; the second raises `KeyboardInterrupt`.
     """
     recorder = Recorder(run.storage, run.observers)
     recorder.begin(run.start)
@@ -127,12 +126,12 @@ def _own_generators() -> Iterator[None]:
 
 
 def _hazards(run: Simulation) -> tuple[Fault, ...]:
-    """What the cluster's failure rates bring; most of it after the run."""
+    """Draw faults from the cluster's failure rates. Most of them are due after the run."""
     return drawn_faults(run.cluster.failures, run.settings.workers_max, _HORIZON_S, run.seed)
 
 
 def _with_shared_data(loop: Any) -> Any:
-    """A task gives the same data at every call: one copy serves all workers of this process."""
+    """Let all workers share one copy of a task's data, which is the same at every call."""
     if not hasattr(loop, "datasets"):
         return loop
     shared = copy.copy(loop)

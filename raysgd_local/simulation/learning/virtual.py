@@ -1,4 +1,4 @@
-"""What a worker's shell needs of the world around it, in virtual time: a network and a disk."""
+"""A worker's network and disk in virtual time."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ AwaitEnd = Callable[[], tuple[Call, str]]
 
 
 class VirtualNetwork:
-    """One worker's way to the others. `await_end` waits for the end of what was begun; `members` are the view's."""
+    """One worker's network. `await_end` waits for the end of a collective; `members` returns the view's members."""
 
     def __init__(
         self, connection: Connection, await_end: AwaitEnd, members: Callable[[], tuple[str, ...]]
@@ -50,7 +50,7 @@ class VirtualNetwork:
 
 
 class VirtualTransport:
-    """A member's side of one view. Sums are taken in rank order; bytes are those of a ring, by formula."""
+    """A member's side of one view. Sums are taken in rank order. Bytes sent are computed, as for a ring."""
 
     device = torch.device("cpu")
 
@@ -61,7 +61,7 @@ class VirtualTransport:
     def take_part(
         self, label: str, combine: Callable[[Sequence[Any]], Any], given: Any, source: int | None, size_bytes: int
     ) -> Any:
-        """What came of a collective. Raises `TransportError` where it did not complete for this member."""
+        """Call a collective; return its result. Raises `TransportError` if it did not complete for this member."""
         if not self._connection.begin(label, combine, given, source, size_bytes):
             raise TransportError("the view was left")
         call, failure = self._await_end()
@@ -75,7 +75,7 @@ class VirtualTransport:
         self._sent += all_reduce_bytes(flat.nbytes, self.world_size)
 
     def broadcast(self, flat: torch.Tensor, source: int) -> None:
-        given = flat.clone() if self.rank == source else None  # the source may go on before the others take it
+        given = flat.clone() if self.rank == source else None  # the source may change it before the others copy it
         flat.copy_(self.take_part("broadcast", lambda _: None, given, source, flat.nbytes))
         self._sent += broadcast_bytes(flat.nbytes, self.world_size, self.rank, source)
 
@@ -117,7 +117,7 @@ def _sum(parts: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def _copied(rows: Sequence[list[torch.Tensor]]) -> list[list[torch.Tensor]]:
-    """Who gave them may go on before the others take them."""
+    """Copy all parts: their senders may change them before the receivers copy them."""
     return [[part.clone() for part in row] for row in rows]
 
 
@@ -126,9 +126,9 @@ def _stack(parts: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 class VirtualWriter(Executor):
-    """A disk: what is to be written is written some time later, while the worker goes on.
+    """A disk that runs each write after a delay, while the worker goes on.
 
-    `pause` and `resume` are the worker's: it waits at its end until all is written.
+    `pause` and `resume` stop and continue the worker, while it waits at its end until everything is written.
     """
 
     def __init__(

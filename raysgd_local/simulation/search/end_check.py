@@ -1,4 +1,4 @@
-"""What must hold whatever happens: how it is told where it does not, and what the end of a run must be like."""
+"""The invariants at the end of a run."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def judge(
     pace: StepPaces,
     lost: Sequence[str],
 ) -> None:
-    """Invariant 9: a run ends for a reason, and where nothing went wrong it finishes and loses nobody."""
+    """Assert invariant 9: a run ends for a reason, and without faults it finishes and loses no worker."""
     fired: set[str] = {fault.kind for fault in faults}
     calm = _calm(scenario, pace.longest_step_s)
     slow = [worker for worker in lost if pace.longest_stretch_s(worker) >= _patience_s(scenario)]
     needs: dict[str, set[str]] = {"failed": {"error", "nan"}, "interrupted": {"interrupt"}, "lost": set(fired)}
     if finish.status in needs and not needs[finish.status] & fired and (calm or finish.status != "lost"):
         violated("9: every run ends for a reason", f"{finish} after {sorted(fired)}")
-    # Who leaves in time is no loss; whose own steps alone outlast the straggler's limit was given up for something.
+    # A worker that leaves in time is not lost. One whose steps alone exceed the straggler's limit is lost for a reason.
     if calm and fired <= {"sigterm"} and end.workers_lost > len(slow):
         violated("nobody is given up for nothing", f"{end.workers_lost} workers lost")
     state = end.books.replicated if end.books else None
@@ -43,12 +43,12 @@ def judge(
 
 
 def _calm(scenario: Scenario, longest_step_s: float) -> bool:
-    """Whether no time-out can pass without a fault: no word is late by seconds, no step outlasts a limit of waiting."""
+    """Whether no time-out can expire without a fault: no message is seconds late, no step exceeds a limit."""
     prompt = scenario.noise.delay_s * 100 < 2 and scenario.cluster.startup_s < 10
     return prompt and longest_step_s < _patience_s(scenario)
 
 
 def _patience_s(scenario: Scenario) -> float:
-    """For how long others are waited for at least."""
+    """Return the shortest time for which members wait for others."""
     limits = scenario.settings.timeouts
     return min(limits.arrival.floor_s, limits.straggler.floor_s)

@@ -1,4 +1,4 @@
-"""The one who sees everything: compares all workers, the controller's books and the tables after every event."""
+"""Check the invariants: compare all workers, the controller's books and the tables after every event."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from raysgd_local.control.replicated.state import Replicated
 from raysgd_local.control.run_events import EventName
 from raysgd_local.records import EvalRow
 from raysgd_local.simulation.engine.violation import violated
-from raysgd_local.simulation.engine.world import Observer
+from raysgd_local.simulation.engine.world import FleetObserver
 from raysgd_local.simulation.search.model import NumberAnchor, NumberReplica, Shard
 
 
 class WatchedWorker(Protocol):
-    """What is compared between workers."""
+    """A worker's state, to be compared with other workers'."""
 
     @property
     def name(self) -> str: ...
@@ -49,12 +49,12 @@ class WatchedWorker(Protocol):
 
     @property
     def heard(self) -> tuple[int, int]:
-        """The newest view and segment in which it was asked to yield."""
+        """The newest view and segment that it was asked to end."""
         ...
 
 
-class InvariantChecker(Observer):
-    """Collects what was committed and resolved; every method raises `Violated` where an invariant does not hold."""
+class InvariantChecker(FleetObserver):
+    """Collects committed and resolved states. Every method raises `Violated` if an invariant does not hold."""
 
     def __init__(self) -> None:
         self.rounds: list[RoundRow] = []
@@ -69,12 +69,12 @@ class InvariantChecker(Observer):
         self._yielded = (0, 0)
         self._restored_deal = 0
         self._deal: Deal | None = None
-        self._leaving: tuple[str, ...] = ()  # when that deal was made
+        self._leaving: tuple[str, ...] = ()  # workers that were to leave when `_deal` was made
 
     # Members.
 
     def exchanging(self, workers: Sequence[WatchedWorker], evaluating: bool = False) -> None:
-        """All are here for a reduction: they hold the same state, and it is what was resolved."""
+        """Check all members before a reduction: they have the same state, and it agrees with the resolved one."""
         first = workers[0]
         anchor, state = first.replica.anchor, first.member.known
         for worker in workers:
@@ -102,7 +102,7 @@ class InvariantChecker(Observer):
             violated("2: what is resolved stays", f"round {anchor.round} was another one")
 
     def asking(self, worker: WatchedWorker, command: Exchange) -> None:
-        """A member goes into a round: it says what it did and was asked to pass on, and nobody yields in vain."""
+        """Check a member that begins an exchange: its slot has its samples and every request for a boundary."""
         order, said = worker.member.in_force, command.said
         if worker.member.known.lengths is not None and said.samples != said.consumed:
             violated("who says samples took them", f"{worker.name}: {said.samples}, of the deal {said.consumed}")
@@ -112,7 +112,7 @@ class InvariantChecker(Observer):
             violated("after a yield comes a boundary", f"{worker.name} in {order.number}")
 
     def committed(self, worker: WatchedWorker, control: Control | None = None, healed: bool = False) -> None:
-        """A member committed a round, by itself or by being healed."""
+        """Check a member that committed a round, by itself or because it was healed."""
         anchor, view = worker.replica.anchor, worker.member.in_force.view.number
         if not math.isclose(anchor.one, 1.0, abs_tol=1e-9):
             violated("weights sum to one", f"{anchor.one} after round {anchor.round} on {worker.name}")
@@ -128,7 +128,7 @@ class InvariantChecker(Observer):
             violated("1: a round is the same on all", f"round {anchor.round} of view {view} on {worker.name}")
 
     def gives(self, worker: WatchedWorker, source: int) -> None:
-        """A transfer of state: the source must have what is resolved."""
+        """Check the source of a transfer of state: it must have the resolved state."""
         order = worker.member.in_force
         if order.view.members[source] != worker.name or not order.replicated.round:
             return
@@ -164,7 +164,7 @@ class InvariantChecker(Observer):
         self.resolved = {at: anchor for at, anchor in self.resolved.items() if at <= round}
 
     def restarted(self, resume: CheckpointRecord | None, incarnation: int, now: float) -> None:  # noqa: ARG002
-        """The driver starts again; if there is no checkpoint, from nothing."""
+        """Follow a new driver. Without a checkpoint it begins from nothing."""
         self.shards.clear()
         self._generation += 1
         self._yielded = (0, 0)
@@ -173,7 +173,7 @@ class InvariantChecker(Observer):
             self.rewound(-1, 0, incarnation)
 
     def ordered(self, controller: Controller, order: Order, workers: dict[str, WatchedWorker]) -> None:
-        """An order is given: what it rests on is resolved."""
+        """Check an order: it agrees with the books, and its state is resolved."""
         books = controller.books
         if books is None:
             violated("an order rests on books", str(order.view))
@@ -225,7 +225,7 @@ class InvariantChecker(Observer):
             violated("every evaluation has a row", f"{state.evaluations} and {len(self.evaluations)} rows")
 
     def _ledger(self, books: Books, anchor: NumberAnchor) -> None:
-        """What the books say was consumed is what is in the model."""
+        """Check that the consumed samples in the books are those in the model."""
         ledger, state = books.ledger, books.replicated
         if ledger.samples_repeated:
             violated("4: no sample twice", f"{ledger.samples_repeated} by the ledger")
@@ -248,7 +248,7 @@ class InvariantChecker(Observer):
     def _placed(
         self, controller: Controller, books: Books, order: Order, workers: dict[str, WatchedWorker]
     ) -> None:
-        """Invariant 3, where data is dealt for this view."""
+        """Check invariant 3, if data is dealt for this view."""
         placement, restricted = books.placement, controller.settings.local_data
         if order.restore and books.deal is not None:
             self._restored_deal = books.deal.number
@@ -258,7 +258,7 @@ class InvariantChecker(Observer):
         nodes = {name: workers[name].node for name in members if name in workers}
         if len(nodes) < len(members):
             return
-        if books.deal != self._deal:  # who decides to leave later is taken account of at the next deal
+        if books.deal != self._deal:  # workers that decide to leave later count at the next deal
             self._deal, self._leaving = books.deal, controller.standing(Standing.LEAVING) if restricted else ()
         members = tuple(name for name in members if name not in self._leaving) or members
         nodes = {name: nodes[name] for name in members}
@@ -278,13 +278,13 @@ class InvariantChecker(Observer):
             violated("3: loads differ by one at most", str(loads))
 
     def hands_over(self, worker: WatchedWorker, given: Sequence[Gift]) -> None:
-        """Who is to give a chunk's data has it."""
+        """Check that a member that is to send a chunk's data has it."""
         for gift in given:
             if gift.source == worker.member.rank and not set(gift.chunks) <= set(worker.held.chunks):
                 violated("3: who gives data has it", f"{worker.name}: {gift}, {worker.held}")
 
     def turned(self, controller: Controller) -> None:
-        """After every event of the controller: whoever may be asked for is asked for."""
+        """Check after each event that the controller asks for as many workers as the run may have."""
         ending = controller.phase is Phase.ENDED or controller.outcome is not None
         if ending or controller.stop or controller.errors:
             return
@@ -294,7 +294,7 @@ class InvariantChecker(Observer):
             violated("as many workers as the run may have are asked for", f"{have} and {waiting} to come")
 
     def checkpoint(self, snapshot: CheckpointRecord, manifest: dict[str, Any]) -> None:  # noqa: ARG002 - what it says
-        """A manifest is written: its parts belong together, and to a resolved round."""
+        """Check a complete checkpoint: its shards belong together, and to a resolved round."""
         shards = self.shards[snapshot.name]
         if set(shards) < set(range(len(snapshot.writers))):
             violated("a checkpoint is whole", f"{snapshot.name} has parts {sorted(shards)}")
@@ -309,7 +309,7 @@ class InvariantChecker(Observer):
         self.published[snapshot.name] = dict(shards)
 
     def ended(self, controller: Controller, samples: int, early: bool) -> None:
-        """At the end: each closed epoch's samples are in the model, or counted as lost."""
+        """Check at the end that each closed epoch's samples are in the model, or counted as lost."""
         books = controller.books
         if books is None or not samples or books.replicated.diverged:
             return

@@ -1,4 +1,4 @@
-"""What each method does to a model that is a number: the whole fleet's numbers in, each member's out."""
+"""Apply each method to a model that is a number: from all members' numbers to each member's result."""
 
 from __future__ import annotations
 
@@ -17,28 +17,25 @@ _GRAIN = 1 / 64
 
 @dataclass(frozen=True)
 class NumberMember:
-    """One member as it goes into a round: its number now, at the round's beginning, and what it left out before."""
+    """One member's input to a round's averaging."""
 
-    x: float
-    start: float
-    residual: float
-    weight: float
+    x: float  # its number now
+    start: float  # its number at the round's begin
+    residual: float  # of compression
+    weight: float  # in the mean
     samples: int
-    ill: bool
+    ill: bool  # its state is not finite
 
 
 @dataclass(frozen=True)
 class Moved:
-    """After a round: the anchor with its momentum, and by rank each member's number and residual.
-
-    `apart` says whether members may be elsewhere than the anchor; None: as before.
-    """
+    """The result of a round's averaging."""
 
     anchor: float
-    velocity: float
-    own: tuple[float, ...]
-    residuals: tuple[float, ...]
-    apart: bool | None
+    velocity: float  # momentum of the outer step
+    own: tuple[float, ...]  # each rank's number
+    residuals: tuple[float, ...]  # of each rank
+    apart: bool | None  # members' numbers may differ from the anchor; None: as before
 
 
 def move(
@@ -51,7 +48,7 @@ def move(
     stay: bool,
     rejoin: bool = False,
 ) -> Moved:
-    """One averaging of parameters; with `stay` members only learn the mean, with `rejoin` they did so until now."""
+    """Average parameters. With `stay` members keep their numbers and only learn the mean; with `rejoin` that ends."""
     coupling = algorithm.averaging.coupling(len(members))
     if algorithm.averaging.gossips and not stay:
         return _gossip(algorithm, anchor, velocity, members, extent, round)
@@ -84,7 +81,7 @@ def _residuals(members: Sequence[NumberMember]) -> tuple[float, ...]:
 
 
 def _sent(algorithm: Algorithm, anchor: float, member: NumberMember, share: float) -> tuple[float, float]:
-    """What arrives of a member's step, and what it remembers of the rest."""
+    """Return the compressed message of a member's step, and its new residual."""
     step = 0.0 if member.ill else share * (anchor - member.x)
     if algorithm.compression is None or algorithm.averaging.coupling(1) is not None:
         return step, 0.0

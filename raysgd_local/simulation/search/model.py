@@ -1,4 +1,4 @@
-"""A model small enough to be compared exactly: a number that learns, a one that must stay one, and what it saw."""
+"""A model small enough to compare exactly: a number that learns, a 1 that must stay 1, and the samples in them."""
 
 from __future__ import annotations
 
@@ -17,33 +17,29 @@ Taken = tuple[int, tuple[int, ...]]  # epoch, positions
 
 @dataclass(frozen=True)
 class NumberAnchor:
-    """The state after a commit. `consumed` says, by epoch, how often each sample is in it (a byte a sample).
-
-    `one` is averaged like a parameter and never trained: it stays 1 if weights sum to 1. `velocity` is the outer
-    step's.
-    """
+    """The state after a commit."""
 
     round: int = 0
-    x: float = 0.0
-    one: float = 1.0
-    velocity: float = 0.0
-    consumed: tuple[tuple[int, bytes], ...] = ()
+    x: float = 0.0  # the number that learns
+    one: float = 1.0  # averaged like a parameter and never trained: it stays 1 if weights sum to 1
+    velocity: float = 0.0  # momentum of the outer step
+    consumed: tuple[tuple[int, bytes], ...] = ()  # by epoch, counts of each sample (bytes)
 
     def times(self, epoch: int) -> bytes:
-        """How often each sample of `epoch` was consumed; empty if none was."""
+        """Return how often each sample of `epoch` was consumed; empty if none was."""
         return dict(self.consumed).get(epoch, b"")
 
 
 @dataclass(frozen=True)
 class Reduced:
-    """What came of a round: the sum over all members, or with parameters what each becomes; and what it is made of."""
+    """The result of a round's reduction."""
 
     mode: Mode
-    weight: float
-    x_sum: float
-    one_sum: float
-    taken: tuple[Taken, ...]
-    moved: Moved | None = None
+    weight: float  # sum of all members' weights
+    x_sum: float  # weighted sum
+    one_sum: float  # weighted sum
+    taken: tuple[Taken, ...]  # samples of all members
+    moved: Moved | None = None  # each member's new state; None if gradients were averaged
 
     @property
     def finite(self) -> bool:
@@ -52,15 +48,15 @@ class Reduced:
 
 @dataclass(frozen=True)
 class Part:
-    """One member's part of a sum."""
+    """One member's part of a round's reduction."""
 
     mode: Mode
     weight: float
-    x: float
+    x: float  # its number, or its gradient
     one: float
-    taken: tuple[Taken, ...]
-    start: float = 0.0
-    residual: float = 0.0
+    taken: tuple[Taken, ...]  # samples since the last commit
+    start: float = 0.0  # its number at the round's begin
+    residual: float = 0.0  # of compression
 
     @property
     def finite(self) -> bool:
@@ -68,9 +64,9 @@ class Part:
 
 
 def reduce_parts(parts: Sequence[Part], weight: float) -> Reduced:
-    """The weighted sum, and the `weight` that it will be divided by.
+    """Return the weighted sum, to be divided by `weight`.
 
-    Who is not finite counts for nothing, but what it consumed is consumed.
+    A member whose state is not finite has the weight 0, but its samples count as consumed.
     """
     good = [part for part in parts if part.finite and part.weight]
     return Reduced(
@@ -83,7 +79,7 @@ def reduce_parts(parts: Sequence[Part], weight: float) -> Reduced:
 
 
 def commit(anchor: NumberAnchor, reduced: Reduced, x: float) -> NumberAnchor:
-    """The anchor after a round; `x` is the number as it is now (averaged already, or stepped together)."""
+    """Return the anchor after a round. `x` is the new number, averaged or stepped jointly already."""
     one = reduced.one_sum / reduced.weight if reduced.weight and reduced.mode != "gradients" else anchor.one
     velocity = reduced.moved.velocity if reduced.moved is not None else 0.0
     return NumberAnchor(anchor.round + 1, x, one, velocity, _add(anchor.consumed, reduced.taken))
@@ -104,42 +100,42 @@ def _add(consumed: tuple[tuple[int, bytes], ...], taken: Sequence[Taken]) -> tup
 
 @dataclass(frozen=True)
 class Shard:
-    """What a checkpoint keeps of one worker."""
+    """One worker's part of a checkpoint."""
 
     anchor: NumberAnchor
     x: float
-    momentum: float
+    momentum: float  # of local steps
     residual: float = 0.0
-    apart: bool = False
+    apart: bool = False  # `x` may differ from the anchor's
 
 
 @dataclass
 class NumberReplica:
-    """One worker's copy: the anchor, its own steps since, and the vectors that heal others."""
+    """One worker's replica."""
 
     anchor: NumberAnchor
     x: float = 0.0
-    momentum: float = 0.0
-    gradient: float = 0.0
-    taken: list[Taken] = field(default_factory=list)
-    kept: Reduced | None = None
-    tried: Reduced | None = None
-    start: float = 0.0
-    residual: float = 0.0
-    apart: bool = False
-    flown: tuple[float, list[Taken]] | None = None
+    momentum: float = 0.0  # of local steps
+    gradient: float = 0.0  # of the newest batch
+    taken: list[Taken] = field(default_factory=list)  # samples since the last commit or launch
+    kept: Reduced | None = None  # newest committed reduction, to heal others
+    tried: Reduced | None = None  # newest reduction
+    start: float = 0.0  # `x` at the round's begin
+    residual: float = 0.0  # of compression
+    apart: bool = False  # `x` may differ from the anchor's
+    flown: tuple[float, list[Taken]] | None = None  # number and samples of the exchange in flight
 
     def launch(self) -> None:
-        """What it is now travels, and it goes on."""
+        """Set the present state apart for an exchange in flight."""
         self.flown, self.taken = (self.x, self.taken), []
 
     def land(self) -> None:
-        """What travels is lost with the view: all is this member's own again."""
+        """Take back the samples of the exchange in flight, because it is lost."""
         if self.flown is not None:
             self.taken, self.flown = [*self.flown[1], *self.taken], None
 
     def compute(self, epoch: int, positions: Sequence[int]) -> None:
-        """A gradient over these samples is ready; they are consumed if it gets into a committed round."""
+        """Compute a gradient over these samples. They are consumed once a committed round contains it."""
         target = sum(positions) / len(positions) / 100 if positions else 0.5
         self.gradient = self.x - target
         self.taken.append((epoch, tuple(positions)))
@@ -153,7 +149,7 @@ class NumberReplica:
         return Part(mode, weight, value, self.anchor.one, tuple(self.taken), self.start, self.residual)
 
     def commit(self, reduced: Reduced, rank: int, then: Mode) -> None:
-        """Install what came of a round in which this was member `rank`; the member's own steps are in it."""
+        """Install the result of a round in which this member had the rank `rank`."""
         moved, place = reduced.moved, self.anchor.x
         since, taken = (self.x - self.flown[0], self.taken) if self.flown is not None else (0.0, [])
         if moved is not None:
@@ -175,7 +171,7 @@ class NumberReplica:
         return Shard(self.anchor, self.x, self.momentum, self.residual, self.apart)
 
     def load(self, shard: Shard, own: bool = False) -> None:
-        """Take over another's state, or one's `own` from a checkpoint."""
+        """Load another member's state, or this rank's `own` from a checkpoint."""
         self.anchor, self.momentum = shard.anchor, shard.momentum
         self.x, self.residual = (shard.x, shard.residual) if own else (shard.anchor.x, 0.0)
         self.apart, self.start, self.taken, self.flown = shard.apart, self.x, [], None
@@ -185,6 +181,6 @@ class NumberReplica:
 
 
 def fresh(worker: str) -> NumberReplica:
-    """A replica with weights of its own, unlike any other worker's."""
+    """Return a new replica, whose number differs from every other worker's."""
     x = 1.0 + worker_number(worker) / 64
     return NumberReplica(replace(NumberAnchor(), x=x), x=x, start=x)

@@ -1,4 +1,4 @@
-"""A replica that is a number, over the simulated network: a shell's port in the random search."""
+"""The port of a shell in the random search: a replica that is a number, over the simulated network."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from raysgd_local.training.replica_port import ExchangeResult
 
 
 class WatchedProcess(Process, WatchedWorker, Protocol):
-    """A worker's process whose state is compared with all others'."""
+    """A worker's process whose state is compared with other workers'."""
 
 
 class NumberPort:
-    """One worker's. Collectives complete in virtual time; `strand` waits for them."""
+    """One worker's port. `strand` waits for collectives in virtual time."""
 
     def __init__(
         self, worker: WatchedProcess, world: World, checker: InvariantChecker, scenario: Scenario, strand: Strand
@@ -98,7 +98,7 @@ class NumberPort:
         own = member.rank in shards and len(shards) == len(member.in_force.view.members)
         self.replica.load(shards[member.rank if own else 0], own)
 
-    # Steps, and what is tried and undone.
+    # Steps, and probes.
 
     def local_step(self, pending: int, state: Replicated) -> None:  # noqa: ARG002
         self.replica.local_step()
@@ -109,7 +109,7 @@ class NumberPort:
     # Rounds.
 
     def finish_steps(self, said: Contribution, state: Replicated) -> None:
-        """Computed they are."""
+        """Do nothing: steps are computed already."""
 
     def describe(self, said: Contribution, state: Replicated) -> Contribution:
         return replace(
@@ -215,7 +215,7 @@ class NumberPort:
 
 
 def _nothing(given: Sequence[Any]) -> None:
-    """Of these collectives nothing comes but what the source gives."""
+    """Combine inputs to nothing, for collectives without a result, and for broadcasts."""
 
 
 def _metrics(given: Sequence[float]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""A probe with a model that is a number: what is tried, looked at, and undone."""
+"""Probes with a model that is a number."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from raysgd_local.simulation.search.model import NumberReplica, Part
 
 
 def average_trials(given: Sequence[tuple[Contribution, Part]]) -> tuple[Control, float]:
-    """All members' words, and the mean of where their steps led; who is not finite counts for nothing."""
+    """Return all members' slots, and the weighted mean of the finite numbers."""
     good = [part for _, part in given if part.finite and part.weight]
     total = math.fsum(part.weight for part in good)
     mean = math.fsum(part.weight * part.x for part in good) / total if total else math.nan
@@ -23,13 +23,13 @@ def average_trials(given: Sequence[tuple[Contribution, Part]]) -> tuple[Control,
 
 @dataclass
 class NumberProbe:
-    """One worker's. `losses` are by whether they come after local steps."""
+    """One worker's side of a probe."""
 
     replica: NumberReplica
-    mean: float = 0.0
-    losses: dict[bool, list[float]] = field(default_factory=lambda: {True: [], False: []})
-    _local: bool = False
-    _marked: tuple[Any, ...] = ()
+    mean: float = 0.0  # of all members' local steps
+    losses: dict[bool, list[float]] = field(default_factory=lambda: {True: [], False: []})  # True: local
+    _local: bool = False  # the present stage takes local steps
+    _marked: tuple[Any, ...] = ()  # number and momentum to go back to
 
     def obey(self, command: m.Mark | m.Look | m.ShowMean | m.Undo) -> None:
         match command:
@@ -53,7 +53,7 @@ class NumberProbe:
         self._marked = r.x, r.momentum
 
     def look(self) -> None:
-        """The gradient is the distance to what the batch asks for."""
+        """Record the batch's loss. The gradient is the distance to the batch's target."""
         self.losses[self._local].append(self.replica.gradient**2)
 
     def undo(self) -> None:

@@ -1,4 +1,4 @@
-"""Schedules of faults drawn from a seed."""
+"""Draw schedules of faults from a seed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _DRAWN = [row for row in KINDS.values() if row.odds]
 
 
 def random_faults(random: Random, most: int, events: int) -> tuple[Fault, ...]:
-    """Up to `most` faults, most of them at any of the first `events` events; some come in bursts."""
+    """Draw up to `most` faults, most of them at one of the first `events` events, some in bursts."""
     faults: list[Fault] = []
     for _ in range(random.randint(0, most)):
         burst = faults and random.random() < 0.35 and faults[-1].when.event is not None
@@ -26,7 +26,7 @@ def random_faults(random: Random, most: int, events: int) -> tuple[Fault, ...]:
 
 
 def random_damage(random: Random, events: int) -> tuple[Fault, ...]:
-    """Now and then the newest checkpoint is damaged, and all workers that have the model die soon after."""
+    """Sometimes draw damage to the newest checkpoint, in half of these cases with the death of all workers after it."""
     if random.random() > 0.04:
         return ()
     at = random.randint(1, events)

@@ -1,4 +1,4 @@
-"""Methods at random: every choice, and whatever of their combinations is not refused."""
+"""Draw methods from a seed: every choice, and every combination that is allowed."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from raysgd_local.errors import InputError
 
 
 def random_method(random: Random, plain: Schedule) -> Algorithm:
-    """A method: for a third of all it is `plain`, a schedule, alone."""
+    """Draw a method. A third of all are the schedule `plain` alone."""
     if random.random() < 0.35:
         return Algorithm(plain)
     while True:
         try:
             return _extended(random, _drawn(random, plain))
-        except InputError:  # refused together
+        except InputError:  # a combination that is not allowed
             continue
 
 
 def _extended(random: Random, method: Algorithm) -> Algorithm:
-    """Drawn last, so that what seeds gave before these were there they give still."""
+    """Draw the newer schedules last, so that all other seeds draw the same methods as before."""
     if random.random() < 0.1:
         tries = Stability(random.choice((1, 2, 5)), held_out=2, epsilon=random.choice((1e-6, 0.02, 0.9)))
         then = random.choice((FixedPeriod(1), FixedPeriod(2), FixedPeriod(3), Dynamic(2, 1e-2, 5)))

@@ -1,4 +1,4 @@
-"""One simulated run, whole: everything that happens in it follows from this record."""
+"""Draw scenarios from a seed."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ QUICK = Timeouts(
 
 
 def random_scenario(seed: int, faults: int = 8, methods: bool = True) -> Scenario:
-    """The scenario of a seed: a cluster, a method, a loop, and up to `faults` faults.
+    """Draw the scenario of a seed: a cluster, a method, a loop, and up to `faults` faults.
 
-    Without `methods` it has a schedule alone, and all else as with them.
+    Without `methods` the method is a schedule alone, and all else is the same.
     """
     random = Random(seed)
     most = random.randint(1, 6)

@@ -1,4 +1,4 @@
-"""A round of averaging with a model that is a number: all members' parts in, every member's state out."""
+"""Average a model that is a number: from all members' parts of a round to every member's new state."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from raysgd_local.simulation.search.model import NumberAnchor, Part, Reduced, re
 def reduce_round(
     method: Algorithm, member: Member, anchor: NumberAnchor, given: Sequence[tuple[Contribution, Part]]
 ) -> tuple[Control, Reduced]:
-    """`member` is any of them: all know the same."""
+    """Return all slots, and the round's result. `member` may be any member: all have the same replicated state."""
     control = Control(tuple(said for said, _ in given))
     reduced = reduce_parts([replace(part, weight=said.weight) for said, part in given], control.weight)
     if reduced.mode == "gradients":

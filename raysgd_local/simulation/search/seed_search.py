@@ -1,4 +1,4 @@
-"""Random scenarios from seeds, until one breaks an invariant; that one is shortened and told."""
+"""Run random scenarios from seeds, and print those that break an invariant, with as few faults as possible."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from raysgd_local.simulation.search.trial import Ended, run_trial
 
 @dataclass(frozen=True)
 class Failure:
-    """A seed whose scenario breaks an invariant, with as few faults as still do."""
+    """A seed whose scenario breaks an invariant."""
 
     seed: int
-    what: str
-    faults: tuple[Fault, ...]
+    what: str  # the violation
+    faults: tuple[Fault, ...]  # as few as still break it
 
     def __str__(self) -> str:
         chaos = written(self.faults)
@@ -33,7 +33,7 @@ class Failure:
 
 
 def attempt(scenario: Scenario) -> Ended | str:
-    """How the run ended, or what went wrong: an invariant, or an exception of the code under test."""
+    """Return the run's end, or the text of a failure: a broken invariant, or an exception in the code under test."""
     try:
         return run_trial(scenario)
     except Violated as error:
@@ -52,7 +52,7 @@ def check(seed: int, faults: int = 8) -> Failure | Ended:
 
 
 def shortened(scenario: Scenario, what: str) -> Failure:
-    """Leave out faults one by one, as long as something still goes wrong."""
+    """Leave out faults one by one, as long as the scenario still fails."""
     faults = scenario.faults
     index = 0
     while index < len(faults):
@@ -67,11 +67,11 @@ def shortened(scenario: Scenario, what: str) -> Failure:
 
 @dataclass(frozen=True)
 class _Summary:
-    """What came of one seed, as it travels between processes: `text` tells a violation, `reached` are its marks."""
+    """The outcome of one seed, to be sent between processes."""
 
-    status: str
-    text: str
-    reached: frozenset[str]
+    status: str  # how the run ended, or "violated"
+    text: str  # the violation, or the reason of the end
+    reached: frozenset[str]  # marks
 
 
 def _summary(seed: int) -> _Summary:
@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def search(seeds: range, jobs: int = 1, most: int = 20, show_marks: bool = False) -> int:
-    """Try `seeds` in `jobs` processes, until `most` have failed, and print what came of them; the exit status."""
+    """Try `seeds` in `jobs` processes, until `most` have failed; print the outcomes, and return the exit status."""
     began, ends, reached = time.monotonic(), Counter[str](), Counter[str]()
     with multiprocessing.Pool(jobs) as pool:
         for summary in pool.imap(_summary, seeds, chunksize=8):
@@ -113,19 +113,19 @@ def search(seeds: range, jobs: int = 1, most: int = 20, show_marks: bool = False
 
 
 def told(reached: Counter[str], counts: bool) -> str:
-    """Which marks no seed reached; before that, with `counts`, how many seeds reached each."""
+    """Format the marks that no seed reached; with `counts`, first the number of seeds that reached each mark."""
     lines = [f"{reached[name]:>7}  {name}: {says}" for name, says in marks.MARKS.items()] if counts else []
     missing = marks.never_reached(reached)
     return "\n".join([*lines, f"marks never reached: {', '.join(missing) or 'none'}"])
 
 
 def replay(seed: int, chaos: str, methods: bool = True) -> Ended | str:
-    """The scenario of a seed with these faults, which mean what drawn ones do: `target` always hits someone."""
+    """Run the scenario of a seed with these faults, which count as drawn: `target` always hits someone."""
     return attempt(random_scenario(seed, methods=methods).with_faults(as_drawn(parse(chaos))))
 
 
 def retry(seed: int, chaos: str) -> int:
-    """Try one seed with these faults instead of its own; the exit status."""
+    """Try one seed with these faults instead of its own; return the exit status."""
     outcome = replay(seed, chaos)
     print(
         outcome if isinstance(outcome, str) else f"{outcome.finish}, {outcome.now:.1f} s, {outcome.events} events"

@@ -1,4 +1,4 @@
-"""One scenario under watch: workers whose model is a number, and every invariant asserted after every event."""
+"""Run one scenario, with workers whose model is a number, and check every invariant after every event."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from raysgd_local.simulation.search.worker import SimulatedWorker
 
 @dataclass(frozen=True)
 class Ended:
-    """How a simulated run ended, at virtual time `now`; `fired` are the faults that happened."""
+    """The outcome of a scenario."""
 
     finish: Finish
-    now: float
-    events: int
+    now: float  # virtual time at the end
+    events: int  # number of simulated events
     rounds: tuple[RoundRow, ...]
     evaluations: tuple[EvalRow, ...]
-    controller: Controller
-    recorded: tuple[tuple[float, RecordEvent], ...]
-    fired: tuple[Fault, ...]
+    controller: Controller  # its last state
+    recorded: tuple[tuple[float, RecordEvent], ...]  # virtual time and line of `events.jsonl`
+    fired: tuple[Fault, ...]  # faults that happened
 
 
 def run_trial(scenario: Scenario) -> Ended:
-    """The whole run. Raises `Violated` if an invariant does not hold at any moment of it."""
+    """Run to the end. Raises `Violated` if an invariant does not hold at any moment."""
     watch, hired = InvariantChecker(), list[SimulatedWorker]()
 
     def hire(name: str, node: str, world: World) -> SimulatedWorker:
@@ -66,7 +66,7 @@ def run_trial(scenario: Scenario) -> Ended:
 
 
 def _replay(fleet: Fleet) -> None:
-    """The same inputs give the same commands."""
+    """Check that the same events give the same commands."""
     state = fleet.journal_began
     for heard in fleet.journal:
         state, again = controller.advance(state, heard.event, heard.now)

@@ -25,18 +25,21 @@ from raysgd_local.training.stopwatch import Stopwatch
 
 
 class WholeTime(Stopwatch):
-    """Counts from the run's beginning, evaluations included: the seeds that tests name were found with such times."""
+    """Counts training time from the run's beginning, evaluations included.
+
+    The seeds that tests name were found with such times.
+    """
 
     def __init__(self, clock: Clock) -> None:
         super().__init__(clock)
         self._told_at = 0.0
 
     def exclude(self, since: float) -> None:
-        """Nothing is excluded but pauses."""
+        """Do nothing: only pauses are excluded."""
 
 
 class SimulatedWorker:
-    """One process. `alive`, `frozen`, `slow`, `spoiled`, `unwritten`, `hung`, `deferred` are the fleet's to change."""
+    """One worker's process (see `engine.world.Process`)."""
 
     def __init__(self, name: str, node: str, world: World, checker: InvariantChecker, scenario: Scenario) -> None:
         self.name, self.node = name, node
@@ -46,7 +49,7 @@ class SimulatedWorker:
         self.spoiled = self.unwritten = self.hung = self._stands = False
         self.deferred: list[Callable[[], None]] = []
         self.steps = 0
-        self.heard = (0, 0)  # newest view and segment that it was asked to yield in
+        self.heard = (0, 0)  # newest view and segment that it was asked to end
         self._orders: list[Order] = []
         self._awaits_order = False
         self._strand = Strand(self._live)
@@ -71,7 +74,7 @@ class SimulatedWorker:
     def undone(self) -> int:
         return self._shell.rewound
 
-    # From outside.
+    # Calls by the fleet.
 
     def start(self) -> None:
         self._world.tell(self.name, WorkerUp(self.name, self.node, worker_number(self.name)))
@@ -109,7 +112,7 @@ class SimulatedWorker:
         self.unwind()
 
     def unwind(self) -> None:
-        """Free what the process held."""
+        """Free the process's greenlet."""
         self._strand.kill()
 
     # The process.
@@ -144,7 +147,7 @@ class SimulatedWorker:
         self._world.after(self._world.step_s(self), self, self._strand.go_on)
         self._strand.wait()
         self.replica.compute(batch.epoch, batch.positions)
-        if self.spoiled:  # its outcome is not finite: the gradient that is sent, or the model after a step
+        if self.spoiled:  # makes the averaged gradient, or the model after a step, not finite
             self.spoiled, self.replica.gradient = False, math.nan
         self.steps += 1
 

@@ -1,4 +1,4 @@
-"""The contributions of all members to an averaging, from the one that the real member would make."""
+"""Derive all members' control slots from the real member's."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from raysgd_local.simulation.timing.plan import TimingPlan
 
 
 class Contributions:
-    """Told by `said`, the real member's own, and by the times that were drawn for each, (workers,)."""
+    """Makes all members' control slots of a round."""
 
     def __init__(self, plan: TimingPlan) -> None:
         self._plan, loop = plan, plan.loop
         self._epoch_samples = loop.samples or loop.own_steps * loop.batch_size * plan.workers
 
     def control(self, said: Contribution, state: Replicated, compute_s: Floats, clock_s: Floats) -> Control:
+        """Return all slots, from the real member's slot `said` and each worker's times, (workers,)."""
         plan = self._plan
         loss = plan.loss.loss(state.samples + said.samples * plan.workers / 2)
         epochs = state.samples / self._epoch_samples
@@ -28,7 +29,7 @@ class Contributions:
         return Control(tuple(_contribution(said, loss, *own) for own in each))
 
     def _consumed(self, first: int, state: Replicated) -> list[int]:
-        """How much each consumes where the first one consumes `first`: lists may differ by one sample."""
+        """Return each worker's consumed positions if worker 0 consumes `first`: lists may differ by one sample."""
         if state.lengths is None:
             return [0] * self._plan.workers
         left = [length - cursor for length, cursor in zip(state.lengths, state.cursors, strict=True)]

@@ -1,7 +1,7 @@
-"""Only time: thousands of workers in lockstep, without learning and without faults.
+"""Simulate times only: thousands of workers in lockstep, without learning and without faults.
 
-Where nobody fails all members of a view decide alike, from the same reduced values. So one real member stands for
-all, under the real controller; what differs between workers, how long they compute, is drawn for each.
+Without failures all members of a view decide alike, from the same reduced values. So one real member represents all,
+under the real controller. Only computing times differ between workers: they are drawn for each.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from raysgd_local.control.messages import Order, Report, worker_name
 from raysgd_local.control.replicated.round_row import RoundRow
 from raysgd_local.simulation.engine.interruption import interruptible
 from raysgd_local.simulation.engine.loop import Batch, training_loop
-from raysgd_local.simulation.engine.world import Observer
+from raysgd_local.simulation.engine.world import FleetObserver
 from raysgd_local.simulation.timing.plan import TimedRun, TimingPlan
 from raysgd_local.simulation.timing.reductions import Reductions
 
 
-def simulate_timing(plan: TimingPlan, observer: Observer | None = None) -> TimedRun:
-    """Run it; `observer` is told what would be recorded. Ctrl-C ends it after a round."""
-    fleet = _Lockstep(plan, observer or Observer())
+def simulate_timing(plan: TimingPlan, observer: FleetObserver | None = None) -> TimedRun:
+    """Run to the end. `observer` follows the rounds and events. Ctrl-C ends the run after a round."""
+    fleet = _Lockstep(plan, observer or FleetObserver())
     with interruptible(fleet.interrupt):
         finish = fleet.run()
     return TimedRun(tuple(fleet.rows), finish, fleet.now, fleet.controller.books)
 
 
 class _Lockstep:
-    """All members as one; `now` is the time of all."""
+    """One member that represents all. `now` is the virtual time of all."""
 
     name = "w0"
 
-    def __init__(self, plan: TimingPlan, observer: Observer) -> None:
+    def __init__(self, plan: TimingPlan, observer: FleetObserver) -> None:
         self._plan, self._observer = plan, observer
         settings = Settings(
             plan.program,
@@ -58,7 +58,7 @@ class _Lockstep:
         self.rows: list[RoundRow] = []
 
     def run(self) -> c.Finish:
-        """From the request of workers to the end."""
+        """Run to the end."""
         self._tell(c.RunStarted())
         self.now += self._plan.cluster.startup_s
         for number in range(self._plan.workers):
@@ -83,7 +83,7 @@ class _Lockstep:
         return self._finish
 
     def interrupt(self) -> None:
-        """Someone at the terminal wants it to end. A signal's handler may call this."""
+        """Ask the run to end. A signal handler may call this."""
         self._interrupted = True
 
     def _node(self, number: int) -> str:
@@ -91,7 +91,7 @@ class _Lockstep:
         return f"n{number // nodes.workers if nodes is not None else number}"
 
     def post(self, event: m.Event) -> None:
-        """Something for the member to handle."""
+        """Queue an event for the member."""
         self._events.append(event)
 
     def _pump(self) -> None:
@@ -177,7 +177,7 @@ class _Lockstep:
             self._tell(c.Died(worker_name(number), "its loop ended"))
 
     def _arrive(self, report: Report) -> None:
-        """One report tells the rounds for all."""
+        """Let all members arrive. Only the first report has the rounds."""
         self.now += self._plan.cluster.latency_s
         told = replace(report, wire_bytes=self._reductions.sent_bytes)
         self._tell(c.Arrived(told))

@@ -1,4 +1,4 @@
-"""What is timed, and what comes of it."""
+"""The inputs and the result of a simulation of times."""
 
 from __future__ import annotations
 
@@ -15,26 +15,22 @@ from raysgd_local.simulation.cluster.cluster_model import ClusterModel
 from raysgd_local.simulation.cluster.loss_curve import HalvingLoss, LossCurve
 from raysgd_local.simulation.engine.loop import LoopPlan
 
-_DEALT_UP_TO = 256  # workers
+_DEALT_UP_TO = 256  # most workers for which samples are dealt
 
 
 @dataclass(frozen=True)
 class TimingPlan:
-    """`workers` workers run `loop` on `cluster`; `state_bytes` is what an averaging reduces, without its slots.
-
-    The training loss goes as `loss` says, the learning rate is `lr` times what `learning_rate` says of the epochs
-    that are done.
-    """
+    """The inputs of a simulation of times. Raises `InputError` for methods and clusters that need more than times."""
 
     program: Program
     workers: int
     cluster: ClusterModel
     loop: LoopPlan
-    state_bytes: int = 4_000_000
-    loss: LossCurve = field(default_factory=lambda: HalvingLoss(100_000))
-    learning_rate: LearningRate = LearningRate()
-    lr: float = 1.0
-    seed: int = 0
+    state_bytes: int = 4_000_000  # bytes that an averaging reduces, without the control slots
+    loss: LossCurve = field(default_factory=lambda: HalvingLoss(100_000))  # the assumed training loss
+    learning_rate: LearningRate = LearningRate()  # factor on `lr`, by epochs
+    lr: float = 1.0  # base learning rate
+    seed: int = 0  # of the times
 
     def __post_init__(self) -> None:
         if self.program.averaging.fraction < 1:
@@ -60,20 +56,18 @@ class TimingPlan:
 
 @dataclass(frozen=True)
 class TimedRun:
-    """How it ended, after how many virtual `seconds`: the rows of `rounds.csv` that such a run would write, times
-    virtual, and the run's books.
-    """
+    """The outcome of a simulation of times."""
 
-    rows: tuple[RoundRow, ...]
+    rows: tuple[RoundRow, ...]  # of rounds.csv, with virtual times
     finish: c.Finish
-    seconds: float
-    books: Books | None
+    seconds: float  # virtual time
+    books: Books | None  # None if the run ended before its first view
 
 
 def loop_over(samples: int, epochs: int, batch_size: int, workers: int) -> LoopPlan:
-    """A task's loop over a training set of `samples`.
+    """Return a task's loop over a training set of `samples`.
 
-    For very many workers samples are not dealt one by one, which takes longer than all else: each takes as many
+    For very many workers samples are not dealt, because that takes longer than all the rest: each worker takes as many
     steps as the longest list has batches, and each epoch ends with an averaging of its own.
     """
     if workers <= _DEALT_UP_TO:

@@ -1,4 +1,4 @@
-"""Puts a timing-only run on record: its times, and nothing of what was not learned."""
+"""Record a simulation of times: tables, events and result, without a loss."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from raysgd_local.simulation.timing.plan import TimingPlan
 
 
 class TimeRecorder(Recorder):
-    """Leaves out the loss: it is assumed, for schedules to follow."""
+    """Leaves out the loss, which is only assumed, for schedules to follow."""
 
     def recorded(self, command: RecordRounds) -> None:
         rounds = tuple(replace(row, loss=math.nan) for row in command.rounds)
@@ -28,7 +28,7 @@ class TimeRecorder(Recorder):
 def record_timing(
     plan: TimingPlan, storage: Storage, start: RunStart, observers: Sequence[RunObserver]
 ) -> Simulated:
-    """Run it, and write its directory: tables, events, result. There is no journal, model or checkpoint."""
+    """Run to the end, and write tables, events and result. There is no journal, model or checkpoint."""
     recorder = TimeRecorder(storage, observers)
     recorder.begin(start)
     recorder.note(EventName.TIMING_ONLY, state_bytes=plan.state_bytes, loss=f"assumed: {plan.loss}")

@@ -1,4 +1,4 @@
-"""The time and the bytes of one reduction, as the cluster's links have it."""
+"""Compute the time and the bytes of one reduction from the cluster's links."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from raysgd_local.simulation.timing.plan import TimingPlan
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds that a reduction takes, and the bytes that a member sends."""
+    """The cost of a reduction."""
 
-    seconds: float
-    sent_bytes: int
+    seconds: float  # from the last member's arrival to the result
+    sent_bytes: int  # by each member
 
 
 def cost(plan: TimingPlan, state: Replicated, control: Control, partial: bool) -> Cost:
-    """Of averaging what `control` says, after `state`; `partial`: the slots travel before the rest does."""
+    """Return the cost of the averaging with these slots, after `state`. With `partial` the slots are reduced first."""
     reach = extent(state, control, plan.program)
     if not partial or reach.whole:
         return _whole(plan, partial)
@@ -44,14 +44,14 @@ def _gossip(plan: TimingPlan, state: Replicated) -> Cost:
 
 
 def _in_blocks(plan: TimingPlan, reach: Extent) -> Cost:
-    """The largest block takes longest."""
+    """Return the largest block's cost, because it takes longest."""
     block = max(Counter(reach.blocks).values())
     seconds = _hearing_s(plan) + plan.cluster.reduction_s(plan.state_bytes, block)
     return Cost(seconds, 2 * plan.state_bytes * (block - 1) // block)
 
 
 def _hearing_s(plan: TimingPlan) -> float:
-    """Slots, and a vote."""
+    """Return the time to reduce the slots, and the vote."""
     cluster, workers = plan.cluster, plan.workers
     return cluster.reduction_s(_slots_bytes(plan), workers) + cluster.reduction_s(4, workers)
 

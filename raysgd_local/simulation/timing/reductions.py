@@ -1,4 +1,4 @@
-"""When each worker begins a reduction, when it is there, and how far they compute meanwhile."""
+"""Compute when each worker begins a reduction, when it is complete, and how far workers compute meanwhile."""
 
 from __future__ import annotations
 
@@ -17,27 +17,25 @@ from raysgd_local.simulation.timing.reduction_cost import cost
 
 @dataclass(frozen=True)
 class _Flight:
-    """A reduction under way: when each worker began it, and when it is there."""
+    """A reduction in flight."""
 
     view: int
-    control: Control
-    began: Floats
-    arrives: float
+    control: Control  # all members' slots
+    began: Floats  # time at which each worker began it, (workers,)
+    arrives: float  # time at which it is complete
 
 
 @dataclass(frozen=True)
 class _Ahead:
-    """Steps of the open round that were taken while the last reduction travelled, how long they took each worker, and
-    how long before `now` each was done with all (0 or less).
-    """
+    """The steps of the open round that workers took while the last reduction was in flight."""
 
     steps: int
-    compute_s: Floats
-    behind_s: Floats
+    compute_s: Floats  # each worker's time in these steps, (workers,)
+    behind_s: Floats  # time at which each worker was free, minus the present time: 0 or less, (workers,)
 
 
 class Reductions:
-    """Those of all members, one after the other; `sent_bytes` is what a member sent in the newest."""
+    """All members' reductions, one after the other. `sent_bytes` is what each member sent in the newest."""
 
     def __init__(self, plan: TimingPlan) -> None:
         self._plan = plan
@@ -50,11 +48,11 @@ class Reductions:
         self.sent_bytes = 0
 
     def start(self, now: float) -> None:
-        """Training time begins, with the first batch."""
+        """Begin training time, at the first batch."""
         self._told[:] = now
 
     def begin(self, command: m.Exchange, state: Replicated, now: float) -> None:
-        """All compute, the last to come begins the reduction."""
+        """Let all workers compute, then begin the reduction when the last one arrives."""
         said, ahead = replace(command.said, wire_bytes=self.sent_bytes), self._ahead
         drawn = self._computing(said.steps - ahead.steps)
         began = now + ahead.behind_s + drawn  # (workers,)
@@ -64,7 +62,7 @@ class Reductions:
         self._told, self.sent_bytes = began, found.sent_bytes
 
     def collect(self, steps: int) -> tuple[m.Exchanged, float]:
-        """What was begun is needed, `steps` steps later; it may be there already. With the time when all have it."""
+        """Wait for the reduction, `steps` steps after its begin. Return the outcome, and the time when all have it."""
         flight = self._flight
         if flight is None:
             raise RuntimeError("nothing was begun")
@@ -77,7 +75,7 @@ class Reductions:
         return m.Exchanged(flight.view, flight.control, waited_s), now
 
     def _computing(self, steps: int) -> Floats:
-        """Seconds that so many steps take each worker, (workers,)."""
+        """Draw the seconds that so many steps take on each worker, (workers,)."""
         shape = (self._plan.workers, steps)
         seconds: Floats = self._plan.cluster.steps.draw(self._random, shape).sum(axis=1) / self._speeds
         return seconds

@@ -1,4 +1,4 @@
-"""One exchange under way in a thread of its own, while the training thread goes on."""
+"""Run one exchange in a thread of its own, while the training thread goes on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from raysgd_local.transport.contract import Transport
 
 
 class BackgroundExchange:
-    """At most one exchange at a time. `executor` runs it: a thread, unless somebody else has other means."""
+    """At most one exchange at a time. `executor` runs it; by default a thread does."""
 
     def __init__(self, executor: Executor | None = None) -> None:
         self._executor = executor
@@ -29,7 +29,7 @@ class BackgroundExchange:
         said: Contribution,
         extent: Callable[[Control], Extent],
     ) -> None:
-        """What is sent is copied here; how it goes is told when it is collected."""
+        """Copy the present state and begin its exchange. `collect` returns the result, or raises the error."""
         if transport is None or not isinstance(reducing, DelayedReduction):
             raise RuntimeError("averagings travel in a view, with a method that is delayed")
         if self._executor is None:
@@ -40,18 +40,18 @@ class BackgroundExchange:
 
     @property
     def flies(self) -> bool:
-        """Whether something was launched that nobody collected."""
+        """Whether an exchange was launched and not collected."""
         return self._flight is not None
 
     def collect(self) -> tuple[Control, int]:
-        """What came of it, once it is there, and the bytes sent. Raises what went wrong with it."""
+        """Wait for the exchange; return all members' slots and the bytes sent. Raises the exchange's error."""
         flight, self._flight = self._flight, None
         if flight is None:
             raise RuntimeError("nothing was launched")  # a bug of the shell
         return flight.result()
 
     def land(self) -> None:
-        """Wait until it is over, whatever came of it; the view must have been cut."""
+        """Wait for the end of the exchange and drop its result. Cut the view first, so that it ends."""
         if self._flight is not None:
             with suppress(Exception):
                 self._flight.result()

@@ -1,4 +1,4 @@
-"""The exchange with compressed messages: the control part first, then what each member moved, in fewer bytes."""
+"""The exchange with compressed messages: first the control part, then the compressed steps."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from raysgd_local.training.exchange.plain import Allocate, Installing, Reduction
 from raysgd_local.transport.contract import Transport
 
 Total = Callable[[torch.Tensor], torch.Tensor]
-"""The sum over all members of what each gives, as it arrives."""
+"""Returns the sum of all members' vectors, after compression."""
 
 
 @dataclass
 class _Tried:
-    """Of the round that is tried: this member's weight, and its share of all members'."""
+    """This member's part of the round being reduced."""
 
     weight: float = 0.0
-    share: float = 0.0
+    share: float = 0.0  # `weight` divided by the sum of all members' weights
 
 
 class CompressedReduction(Reduction):
-    """What travels compressed is p·(anchor − x), or p·gradient, with what messages before left out; p sums to 1.
+    """Members send p·(anchor − x), or p·gradient, plus their residual, compressed. The shares p sum to 1.
 
-    So the control part has to come first, with the buffers, which travel as they are. The sum of all messages takes
-    the place of the parameters in the flat vector, as if they had been reduced: committing and healing don't know of
-    compression. In a round in which somebody leaves, or training ends, everybody sends all that is left.
+    The shares need all weights, so the control part is reduced first, with the buffers, which are not compressed. The
+    sum of all messages replaces the parameters in the flat vector, as if they had been reduced, so commit and healing
+    don't depend on compression. In a round in which a member leaves, or training ends, all members send uncompressed
+    messages, and their residuals become zero.
     """
 
     def __init__(self, state: ReplicaState, allocate: Allocate, members: int, algorithm: Algorithm) -> None:
@@ -48,7 +49,7 @@ class CompressedReduction(Reduction):
         self._try = _Tried()
 
     def _fill(self, mode: Mode, said: Contribution, rank: int) -> None:
-        """Write all of this member's part. State that is not finite counts for nothing."""
+        """Write this member's part of the flat vector. State that is not finite gets the weight 0."""
         self._check()
         flat, self._tried = self._scratch[: self._used], self._used
         self._healthy = self._packing(flat, mode, said.weight).complete()
@@ -84,7 +85,7 @@ class CompressedReduction(Reduction):
         return control
 
     def _sum_compressed(self, own: torch.Tensor, mode: Mode, weight: float, total: Total) -> None:
-        """`own`, weighted parameters or gradients, become the sum over all members."""
+        """Replace `own` (weighted parameters or gradients, (d,)) with the sum over all members, in place."""
         if mode == "gradients":
             own.copy_(total(own / weight)).mul_(weight)
             return

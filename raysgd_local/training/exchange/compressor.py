@@ -1,4 +1,4 @@
-"""Sums over all members by compressed messages: how they travel, and what is remembered of what they left out."""
+"""Sum vectors over all members by compressed messages, with error feedback."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from raysgd_local.transport.contract import Transport
 
 
 class Compressor:
-    """One member's side. Every member adds all messages, its own too, as they arrive, in rank order: so all come to
-    the same sum, to the bit.
+    """One member's side. Every member adds all decoded messages, its own too, in rank order, so all sums are equal to
+    the bit.
     """
 
     def __init__(self, compression: Compression, sizes: Sequence[int], like: Tensor, memory: bool) -> None:
@@ -26,9 +26,10 @@ class Compressor:
         self.sent = like.new_zeros(self.numel)
 
     def sum(self, transport: Transport, vector: Tensor, round: int, *, whole: bool = False) -> Tensor:
-        """The sum of all members' `vector` (d,) and residuals, nearly; with `whole` exactly, and nothing is left over.
+        """Return the sum (d,) of all members' `vector` (d,) and residuals, up to compression error.
 
-        `sent` is then what of it came from this member.
+        Keep this member's error as its residual, and its decoded message in `sent`. With `whole` nothing is compressed,
+        and the residual becomes zero.
         """
         self.residual.add_to(vector)
         ways = {"gather": self._gather, "shards": self._by_shards, "whole": self._whole}
@@ -51,7 +52,7 @@ class Compressor:
         return _added(self.messages, transport.all_gather(own), round)
 
     def _by_shards(self, transport: Transport, vector: Tensor, round: int) -> Tensor:
-        """Each member sums one shard, and sends the sum compressed once more; what that leaves out it remembers."""
+        """Let each member sum one shard and send the compressed sum. Its residual includes the error of the sum."""
         members, rank = transport.world_size, transport.rank
         shard = -(-self.numel // members)
         messages = Messages(self._compression, [shard], self._like)
@@ -78,5 +79,5 @@ def _added(messages: Messages, rows: Tensor, round: int) -> Tensor:
 
 
 def _seed(round: int, rank: int) -> int:
-    """Different for every message, and known to all."""
+    """Return the seed of one message: different for each message, and known to all members."""
     return round * 65537 + rank

@@ -1,4 +1,4 @@
-"""The exchange that travels while training goes on: what is sent is as it was when it was launched."""
+"""The delayed exchange: members send a copy of their state, and training goes on meanwhile."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from raysgd_local.transport.contract import Transport
 
 @dataclass
 class _Launched:
-    """What this member was: its state times its weight, (numel,), its integers, and its parameters alone, (d,)."""
+    """The copy of this member's state at the launch."""
 
-    packed: torch.Tensor
-    start: torch.Tensor
-    integers: list[int] = field(default_factory=list)
-    travels: bool = False
+    packed: torch.Tensor  # state times weight, (numel,)
+    start: torch.Tensor  # parameters, (d,)
+    integers: list[int] = field(default_factory=list)  # integer buffers
+    travels: bool = False  # the exchange is in flight
 
 
 class DelayedReduction(CompressedReduction):
-    """`launch` copies what is to be sent, and gives back what is left to do: another thread may do it while the
-    training thread changes the model. The commit then is x ← A + (x − x^t), for what parameters did since the launch.
+    """`launch` copies the state and returns the rest of the exchange, which another thread may run while the training
+    thread changes the model. The commit sets parameters to x ← A + (x − x^t), where A is the mean, x^t are the
+    parameters at the launch, and x those at the commit.
 
-    All else that averaging makes equal (buffers, averaged optimizer state) becomes what came of it, without what the
-    steps since did to that.
+    Other averaged state (buffers, averaged optimizer state) becomes the mean, without the changes since the launch.
     """
 
     def __init__(self, state: ReplicaState, allocate: Allocate, members: int, algorithm: Algorithm) -> None:
@@ -52,7 +52,7 @@ class DelayedReduction(CompressedReduction):
         said: Contribution,
         extent: Callable[[Control], Extent],
     ) -> Callable[[], Control]:
-        """Take part as things are now: the rest of `reduce`."""
+        """Copy the present state, and return a function that reduces the copy."""
         super()._check()
         deque(super()._packing(self._launched.packed, mode, said.weight).parts(), maxlen=0)
         self.state.pack_parameters(self._launched.start, 1.0)
@@ -61,7 +61,7 @@ class DelayedReduction(CompressedReduction):
         return lambda: self.reduce(transport, mode, round, said, extent)
 
     def abandon(self) -> None:
-        """What was launched is lost with its view; what this member is now is its own."""
+        """Forget the launched copy, because its exchange is lost."""
         self._launched.travels = False
 
     def _packing(self, flat: torch.Tensor, mode: Mode, weight: float) -> Packing:
@@ -84,7 +84,7 @@ class DelayedReduction(CompressedReduction):
         return self._launched.integers if self._launched.travels else super()._own_integers()
 
     def _arrives(self, control: Control) -> bool:
-        """Whether parameters become something else with this round; where nobody took a step they stay."""
+        """Whether this round changes the parameters. It does not if no member took a step."""
         return control.weight > 0
 
     @torch.no_grad()
@@ -101,13 +101,13 @@ class DelayedReduction(CompressedReduction):
             self.state.install_parameters(launched.start.add_(since))
 
     def heal(self, transport: Transport, source: int, behind: bool, how: Installing) -> None:
-        """Who missed a round becomes what came of it: its steps since are taken again, by whoever is dealt them."""
+        """Heal without this member's steps since the launch: their samples are dealt again."""
         self.abandon()
         super().heal(transport, source, behind, how)
 
 
 class DelayedPartialReduction(DelayedReduction, PartialReduction):
-    """Where members average in blocks, and what is over all blocks travels while they go on."""
+    """Averaging in blocks, where the averaging over all blocks is delayed."""
 
     def _give(self, parameters: torch.Tensor, share: float) -> None:
         if self._launched.travels:

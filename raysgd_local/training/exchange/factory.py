@@ -1,4 +1,4 @@
-"""Which exchange a method asks for."""
+"""Choose the exchange of a method."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from raysgd_local.training.exchange.plain import Allocate, Reduction
 
 
 def make_reduction(state: ReplicaState, allocate: Allocate, members: int, algorithm: Algorithm) -> Reduction:
-    """The exchange that a method asks for."""
+    """Return the exchange of this method, with slots for `members`."""
     return _kind(algorithm)(state, allocate, members, algorithm)
 
 

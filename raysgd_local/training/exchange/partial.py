@@ -1,4 +1,4 @@
-"""The exchange where members average with some others only: first all hear of each other, then as far as that asks."""
+"""The exchange of methods in which a member averages with some others only: gossip, blocks, partial participation."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from raysgd_local.transport.contract import Transport
 
 
 class PartialReduction(CompressedReduction):
-    """In three stages: the control part with the buffers, over all members; parameters, as far as the extent says; and
-    a vote, over all. Whoever passes the vote knows that everyone has what it needs to commit: so one that missed it
-    heals itself, and takes from others only what is equal on all.
+    """Two-phase: reduce the control part and the buffers over all members, average parameters as the extent says, vote.
 
-    The flat vector's parameters are the mean of all where it was taken, and zeros otherwise; `_own` is what this member
-    becomes if not.
+    After the vote every member has its inputs and can commit locally. A member that missed only the vote recovers from
+    its own buffers, and takes from others only the mean over all members, which is equal everywhere.
+
+    The flat vector's parameters are the mean over all members if the extent is whole, otherwise zeros. `_own` (d,) has
+    this member's parameters after gossip or an averaging in blocks.
     """
 
     def __init__(self, state: ReplicaState, allocate: Allocate, members: int, algorithm: Algorithm) -> None:
@@ -75,7 +76,7 @@ class PartialReduction(CompressedReduction):
         if extent.whole:
             self._whole_mean(transport, parameters, extent, round)
         else:
-            transport.all_reduce(self._own.new_zeros(1))  # the vote; a mean of all is one itself
+            transport.all_reduce(self._own.new_zeros(1))  # the vote; the mean over all members needs no other
 
     def _whole_mean(
         self,
@@ -84,7 +85,7 @@ class PartialReduction(CompressedReduction):
         extent: Extent,
         round: int,
     ) -> None:
-        """The mean of all members, or with compression what arrives of it."""
+        """Reduce the mean over all members into `parameters` (d,), by compressed messages if the method has them."""
         share = extent.shares[transport.rank]
         if self._averaging.gossips:
             parameters.copy_(self._own).mul_(share)
@@ -101,7 +102,7 @@ class PartialReduction(CompressedReduction):
         self.state.pack_parameters(parameters, share)
 
     def _mix(self, transport: Transport, control: Control, round: int) -> None:
-        """x_i ← Σ_j W_ij y_j, where y is x with the round's step scaled by m·p_i; of y travels its message."""
+        """x_i ← Σ_j W_ij y_j, where y is x with the round's step scaled by m·p_i. Members send y's message."""
         rank, healthy = transport.rank, tuple(not sick for sick in control.sick)
         self._own.zero_()
         if not healthy[rank]:
@@ -120,7 +121,7 @@ class PartialReduction(CompressedReduction):
             self._own.add_(theirs - own, alpha=row[peer])
 
     def _block_mean(self, transport: Transport, control: Control, blocks: tuple[int, ...]) -> None:
-        """Each member of a block sums one shard of all of theirs, and gives the sum to the others."""
+        """Average `_own` within the block: each member sums one shard, and sends the sum to the others."""
         rank = transport.rank
         self.state.pack_parameters(self._own, 1.0)
         if len(set(blocks)) == len(blocks):
@@ -172,7 +173,7 @@ class PartialReduction(CompressedReduction):
             anchor.commit(mean, workers, lr, stay=self._averaging.gossips, healthy=self._healthy)
 
     def heal(self, transport: Transport, source: int, behind: bool, how: Installing) -> None:
-        """Who is behind missed the vote at most: it has all but, perhaps, the mean of all members."""
+        """Send or take the mean over all members. A member behind missed the vote at most, so it has all the rest."""
         extent = self._extent if behind else self._kept_extent
         if extent is None:
             super().heal(transport, source, behind, how)

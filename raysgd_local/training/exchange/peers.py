@@ -1,4 +1,4 @@
-"""A member's connection to its peers: the view's transport, the flat vectors, and the averaging that travels."""
+"""A member's connection to its peers: the view's transport, the flat vectors, and the exchange in flight."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from raysgd_local.transport.contract import Network, Transport
 
 
 class Peers:
-    """`courier` runs an exchange while the loop goes on. `reduction` is there once the loop has begun."""
+    """The view's transport and the flat vectors. `courier` runs delayed exchanges.
+
+    Set `reduction` when the loop begins; before that, reading it raises `RuntimeError`.
+    """
 
     def __init__(self, network: Network, courier: Executor | None) -> None:
         self.network = network
@@ -40,7 +43,7 @@ class Peers:
 
     @property
     def transport(self) -> Transport:
-        """The view's. Raises `TransportError` if it was left."""
+        """The transport of the view. Raises `TransportError` if the view was left."""
         if self._transport is None:
             raise TransportError("the view was left")
         return self._transport
@@ -50,7 +53,7 @@ class Peers:
         self.reduction.seat(world_size)
 
     def leave(self) -> None:
-        """Leave the view, if any. An exchange under way is cut and waited for."""
+        """Leave the view, if any. Cut an exchange in flight, and wait for its end."""
         if self._transport is not None:
             if self._courier.flies:
                 self._transport.cut()
@@ -84,7 +87,7 @@ class Peers:
 
 
 def _reach(member: Member) -> Callable[[Control], Extent]:
-    """How far an averaging reaches, from what is known now."""
+    """Return the function that computes the exchange's extent from all slots and the present state."""
     return partial(_extent_of, member.known, member.in_force.program)
 
 

@@ -1,4 +1,4 @@
-"""The flat vector of one exchange: a replica's state and all members' control slots, reduced in one collective."""
+"""The plain exchange: reduce a replica's state and all members' control slots in one collective."""
 
 from __future__ import annotations
 
@@ -31,17 +31,18 @@ Allocate = Callable[[int, torch.dtype], torch.Tensor]
 
 @dataclass(frozen=True)
 class Installing:
-    """How a reduced vector is installed: the round's mode, the next one's, and gradient mode's optimizer step."""
+    """The way to install a round's reduced vector."""
 
-    mode: Mode
-    then: Mode
-    step: Callable[[Control], None]
+    mode: Mode  # of the round
+    then: Mode  # of the next round
+    step: Callable[[Control], None]  # takes the optimizer step on averaged gradients
 
 
 class Reduction:
-    """Two flat vectors, swapped: one is reduced into, the other keeps the newest committed round to heal others.
+    """Two flat vectors that are swapped at each commit: one to reduce into, one with the newest committed round.
 
-    Laid out as [state (numel) | slots (world_size × slot)], where a slot is `SLOT` floats and the integer buffers.
+    The second serves to heal others. The layout is [state (numel) | slots (world_size × slot)], where a slot is `SLOT`
+    floats and the integer buffers.
     """
 
     def __init__(self, state: ReplicaState, allocate: Allocate, members: int, algorithm: Algorithm) -> None:
@@ -77,7 +78,7 @@ class Reduction:
             self._kept = kept
 
     def seat(self, world_size: int) -> None:
-        """Make room for a view's slots. What was committed before stays for healing."""
+        """Make room for the slots of a new view. The newest committed round stays, for healing."""
         self.state.begin_view()
         self._make_room(world_size)
         self._used = self.state.numel + world_size * self._slot
@@ -85,7 +86,7 @@ class Reduction:
 
     @property
     def checksum(self) -> int:
-        """Of what was committed last in this view; 0 before that."""
+        """The checksum of the state committed last in this view; 0 before the first commit."""
         if self._checksum is None:
             self._checksum = checksum(self._kept[: self.state.numel])
             if self._anchored and self.anchor is not None:
@@ -93,11 +94,11 @@ class Reduction:
         return self._checksum
 
     def rebase(self) -> None:
-        """This replica was handed a committed state."""
+        """Take the replica's state as committed, because it was received or loaded."""
         self.state.rebase()
 
     def strays(self, delta: float) -> bool:  # noqa: ARG002
-        """Whether this member is further from the anchor than the square root of `delta`; told where it matters."""
+        """Whether this member is further from the anchor than √`delta`. Only some methods measure it."""
         return False
 
     def reduce(
@@ -108,11 +109,10 @@ class Reduction:
         said: Contribution,
         extent: Callable[[Control], Extent] | None = None,  # noqa: ARG002
     ) -> Control:
-        """Sum state and words over all members; every one has the same result. `extent` says how far, where that is
-        not so.
+        """Sum state and slots over all members, and return all slots. The result is equal on all members.
 
-        State is looked at while it travels. If some of it turns out not to be finite, which all learn from the
-        slots, all sum once more, and who has such state counts for nothing.
+        Methods that average among some members ask `extent` for the scope. State is checked while it is sent: if the
+        slots show that a member's state is not finite, all members reduce again, with the weight 0 for that member.
         """
         self._check()
         sick: tuple[int, ...] = ()
@@ -125,11 +125,11 @@ class Reduction:
             sick = found
 
     def average(self, transport: Transport, round: int, said: Contribution) -> Control:
-        """Sum parameters as they are, whatever the method does in a round, to look at their mean: see `show`."""
+        """Sum the present parameters by plain averaging, whatever the method, for `show` to install their mean."""
         return Reduction.reduce(self, transport, "parameters", round, said)
 
     def show(self, control: Control) -> None:
-        """Put the mean that `average` found into this replica. What was committed last is kept all the same."""
+        """Install the mean of `average` in this replica. The newest committed round is kept."""
         flat = self._scratch[: self._used]
         self._install_integers(flat)
         self.state.install(flat, control.weight)
@@ -140,7 +140,7 @@ class Reduction:
         return self._control(flat)
 
     def _written(self, flat: torch.Tensor, mode: Mode, said: Contribution, rank: int) -> Iterator[int]:
-        """Write this member's part, and say up to where it is ready. The slot comes last: it tells how it went."""
+        """Write this member's part; yield numbers of elements written. The slot is last: it says if all are finite."""
         packing = self._packing(flat, mode, said.weight)
         yield from packing.parts()
         flags = said.flags if packing.finite else said.flags | Flags.NONFINITE
@@ -164,11 +164,11 @@ class Reduction:
         self.state.check()
 
     def abandon(self) -> None:
-        """The view is left; nothing of what was tried in it comes any more."""
+        """Forget an exchange in flight, because the view was left."""
 
     @property
     def left_out(self) -> float:
-        """The norm of what this member's messages left out so far, as far as rounds are committed."""
+        """The norm of this member's residual after the newest committed round."""
         return 0.0 if self.residual is None else self.residual.norm
 
     def _control(self, flat: torch.Tensor) -> Control:
@@ -176,8 +176,11 @@ class Reduction:
         return Control(tuple(decode(row) for row in slots.tolist()))
 
     def finite(self) -> bool:
-        """Whether the reduced state is. Every addend was bounded so that their sum can't overflow (`Packing.finite`);
-        a look at every thousandth element guards that reasoning, at no cost."""
+        """Whether the reduced state is finite.
+
+        Every addend is bounded so that the sum can't overflow (`Packing.finite`). Checking every thousandth element
+        guards that reasoning, at no cost.
+        """
         return bool(torch.isfinite(self._scratch[: self.state.numel : 1009].sum()))
 
     def commit(self, how: Installing, control: Control) -> None:
@@ -218,26 +221,26 @@ class Reduction:
         self.state.install_rest(flat, control.weight)
 
     def _sent(self) -> torch.Tensor | None:
-        """This member's way to the anchor as the others know it, where that is not exactly so."""
+        """Return the difference to the anchor that the others received, if compression changed it; otherwise None."""
         return None
 
     def _leave_anchor(self, anchor: Anchor, how: Installing) -> None:
-        """Members are equal, and move together: the anchor is needed again when they part."""
+        """Drop the anchor, because members are equal and step together; take it again before they take local steps."""
         anchor.leave()
         if how.then != "gradients":
             anchor.take()
 
     def _install_integers(self, flat: torch.Tensor) -> None:
-        """The maxima of all members' integer buffers; before the rest, which may depend on them."""
+        """Install the maxima of all members' integer buffers. Do it first, because other state may depend on them."""
         if self._integers:
             slots = flat[self.state.numel :].view(-1, self._slot)[:, SLOT:].tolist()
             values = [from_digits(row) for row in slots]
             self.state.install_integers([max(column) for column in zip(*values, strict=True)])
 
     def heal(self, transport: Transport, source: int, behind: bool, how: Installing) -> None:
-        """Send or take the reduced vector of the newest committed round; who is behind commits it now.
+        """Send or take the reduced vector of the newest committed round; a member behind commits it.
 
-        Who is behind tried that very round, so its vector has the same length.
+        A member behind tried that very round, so its vector has the same length.
         """
         flat = self._scratch[: self._tried] if behind else self._kept[: self._kept_used]
         transport.broadcast(flat, source)
@@ -247,5 +250,5 @@ class Reduction:
 
 
 def counting_for_nothing(said: Contribution) -> Contribution:
-    """What a member says whose state is not finite."""
+    """Return the slot of a member whose state is not finite: weight 0, and the flag."""
     return replace(said, weight=0.0, flags=said.flags | Flags.NONFINITE)

@@ -23,7 +23,7 @@ from raysgd_local.simulation.cluster.cluster_model import ClusterModel, Failures
 from raysgd_local.simulation.cluster.loss_curve import HalvingLoss
 from raysgd_local.simulation.cluster.step_times import Constant, Exponential, ShiftedExponential
 from raysgd_local.simulation.engine.loop import LoopPlan
-from raysgd_local.simulation.engine.world import Observer
+from raysgd_local.simulation.engine.world import FleetObserver
 from raysgd_local.simulation.timing.lockstep import simulate_timing
 from raysgd_local.simulation.timing.plan import TimingPlan, loop_over
 
@@ -161,7 +161,7 @@ def test_a_run_ends_where_its_program_says(limit, reason):
 
 
 def test_segments_end_and_the_controller_records_what_happened():
-    class Notes(Observer):
+    class Notes(FleetObserver):
         def __init__(self):
             self.rows, self.events = [], []
 
