@@ -106,6 +106,8 @@ class Lease:
     def leave(self) -> None:
         """Renew no more: the process that shares this lease goes on with it."""
         self._released.set()
+        with self._turn:
+            pass  # a renewal that is under way is done
 
     def release(self) -> None:
         """Give the run back; others may have it at once. Storage that can't be reached forgets it by itself."""

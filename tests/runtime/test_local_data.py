@@ -98,5 +98,5 @@ def test_who_leaves_gives_its_data_first(cluster, tmp_path):
 
 @pytest.mark.ray
 def test_data_that_can_not_be_cut_is_refused(cluster, tmp_path):
-    with pytest.raises(InputError, match="a torch TensorDataset, where data.access is local"):
+    with pytest.raises(InputError, match="a torch TensorDataset, if data.access is local"):
         train(tmp_path, 1, "", {"rows": True}, workers=1)
