@@ -18,7 +18,7 @@ import raysgd_local
 from raysgd_local.cli import app
 from raysgd_local.control.controller.settings import CheckpointPolicy
 from raysgd_local.run_files.storage import Storage
-from raysgd_local.runtime import driver
+from raysgd_local.runtime import controller_shell
 from raysgd_local.training.replica import checkpoint_parts
 
 EVERY_EPOCH = CheckpointPolicy(every_epochs=1, keep=2)
@@ -73,7 +73,7 @@ def test_a_directory_in_an_object_store_holds_what_one_on_a_disk_does(store):
 def test_training_goes_on_while_the_store_is_away_and_the_next_checkpoint_lands(
     store, train_in_threads, monkeypatch
 ):
-    monkeypatch.setattr(driver, "_COPY_OUT_EVERY_S", 0.02)
+    monkeypatch.setattr(controller_shell, "_COPY_OUT_EVERY_S", 0.02)
     seen_s = {}
 
     def at_epoch(epoch):

@@ -39,7 +39,7 @@ def test_a_checkpoint_between_two_deaths_begins_the_count_anew():
 def test_whatever_ray_calls_the_drivers_death_it_is_started_again(death, tmp_path, monkeypatch):
     lives = []
 
-    def watch(plan, display, listeners):
+    def watch(plan, display, listeners, lease):
         lives.append(plan.restart)
         if len(lives) == 1:
             raise death("the process is gone")

@@ -35,23 +35,54 @@ class Prepared:
     optimizer: torch.optim.Optimizer
     clip_grad_norm: float | None  # largest norm of its gradients
     prepared_lrs: list[float]  # its parameter groups' rates at that moment
+    shown: list[tuple[Any, Any]] = field(
+        default_factory=list
+    )  # by group, the rate that it shows and the loop's own
 
     def parameters(self) -> list[torch.Tensor]:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
-    def load(self, state: dict[str, Any], prepared_lrs: list[float] | None) -> None:
-        """Take over another's state, or a checkpoint's; `prepared_lrs` are the rates that its optimizer began with.
+    def loop_lrs(self) -> list[Any]:
+        """Return the parameter groups' rates as the loop set them, before our factor."""
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        for i, (shown, own) in enumerate(self.shown):
+            rates[i] = own if rates[i] is shown else rates[i]
+        return rates
 
-        A rate that the loop had not changed is this optimizer's own: a run may go on with another one. Without
-        `prepared_lrs` the state is of a version in which the loop's rates had no effect.
+    def apply(self, factor: float) -> None:
+        """Multiply the loop's rates by `factor` for the next step."""
+        rates = self.loop_lrs()
+        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate if factor == 1.0 else rate * factor
+        self.shown = [(group["lr"], rate) for group, rate in zip(self.optimizer.param_groups, rates, strict=True)]
+
+    def applied(self) -> None:
+        """After the step, give the groups the loop's rates back if a scheduler of torch's goes on from them."""
+        if hasattr(self.optimizer.step, "_wrapped_by_lr_sched"):
+            for group, (_, rate) in zip(self.optimizer.param_groups, self.shown, strict=True):
+                group["lr"] = rate
+            self.shown = []
+
+    def rates(self) -> dict[str, list[float]]:
+        """Return the rates that a checkpoint keeps: the loop's at first, and now."""
+        return {"prepared": list(self.prepared_lrs), "now": [float(rate) for rate in self.loop_lrs()]}
+
+    def load(self, state: dict[str, Any], rates: dict[str, list[float]] | None) -> None:
+        """Load the state of a donor, or of a checkpoint, with its `rates`.
+
+        A rate that the loop had not changed is this optimizer's own: a run may go on with another one. Without `rates`
+        the state is of a version in which the loop's rates had no effect.
         """
-        own = [group["lr"] for group in self.optimizer.param_groups]
+        own = self.loop_lrs()
         self.optimizer.load_state_dict(state)
-        for i, group in enumerate(self.optimizer.param_groups[: len(self.prepared_lrs)]):
-            if prepared_lrs is None:
+        self.shown = []
+        for i, group in enumerate(self.optimizer.param_groups):
+            if rates is None:
                 group["lr"] = own[i]
-            elif i < len(prepared_lrs) and float(group["lr"]) == prepared_lrs[i]:
+            elif rates["now"][i] == rates["prepared"][i]:
                 group["lr"] = self.prepared_lrs[i]
+            else:
+                group["lr"] = rates["now"][i]
 
 
 @dataclass
@@ -177,7 +208,7 @@ class Replica:
     def local_state(self) -> dict[str, Any]:
         """Return the local state: optimizers, loss scale, and the user's registered objects."""
         state: dict[str, Any] = {"optimizers": [on_cpu(p.optimizer.state_dict()) for p in self.optimizers]}
-        state["prepared_lrs"] = [list(p.prepared_lrs) for p in self.optimizers]
+        state["rates"] = [p.rates() for p in self.optimizers]
         state["highest_lr"] = self.highest_lr
         if self.scaler is not None:
             state["scaler"] = self.scaler.state_dict()
@@ -190,9 +221,9 @@ class Replica:
 
     def load_local_state(self, state: dict[str, Any], joining: bool) -> None:
         """Load local state: of a donor (`joining`), or this worker's own from a checkpoint."""
-        rates = state.get("prepared_lrs", [None] * len(self.optimizers))
-        for prepared, own, prepared_lrs in zip(self.optimizers, state["optimizers"], rates, strict=True):
-            prepared.load(own, prepared_lrs)
+        rates = state.get("rates", [None] * len(self.optimizers))
+        for prepared, own, of_own in zip(self.optimizers, state["optimizers"], rates, strict=True):
+            prepared.load(own, of_own)
         self.highest_lr = state.get("highest_lr", 0.0)
         if self.scaler is not None and "scaler" in state:
             self.scaler.load_state_dict(state["scaler"])

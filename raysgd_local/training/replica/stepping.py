@@ -1,8 +1,8 @@
 """Take optimizer steps, local or joint, with learning rate, clipping and loss scale.
 
-A parameter group's `lr` belongs to the training loop: torch's schedulers, Hugging Face's and the loop itself set it. A
-step multiplies it by our factor (a `LearningRate`, warm-up, scaling with the workers) and restores it afterwards, so
-that a scheduler that multiplies the rate continues from its own value.
+A parameter group's `lr` is the training loop's to set: torch's schedulers, Hugging Face's and the loop itself do. A
+step multiplies it by our factor (a `LearningRate`, warm-up, scaling with the workers). Afterwards the group shows the
+rate that was applied; with a scheduler of torch's it has the loop's rate again, which the scheduler may multiply.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Stepper:
     @property
     def _loop_lr(self) -> float:
         """The first parameter group's rate as the loop has set it."""
-        return float(self._replica.optimizers[0].optimizer.param_groups[0]["lr"])
+        return float(self._replica.optimizers[0].loop_lrs()[0])
 
     @property
     def scale(self) -> float:
@@ -111,18 +111,9 @@ class Stepper:
     def _step_one(self, prepared: Prepared, factor: float) -> None:
         if prepared.clip_grad_norm is not None:
             nn.utils.clip_grad_norm_(prepared.parameters(), prepared.clip_grad_norm)
-        if factor == 1.0:
-            prepared.optimizer.step()
-            return
-        groups = prepared.optimizer.param_groups
-        rates = [group["lr"] for group in groups]
-        try:
-            for group, rate in zip(groups, rates, strict=True):
-                group["lr"] = rate * factor
-            prepared.optimizer.step()
-        finally:
-            for group, rate in zip(groups, rates, strict=True):
-                group["lr"] = rate
+        prepared.apply(factor)
+        prepared.optimizer.step()
+        prepared.applied()
 
     def _rescale(self, overflow: bool) -> None:
         """Update the loss scale by GradScaler's rule: lower it after an overflow, raise it after enough good steps.
