@@ -20,7 +20,9 @@ LISTED: dict[str, Any] = json.loads((FOLDER / "surface.json").read_text())
 def today() -> dict[str, Any]:
     """In a process of its own, as the list was made: what other tests imported or changed says nothing."""
     command = [sys.executable, str(FOLDER / "make_surface.py")]
-    environment = {name: value for name, value in os.environ.items() if name != "RAYSGD_DATA"}  # a default follows it
+    environment = {
+        name: value for name, value in os.environ.items() if name != "RAYSGD_DATA"
+    }  # a default follows it
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True, env=environment)
     found: dict[str, Any] = json.loads(done.stdout)
     return found
