@@ -32,7 +32,6 @@ class Lease:
         self._lost = ""
         self._released, self._resting = threading.Event(), threading.Event()
         self._turn = threading.Lock()
-        self._keeper: threading.Thread | None = None
 
     @staticmethod
     def take(storage: Storage, name: str) -> Lease:
@@ -84,8 +83,7 @@ class Lease:
 
     def keep(self) -> Lease:
         """Renew every `RENEW_S` from now on."""
-        self._keeper = threading.Thread(target=self._keep, daemon=True, name="lease")
-        self._keeper.start()
+        threading.Thread(target=self._keep, daemon=True, name="lease").start()
         return self
 
     def _keep(self) -> None:
