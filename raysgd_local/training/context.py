@@ -19,6 +19,7 @@ from raysgd_local.errors import InputError, UsageError
 from raysgd_local.training.data.batches import to_device
 from raysgd_local.training.data.loading import DealtBatches, not_empty
 from raysgd_local.training.evaluation import Evaluation, Metrics
+from raysgd_local.training.gathering import Gather
 from raysgd_local.training.logged import logged
 from raysgd_local.training.replica.replica import Joining, Prepared, Stateful
 from raysgd_local.training.shell import Shell
@@ -243,12 +244,18 @@ class TrainContext:
         self._shell.watch.start()
         self._shell.drive(m.EpochWanted(0))
 
-    def evaluate(self, metrics: Metrics, dataset: Dataset[Any], batch_size: int = 256) -> dict[str, float]:
+    def evaluate(
+        self, metrics: Metrics, dataset: Dataset[Any], batch_size: int = 256, *, gather: Gather | None = None
+    ) -> dict[str, float]:
         """Evaluate the averaged model on held-out data; return the metrics' means over all samples, equal on all.
 
         All workers call this, after the epoch's batches, and each evaluates a slice of `dataset`. If a worker left its
         batches early, the others first train on the rest. `metrics(model, batch)` returns a tensor (one value for each
         sample, or the batch's mean), or a dict of such tensors by name; its model is a list if several were prepared.
+
+        For metrics that are no means over samples (F1, AUC) give `gather`: `metrics` then returns outputs, a tensor or
+        a dict of tensors with a row for each sample, and `gather` gets those of all samples, in the data set's order,
+        on the CPU, and returns a number or a dict of numbers. Every worker holds all outputs for that moment.
         """
         self._only_after("evaluate")
         not_empty(dataset, "test set", "ctx.evaluate")
@@ -256,7 +263,7 @@ class TrainContext:
         replica = self._shell.replica
         model = replica.models[0] if len(replica.models) == 1 else list(replica.models)
         self._shell.evaluation = Evaluation(
-            metrics, model, tuple(replica.models), dataset, batch_size, self.device
+            metrics, model, tuple(replica.models), dataset, batch_size, self.device, gather
         )
         self._shell.drive(m.EvaluationDue())
         state = self._shell.state
