@@ -84,6 +84,7 @@ class TrainContext:
         if isinstance(given, LRScheduler):
             count = sum(name.startswith("scheduler ") for name in self._shell.replica.registered)
             self.register(f"scheduler {count}", given)
+            self._shell.replica.schedulers.add(given)
         elif isinstance(given, LearningRate) or callable(given):
             self._shell.stepper.schedule = given
         else:
@@ -233,8 +234,10 @@ class TrainContext:
         if not state.open:
             self._begin_own_data()
         shell.loss.add(loss, count)
+        shell.replica.schedulers.step_begins()
         shell.interference.before_step(shell.replica)
         shell.step(count, consumed)
+        shell.replica.schedulers.step_ends()
         shell.interference.after_step()
 
     def _begin_own_data(self) -> None:
@@ -290,6 +293,7 @@ class TrainContext:
 
     def _leave_epoch(self) -> None:
         """Leave the epoch's batches. Other workers get the rest of them, and the epoch ends for all together."""
+        self._shell.replica.schedulers.epoch_ends()
         if self._batches is not None:
             self._batches.leave()
             self._batches = None

@@ -183,15 +183,17 @@ class PartialReduction(CompressedReduction):
             workers, lr = len(control.members), control.members[0].lr
             anchor.commit(mean, workers, lr, stay=self._averaging.gossips, healthy=self._healthy)
 
-    def heal(self, transport: Transport, source: int, behind: bool, how: Installing) -> None:
+    def heal(self, transport: Transport, source: int, behind: bool, how: Installing) -> Control | None:
         """Send or take the mean over all members. A member behind missed the vote at most, so it has all the rest."""
         extent = self._extent if behind else self._kept_extent
         if extent is None:
-            super().heal(transport, source, behind, how)
-            return
+            return super().heal(transport, source, behind, how)
         flat = self._scratch[: self._tried] if behind else self._kept[: self._kept_used]
         if extent.whole:
             transport.broadcast(flat[: self._own.numel()], source)
-        if behind:
-            self.commit(how, self._control(flat))
-            self._checksum = 0
+        if not behind:
+            return None
+        control = self._control(flat)
+        self.commit(how, control)
+        self._checksum = 0
+        return control

@@ -257,16 +257,20 @@ class Reduction:
             values = [from_digits(row) for row in slots]
             self.state.install_integers([max(column) for column in zip(*values, strict=True)])
 
-    def heal(self, transport: Transport, source: int, behind: bool, how: Installing) -> None:
-        """Send or take the reduced vector of the newest committed round; a member behind commits it.
+    def heal(self, transport: Transport, source: int, behind: bool, how: Installing) -> Control | None:
+        """Send or take the reduced vector of the newest committed round; a member behind commits it, and returns
+        its slots.
 
         A member behind tried that very round, so its vector has the same length.
         """
         flat = self._scratch[: self._tried] if behind else self._kept[: self._kept_used]
         transport.broadcast(flat, source)
-        if behind:
-            self.commit(how, self._control(flat))
-            self._checksum = 0
+        if not behind:
+            return None
+        control = self._control(flat)
+        self.commit(how, control)
+        self._checksum = 0
+        return control
 
 
 def counting_for_nothing(said: Contribution) -> Contribution:
