@@ -46,8 +46,8 @@ def buffers_by_rule(
     that are `frozen`.
 
     By default floating-point buffers are averaged, except that buffers which contain an infinite or NaN value from
-    the beginning (masks) are kept. Small integer and boolean ones take the maximum; large ones must be the same on
-    all members.
+    the beginning (masks) are kept, as are those of quantisation-aware training, which grow (`_observes`). Small integer
+    and boolean ones take the maximum; large ones must be the same on all members.
 
     Raises `InputError` for a rule that the buffer can't have, and for a name or pattern that no buffer has.
     """
@@ -99,11 +99,19 @@ def _rule(buffer: Buffer, rules: Mapping[str, str]) -> BufferRule:
     allowed = _FLOATING_RULES if tensor.is_floating_point() else _INTEGER_RULES
     rule = _explicit(buffer.name, rules)
     if rule is None:
-        return _default_rule(tensor)
+        return "keep" if _observes(buffer.owner) else _default_rule(tensor)
     if rule not in allowed:
         hint = nearest(rule, allowed)
         raise InputError(f"buffers.{buffer.name}", rule, f"{', '.join(allowed)} for {tensor.dtype}", hint)
     return cast(BufferRule, rule)
+
+
+def _observes(module: nn.Module) -> bool:
+    """Whether a module is one of torch's observers or fake quantisers: it gets the shape of its buffers with the data,
+    and each worker observes its own.
+    """
+    kinds = {"ObserverBase", "FakeQuantizeBase"}
+    return any(k.__name__ in kinds and k.__module__.startswith("torch.ao.") for k in type(module).__mro__)
 
 
 def _default_rule(tensor: Tensor) -> BufferRule:
