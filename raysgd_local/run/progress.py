@@ -25,7 +25,7 @@ class Snapshot:
 
     status: str = "starting"  # a word or two: `starting`, `running`, `paused`, …
     epoch: float = 0.0  # finished epochs, with a fraction for the open one
-    epochs: int = 0  # epochs to train
+    epochs: int = 0  # epochs to train; 0 if that is not known
     round: int = 0  # newest resolved round; 0 before the first
     tau: int = 0  # its period
     workers: int = 0  # its members
@@ -147,7 +147,7 @@ def _shares(snapshot: Snapshot) -> list[tuple[str, str, float]]:
 
 
 def _epoch(snapshot: Snapshot) -> str:
-    return f"epoch {snapshot.epoch:.3g}/{snapshot.epochs}"
+    return f"epoch {snapshot.epoch:.3g}" + (f"/{snapshot.epochs}" if snapshot.epochs else "")
 
 
 def _loss(snapshot: Snapshot) -> str:

@@ -89,3 +89,7 @@ def test_a_line_that_says_nothing_new_is_not_repeated() -> None:
         for clock.time in range(0, 60, 10):
             display.update(Snapshot("starting"))
     assert out.getvalue() == "starting 0.0s\n"
+
+
+def test_a_number_of_epochs_that_is_not_known_is_not_shown_as_0() -> None:
+    assert " epoch 3 |" in line(replace(RUNNING, epoch=3.0, epochs=0))
