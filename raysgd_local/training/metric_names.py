@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from zlib import crc32
-
-import torch
+from typing import Any
 
 from raysgd_local.errors import UsageError
+from raysgd_local.training.exchange.alike import gathered
 from raysgd_local.transport.contract import Transport
 
 Names = tuple[str, ...]
@@ -25,19 +23,5 @@ def checked(name: object) -> str:
 
 def agreed(transport: Transport, own: Names) -> Names:
     """Return the names of all members, sorted. All members call it with their own. Raises `TransportError`."""
-    content = json.dumps(own).encode()
-    heads = transport.all_gather(_on(transport, _head(content))).cpu()  # (members, 8)
-    if bool((heads == heads[0]).all()):
-        return own
-    longest = max(int.from_bytes(bytes(head[:4].tolist()), "big") for head in heads)
-    padded = transport.all_gather(_on(transport, content.ljust(longest))).cpu()  # (members, longest)
-    return tuple(sorted({name for row in padded for name in json.loads(bytes(row.tolist()))}))
-
-
-def _head(content: bytes) -> bytes:
-    """Length and checksum: usually all are equal, and the names need not be sent."""
-    return len(content).to_bytes(4, "big") + crc32(content).to_bytes(4, "big")
-
-
-def _on(transport: Transport, content: bytes) -> torch.Tensor:
-    return torch.frombuffer(bytearray(content), dtype=torch.uint8).to(transport.device)
+    found: Any = gathered(transport, own)
+    return own if found is None else tuple(sorted({name for names in found for name in names}))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from raysgd_local.control.controller import arrivals, failure_detector, membership, saving, termination
+from raysgd_local.control.controller import agreement, arrivals, failure_detector, membership, saving, termination
 from raysgd_local.control.controller.events import (
     Arrived,
     CheckpointFailed,
@@ -53,7 +53,8 @@ def _handle(turn: Turn, event: Event) -> None:
         case Progress():
             membership.progress(turn, event)
         case Heartbeat():
-            failure_detector.judge(turn, event)
+            if not agreement.disagree(turn, event):
+                failure_detector.judge(turn, event)
         case Died(worker, reason):
             membership.lose(turn, worker, reason)
         case DrainNotice(worker, reason):
@@ -93,4 +94,5 @@ _TIMERS = {
     "save": lambda _: None,  # from here on the last checkpoint may be tried again
     "exit": termination.exit_expired,
     "respawn": membership.respawn,
+    "again": lambda _: None,  # from here on a view that broke may be formed again
 }
