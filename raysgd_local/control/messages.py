@@ -141,7 +141,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Evaluating:
-    """A member takes part in an evaluation. Members in a round are not told: only an evaluation can be one rank's alone."""
+    """A member takes part in an evaluation. Rounds need no such record: only an evaluation can be one rank's alone."""
 
     round: int  # committed by the member
     evaluations: int  # completed by the member

@@ -41,7 +41,7 @@ def present(ctx: TrainContext) -> Iterator[None]:
 def run_loop(loop: Any, config: dict[str, Any] | None, ctx: TrainContext) -> None:
     """Run a task's `train`, or a function with or without a config argument, then end this worker.
 
-    Raises `UsageError` for a loop that returns before its first epoch: it has trained nothing, nor would another worker.
+    Raises `UsageError` for a loop that returns before its first epoch: it has not trained, nor would another worker's.
     """
     if hasattr(loop, "train") and not inspect.isfunction(loop):
         loop.train(ctx)

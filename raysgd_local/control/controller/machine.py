@@ -7,6 +7,7 @@ same commands, so a journal of them can be replayed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import assert_never
 
 from raysgd_local.control.controller import agreement, arrivals, failure_detector, membership, saving, termination
@@ -85,7 +86,7 @@ def _timer(turn: Turn, number: int) -> None:
         _TIMERS[name.partition(":")[0]](turn)
 
 
-_TIMERS = {
+_TIMERS: dict[str, Callable[[Turn], None]] = {
     "start": membership.start_expired,
     "gather": arrivals.gather_expired,
     "pause": termination.pause_expired,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from raysgd_local.control.controller.events import Finish
 from raysgd_local.control.controller.state import Controller
 from raysgd_local.control.messages import worker_number
+from raysgd_local.control.replicated.state import Replicated
 from raysgd_local.faults.language import Fault
 from raysgd_local.simulation.engine.loop import LoopPlan
 from raysgd_local.simulation.engine.pace import StepPaces
@@ -41,14 +42,16 @@ def judge(
     over = state is not None and (state.stopped or state.epoch == plan.epochs or _all_quit(plan, end))
     if finish.status == "finished" and not over:
         violated("9: every run ends for a reason", f"{finish} at {state}")
-    if finish.status == "finished" and state is not None and not fired and 0 < plan.stop_epoch <= state.epoch:
-        if state.open or state.epoch > plan.stop_epoch:
-            violated(
-                "a stop that all ask for between epochs is the end", f"epoch {state.epoch}, open: {state.open}"
-            )
+    if finish.status == "finished" and state is not None and not fired and _goes_on_after_stop(plan, state):
+        violated("a stop that all ask for between epochs is the end", f"epoch {state.epoch}, open: {state.open}")
     newest = end.saves.published[-1].replicated.progress if end.saves.published else None
     if finish.status == "finished" and state is not None and newest != state.progress:
         violated("9: what a finished run learnt is in a checkpoint", f"{state.progress}, the newest has {newest}")
+
+
+def _goes_on_after_stop(plan: LoopPlan, state: Replicated) -> bool:
+    """Whether another epoch was opened after all loops had asked to stop."""
+    return 0 < plan.stop_epoch <= state.epoch and (state.open or state.epoch > plan.stop_epoch)
 
 
 def _all_quit(plan: LoopPlan, end: Controller) -> bool:

@@ -236,7 +236,7 @@ class GlooTransport:
 
 
 class _Pieces:
-    """Draws from `ready`, and keeps an exception that it raises: that of the state being written, not of the network."""
+    """Draws from `ready`, and keeps an exception of it: that is one of the state being written, not of the network."""
 
     def __init__(self, ready: Iterable[int]) -> None:
         self._ready = ready
