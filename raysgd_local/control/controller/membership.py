@@ -167,7 +167,7 @@ def _replace(turn: Turn, worker: str) -> None:
         request(turn)
         return
     mark("crash_loop")
-    delay_s = min(_BACKOFF_MAX_S, _BACKOFF_S * 2.0 ** (crashes - turn.state.settings.workers_max))
+    delay_s = min(_BACKOFF_MAX_S, _BACKOFF_S * 2.0 ** min(10, crashes - turn.state.settings.workers_max))
     turn.set_timer(f"respawn:{worker}", delay_s)
 
 

@@ -42,7 +42,7 @@ def check_alike(transport: Transport, own: Mapping[str, str]) -> None:
     if found is None:
         return
     parts: list[dict[str, str]] = [dict(one) for one in found]  # type: ignore[call-overload]
-    names = dict.fromkeys(name for part in parts for name in part)
+    names = sorted(dict.fromkeys(name for part in parts for name in part), key=_of_an_optimizer)
     name = next((n for n in names if len({part.get(n) for part in parts}) > 1), None)
     ranks: dict[str, list[int]] = {}
     for rank, part in enumerate(parts):
@@ -50,6 +50,11 @@ def check_alike(transport: Transport, own: Mapping[str, str]) -> None:
     told = "; ".join(f"{value} on {_named(where)}" for value, where in ranks.items())
     hint = "every worker averages the same model, by the same optimizers"
     raise InputError(name or "order of parameters", told, "the same on all workers", hint)
+
+
+def _of_an_optimizer(name: str) -> bool:
+    """Optimizers come last: one differs wherever its parameters do."""
+    return name.startswith("optimizer")
 
 
 def _named(ranks: list[int]) -> str:
