@@ -73,12 +73,14 @@ MARKS = {
     "probe_incomplete": "a probe's batches ran out before it had seen enough: it is undone and finds nothing",
     "pending_step_before_probe": "a probe begins with a step pending from a broken view: the step is dropped",
     # The member: the end.
+    "step_between_epochs": "the epoch has ended with the loop's last step, but the loop takes another one",
     "step_after_the_end": "training is over, but the loop asks for a step: it is not taken",
     "replicas_differ": "members came to a round with different committed states: the run fails",
 }
 
 UNIT_TEST_ONLY: dict[str, str] = {
     "replicas_differ": "only a bug or a broken machine makes replicas differ; the search would report a violation",
+    "step_between_epochs": "simulated loops take no steps without samples",
     "late_outcome": "a correct shell waits for its collective before it takes the next order",
 }
 """Marks that the random search can't reach, each with the reason."""

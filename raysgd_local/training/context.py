@@ -39,6 +39,7 @@ class TrainContext:
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
         self._begun = self._stops = False
+        self._epoch = -1  # the epoch that the loop is in
         self._batches: Batches | None = None
 
     # Preparing.
@@ -179,7 +180,7 @@ class TrainContext:
             self._begun, self._shell.epochs = True, total
             self._shell.begin()
         while self._goes_on(total):
-            epoch = self._shell.state.epoch
+            self._epoch = epoch = self._shell.state.epoch
             yield epoch
             self._leave_epoch()
             if self._shell.state.epoch == epoch and not self.stopping:
@@ -240,12 +241,23 @@ class TrainContext:
         state = shell.state
         if state.stopped:
             return
+        if not state.open and state.epoch != self._epoch:
+            self._step_between_epochs(count)
+            return
         if not state.open:
             self._begin_own_data()
         shell.loss.add(loss, count)
         shell.interference.before_step(shell.replica)
         shell.step(count, consumed)
         shell.interference.after_step()
+
+    def _step_between_epochs(self, samples: int) -> None:
+        """Take a further step on an epoch's last batch, with which the epoch has ended for all workers.
+
+        It must not begin the next epoch. See `rounds.step_between_epochs`.
+        """
+        self._shell.drive(m.StepDue(samples, 0))
+        self._shell.stepper.drop()
 
     def _begin_own_data(self) -> None:
         """Begin the epoch of a loop that takes no data from `batches`."""

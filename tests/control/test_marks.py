@@ -537,6 +537,13 @@ def test_a_probe_after_a_broken_view_left_a_step_pending():
         machine.advance(member, m.Ordered(order))
 
 
+def test_a_step_after_its_epoch_is_over():
+    member, _ = in_view()
+    member = replace(member, replicated=replace(member.known, open=False))
+    with marks.expected("step_between_epochs"):
+        assert machine.advance(member, m.StepDue(0, 0)) == (member, (m.Proceed(),))
+
+
 def test_a_step_after_training_is_over():
     member, _ = in_view(stopped="5 s are over")
     with marks.expected("step_after_the_end"):

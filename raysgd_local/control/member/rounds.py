@@ -36,6 +36,8 @@ def step(member: Member, samples: int, consumed: int) -> Result:
     if member.known.stopped:
         mark("step_after_the_end")
         return member, (Proceed(),)
+    if not member.known.open:
+        return member, step_between_epochs(member)
     if probing.under_way(member):
         member, tried = probing.step(member, samples, consumed)
         member, commands = resume(member)
@@ -49,6 +51,17 @@ def step(member: Member, samples: int, consumed: int) -> Result:
         return member, (alone, Proceed(free=left - 1))
     member, commands = resume(member)
     return member, (alone, *commands)
+
+
+def step_between_epochs(member: Member) -> tuple[Command, ...]:
+    """Answer a step after the epoch ended: a second optimizer's on the last batch, for example, without samples.
+
+    A member alone takes it, as plain PyTorch would. Of several, some may have no such step, and no round is left in
+    which to average it: they would come to an evaluation or a checkpoint with different models, so it is dropped.
+    """
+    mark("step_between_epochs")
+    alone = len(member.in_force.view.members) == 1 and member.known.period.mode != "gradients"
+    return (LocalStep(), Proceed()) if alone else (Proceed(),)
 
 
 def taken(member: Member, steps: int, samples: int, consumed: int) -> Member:
