@@ -90,7 +90,7 @@ class Driver:
     def glance(self, received: int = 0) -> Glance:
         """Return the run's present state, with the notices for observers from number `received` on."""
         state = self._shell.state
-        return Glance(state.phase.value, len(state.members), self._status, self._fetch(received))
+        return Glance(state.phase_shown, len(state.members), self._status, self._fetch(received))
 
     def _fetch(self, received: int) -> Delivery:
         return self._outbox.fetch(received) if self._outbox is not None else Delivery()

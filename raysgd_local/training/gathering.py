@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from raysgd_local.errors import UsageError
-from raysgd_local.training.metric_names import checked, gather_bytes
+from raysgd_local.training.exchange.alike import gather_bytes
+from raysgd_local.training.metric_names import checked
 from raysgd_local.transport.contract import Transport
 
 Gather = Callable[[Any], Any]

@@ -235,13 +235,20 @@ def run_directory() -> dict[str, Any]:
         run = Path(folder) / "run"
         manifest = max(run.glob("checkpoints/*/manifest.json"))
         return {
-            "files": sorted(path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()),
+            "files": sorted(
+                {_of_any_checkpoint(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
+            ),
             "rounds.csv": _columns(run / "rounds.csv"),
             "evals.csv": _columns(run / "evals.csv"),
             "result.json": _keys(json.loads((run / "result.json").read_text())),
             "events.jsonl": _event_keys((run / "events.jsonl").read_text()),
             "manifest.json": sorted(json.loads(manifest.read_text())),
         }
+
+
+def _of_any_checkpoint(path: Path) -> str:
+    """Return a file's path without its checkpoint's number, which says how long checkpoints took to write."""
+    return re.sub(r"^checkpoints/\d+/", "checkpoints/000001/", path.as_posix())
 
 
 def _columns(table: Path) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -209,6 +211,28 @@ def test_a_word_from_outside_is_heard_at_the_next_step_of_a_round():
             ctx.step(loss)
             heard.append((ctx._shell.member.leaving, ctx._shell.member.steps))
     assert heard == [(False, 1), (False, 1), (True, 3), (True, 3), (True, 3)]
+
+
+def test_a_second_step_on_each_batch_skips_no_epoch_and_is_taken_as_by_plain_pytorch(ctx):
+    models = [ctx.prepare_model(nn.Linear(3, 1)) for _ in range(2)]
+    plain = copy.deepcopy(models)
+    for model in models:
+        ctx.prepare_optimizer(torch.optim.SGD(model.parameters(), lr=0.1))
+    steps = [torch.optim.SGD(model.parameters(), lr=0.1) for model in plain]
+    epochs = []
+    for epoch in ctx.epochs(3):
+        epochs.append(epoch)
+        for (x,) in ctx.batches(DATA, batch_size=4):
+            for number in range(2):
+                for own in (models, plain):
+                    loss = own[number](x).square().mean()
+                    loss.backward()
+                steps[number].step()
+                steps[number].zero_grad()
+                ctx.step(loss) if number == 0 else ctx.step(loss, samples=0)
+    assert epochs == [0, 1, 2]
+    for model, other in zip(models, plain, strict=True):
+        torch.testing.assert_close(model.weight, other.weight)
 
 
 def test_an_epoch_whose_body_does_nothing_is_counted(ctx):

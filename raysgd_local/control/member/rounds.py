@@ -36,6 +36,8 @@ def step(member: Member, samples: int, consumed: int) -> Result:
     if member.known.stopped:
         mark("step_after_the_end")
         return member, (Proceed(),)
+    if not member.known.open:
+        return member, step_between_epochs(member)
     if probing.under_way(member):
         member, tried = probing.step(member, samples, consumed)
         member, commands = resume(member)
@@ -49,6 +51,17 @@ def step(member: Member, samples: int, consumed: int) -> Result:
         return member, (alone, Proceed(free=left - 1))
     member, commands = resume(member)
     return member, (alone, *commands)
+
+
+def step_between_epochs(member: Member) -> tuple[Command, ...]:
+    """Answer a step after the epoch ended: a second optimizer's on the last batch, for example, without samples.
+
+    A member alone takes it, as plain PyTorch would. Of several, some may have no such step, and no round is left in
+    which to average it: they would come to an evaluation or a checkpoint with different models, so it is dropped.
+    """
+    mark("step_between_epochs")
+    alone = len(member.in_force.view.members) == 1 and member.known.period.mode != "gradients"
+    return (LocalStep(), Proceed()) if alone else (Proceed(),)
 
 
 def taken(member: Member, steps: int, samples: int, consumed: int) -> Member:
@@ -96,7 +109,7 @@ def resume(member: Member) -> Result:
             return _exchange(replace_fields(member, want=Want.STEP))
         case Want.DATA if state.open and not state.stopped and state.used_up(member.rank, member.taken):
             return _exchange(member)
-        case Want.CLOSE if state.open and not state.stopped:
+        case Want.CLOSE | Want.FINISH if state.open and not state.stopped:
             return _exchange(member)
         case Want.EPOCH if not state.open and not state.stopped:
             return arrive(member)
@@ -162,7 +175,7 @@ def _flags(member: Member) -> Flags:
         flags |= Flags.LEAVING
     if member.stop_asked:
         flags |= Flags.STOP
-    if member.want is Want.CLOSE:
+    if member.want in (Want.CLOSE, Want.FINISH):
         flags |= Flags.LEFT
     if member.known.epoch == member.epochs - 1:
         flags |= Flags.LAST
@@ -267,6 +280,7 @@ def arrive(member: Member) -> Result:
         steps=member.steps,
         taken=member.taken,
         leaving=member.leaving,
+        stops=member.stop_asked,
         samples=member.dataset,
         rounds=member.rounds,
         evaluations=member.evaluations,
