@@ -76,10 +76,11 @@ class Schedulers:
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take a `state` over, and the pending steps, after the schedulers' own states."""
-        if len(state.get("paces", ())) != len(self.prepared):
+        paces = state.get("paces", [])
+        if len(paces) != len(self.prepared):
             return  # of an older version, or of another loop
-        self._paces = list(state["paces"])
-        for scheduler, pending in zip(self.prepared, state["pending"], strict=True):
+        self._paces = list(paces)
+        for scheduler, pending in zip(self.prepared, state.get("pending", []), strict=False):
             for _ in range(pending):
                 _step(scheduler)
 
