@@ -247,8 +247,8 @@ def run_directory() -> dict[str, Any]:
 
 
 def _of_any_checkpoint(path: Path) -> str:
-    """Return a file's path without its checkpoint's number, which says how long checkpoints took to write."""
-    return re.sub(r"^checkpoints/\d+/", "checkpoints/000001/", path.as_posix())
+    """Return a file's path without the numbers of checkpoint and rank, which follow from simulated times."""
+    return re.sub(r"^checkpoints/\d+/(rank-)?\d*", r"checkpoints/NUMBER/\1", path.as_posix())
 
 
 def _columns(table: Path) -> list[str]:
