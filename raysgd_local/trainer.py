@@ -14,15 +14,16 @@ from ray.train import Checkpoint, Result, RunConfig, ScalingConfig
 
 from raysgd_local.algorithms import validation
 from raysgd_local.algorithms.algorithm import Algorithm
-from raysgd_local.config import Config, Data, Stop
+from raysgd_local.config import Checkpoints, Config, Data, Network, Stop, Timeouts
 from raysgd_local.config.model import Access
 from raysgd_local.errors import CheckpointError, InputError, RunLostError, UserCodeError
 from raysgd_local.report import write_report
+from raysgd_local.run.arguments import Arguments, Limits, from_arguments
 from raysgd_local.run.best_checkpoints import best_checkpoints, unreported_score
 from raysgd_local.run.directory import check_new, claimed, give_back, leased
 from raysgd_local.run.pickling import check_picklable
 from raysgd_local.run.progress import Display, ProgressCallback
-from raysgd_local.run.request import Request, from_arguments, from_config
+from raysgd_local.run.request import BesideConfig, Request, from_config
 from raysgd_local.run.simulator import Conditions, simulate_run
 from raysgd_local.run_files.lease import Lease
 from raysgd_local.run_files.observer import RunObserver
@@ -50,6 +51,9 @@ class LocalSGDTrainer:
     - `batch_scale`: for each rank a factor on the batch size.
     - `seed`: of the model, the data's order, and the random choices of methods.
     - `data_access`: with `"local"` a worker has the data of its own chunks only, see `docs/data.md`.
+    - `stop`, `checkpoints`, `timeouts`, `network`: those sections of a configuration, as `Stop`, `Checkpoints`, …
+      `run_config.checkpoint_config` has precedence for the settings that it has.
+    - `start_timeout_s`, `pause_limit_s`, `max_losses`: as `workers.…` in a configuration.
     - `chaos`: faults to rehearse on the real processes, such as `"kill:1@round=20; stop:2@30s"`, see `docs/faults.md`.
     - `observers`, and `run_config.callbacks`: `RunObserver`s, which listen to the run.
 
@@ -73,32 +77,42 @@ class LocalSGDTrainer:
         data_access: Access = "shared",
         chaos: str = "",
         observers: Sequence[RunObserver] = (),
+        checkpoints: Checkpoints | None = None,
+        timeouts: Timeouts | None = None,
+        network: Network | None = None,
+        start_timeout_s: float = Limits.start_timeout_s,
+        pause_limit_s: float = Limits.pause_limit_s,
+        max_losses: int | None = None,
     ) -> None:
-        given = [loop for loop in (task, train_loop_per_worker) if loop is not None]
-        if len(given) != 1 or not isinstance(task, Task | None):
-            raise InputError("task", task, "a Task, or a train_loop_per_worker: exactly one of them")
         validation.one_of("data_access", data_access, get_args(Access))
-        self._request = from_arguments(
-            given[0],
-            train_loop_config,
-            algorithm or Algorithm(),
-            scaling_config or ScalingConfig(num_workers=1),
-            run_config or RunConfig(),
-            stop or Stop(),
-            Data(access=data_access),
-            spares,
-            balance,
-            tuple(batch_scale),
-            seed,
-            chaos,
-            observers,
+        arguments = Arguments(
+            loop=_one_of_both(task, train_loop_per_worker),
+            loop_config=train_loop_config,
+            algorithm=algorithm or Algorithm(),
+            scaling=scaling_config or ScalingConfig(num_workers=1),
+            run=run_config or RunConfig(),
+            limits=Limits(spares, balance, tuple(batch_scale), start_timeout_s, pause_limit_s, max_losses),
+            stop=stop,
+            data=Data(access=data_access),
+            checkpoints=checkpoints,
+            timeouts=timeouts,
+            network=network,
+            seed=seed,
+            chaos=chaos,
+            observers=observers,
         )
+        self._request = from_arguments(arguments)
 
     @classmethod
-    def from_config(cls, config: Config, chaos: str = "") -> LocalSGDTrainer:
-        """Return the trainer of a configuration's run, with faults to rehearse. Raises `InputError`."""
+    def from_config(
+        cls, config: Config, chaos: str = "", train_loop_config: dict[str, Any] | None = None
+    ) -> LocalSGDTrainer:
+        """Return the trainer of a configuration's run, with faults to rehearse. Raises `InputError`.
+
+        `train_loop_config` is for a configuration whose task is a training loop: `config.load(path, task=loop)`.
+        """
         trainer = cls.__new__(cls)
-        trainer._request = from_config(config, chaos)
+        trainer._request = from_config(config, chaos, BesideConfig(train_loop_config))
         return trainer
 
     def fit(
@@ -155,6 +169,16 @@ class LocalSGDTrainer:
         """
         path = simulate_run(self._request, conditions or Conditions())
         return _result(json.loads((path / RESULT).read_text()), Storage.at(str(path)), self._request)
+
+
+def _one_of_both(task: Task | None, loop: Callable[..., Any] | None) -> Task | Callable[..., Any]:
+    given = [one for one in (task, loop) if one is not None]
+    if len(given) != 1 or not isinstance(task, Task | None):
+        hint = f"did you mean {task.__name__}()?" if isinstance(task, type) else ""
+        raise InputError("task", task, "a Task, or a train_loop_per_worker: exactly one of them", hint)
+    if isinstance(loop, type) or not (task or callable(loop) or callable(getattr(loop, "train", None))):
+        raise InputError("train_loop_per_worker", loop, "a function, called with or without train_loop_config")
+    return given[0]
 
 
 def _shown(plan: Plan, listeners: Listeners | None, lease: Lease) -> Outcome:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from raysgd_local.errors import InputError, RaySGDError
+from raysgd_local.algorithms.validation import whole_number
+from raysgd_local.cli import output
+from raysgd_local.errors import InputError, RaySGDError, cut
 
 if TYPE_CHECKING:
     from raysgd_local.config import Config
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from raysgd_local.simulation.cluster.cluster_model import ClusterModel
 
 INTERRUPTED = 130
+_LONGEST = 2000  # characters of a message of the parser, which repeats what was typed
 USAGE_ERROR: Any = typer.BadParameter.__base__  # typer's, or click's under older versions of typer
 
 # Parameters of several commands.
@@ -54,7 +57,10 @@ app = typer.Typer(
 
 def main() -> None:
     """Entry point of the console script."""
-    sys.exit(run(sys.argv[1:]))
+    output.take_any_character()
+    status = run(sys.argv[1:])
+    trouble = output.flush()
+    sys.exit(_tell(f"standard output: {trouble}", InputError.exit_status) if trouble and status == 0 else status)
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -68,9 +74,11 @@ def run(arguments: Sequence[str]) -> int:
     except RaySGDError as error:
         return _tell(error, error.exit_status)
     except USAGE_ERROR as error:
-        return _tell(error.format_message(), InputError.exit_status)
+        return _tell(cut(error.format_message(), _LONGEST), InputError.exit_status)
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
+    except OSError as error:  # such as a full disk under standard output
+        return _tell(f"{type(error).__name__}: {error}", InputError.exit_status)
 
 
 def _tell(message: object, status: int) -> int:
@@ -78,14 +86,21 @@ def _tell(message: object, status: int) -> int:
     return status
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"raysgd-local {version('raysgd-local')}")
+        raise typer.Exit
+
+
 @app.callback(invoke_without_command=True)
 def _program(
     context: typer.Context,
-    show_version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    show_version: Annotated[  # noqa: ARG001 - its callback has printed it, and ended the program
+        bool,
+        typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),
+    ] = False,
 ) -> None:
-    if show_version:
-        print(f"raysgd-local {version('raysgd-local')}")
-    elif context.invoked_subcommand is None:
+    if context.invoked_subcommand is None:
         print(context.get_help())
 
 
@@ -124,7 +139,7 @@ def train(
     from raysgd_local.trainer import LocalSGDTrainer
 
     result = LocalSGDTrainer.from_config(plan, chaos).fit(resume=resume, address=address)
-    print(result.path, flush=True)
+    output.last_line(result.path)
 
 
 @app.command()
@@ -166,7 +181,10 @@ def simulate(
     bandwidth_mbps: Bandwidth = None,
     latency_ms: Latency = None,
     chaos: Annotated[str, typer.Option(help='Faults, and when they happen: "kill:3@round=20; stop:2@30s"')] = "",
-    seed: Annotated[int, typer.Option(help="Seed of the simulated times (the setting seed is the run's).")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(help="Seed of the simulated times (the setting seed is the run's)."),
+    ] = 0,
     timing_only: Annotated[
         bool,
         typer.Option("--timing-only", help="Simulate times without training: thousands of workers in seconds."),
@@ -179,6 +197,7 @@ def simulate(
     from raysgd_local.planning.timed import check_timed
     from raysgd_local.run_files import reader
 
+    whole_number("--seed", seed, at_least=0)
     steps = None if step_ms is None else {"kind": "constant", "mean_s": step_ms / 1000}
     overrides = {"steps": steps, "bandwidth_mbps": bandwidth_mbps, "latency_ms": latency_ms}
     model = load_cluster(cluster, overrides)
@@ -191,7 +210,7 @@ def simulate(
     reader.check_storage(plan.storage)
     if plan.name is not None:
         reader.refuse_existing(plan.storage, plan.name)
-    print(_time(plan, model, seed) if timing_only else _simulate(plan, model, schedule, seed), flush=True)
+    output.last_line(_time(plan, model, seed) if timing_only else _simulate(plan, model, schedule, seed))
 
 
 def _time(plan: Config, cluster: ClusterModel, seed: int) -> Path:
@@ -234,16 +253,16 @@ def tune(
     from raysgd_local.errors import InputError
     from raysgd_local.tuning import start
 
+    if top is not None:
+        whole_number("--top", top, at_least=1)
     if not simulate and (cluster is not None or top is not None):
         raise InputError("--simulate", None, "required with --cluster and --top")
-    if top is not None and top < 1:
-        raise InputError("--top", top, "an integer of at least 1")
     asked = start.asked(sweep, settings or (), storage, name, resume)
     narrowing = start.Narrowing(load_cluster(cluster), top) if simulate else None
     from raysgd_local.tuning import command
 
     command.run(asked.sweep, asked.directory, address, narrowing)
-    print(asked.directory, flush=True)
+    output.last_line(asked.directory)
 
 
 @app.command()
@@ -272,12 +291,12 @@ def plan(
 @app.command()
 def report(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run directories.")],
-    output: Annotated[Path | None, typer.Option(help="The page's file.")] = None,
+    place: Annotated[Path | None, typer.Option("--output", help="The page's file.")] = None,
 ) -> None:
     """Write a self-contained HTML page about one or several runs. Prints the page's path."""
     from raysgd_local.report import write_report
 
-    print(write_report(runs, output))
+    output.last_line(write_report(runs, place))
 
 
 @app.command()
@@ -294,10 +313,17 @@ def replay(
     show: Annotated[
         bool, typer.Option("--show", help="Print every event and the commands that answered it.")
     ] = False,
+    modules: Annotated[
+        list[str] | None,
+        typer.Option("--import", metavar="MODULE", help="Import this module first: a journal can't, only you."),
+    ] = None,
 ) -> int:
     """Feed a run's journal to the controller again. The exit status is 1 if its decisions differ from the run's."""
+    from raysgd_local.import_path import import_module
     from raysgd_local.run_files.journal import report
 
+    for module in modules or ():
+        import_module(module, "import")
     return report(run, show)
 
 
@@ -314,6 +340,10 @@ def search(
     from raysgd_local.simulation.search.seed_search import retry
     from raysgd_local.simulation.search.seed_search import search as search_seeds
 
+    whole_number("--seeds", seeds, at_least=0)
+    whole_number("--first", first, at_least=0)
+    whole_number("--jobs", jobs, at_least=1, at_most=256)
+    whole_number("--most", most, at_least=1)
     if chaos is not None:
         return retry(first, chaos)
     return search_seeds(range(first, first + seeds), jobs, most, marks)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.utils.data import Dataset
 
+_MOST_LOADERS = 256
+
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
@@ -41,7 +43,7 @@ class Task:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate"):
             validation.whole_number(name, getattr(self, name), at_least=1)
-        validation.whole_number("loader_workers", self.loader_workers, at_least=0)
+        validation.whole_number("loader_workers", self.loader_workers, at_least=0, at_most=_MOST_LOADERS)
         if self.clip_grad_norm is not None:
             validation.number("clip_grad_norm", self.clip_grad_norm, above=0)
 

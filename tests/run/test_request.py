@@ -15,7 +15,8 @@ from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.algorithms.schedules import FixedPeriod
 from raysgd_local.config import Data, Stop, Target
 from raysgd_local.errors import InputError
-from raysgd_local.run.request import Request, from_arguments, from_config
+from raysgd_local.run.arguments import Arguments, Limits, from_arguments
+from raysgd_local.run.request import Request, from_config
 from raysgd_local.tasks import Digits
 
 
@@ -25,10 +26,10 @@ def loop(): ...
 def request_for(
     what=loop, scaling: ScalingConfig | None = None, run: RunConfig | None = None, stop: Stop | None = None, **more
 ) -> Request:
-    given = {"spares": 0, "balance": True, "batch_scale": (), "seed": 0, "chaos": ""} | more
-    algorithm = Algorithm(FixedPeriod(4))
+    limits = Limits(**{name: more.pop(name) for name in ("spares", "balance", "batch_scale") if name in more})
     scaling, run = scaling or ScalingConfig(), run or RunConfig(name="run", storage_path="runs")
-    return from_arguments(what, None, algorithm, scaling, run, stop or Stop(), Data(access="local"), **given)
+    given = {"limits": limits, "stop": stop, "data": Data(access="local")} | more
+    return from_arguments(Arguments(what, None, Algorithm(FixedPeriod(4)), scaling, run, **given))
 
 
 BAD_NAMES = ["../up", "a/b", "/abs", ".", "..", " ", "a\nb", "a\0b", "\t", "n" * 201, "ü" * 101, "\ud800"]
