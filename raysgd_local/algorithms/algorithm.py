@@ -16,6 +16,7 @@ from raysgd_local.algorithms.schedules.modes import delays, modes
 from raysgd_local.algorithms.weights import Samples, Weights
 
 OptimizerState = Literal["keep", "reset", "average"]
+Exchange = Literal["same", "float32"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Algorithm:
     optimizer_state: OptimizerState = "keep"  # when averaging: keep each worker's own, reset it, or average it too
     lr_scaling: Scaling = "none"  # of the learning rate with the number of workers (see `learning_rate.scale`)
     weights: Weights = field(default_factory=Samples)  # weight of each member in the mean
+    exchange: Exchange = "same"  # type in which bf16 and fp16 parameters travel: their own, or float32
 
     def __post_init__(self) -> None:
         validation.schedule("schedule", self.schedule)
@@ -49,6 +51,7 @@ class Algorithm:
         validation.has_methods("weights", self.weights, ("weight", "stretch"), "Samples() or FedNova()")
         validation.one_of("optimizer_state", self.optimizer_state, get_args(OptimizerState))
         validation.one_of("lr_scaling", self.lr_scaling, get_args(Scaling))
+        validation.one_of("exchange", self.exchange, get_args(Exchange))
         if self.compression is not None:
             validation.has_methods(
                 "compression", self.compression, ("encode", "decode"), "such as Int8(), or None"

@@ -68,6 +68,7 @@ class Contribution:
     scale: float = 0.0  # loss scale of mixed precision
     residual: float = 0.0  # norm of the residual after the previous round
     wire_bytes: int = _wide()  # sent in the previous round, unless reported since
+    scheduler_steps: int = _wide()  # of the loop's learning-rate schedulers together, since the run began
     checksum: int = _wide()  # of the state committed last; 48 bit
     flags: Flags = Flags.NONE  # one-bit messages
     held_out: HeldOut = HeldOut()  # result of the probe before this round

@@ -19,6 +19,7 @@ from raysgd_local.errors import InputError, UsageError
 from raysgd_local.training.data.batches import to_device
 from raysgd_local.training.data.loading import DealtBatches, not_empty
 from raysgd_local.training.evaluation import Evaluation, Metrics
+from raysgd_local.training.gathering import Gather
 from raysgd_local.training.logged import logged
 from raysgd_local.training.replica.replica import Joining, Prepared, Stateful
 from raysgd_local.training.shell import Shell
@@ -83,6 +84,7 @@ class TrainContext:
         if isinstance(given, LRScheduler):
             count = sum(name.startswith("scheduler ") for name in self._shell.replica.registered)
             self.register(f"scheduler {count}", given)
+            self._shell.replica.schedulers.add(given)
         elif isinstance(given, LearningRate) or callable(given):
             self._shell.stepper.schedule = given
         else:
@@ -232,8 +234,10 @@ class TrainContext:
         if not state.open:
             self._begin_own_data()
         shell.loss.add(loss, count)
+        shell.replica.schedulers.step_begins()
         shell.interference.before_step(shell.replica)
         shell.step(count, consumed)
+        shell.replica.schedulers.step_ends()
         shell.interference.after_step()
 
     def _begin_own_data(self) -> None:
@@ -243,12 +247,18 @@ class TrainContext:
         self._shell.watch.start()
         self._shell.drive(m.EpochWanted(0))
 
-    def evaluate(self, metrics: Metrics, dataset: Dataset[Any], batch_size: int = 256) -> dict[str, float]:
+    def evaluate(
+        self, metrics: Metrics, dataset: Dataset[Any], batch_size: int = 256, *, gather: Gather | None = None
+    ) -> dict[str, float]:
         """Evaluate the averaged model on held-out data; return the metrics' means over all samples, equal on all.
 
         All workers call this, after the epoch's batches, and each evaluates a slice of `dataset`. If a worker left its
         batches early, the others first train on the rest. `metrics(model, batch)` returns a tensor (one value for each
         sample, or the batch's mean), or a dict of such tensors by name; its model is a list if several were prepared.
+
+        For metrics that are no means over samples (F1, AUC) give `gather`: `metrics` then returns outputs, a tensor or
+        a dict of tensors with a row for each sample, and `gather` gets those of all samples, in the data set's order,
+        on the CPU, and returns a number or a dict of numbers. Every worker holds all outputs for that moment.
         """
         self._only_after("evaluate")
         not_empty(dataset, "test set", "ctx.evaluate")
@@ -256,7 +266,7 @@ class TrainContext:
         replica = self._shell.replica
         model = replica.models[0] if len(replica.models) == 1 else list(replica.models)
         self._shell.evaluation = Evaluation(
-            metrics, model, tuple(replica.models), dataset, batch_size, self.device
+            metrics, model, tuple(replica.models), dataset, batch_size, self.device, gather
         )
         self._shell.drive(m.EvaluationDue())
         state = self._shell.state
@@ -283,6 +293,7 @@ class TrainContext:
 
     def _leave_epoch(self) -> None:
         """Leave the epoch's batches. Other workers get the rest of them, and the epoch ends for all together."""
+        self._shell.replica.schedulers.epoch_ends()
         if self._batches is not None:
             self._batches.leave()
             self._batches = None

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from raysgd_local.errors import UsageError
 from raysgd_local.training.data.batches import collate_of, to_device
 from raysgd_local.training.data.loading import not_empty
+from raysgd_local.training.gathering import Gather, gathered_metrics
 from raysgd_local.training.metric_names import agreed, checked
 from raysgd_local.transport.contract import Transport
 
@@ -30,14 +31,20 @@ class Evaluation:
     dataset: Dataset[Any]  # of which each member evaluates a slice
     batch_size: int
     device: torch.device  # for the batches
+    gather: Gather | None = None  # of all samples' outputs, which `metrics` then returns, to the metrics
 
     def run(
         self, transport: Transport, waiting: Callable[[], AbstractContextManager[None]] = nullcontext
     ) -> dict[str, float]:
         """Return for each metric its mean over the samples that have it, equal on all members.
 
-        Members may find different names: they agree on all of them first. Waits for others in `waiting()`.
+        Members may find different names: they agree on all of them first. Waits for others in `waiting()`. With
+        `gather`, return what it returns of all samples' outputs.
         """
+        if self.gather is not None:
+            together = self._gathered(self.gather, transport)
+            with waiting():
+                return together()
         sums = self._slice_sums(transport.rank, transport.world_size)
         with waiting():
             names = agreed(transport, tuple(sorted(sums)))
@@ -48,6 +55,16 @@ class Evaluation:
         pairs = flat.cpu().view(-1, 2).tolist()  # (metrics, [sum, samples])
         return {name: total / samples for name, (total, samples) in zip(names, pairs, strict=True)}
 
+    def _gathered(self, gather: Gather, transport: Transport) -> Callable[[], dict[str, float]]:
+        start, stop = self._slice(transport.rank, transport.world_size)
+        with _evaluating(self.modules), torch.no_grad():
+            outputs = ((self.metrics(self.model, batch), size) for batch, size in self._batches(start, stop))
+            return gathered_metrics(transport, gather, outputs)
+
+    def _slice(self, rank: int, world_size: int) -> tuple[int, int]:
+        size = len(self.dataset)  # type: ignore[arg-type]
+        return size * rank // world_size, size * (rank + 1) // world_size
+
     def names(self) -> tuple[str, ...]:
         """Return the names of the metrics, by computing them on two samples."""
         not_empty(self.dataset, "test set", "the task")
@@ -57,10 +74,9 @@ class Evaluation:
 
     def _slice_sums(self, rank: int, world_size: int) -> dict[str, list[float]]:
         """Return for each metric that this member's slice has [its sum, the samples that have it]."""
-        size = len(self.dataset)  # type: ignore[arg-type]
         sums: dict[str, list[float]] = {}
         with _evaluating(self.modules), torch.no_grad():
-            for batch, samples in self._batches(size * rank // world_size, size * (rank + 1) // world_size):
+            for batch, samples in self._batches(*self._slice(rank, world_size)):
                 for name, mean in _means(self.metrics, self.model, batch).items():
                     entry = sums.setdefault(name, [0.0, 0.0])
                     entry[0] += mean * samples

@@ -29,9 +29,15 @@ def agreed(transport: Transport, own: Names) -> Names:
     heads = transport.all_gather(_on(transport, _head(content))).cpu()  # (members, 8)
     if bool((heads == heads[0]).all()):
         return own
-    longest = max(int.from_bytes(bytes(head[:4].tolist()), "big") for head in heads)
-    padded = transport.all_gather(_on(transport, content.ljust(longest))).cpu()  # (members, longest)
-    return tuple(sorted({name for row in padded for name in json.loads(bytes(row.tolist()))}))
+    return tuple(sorted({name for told in gather_bytes(transport, content) for name in json.loads(told)}))
+
+
+def gather_bytes(transport: Transport, content: bytes) -> list[bytes]:
+    """Return every member's `content`, in rank order; their lengths may differ. Raises `TransportError`."""
+    heads = transport.all_gather(_on(transport, len(content).to_bytes(8, "big"))).cpu()  # (members, 8)
+    lengths = [int.from_bytes(head.numpy().tobytes(), "big") for head in heads]
+    padded = transport.all_gather(_on(transport, content.ljust(max(lengths)))).cpu()  # (members, longest)
+    return [row[:length].numpy().tobytes() for row, length in zip(padded, lengths, strict=True)]
 
 
 def _head(content: bytes) -> bytes:

@@ -54,6 +54,7 @@ class TorchPort:
         self.chunks = ChunkStore()
         self._writer = checkpoint_parts.ShardWriter(place.worker, place.storage, link, background)
         self._probing: Probing | None = None
+        self._rank = 0  # of this member in the newest exchange
 
     def begin(self) -> None:
         """Build the flat vectors, once the loop has prepared its models and optimizers."""
@@ -95,8 +96,10 @@ class TorchPort:
     def heal(self, command: m.Heal, state: Replicated) -> None:
         """Take part in healing. `state` is a healed member's committed state: before the round that it missed."""
         step = Installing(command.mode, command.then, partial(self._joint_step, state.samples))
-        self.peers.reduction.heal(self.peers.transport, command.source, command.behind, step)
-        if command.behind:
+        transport = self.peers.transport
+        control = self.peers.reduction.heal(transport, command.source, command.behind, step)
+        if control is not None:
+            self.stepper.committed(command.mode, control, self._rank)
             self.loss.reset()
 
     def transfer(self, command: m.Transfer) -> None:
@@ -144,6 +147,7 @@ class TorchPort:
             lr_decay=self.stepper.decay(samples),
             lr_settled=self.stepper.settled_lr(samples, workers),
             scale=self.stepper.scale,
+            scheduler_steps=self.replica.schedulers.position,
             residual=self.peers.reduction.left_out,
             flags=said.flags | self.stepper.flags | self._diverged(state.period.delta),
             held_out=self.probing.told(said.held_out),
@@ -157,12 +161,14 @@ class TorchPort:
         return said.weight if weights.plain else weights.weight(said.samples, self.stepper.reach(said.steps))
 
     def exchange(self, command: m.Exchange, said: Contribution, member: Member) -> ExchangeResult:
+        self._rank = member.rank
         return self.peers.exchange(command, said, member)
 
     def finite(self) -> bool:
         return self.peers.reduction.finite()
 
     def launch(self, command: m.Exchange, said: Contribution, member: Member) -> None:
+        self._rank = member.rank
         self.peers.launch(command, said, member)
         self.loss.launch()
 
@@ -177,7 +183,7 @@ class TorchPort:
         step = Installing(command.mode, command.then, partial(self._joint_step, before))
         self.peers.reduction.commit(step, command.control)
         self.loss.committed()
-        self.stepper.committed(command.mode, command.control)
+        self.stepper.committed(command.mode, command.control, self._rank)
 
     def _joint_step(self, samples_before: int, control: Control) -> None:
         self.stepper.joint_step(samples_before, len(control.members), control)

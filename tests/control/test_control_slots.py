@@ -20,6 +20,7 @@ SAID = Contribution(
     scale=65536.0,
     residual=1.5,
     wire_bytes=2**48 - 1,
+    scheduler_steps=2**24 + 3,
     checksum=2**47 + 2**24 + 5,
     flags=Flags.LEFT | Flags.YIELD,
     held_out=HeldOut(2, 64, 1.5, -0.5, 0.25),

@@ -17,12 +17,12 @@ from raysgd_local.transport.in_process import InProcessNetwork
 KINDS = TensorDataset(torch.tensor([0.0] * 32 + [1.0] * 32)[:, None])  # the halves are two kinds of samples
 
 
-def evaluated(metrics, dataset, members, batch_size=8):
+def evaluated(metrics, dataset, members, batch_size=8, gather=None):
     """The result of each of `members` members."""
     network, model = InProcessNetwork(), nn.Linear(1, 1)
 
     def member(rank):
-        evaluation = Evaluation(metrics, model, (), dataset, batch_size, torch.device("cpu"))
+        evaluation = Evaluation(metrics, model, (), dataset, batch_size, torch.device("cpu"), gather)
         return evaluation.run(network.connect(1, rank, members))
 
     with ThreadPoolExecutor(members) as threads:
@@ -114,3 +114,52 @@ def test_an_empty_training_set_is_bad_input():
     for _ in ctx.epochs(1):
         with pytest.raises(InputError, match=r"^training set: .* 0 samples.*at least one sample"):
             ctx.batches(TensorDataset(torch.empty(0, 1)), batch_size=8)
+
+
+LABELS = TensorDataset(torch.linspace(-1, 1, 50)[:, None], torch.tensor([0, 1, 1, 0, 1] * 10))
+
+
+def scores(model, batch):
+    return {"score": batch[0][:, 0], "label": batch[1]}
+
+
+def auc(outputs):
+    """The share of pairs of a positive and a negative sample in which the positive one has the higher score."""
+    positive, negative = outputs["score"][outputs["label"] == 1], outputs["score"][outputs["label"] == 0]
+    return {"auc": (positive[:, None] > negative).double().mean(), "samples": len(outputs["label"])}
+
+
+@pytest.mark.parametrize("members", [1, 2, 3, 60])
+def test_a_metric_that_is_no_mean_over_samples_sees_the_outputs_of_all(members):
+    expected = {name: float(value) for name, value in auc(scores(None, LABELS[:])).items()}
+    assert evaluated(scores, LABELS, members, gather=auc) == [expected] * members
+
+
+def test_outputs_that_are_one_tensor_come_in_the_data_sets_order():
+    def is_sorted(outputs):
+        return bool((outputs.diff() > 0).all()) and len(outputs) == 50
+
+    assert evaluated(lambda model, batch: batch[0][:, 0], LABELS, 3, gather=is_sorted) == [{"is_sorted": 1.0}] * 3
+
+
+def test_all_members_have_rank_0s_metrics_though_the_function_is_not_deterministic():
+    found = evaluated(
+        scores, LABELS, 3, gather=lambda outputs: {"x": torch.rand(()), "y": object.__hash__(outputs)}
+    )
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "gather", "says"),
+    [
+        (lambda model, batch: {"loss": torch.tensor(1.0)}, auc, "a row for each of the batch's 8 samples"),
+        (lambda model, batch: batch[0][:1], auc, "a row for each of the batch's 8 samples"),
+        (scores, lambda outputs: "good", "gather returns a number, or a dict of numbers"),
+        (scores, lambda outputs: outputs["label"], "gather returns a number, or a dict of numbers"),
+        (lambda model, batch: {f"x{int(batch[0][0] > 0)}": batch[1]}, auc, "outputs of the same names"),
+        (lambda model, batch: torch.zeros(len(batch[1]), 1 + int(batch[0][0] > 0)), auc, "outputs of one shape"),
+    ],
+)
+def test_outputs_that_can_t_be_gathered_are_refused(metrics, gather, says):
+    with pytest.raises(UsageError, match=says):
+        evaluated(metrics, LABELS, 2, gather=gather)

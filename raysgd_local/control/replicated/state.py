@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from raysgd_local.algorithms.schedules.base import Observation, Period
+from raysgd_local.algorithms.schedules.base import Mode, Observation, Period
 from raysgd_local.control.control_slots import Control, Flags
 from raysgd_local.control.marks import mark
 from raysgd_local.control.replicated.balancing import EVEN, Pacing, paced
@@ -17,6 +17,9 @@ from raysgd_local.control.replicated.probe_result import compared, rounds_left
 from raysgd_local.control.replicated.program import Program
 
 _BY_THE_LOOP = "stopped by the training loop"
+
+_RATE_TOLERANCE = 1e-5
+"""Largest relative difference of learning rates that count as equal: slots travel in float32."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +133,7 @@ def commit(state: Replicated, control: Control, program: Program, finite: bool =
     state = replace(
         state, owed=owed, meet=state.meet and not reach.whole, partial=not reach.whole, residuals=residuals
     )
-    failed = _failure(control, finite)
+    failed = _failure(control, finite, state.period.mode)
     if failed:
         return replace(state, diverged=True, stopped=failed)
     before, delay = state.period.mode, state.period.delay
@@ -169,13 +172,27 @@ def _counted(state: Replicated, control: Control) -> Replicated:
     )
 
 
-def _failure(control: Control, finite: bool) -> str:
+def _failure(control: Control, finite: bool, mode: Mode) -> str:
     if not control.agreed:
         mark("replicas_differ")
         return "replicas differ: members came to a round with different committed states"
     if not finite or (any(control.sick) and control.weight == 0):
         return "diverged: no worker that took part in the round has a finite state"
-    return ""
+    return _unequal_rates(control) if mode == "gradients" else ""
+
+
+def _unequal_rates(control: Control) -> str:
+    """Compare the learning rates of a step that all take together. Members whose schedulers are behind catch up."""
+    newest = max(said.scheduler_steps for said in control.members)
+    rates = {rank: said.lr for rank, said in enumerate(control.members) if said.scheduler_steps == newest}
+    highest = max(rates.values())
+    if highest - min(rates.values()) <= _RATE_TOLERANCE * highest:
+        return ""
+    told = ", ".join(f"{rate:g} on rank {rank}" for rank, rate in rates.items())
+    return (
+        f"learning rates differ in a step that all workers take together: {told}. Set the same rate on all; give "
+        "schedulers to ctx.prepare_scheduler"
+    )
 
 
 def _stop(state: Replicated, control: Control, program: Program) -> str:

@@ -100,10 +100,10 @@ class DelayedReduction(CompressedReduction):
             self.state.pack_parameters(launched.start, 1.0)
             self.state.install_parameters(launched.start.add_(since))
 
-    def heal(self, transport: Transport, source: int, behind: bool, how: Installing) -> None:
+    def heal(self, transport: Transport, source: int, behind: bool, how: Installing) -> Control | None:
         """Heal without this member's steps since the launch: their samples are dealt again."""
         self.abandon()
-        super().heal(transport, source, behind, how)
+        return super().heal(transport, source, behind, how)
 
 
 class DelayedPartialReduction(DelayedReduction, PartialReduction):

@@ -12,6 +12,7 @@ from raysgd_local.algorithms.schedules.base import Mode
 from raysgd_local.control.control_slots import Contribution, Control
 from raysgd_local.control.replicated.extent import Extent
 from raysgd_local.state.replica_state import ReplicaState
+from raysgd_local.training.exchange.block_group import BlockGroup
 from raysgd_local.training.exchange.compressed import CompressedReduction
 from raysgd_local.training.exchange.plain import Allocate, Installing
 from raysgd_local.transport.contract import Transport
@@ -86,6 +87,9 @@ class PartialReduction(CompressedReduction):
         round: int,
     ) -> None:
         """Reduce the mean over all members into `parameters` (d,), by compressed messages if the method has them."""
+        if self._type.narrow and self.compressor is None:
+            self._whole_mean_in_own_type(transport, parameters, extent)
+            return
         share = extent.shares[transport.rank]
         if self._averaging.gossips:
             parameters.copy_(self._own).mul_(share)
@@ -97,6 +101,13 @@ class PartialReduction(CompressedReduction):
         anchor = self._anchor.flat
         total = self.compressor.sum(transport, anchor * share - parameters, round, whole=extent.everything)
         torch.sub(anchor, total, out=parameters)
+
+    def _whole_mean_in_own_type(self, transport: Transport, parameters: torch.Tensor, extent: Extent) -> None:
+        if self._averaging.gossips:
+            parameters.copy_(self._own)
+        else:
+            self._give(parameters, 1.0)
+        self._type.average(transport, parameters, extent.shares, self._anchor.flat)
 
     def _give(self, parameters: torch.Tensor, share: float) -> None:
         self.state.pack_parameters(parameters, share)
@@ -112,35 +123,35 @@ class PartialReduction(CompressedReduction):
         if control.weight > 0:
             self._own.lerp_(self._start, 1 - sum(healthy) * control.members[rank].weight / control.weight)
         row = mixing(self._averaging, rank, round, healthy)
-        messages = None if self.compressor is None else self.compressor.messages
-        content = self._own.view(torch.uint8) if messages is None else messages.encode(self._own, round)
+        content = self._encode(self._own, round)
         told = self._swap(transport, {peer: content for peer in row if peer != rank})
-        own = self._own.clone() if messages is None else messages.decode(content, round)
+        own = self._decode(content, round)
         for peer in sorted(told):
-            theirs = told[peer].view(own.dtype) if messages is None else messages.decode(told[peer], round)
-            self._own.add_(theirs - own, alpha=row[peer])
+            self._own.add_(self._decode(told[peer], round) - own, alpha=row[peer])
+
+    def _encode(self, vector: torch.Tensor, round: int) -> torch.Tensor:
+        """Return the message to neighbours: compressed, or in the parameters' own types."""
+        if self.compressor is not None:
+            return self.compressor.messages.encode(vector, round)
+        return self._type.encode(vector)
+
+    def _decode(self, message: torch.Tensor, round: int) -> torch.Tensor:
+        if self.compressor is not None:
+            return self.compressor.messages.decode(message, round)
+        return self._type.decode(message, self._own)
 
     def _block_mean(self, transport: Transport, control: Control, blocks: tuple[int, ...]) -> None:
         """Average `_own` within the block: each member sums one shard, and sends the sum to the others."""
-        rank = transport.rank
         self.state.pack_parameters(self._own, 1.0)
         if len(set(blocks)) == len(blocks):
             return
-        block = [peer for peer, number in enumerate(blocks) if number == blocks[rank]]
+        block = [peer for peer, number in enumerate(blocks) if number == blocks[transport.rank]]
         weights = [control.members[peer].weight for peer in block]
-        shard = -(-self._own.numel() // len(block))
-        padded = self._own.new_zeros(len(block), shard)
-        if weights[block.index(rank)] > 0:
-            padded.view(-1)[: self._own.numel()] = self._own * (weights[block.index(rank)] / sum(weights))
-        given = {peer: padded[i].view(torch.uint8) for i, peer in enumerate(block) if peer != rank}
-        told = self._swap(transport, given)
-        own = padded[block.index(rank)]
-        parts = [own if peer == rank else told[peer].view(own.dtype) for peer in block]
-        total = torch.stack(parts).sum(0)
-        told = self._swap(transport, {peer: total.view(torch.uint8) for peer in block if peer != rank})
-        if sum(weights) > 0:
-            sums = [total if peer == rank else told[peer].view(own.dtype) for peer in block]
-            self._own.copy_(torch.cat(sums)[: self._own.numel()])
+        total, mean = sum(weights), self._own.clone()
+        shares = [weight / total if total else 0.0 for weight in weights]
+        self._type.average(BlockGroup(transport, block), mean, shares, None)
+        if total:
+            self._own.copy_(mean)
 
     def _swap(self, transport: Transport, given: dict[int, torch.Tensor]) -> dict[int, torch.Tensor]:
         empty = self._own.new_empty(0, dtype=torch.uint8)
@@ -172,15 +183,17 @@ class PartialReduction(CompressedReduction):
             workers, lr = len(control.members), control.members[0].lr
             anchor.commit(mean, workers, lr, stay=self._averaging.gossips, healthy=self._healthy)
 
-    def heal(self, transport: Transport, source: int, behind: bool, how: Installing) -> None:
+    def heal(self, transport: Transport, source: int, behind: bool, how: Installing) -> Control | None:
         """Send or take the mean over all members. A member behind missed the vote at most, so it has all the rest."""
         extent = self._extent if behind else self._kept_extent
         if extent is None:
-            super().heal(transport, source, behind, how)
-            return
+            return super().heal(transport, source, behind, how)
         flat = self._scratch[: self._tried] if behind else self._kept[: self._kept_used]
         if extent.whole:
             transport.broadcast(flat[: self._own.numel()], source)
-        if behind:
-            self.commit(how, self._control(flat))
-            self._checksum = 0
+        if not behind:
+            return None
+        control = self._control(flat)
+        self.commit(how, control)
+        self._checksum = 0
+        return control

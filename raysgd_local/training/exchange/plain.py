@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -24,6 +25,7 @@ from raysgd_local.state.anchor import Anchor
 from raysgd_local.state.compressed_messages import Residual
 from raysgd_local.state.packing import Packing
 from raysgd_local.state.replica_state import ReplicaState, checksum
+from raysgd_local.training.exchange.own_type import OwnType
 from raysgd_local.transport.contract import Transport
 
 Allocate = Callable[[int, torch.dtype], torch.Tensor]
@@ -57,6 +59,7 @@ class Reduction:
         self.anchor = self._make_anchor(algorithm) if algorithm.keeps_anchor else None
         self.residual: Residual | None = None
         self._weights = algorithm.weights
+        self._type = OwnType(state.parameters(), state.dtype, algorithm.exchange)
 
     @property
     def _anchor(self) -> Anchor:
@@ -135,9 +138,26 @@ class Reduction:
         self.state.install(flat, control.weight)
 
     def _sum(self, transport: Transport, mode: Mode, said: Contribution) -> Control:
+        if self._type.narrow and transport.world_size > 1:
+            return self._sum_in_own_type(transport, mode, said)
         flat, self._tried = self._scratch[: self._used], self._used
         transport.all_reduce(flat, self._written(flat, mode, said, transport.rank))
         return self._control(flat)
+
+    def _sum_in_own_type(self, transport: Transport, mode: Mode, said: Contribution) -> Control:
+        """Sum slots and buffers first: the mean of the parameters needs all weights."""
+        flat, self._tried = self._scratch[: self._used], self._used
+        deque(self._written(flat, mode, said, transport.rank), maxlen=0)
+        own, rest = flat[: sum(self.state.parameter_sizes)], flat[sum(self.state.parameter_sizes) :]
+        transport.all_reduce(rest)
+        control = self._control(flat)
+        if control.weight > 0:
+            if said.weight:
+                own.div_(said.weight)
+            anchor = None if self.anchor is None or mode == "gradients" else self.anchor.flat
+            self._type.average(transport, own, [m.weight / control.weight for m in control.members], anchor)
+            own.mul_(control.weight)
+        return control
 
     def _written(self, flat: torch.Tensor, mode: Mode, said: Contribution, rank: int) -> Iterator[int]:
         """Write this member's part; yield numbers of elements written. The slot is last: it says if all are finite."""
@@ -237,16 +257,20 @@ class Reduction:
             values = [from_digits(row) for row in slots]
             self.state.install_integers([max(column) for column in zip(*values, strict=True)])
 
-    def heal(self, transport: Transport, source: int, behind: bool, how: Installing) -> None:
-        """Send or take the reduced vector of the newest committed round; a member behind commits it.
+    def heal(self, transport: Transport, source: int, behind: bool, how: Installing) -> Control | None:
+        """Send or take the reduced vector of the newest committed round; a member behind commits it, and returns
+        its slots.
 
         A member behind tried that very round, so its vector has the same length.
         """
         flat = self._scratch[: self._tried] if behind else self._kept[: self._kept_used]
         transport.broadcast(flat, source)
-        if behind:
-            self.commit(how, self._control(flat))
-            self._checksum = 0
+        if not behind:
+            return None
+        control = self._control(flat)
+        self.commit(how, control)
+        self._checksum = 0
+        return control
 
 
 def counting_for_nothing(said: Contribution) -> Contribution:

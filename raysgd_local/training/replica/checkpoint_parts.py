@@ -73,6 +73,7 @@ def load(storage: Storage, name: str, replica: Replica, rank: int, world_size: i
     mine = first if own == 0 else _shard(checkpoint, shards, own)
     replica.load_shared_state(first)
     replica.load_local_state(mine["local"], joining=own != rank)
+    replica.schedulers.load(mine["local"].get("schedulers", {}))
     if own == rank:
         replica.load_own_state(mine["own"])
         set_generators(mine["generators"])

@@ -16,6 +16,7 @@ from raysgd_local.state.compressed_messages import Residual
 from raysgd_local.state.cpu_copy import on_cpu
 from raysgd_local.state.replica_state import ReplicaState
 from raysgd_local.training.replica.plain_values import check_plain
+from raysgd_local.training.replica.schedulers import Schedulers
 
 Joining = Literal["donor", "own"]
 
@@ -104,6 +105,7 @@ class Replica:
     anchor: Anchor | None = None  # for methods that need the committed parameters
     residual: Residual | None = None  # for compression with error feedback
     highest_lr: float = 0.0  # the highest rate so far of the first parameter group: the base of the loop's decay
+    schedulers: Schedulers = field(default_factory=Schedulers)  # of `registered`, torch's of learning rates
     groups: list[list[int]] | None = None  # of each optimizer's groups, their sizes when training began
 
     def averaged(self) -> ReplicaState:
@@ -210,6 +212,7 @@ class Replica:
         state: dict[str, Any] = {"optimizers": [on_cpu(p.optimizer.state_dict()) for p in self.optimizers]}
         state["rates"] = [p.rates() for p in self.optimizers]
         state["highest_lr"] = self.highest_lr
+        state["schedulers"] = self.schedulers.state()
         if self.scaler is not None:
             state["scaler"] = self.scaler.state_dict()
         state["registered"] = {name: on_cpu(obj.state_dict()) for name, (obj, _) in self.registered.items()}

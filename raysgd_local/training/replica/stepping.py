@@ -94,10 +94,15 @@ class Stepper:
 
     def joint_step(self, samples: int, workers: int, control: Control) -> None:
         """Take a step on the reduced gradients. If they overflowed on any member, all members skip it."""
+        self.follow(control)
         overflow = bool(control.flags & Flags.OVERFLOW)
         self.unscale()  # a member without a batch has nothing to unscale, but its scaler must follow the others'
         self._step(samples, workers, skip=overflow)
         self._rescale(overflow)
+
+    def follow(self, control: Control) -> None:
+        """Step schedulers that were behind another member's when the exchange began."""
+        self._replica.schedulers.reach(max(said.scheduler_steps for said in control.members))
 
     def _step(self, samples: int, workers: int, skip: bool) -> None:
         self._replica.check_groups()
@@ -149,8 +154,12 @@ class Stepper:
         group = self._replica.optimizers[0].optimizer.param_groups[0]
         return reach(steps, group["momentum"], group["nesterov"])
 
-    def committed(self, mode: Mode, control: Control) -> None:
-        """After averaging parameters, set the loss scale to the smallest one of all members."""
+    def committed(self, mode: Mode, control: Control, rank: int) -> None:
+        """Follow the others: with schedulers that took more steps; after local steps, with the smallest loss scale."""
+        if mode != "gradients":
+            self.follow(control)
+        steps = [said.steps for said in control.members]
+        self._replica.schedulers.miss(max(steps) - steps[rank])
         scales = [said.scale for said in control.members if said.scale > 0]
         if mode != "gradients" and self._replica.scaler is not None and scales:
             self._replica.scaler.update(min(scales))

@@ -29,6 +29,7 @@ def give_state(transport: Transport, source: int, receive: bool, replica: Replic
         state = from_bytes(content)
         replica.load_shared_state(state["shared"])
         replica.load_local_state(state["local"], joining=True)
+        replica.schedulers.load(state["local"]["schedulers"])
 
 
 def give_local_state(transport: Transport, source: int, receive: bool, replica: Replica) -> None:
