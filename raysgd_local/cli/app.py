@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from raysgd_local import signals
+from raysgd_local.console import say, show
 from raysgd_local.errors import InputError, RaySGDError
 
 if TYPE_CHECKING:
@@ -52,30 +53,34 @@ app = typer.Typer(
 )
 
 
-def main() -> None:
-    """Entry point of the console script."""
-    sys.exit(run(sys.argv[1:]))
-
-
 def run(arguments: Sequence[str]) -> int:
     """Run the command given by `arguments`, print errors on standard error, and return the exit status.
 
-    0 finished, 1 error in user code, 2 bad input, 3 run lost, 130 interrupted.
+    0 finished, 1 error in user code, 2 bad input, 3 run lost; ended by a signal 128 + its number: 130 after Ctrl-C.
     """
     try:
         status = app(list(arguments), prog_name="raysgd-local", standalone_mode=False)
-        return status if isinstance(status, int) else 0
+        return _ended(status if isinstance(status, int) else 0)
     except RaySGDError as error:
         return _tell(error, error.exit_status)
     except USAGE_ERROR as error:
         return _tell(error.format_message(), InputError.exit_status)
     except (KeyboardInterrupt, typer.Abort):
-        return INTERRUPTED
+        return signals.end_of_command()
+    except BaseException:
+        if not signals.received():
+            raise
+        return signals.end_of_command()  # a consequence of the signal, which came at a bad moment
 
 
 def _tell(message: object, status: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    say(f"error: {message}")
     return status
+
+
+def _ended(status: int) -> int:
+    """Return the status of a command that came to its end; typer returns 130 for `KeyboardInterrupt`."""
+    return signals.end_of_command() if signals.received() and status in (0, INTERRUPTED) else status
 
 
 @app.callback(invoke_without_command=True)
@@ -124,7 +129,7 @@ def train(
     from raysgd_local.trainer import LocalSGDTrainer
 
     result = LocalSGDTrainer.from_config(plan, chaos).fit(resume=resume, address=address)
-    print(result.path, flush=True)
+    show(result.path)
 
 
 @app.command()
@@ -150,7 +155,8 @@ def submit(
         from raysgd_local.cli.submission import submit
     except ModuleNotFoundError as error:
         raise InputError("ray", None, "Ray with its job client: pip install 'ray[default]'", str(error)) from error
-    return submit(job, address)
+    with signals.raising():
+        return submit(job, address)
 
 
 @app.command()
@@ -191,7 +197,7 @@ def simulate(
     reader.check_storage(plan.storage)
     if plan.name is not None:
         reader.refuse_existing(plan.storage, plan.name)
-    print(_time(plan, model, seed) if timing_only else _simulate(plan, model, schedule, seed), flush=True)
+    show(_time(plan, model, seed) if timing_only else _simulate(plan, model, schedule, seed))
 
 
 def _time(plan: Config, cluster: ClusterModel, seed: int) -> Path:
@@ -243,7 +249,7 @@ def tune(
     from raysgd_local.tuning import command
 
     command.run(asked.sweep, asked.directory, address, narrowing)
-    print(asked.directory, flush=True)
+    show(asked.directory)
 
 
 @app.command()
@@ -266,7 +272,8 @@ def plan(
     asked.check()
     from raysgd_local.planning.text import print_plan
 
-    print_plan(asked, model)
+    with signals.raising():
+        print_plan(asked, model)
 
 
 @app.command()
@@ -277,7 +284,8 @@ def report(
     """Write a self-contained HTML page about one or several runs. Prints the page's path."""
     from raysgd_local.report import write_report
 
-    print(write_report(runs, output))
+    with signals.raising():
+        print(write_report(runs, output))
 
 
 @app.command()
@@ -316,4 +324,5 @@ def search(
 
     if chaos is not None:
         return retry(first, chaos)
-    return search_seeds(range(first, first + seeds), jobs, most, marks)
+    with signals.raising():
+        return search_seeds(range(first, first + seeds), jobs, most, marks)

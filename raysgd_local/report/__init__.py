@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -46,6 +47,9 @@ def save(place: Path, page: str) -> None:
         partial.replace(place)
     except OSError as error:
         raise InputError("output", str(place), "a file that can be written", str(error)) from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def render(runs: Sequence[Run]) -> str:

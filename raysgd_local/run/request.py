@@ -52,6 +52,7 @@ class Request:
     chaos: tuple[Fault, ...] = ()  # faults to inject
     network: Network = field(default_factory=Network)
     observers: tuple[RunObserver, ...] = ()
+    by_command: bool = False  # whether `raysgd-local train` can go on with the run: `config_yaml` has all of it
 
     @property
     def cpus_at_most(self) -> int:
@@ -131,6 +132,7 @@ def from_config(config: Config, chaos: str = "") -> Request:
         collective_s=collective_s(settings.timeouts),
         chaos=parse_real(chaos, workers.max),
         network=config.network,
+        by_command=True,
     )
 
 
