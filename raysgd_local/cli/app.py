@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from raysgd_local import signals
 from raysgd_local.algorithms.validation import whole_number
-from raysgd_local.cli import output
+from raysgd_local.console import say, show
 from raysgd_local.errors import InputError, RaySGDError, cut
 
 if TYPE_CHECKING:
@@ -55,35 +55,38 @@ app = typer.Typer(
 )
 
 
-def main() -> None:
-    """Entry point of the console script."""
-    output.take_any_character()
-    status = run(sys.argv[1:])
-    trouble = output.flush()
-    sys.exit(_tell(f"standard output: {trouble}", InputError.exit_status) if trouble and status == 0 else status)
-
-
 def run(arguments: Sequence[str]) -> int:
     """Run the command given by `arguments`, print errors on standard error, and return the exit status.
 
-    0 finished, 1 error in user code, 2 bad input, 3 run lost, 130 interrupted.
+    0 finished, 1 error in user code, 2 bad input, 3 run lost; ended by a signal 128 + its number: 130 after Ctrl-C.
     """
     try:
         status = app(list(arguments), prog_name="raysgd-local", standalone_mode=False)
-        return status if isinstance(status, int) else 0
+        return _ended(status if isinstance(status, int) else 0)
     except RaySGDError as error:
         return _tell(error, error.exit_status)
     except USAGE_ERROR as error:
         return _tell(cut(error.format_message(), _LONGEST), InputError.exit_status)
     except (KeyboardInterrupt, typer.Abort):
-        return INTERRUPTED
-    except OSError as error:  # such as a full disk under standard output
-        return _tell(f"{type(error).__name__}: {error}", InputError.exit_status)
+        return signals.end_of_command()
+    except BaseException as error:
+        if signals.received():
+            return signals.end_of_command()  # a consequence of the signal, which came at a bad moment
+        if isinstance(error, BrokenPipeError):
+            return 0  # the reader wants no more, such as `head`
+        if isinstance(error, OSError):  # such as a full disk under standard output
+            return _tell(f"{type(error).__name__}: {error}", InputError.exit_status)
+        raise
 
 
 def _tell(message: object, status: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    say(f"error: {message}")
     return status
+
+
+def _ended(status: int) -> int:
+    """Return the status of a command that came to its end; typer returns 130 for `KeyboardInterrupt`."""
+    return signals.end_of_command() if signals.received() and status in (0, INTERRUPTED) else status
 
 
 def _print_version(asked: bool) -> None:
@@ -139,7 +142,7 @@ def train(
     from raysgd_local.trainer import LocalSGDTrainer
 
     result = LocalSGDTrainer.from_config(plan, chaos).fit(resume=resume, address=address)
-    output.last_line(result.path)
+    show(result.path)
 
 
 @app.command()
@@ -165,7 +168,8 @@ def submit(
         from raysgd_local.cli.submission import submit
     except ModuleNotFoundError as error:
         raise InputError("ray", None, "Ray with its job client: pip install 'ray[default]'", str(error)) from error
-    return submit(job, address)
+    with signals.raising():
+        return submit(job, address)
 
 
 @app.command()
@@ -210,7 +214,7 @@ def simulate(
     reader.check_storage(plan.storage)
     if plan.name is not None:
         reader.refuse_existing(plan.storage, plan.name)
-    output.last_line(_time(plan, model, seed) if timing_only else _simulate(plan, model, schedule, seed))
+    show(_time(plan, model, seed) if timing_only else _simulate(plan, model, schedule, seed))
 
 
 def _time(plan: Config, cluster: ClusterModel, seed: int) -> Path:
@@ -262,7 +266,7 @@ def tune(
     from raysgd_local.tuning import command
 
     command.run(asked.sweep, asked.directory, address, narrowing)
-    output.last_line(asked.directory)
+    show(asked.directory)
 
 
 @app.command()
@@ -285,7 +289,8 @@ def plan(
     asked.check()
     from raysgd_local.planning.text import print_plan
 
-    print_plan(asked, model)
+    with signals.raising():
+        print_plan(asked, model)
 
 
 @app.command()
@@ -296,7 +301,8 @@ def report(
     """Write a self-contained HTML page about one or several runs. Prints the page's path."""
     from raysgd_local.report import write_report
 
-    output.last_line(write_report(runs, place))
+    with signals.raising():
+        show(write_report(runs, place))
 
 
 @app.command()
@@ -346,4 +352,5 @@ def search(
     whole_number("--most", most, at_least=1)
     if chaos is not None:
         return retry(first, chaos)
-    return search_seeds(range(first, first + seeds), jobs, most, marks)
+    with signals.raising():
+        return search_seeds(range(first, first + seeds), jobs, most, marks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,6 +52,9 @@ def save(place: Path, page: str) -> None:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise InputError("output", str(place), "a file that can be written", str(error)) from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def render(runs: Sequence[Run]) -> str:

@@ -45,6 +45,12 @@ class Request:
     observers: tuple[RunObserver, ...] = ()
 
     @property
+    def by_command(self) -> bool:
+        """Whether `raysgd-local train` can go on with the run: `config_yaml` has all of it."""
+        importable = isinstance(self.loop, Task) and type(self.loop).__module__ != "__main__"
+        return importable and self.filesystem is None
+
+    @property
     def cpus_at_most(self) -> int:
         """Ray's logical CPUs of all wanted workers together."""
         return max(1, round(self.settings.wanted * self.cpus))

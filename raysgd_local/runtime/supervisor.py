@@ -28,6 +28,7 @@ from raysgd_local.runtime.restarts import DEATHS, Restarts, planned_again
 from raysgd_local.runtime.run_plan import Glance, Outcome, Plan
 from raysgd_local.runtime.worker_group import Resources
 from raysgd_local.runtime.worker_spec import Loop, WorkerSpec
+from raysgd_local.signals import StopRequest
 from raysgd_local.transport.listening import Listening
 
 _GLANCE_EVERY_S = 0.25
@@ -77,13 +78,21 @@ def _listening(network: Network) -> Listening:
 
 
 def follow(
-    plan: Plan, observe: ProgressCallback, listeners: Listeners | None = None, lease: Lease | None = None
+    plan: Plan,
+    observe: ProgressCallback,
+    listeners: Listeners | None = None,
+    lease: Lease | None = None,
+    stop: StopRequest | None = None,
 ) -> Outcome:
-    """Watch the run until it is over; a driver that dies is started again. A driver that lives renews the lease."""
-    restarts = Restarts()
+    """Watch the run until it is over; a driver that dies is started again. A driver that lives renews the lease.
+
+    `stop` ends the run at the next boundary, with a checkpoint.
+    """
+    restarts, stop = Restarts(), stop or StopRequest()
     while True:
+        stop.check()
         try:
-            return _watch(plan, observe, listeners, lease)
+            return _watch(plan, observe, listeners, lease, stop)
         except DEATHS as error:
             if lease is not None:
                 lease.wake()
@@ -116,13 +125,18 @@ def listening(observers: Sequence[RunObserver], start: RunStart) -> Iterator[Lis
         listeners.close(reason)
 
 
-def _watch(plan: Plan, observe: ProgressCallback, listeners: Listeners | None, lease: Lease | None) -> Outcome:
-    """One driver's life. The first Ctrl-C ends the run with a checkpoint, the second at once."""
+def _watch(
+    plan: Plan, observe: ProgressCallback, listeners: Listeners | None, lease: Lease | None, stop: StopRequest
+) -> Outcome:
+    """One driver's life. A request to stop, or `KeyboardInterrupt`, ends the run with a checkpoint; one more at once."""
     driver = launch(plan)
     running = driver.run.options(concurrency_group="main").remote()
     asked = False
     while True:
         try:
+            if stop.asked and not asked:
+                asked = True
+                _stop(driver, observe)
             done, _ = ray.wait([running], timeout=_GLANCE_EVERY_S)
             if done:
                 outcome: Outcome = ray.get(running)
@@ -138,7 +152,7 @@ def _watch(plan: Plan, observe: ProgressCallback, listeners: Listeners | None, l
                 driver.record.remote(EventName.OBSERVER_FAILED, asdict(failure))
         except DEATHS:
             if asked:
-                raise KeyboardInterrupt from None
+                raise stop.error() from None
             with contextlib.suppress(Exception):  # the driver may live on a machine that can't be reached
                 ray.kill(driver)
             raise
@@ -146,8 +160,12 @@ def _watch(plan: Plan, observe: ProgressCallback, listeners: Listeners | None, l
             if asked:
                 raise
             asked = True
-            driver.stop.remote("interrupted")
-            observe(Snapshot(status="stopping", message="stopping at the next boundary, with a checkpoint"))
+            _stop(driver, observe)
+
+
+def _stop(driver: Any, observe: ProgressCallback) -> None:
+    driver.stop.remote("interrupted")
+    observe(Snapshot(status="stopping", message="stopping at the next boundary, with a checkpoint"))
 
 
 def _pass_on(delivery: Delivery, listeners: Listeners | None) -> tuple[Failure, ...]:

@@ -69,7 +69,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def _stop_before_training(patch: pytest.MonkeyPatch) -> None:
-    from raysgd_local import planning, report, tuning
+    from raysgd_local import report
     from raysgd_local.planning import forecast, text
     from raysgd_local.run import request, simulator
     from raysgd_local.simulation.search import seed_search

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import string
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -13,10 +13,11 @@ import yaml
 
 from raysgd_local import config
 from raysgd_local.algorithms.recipes import RECIPES
+from raysgd_local.algorithms.schedules import SCHEDULES
 from raysgd_local.config.alternatives import BUILDER
 
 KINDS = {
-    "algorithm.schedule.kind": "every-step fixed adacomm lupa-linear lupa-loss qsr once hierarchical dynamic delayed switch",
+    "algorithm.schedule.kind": " ".join(SCHEDULES),
     "algorithm.averaging.kind": "mean elastic gossip blocks",
     "algorithm.outer.kind": "optimizer block-momentum slowmo max-change",
     "algorithm.compression.kind": "half int8 top-k random-k sign",
@@ -258,10 +259,18 @@ def options(random: Random, command: str) -> list[str]:
         "; ;",
         "kill:1@round=2; " * 2000,
     ]
-    known: dict[str, Sequence[str]] = {
+    known: dict[str, list[str]] = {
         "train": ["--method", "--storage", "--name", "--resume", "--address", "--chaos"],
-        "simulate": ["--method", "--storage", "--name", "--workers", "--cluster", "--step-ms", "--bandwidth-mbps"]
-        + ["--latency-ms", "--chaos", "--seed", "--timing-only"],
+        "simulate": [
+            "--method",
+            "--storage",
+            "--name",
+            "--workers",
+            "--cluster",
+            "--step-ms",
+            "--bandwidth-mbps",
+            "--latency-ms",
+        ],
         "plan": ["--method", "--workers", "--cluster", "--bandwidth-mbps", "--latency-ms"],
         "tune": ["--storage", "--name", "--resume", "--address", "--simulate", "--cluster", "--top"],
         "submit": ["--method", "--storage", "--name", "--working-dir", "--chaos"],
@@ -270,8 +279,9 @@ def options(random: Random, command: str) -> list[str]:
         "search": ["--seeds", "--first", "--jobs", "--most", "--marks"],
         "methods": [],
     }
+    known["simulate"] += ["--chaos", "--seed", "--timing-only"]
     found = []
-    for name in random.sample(list(known[command]), min(len(known[command]), random.choice([0, 0, 1, 2]))):
+    for name in random.sample(known[command], min(len(known[command]), random.choice([0, 0, 1, 2]))):
         found.append(name)
         if name not in ("--timing-only", "--simulate", "--show", "--marks"):
             good = {
