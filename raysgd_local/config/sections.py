@@ -40,7 +40,7 @@ def _input_error(found: Any, model: type[Section]) -> InputError:
     own = found.get("ctx", {}).get("error")
     if isinstance(own, InputError):
         return own
-    *within, last = found["loc"]
+    *within, last = found["loc"] or ("config",)
     if found["type"] in ("extra_forbidden", "invalid_key"):
         section, _ = _section([*within, ""], model)
         return unknown_key(".".join(within), last, list(section.model_fields))

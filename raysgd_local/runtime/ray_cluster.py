@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -17,7 +18,8 @@ from typing import Any
 import ray
 
 from raysgd_local import signals
-from raysgd_local.errors import InputError
+from raysgd_local.errors import InputError, RunLostError, cut
+from raysgd_local.runtime import nodes
 from raysgd_local.signals import descendants, kill
 
 _HOLD_EVERY_S = 0.005
@@ -27,7 +29,7 @@ _HOLD_EVERY_S = 0.005
 def attached(cpus: int, address: str | None) -> Iterator[bool]:
     """Attach to a Ray cluster within the `with` block, or start one with `cpus` logical CPUs. Yield whether it started.
 
-    Raises `InputError` if there is no cluster at `address`.
+    Raises `InputError` if there is no cluster at `address`, and `RunLostError` if Ray can't be started.
     """
     if ray.is_initialized():
         yield False
@@ -48,8 +50,20 @@ def attached(cpus: int, address: str | None) -> Iterator[bool]:
 def _begin(started: _Ray, address: str | None) -> None:
     try:
         started.begin()
-    except ConnectionError as error:
-        raise InputError("address", address, "the address of a running Ray cluster", str(error)) from error
+    except (Exception, SystemExit) as error:  # Ray raises anything: of files, of processes, of its own
+        why = f"{type(error).__name__}: {error}"
+        if address:
+            raise InputError("address", address, "the address of a running Ray cluster", why) from error
+        raise RunLostError(f"Ray can't be started on this machine: {cut(why)}; {_limits()}") from error
+
+
+def _limits() -> str:
+    """Return the usual reasons, as they are here."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    place = os.environ.get("RAY_TMPDIR") or "/tmp"
+    return (
+        f"it needs to write to {place}/ray (RAY_TMPDIR), and more than 1,000 open files (`ulimit -n` is {files:,})"
+    )
 
 
 class _Ray(threading.Thread):
@@ -73,6 +87,7 @@ class _Ray(threading.Thread):
             ray.init(**self._options)
             if self._options["address"] == "local":
                 self._own_session()
+                nodes.mark_own()
         except BaseException as error:
             self._error = error
         self._ready.set()

@@ -22,6 +22,7 @@ from raysgd_local.run_files.observer import RunObserver, RunStart
 from raysgd_local.run_files.observers import Delivery, Heard
 from raysgd_local.run_files.result import Names
 from raysgd_local.run_files.storage import Storage
+from raysgd_local.runtime import nodes
 from raysgd_local.runtime.driver import launch
 from raysgd_local.runtime.listeners import Failure, Listeners
 from raysgd_local.runtime.restarts import DEATHS, Restarts, planned_again
@@ -29,7 +30,7 @@ from raysgd_local.runtime.run_plan import Glance, Outcome, Plan
 from raysgd_local.runtime.worker_group import Resources
 from raysgd_local.runtime.worker_spec import Loop, WorkerSpec
 from raysgd_local.signals import StopRequest
-from raysgd_local.transport.listening import Listening
+from raysgd_local.transport.listening import LOOPBACK, Listening
 
 _GLANCE_EVERY_S = 0.25
 
@@ -55,7 +56,7 @@ def planned(request: Request, storage: Storage, manifest: dict[str, Any] | None,
         beat_s=settings.timeouts.beat_s,
         restricted=settings.local_data,
         chaos=bool(request.chaos),
-        listening=_listening(request.network),
+        listening=listening_of(request.network, nodes.are_local()),
     )
     custom = {key: amount for key, amount in request.resources.items() if key != "GPU"}
     gpus = request.resources.get("GPU", 1.0) if request.use_gpu else 0.0
@@ -71,10 +72,16 @@ def planned(request: Request, storage: Storage, manifest: dict[str, Any] | None,
     )
 
 
-def _listening(network: Network) -> Listening:
+def listening_of(network: Network, local: bool) -> Listening:
+    """Return where workers and store listen. `local`: on one machine, so the loopback is enough, and safe.
+
+    >>> listening_of(Network(), local=True).subnet, listening_of(Network(interface="eth0"), local=True).subnet
+    ('127.0.0.0/8', None)
+    """
     first, last = network.first_port, network.last_port
     ports = (first, last) if first is not None and last is not None else None
-    return Listening(network.interface, network.subnet, ports)
+    chosen = network.interface is not None or network.subnet is not None
+    return Listening(network.interface, LOOPBACK if local and not chosen else network.subnet, ports)
 
 
 def follow(
@@ -179,7 +186,7 @@ def _pass_on(delivery: Delivery, listeners: Listeners | None) -> tuple[Failure, 
 def _snapshot(glance: Glance) -> Snapshot:
     status = glance.status
     if status is None:
-        return Snapshot(status=glance.phase, workers=glance.workers)
+        return Snapshot(status=glance.phase, workers=glance.workers, message=glance.waits)
     spent_s = status.compute_s + status.sync_s + status.wait_s or 1.0
     return Snapshot(
         status=glance.phase,
@@ -196,4 +203,5 @@ def _snapshot(glance: Glance) -> Snapshot:
         wait_share=status.wait_s / spent_s,
         elapsed_s=status.elapsed_s,
         metrics=status.metrics,
+        message=glance.waits,
     )
