@@ -22,7 +22,9 @@ def find_class(path: str, field: str) -> type:
     try:
         module = _imported(module_name)
         found = getattr(module, class_name, None)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise _failed(field, path, "module:Class with a module that can be imported", error) from error
     if not isinstance(found, type):
         classes = [name for name, value in vars(module).items() if isinstance(value, type)]
@@ -40,7 +42,9 @@ def import_module(name: str, field: str) -> None:
     """Import a module of the user's, which may lie in the working directory. Raises `InputError`, naming `field`."""
     try:
         _imported(name)
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise _failed(field, name, "a module that can be imported", error) from error
 
 
