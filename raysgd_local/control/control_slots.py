@@ -86,6 +86,11 @@ class _Layout:
     size: int  # floats in a slot
 
 
+def _reader(kind: Any) -> Callable[[float], Any]:
+    """Return the function that turns a float of the slot into `kind`; flags take no floats that they have not seen."""
+    return (lambda value: kind(int(value))) if issubclass(kind, IntFlag) else kind
+
+
 def _layout(record: type) -> _Layout:
     """Derive the layout from the fields' types."""
     names: list[str] = []
@@ -102,7 +107,7 @@ def _layout(record: type) -> _Layout:
             nested.insert(0, (kind, tuple(inner), slice(start, len(kinds))))
         if own.metadata.get("wide"):
             wide.append(start)
-    reads = tuple((index, kind) for index, kind in enumerate(kinds) if kind is not float)
+    reads = tuple((index, _reader(kind)) for index, kind in enumerate(kinds) if kind is not float)
     return _Layout(tuple(types), attrgetter(*names), reads, tuple(wide), tuple(nested), len(kinds) + len(wide))
 
 

@@ -17,6 +17,11 @@ MARKS = {
     "stopped_before_a_view": "a stop was asked for before the first view: there is nothing to save",
     "stopped_while_paused": "a stop was asked for during a pause: the members are settled once more, to save",
     "stop_waits_for_pending_steps": "a stop was asked for while steps are uncommitted: members finish the round first",
+    "stopped_between_epochs": "all loops asked to end training while no epoch was open: it ends without another round",
+    "start_put_off_for_preparing": "the processes run, but prepare for longer than they had to be placed",
+    # The controller: loops that differ.
+    "ranks_disagree": "an evaluation waits for ranks that wait for their next epoch, or have ended: a user error",
+    "loop_ended_before_others": "a member's loop has ended, and others open another epoch: they take its data",
     # The controller: losses.
     "silent_worker_given_up": "no heartbeat within the limit",
     "arrival_timed_out": "a member did not come to a boundary at which others wait",
@@ -26,6 +31,8 @@ MARKS = {
     "view_broke_before_its_first_round": "a view broke while it was forming",
     "second_loss_in_view": "another member died while the survivors of a broken view were awaited",
     "leaver_died": "a member that was to leave at the next boundary died before it",
+    "crash_loop_given_up": "so many workers were lost without a new round that the run ends",
+    "view_broke_for_ever": "views of the same workers broke before their first round so often that the run ends",
     "crash_loop": "more workers crashed in a row than may train: the replacement is asked for later",
     # The controller: what a boundary settles.
     "member_behind": "a member missed the newest round: it is healed with the reduced vector that another kept",

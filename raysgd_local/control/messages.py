@@ -68,6 +68,7 @@ class Report:
     copied: str = ""  # newest checkpoint for which this member has copied its shard
     damaged: str = ""  # the checkpoint that this member could not load
     leaving: bool = False  # this process was told to end (SIGTERM)
+    stops: bool = False  # the loop asked to end training
     broken: str = ""  # why the view failed; empty at a clean boundary
 
 
@@ -139,6 +140,15 @@ class Order:
 
 
 @dataclass(frozen=True)
+class Evaluating:
+    """A member takes part in an evaluation. Rounds need no such record: only an evaluation can be one rank's alone."""
+
+    round: int  # committed by the member
+    evaluations: int  # completed by the member
+    since_s: float = 0.0  # how long it has been in it
+
+
+@dataclass(frozen=True)
 class Beat:
     """A worker's heartbeat."""
 
@@ -146,3 +156,4 @@ class Beat:
     view: int = 0  # newest view that the worker was ordered into
     round_s: float = 0.0  # duration of the longest of its newest rounds; 0 before the first
     waits_s: float = 0.0  # how long it has been waiting in a collective; 0: it does not wait
+    evaluating: Evaluating | None = None  # the evaluation that it takes part in

@@ -15,6 +15,7 @@ class EventName(StrEnum):
     WORKER_LOST = "worker_lost"  # its process is gone, or was given up
     DRAIN_NOTICE = "drain_notice"  # will leave at the next boundary
     LET_GO = "let_go"  # will leave at this boundary: it is too slow
+    PREPARING = "preparing"  # the processes run, and their loops have not come to the first epoch yet
     VIEW_FORMED = "view_formed"  # a view has committed its first round
     PAUSED = "paused"  # too few workers
     UNPAUSED = "unpaused"
@@ -38,6 +39,8 @@ class EventName(StrEnum):
 
     # The run.
     USER_ERROR = "user_error"
+    RANKS_DISAGREE = "ranks_disagree"  # members of a view wait for different things
+    VIEW_BROKE = "view_broke"  # again, before its first round, though no worker was lost
     DRIVER_RESTARTED = "driver_restarted"
     STORAGE_FAILED = "storage_failed"
     STORAGE_RECOVERED = "storage_recovered"

@@ -65,9 +65,9 @@ def _train(task: Task, ctx: TrainContext) -> None:
             run_loop(task, None, ctx)
     except Released:
         pass
-    except InputError:
+    except (InputError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:
         raise UserCodeError(own_traceback(error), (0,)) from error
 
 

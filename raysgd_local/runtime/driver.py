@@ -96,7 +96,7 @@ class Driver:
         """Return the run's present state, with the notices for observers from number `received` on."""
         state = self._shell.state
         waits = self._placement.look(_awaits_processes(state))
-        return Glance(state.phase.value, len(state.members), self._status, self._fetch(received), waits)
+        return Glance(state.phase_shown, len(state.members), self._status, self._fetch(received), waits)
 
     def _fetch(self, received: int) -> Delivery:
         return self._outbox.fetch(received) if self._outbox is not None else Delivery()

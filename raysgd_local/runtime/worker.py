@@ -129,7 +129,7 @@ class TrainWorker:
             pass
         except InputError as error:
             ray.get(self._driver.refuse.remote(error))
-        except Exception as error:
+        except BaseException as error:  # `sys.exit` too: a replacement's loop would end like this one
             ray.get(self._driver.post.remote(UserError(self._name, own_traceback(error, ray))))
         finally:
             stopped.set()

@@ -106,6 +106,11 @@ class ReplicaState:
     def _collect_parameters(self, named: Mapping[str, nn.Parameter], rules: Mapping[str, str]) -> None:
         frozen = {name: p for name, p in named.items() if not p.requires_grad}
         found = parameter_rules(frozen, rules)
+        self._described = {
+            f"parameter {name!r}": f"{_described(p)}{'' if p.requires_grad else ', frozen'}"
+            for name, p in named.items()
+            if found.get(name) != "keep"
+        }
         self._parameters = [p for name, p in named.items() if found.get(name, "mean") == "mean"]
         self._frozen = FrozenParameters({name: p for name, p in frozen.items() if found[name] == "same"})
         self.device = next((p.device for p in named.values()), torch.device("cpu"))
@@ -115,6 +120,10 @@ class ReplicaState:
         self._statistics = PooledStatistics(statistics_layers(self._model, explicit), self.dtype, self.device)
         names = {name for name, p in self._model.named_parameters() if not p.requires_grad}
         found = buffers_by_rule(self._model, rules, self._statistics.names, names)
+        self._described |= {
+            f"buffer {b.name!r}": _described(b.tensor) for rule in ("mean", "max", "same") for b in found[rule]
+        }
+        self._described |= {f"buffer {name!r}": "pooled" for name in sorted(self._statistics.names)}
         self._mean = MeanBuffers(found["mean"])
         self._integers = IntegerBuffers(found["max"], found["same"])
 
@@ -141,6 +150,10 @@ class ReplicaState:
         """
         unpack(self._layout.views(flat[: self._layout.numel]), _real(self._parameters), total_weight)
         self.install_rest(flat, total_weight)
+
+    def described(self) -> dict[str, str]:
+        """Return by name the shape and type of each part that members average, or check to be equal."""
+        return dict(self._described)
 
     @property
     def ends(self) -> list[int]:
@@ -289,6 +302,10 @@ def _check(model: nn.Module, policy: str) -> None:
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         if isinstance(tensor, (UninitializedParameter, UninitializedBuffer)):
             raise UsageError(f"{name} has no shape yet: run one batch through the model before it is prepared")
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
 
 
 def _real(tensors: Sequence[Tensor]) -> list[Tensor]:

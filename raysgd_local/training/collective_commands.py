@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import assert_never
 
 from raysgd_local.control.control_slots import Contribution
 from raysgd_local.control.member import events as m
 from raysgd_local.control.member.state import Member
+from raysgd_local.control.messages import Evaluating
 from raysgd_local.errors import CheckpointError, TransportError
 from raysgd_local.records import replace_fields
 from raysgd_local.training.replica_port import ReplicaPort
@@ -21,6 +23,7 @@ class CollectiveCommands:
     def __init__(self, port: ReplicaPort, watch: Stopwatch) -> None:
         self._port, self._watch = port, watch
         self._sent_bytes = 0  # bytes sent since the last report
+        self._evaluating: tuple[Evaluating, float] | None = None  # the present evaluation, and when it began
         self.healed = 0
 
     def carry_out(self, command: m.Awaited, member: Member) -> m.Event:
@@ -41,7 +44,7 @@ class CollectiveCommands:
             case m.AverageProbe():
                 return self._average_probe(command)
             case m.Evaluate():
-                return self._evaluate(command)
+                return self._evaluate(command, member)
             case m.Restore(name):
                 return self._restore(name, member, view)
             case _:
@@ -102,12 +105,22 @@ class CollectiveCommands:
         self._sent_bytes += result.sent_bytes
         return m.Averaged(command.view, result.control)
 
-    def _evaluate(self, command: m.Evaluate) -> m.Event:
+    def _evaluate(self, command: m.Evaluate, member: Member) -> m.Event:
         self._watch.work_ends()
         began_s = self._watch.now()
-        metrics = self._port.evaluate(command, self._watch.waiting)
+        self._evaluating = Evaluating(*member.known.progress), began_s
+        try:
+            metrics = self._port.evaluate(command, self._watch.waiting)
+        finally:
+            self._evaluating = None
         self._watch.exclude(began_s)
         return m.Evaluated(command.view, metrics)
+
+    @property
+    def evaluating(self) -> Evaluating | None:
+        """The evaluation that this member takes part in. For any thread."""
+        present = self._evaluating
+        return None if present is None else replace(present[0], since_s=self._watch.now() - present[1])
 
     def _measured(self, said: Contribution, member: Member) -> Contribution:
         """Add this worker's measurements since the previous exchange."""

@@ -39,7 +39,7 @@ class TrainContext:
 
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
-        self._begun = False
+        self._begun = self._stops = False
         self._batches: Batches | None = None
 
     # Preparing.
@@ -125,6 +125,11 @@ class TrainContext:
                 "`for epoch in ctx.epochs(…)`"
             )
 
+    @property
+    def begun(self) -> bool:
+        """Whether the loop has begun its first epoch."""
+        return self._begun
+
     # Where am I.
 
     @property
@@ -175,12 +180,18 @@ class TrainContext:
         if not self._begun:
             self._begun, self._shell.epochs = True, total
             self._shell.begin()
-        while not self.stopping and self._shell.state.epoch < total:
+        while self._goes_on(total):
             epoch = self._shell.state.epoch
             yield epoch
             self._leave_epoch()
             if self._shell.state.epoch == epoch and not self.stopping:
                 self._pass_epoch()
+
+    def _goes_on(self, total: int) -> bool:
+        """Whether there is another epoch. If this loop has asked to stop, the others may have: then training ends."""
+        if self._stops and not self.stopping and self._shell.state.epoch < total:
+            self._shell.drive(m.EpochWanted(0))
+        return not self.stopping and self._shell.state.epoch < total
 
     def _pass_epoch(self) -> None:
         """Count an epoch in which the loop's body took no step."""
@@ -273,7 +284,12 @@ class TrainContext:
         return {name: value for name, value in state.metrics if name in state.evaluated}
 
     def stop(self) -> None:
-        """End training for all workers after this round."""
+        """End training for all workers after this round.
+
+        If all workers call it after an epoch's batches, for example by a metric of `evaluate`, training ends without
+        another round: the model stays the one that was evaluated.
+        """
+        self._stops = True
         self._shell.post(m.StopAsked())
 
     def log(self, /, **values: Any) -> None:
@@ -319,6 +335,9 @@ class Batches:
             )
         while self._going_on():
             found = self._source.next()
+            for reason in self._source.lost:
+                self._shell.log({"loader_restarted": reason})
+            self._source.lost.clear()
             if found is not None:
                 batch, positions = found
                 self._unstepped += positions

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from raysgd_local.errors import UsageError
 from raysgd_local.training.context import TrainContext
 
 _present: ContextVar[TrainContext] = ContextVar("present")  # of this thread, or greenlet
@@ -38,11 +39,19 @@ def present(ctx: TrainContext) -> Iterator[None]:
 
 
 def run_loop(loop: Any, config: dict[str, Any] | None, ctx: TrainContext) -> None:
-    """Run a task's `train`, or a function with or without a config argument, then end this worker."""
+    """Run a task's `train`, or a function with or without a config argument, then end this worker.
+
+    Raises `UsageError` for a loop that returns before its first epoch: it has not trained, nor would another worker's.
+    """
     if hasattr(loop, "train") and not inspect.isfunction(loop):
         loop.train(ctx)
     elif inspect.signature(loop).parameters:
         loop(config or {})
     else:
         loop()
+    if not ctx.begun:
+        raise UsageError(
+            "the training loop returned before its first epoch: it has to iterate over ctx.epochs, as in "
+            "`for epoch in ctx.epochs(10): …`, with ctx = raysgd_local.get_context()"
+        )
     ctx.finish()

@@ -129,4 +129,4 @@ class MemberShell:
         """Return this worker's heartbeat. May be called from any thread."""
         member = self.member
         view = member.order.view.number if member.order else 0
-        return Beat(member.worker, view, member.round_s, self.watch.waits_s)
+        return Beat(member.worker, view, member.round_s, self.watch.waits_s, self._collectives.evaluating)

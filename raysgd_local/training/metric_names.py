@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from zlib import crc32
+from typing import Any
 
 import torch
 
 from raysgd_local.errors import UsageError
+from raysgd_local.training.exchange.alike import gathered
 from raysgd_local.transport.contract import Transport
 
 Names = tuple[str, ...]
@@ -25,11 +25,8 @@ def checked(name: object) -> str:
 
 def agreed(transport: Transport, own: Names) -> Names:
     """Return the names of all members, sorted. All members call it with their own. Raises `TransportError`."""
-    content = json.dumps(own).encode()
-    heads = transport.all_gather(_on(transport, _head(content))).cpu()  # (members, 8)
-    if bool((heads == heads[0]).all()):
-        return own
-    return tuple(sorted({name for told in gather_bytes(transport, content) for name in json.loads(told)}))
+    found: Any = gathered(transport, own)
+    return own if found is None else tuple(sorted({name for names in found for name in names}))
 
 
 def gather_bytes(transport: Transport, content: bytes) -> list[bytes]:
@@ -38,11 +35,6 @@ def gather_bytes(transport: Transport, content: bytes) -> list[bytes]:
     lengths = [int.from_bytes(head.numpy().tobytes(), "big") for head in heads]
     padded = transport.all_gather(_on(transport, content.ljust(max(lengths)))).cpu()  # (members, longest)
     return [row[:length].numpy().tobytes() for row, length in zip(padded, lengths, strict=True)]
-
-
-def _head(content: bytes) -> bytes:
-    """Length and checksum: usually all are equal, and the names need not be sent."""
-    return len(content).to_bytes(4, "big") + crc32(content).to_bytes(4, "big")
 
 
 def _on(transport: Transport, content: bytes) -> torch.Tensor:

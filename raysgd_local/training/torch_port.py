@@ -64,7 +64,7 @@ class TorchPort:
         state = self.replica.averaged()
         reduction = make_reduction(state, self.peers.network.allocate, self._place.members, self._place.algorithm)
         self.replica.anchor, self.replica.residual = reduction.anchor, reduction.residual
-        self.peers.reduction = reduction
+        self.peers.reduction, self.peers.described = reduction, self.replica.described(state)
         self._probing = Probing(self.replica, self.stepper, state, self.loss)
 
     def seed(self, member: Member) -> None:

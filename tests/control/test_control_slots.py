@@ -44,3 +44,13 @@ def test_every_field_survives_the_trip_with_its_type():
 def test_slots_of_zeros_add_nothing():
     zeros = torch.zeros(SLOT)
     assert decode((zeros + torch.tensor(encode(SAID))).tolist()) == SAID
+
+
+def test_flags_that_no_member_of_this_process_has_set_together_are_read():
+    place = next(
+        i for i, (a, b) in enumerate(zip(encode(SAID), encode(Contribution()), strict=True)) if a == 33.0 != b
+    )
+    for number in range(2 * max(Flags)):
+        slot = encode(Contribution())
+        slot[place] = float(number)
+        assert int(decode(slot).flags) == number

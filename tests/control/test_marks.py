@@ -20,7 +20,7 @@ from raysgd_local.control.controller.settings import CheckpointPolicy
 from raysgd_local.control.member import events as m
 from raysgd_local.control.member import machine
 from raysgd_local.control.member.state import Flight, ProbeProgress
-from raysgd_local.control.messages import Continuation, LoopPosition, Order, Report, View
+from raysgd_local.control.messages import Continuation, Evaluating, LoopPosition, Order, Report, View
 from raysgd_local.control.replicated import state as replicated
 from raysgd_local.control.replicated.balancing import Pace, Pacing
 from raysgd_local.control.replicated.program import Program
@@ -109,11 +109,44 @@ def test_a_stop_while_steps_are_pending():
         run.arrive("w1", steps=1, broken="cut")
 
 
-# The controller: losses.
+def test_a_stop_that_all_ask_for_between_two_epochs():
+    run = started()
+    run.arrive("w0", LoopPosition.OPENING, state=DONE, rounds=(row(1),), stops=True)
+    with marks.expected("stopped_between_epochs"):
+        run.arrive("w1", LoopPosition.OPENING, state=DONE, rounds=(row(1),), stops=True)
+
+
+def test_processes_that_prepare_for_longer_than_they_had_to_be_placed():
+    run = Run(workers_min=2)
+    run.tell(*(c.WorkerUp(worker, "node", 1) for worker in ("w0", "w1")))
+    with marks.expected("start_put_off_for_preparing"):
+        run.tell(c.Timer(run.state.timers["start"]))
+
+
+# The controller: loops that differ.
 
 
 def heartbeat(*signs):
     return c.Heartbeat(signs, awake_s=1000.0, hears_s=1000.0)
+
+
+def test_an_evaluation_that_one_rank_is_in_alone():
+    run = started()
+    run.arrive("w0", LoopPosition.OPENING, state=DONE, rounds=(row(1),))
+    run.now += 5.0
+    alone = c.SignOfLife("w1", 0.1, view=1, waits_s=4.0, evaluating=Evaluating(1, 0, since_s=4.0))
+    with marks.expected("ranks_disagree"):
+        run.tell(heartbeat(c.SignOfLife("w0", 0.1, view=1), alone))
+
+
+def test_a_loop_that_ends_before_the_others():
+    run = started()
+    run.arrive("w0", LoopPosition.FINISHED, state=DONE, rounds=(row(1),))
+    with marks.expected("loop_ended_before_others"):
+        run.arrive("w1", LoopPosition.OPENING, samples=8, state=DONE, rounds=(row(1),))
+
+
+# The controller: losses.
 
 
 def test_a_silent_worker():
@@ -168,6 +201,30 @@ def test_a_leaver_that_dies_before_the_boundary():
     run.tell(c.DrainNotice("w0", "preempted"))
     with marks.expected("leaver_died"):
         run.tell(c.Died("w0", "killed"))
+
+
+def test_a_crash_loop_that_leads_nowhere():
+    run = Run(workers_max=1)
+    for number in range(9):
+        run.tell(c.Died(f"w{number}", "killed"))
+        run.tell(*(c.Timer(id) for name, id in run.state.timers.items() if name != "start"))
+    with marks.expected("crash_loop_given_up"):
+        run.tell(c.Died("w9", "killed"))
+
+
+def test_a_view_that_breaks_again_and_again():
+    run = started()
+    with marks.expected("view_broke_for_ever"):
+        break_again(run, 15)
+
+
+def break_again(run, times):
+    """All members report a break, so many times, before a round of any view is committed."""
+    for _ in range(times):
+        for worker in ("w0", "w1"):
+            run.arrive(worker, broken="all-reduce failed: no route to host")
+        if "again" in run.state.timers:
+            run.tell(c.Timer(run.state.timers["again"]))
 
 
 def test_workers_that_crash_one_after_the_other():

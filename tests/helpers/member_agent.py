@@ -100,6 +100,22 @@ class MemberAgent:
         self.transports[view].all_reduce(flat, write())
         return flat.cpu()
 
+    def all_reduce_unwritten(self, view: int, numel: int, error: str) -> str:
+        """The error of a vector that can't be written after its first part, if `error` says one."""
+        flat = torch.ones(numel, device=self.device)
+
+        def write() -> Iterator[int]:
+            yield numel // 2
+            if error:
+                raise RuntimeError(error)
+
+        try:
+            self.transports[view].all_reduce(flat, write())
+        except RuntimeError as found:
+            self.transports[view].close()  # as a process does that ends
+            return str(found)
+        return ""
+
     def allocate(self, numel: int, dtype: torch.dtype) -> None:
         self.vector = self.network.allocate(numel, dtype)
 

@@ -106,7 +106,7 @@ class ThreadGroup:
         except Killed:
             self.shells[worker].close()
             self.post(Died(worker, "killed"))
-        except Exception:
+        except BaseException:
             self.shells[worker].close()
             self.post(UserError(worker, traceback.format_exc()))
 

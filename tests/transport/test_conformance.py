@@ -70,6 +70,16 @@ def test_a_vector_may_be_written_while_it_is_reduced(fleet: Fleet) -> None:
     torch.testing.assert_close(outcomes[0].value, rank_order_sum([10, 11, 12, 13, 14], 300_003, torch.float32))
 
 
+@pytest.mark.parametrize("numel", [1000, 2 * LARGE])
+def test_an_error_of_what_is_written_is_its_own_and_no_failure_of_the_network(fleet: Fleet, numel: int) -> None:
+    view = fleet.form(3)
+    orders = [(view, numel, "no such buffer" if rank == 1 else "") for rank in range(3)]
+    first, unwritten, last = fleet.all("all_reduce_unwritten", orders)
+    assert unwritten.value == "no such buffer"
+    assert first.failed
+    assert last.failed
+
+
 @pytest.mark.parametrize("numel", [1000, LARGE])
 def test_a_sum_may_be_another_thread_s_while_a_member_computes(fleet: Fleet, numel: int) -> None:
     view = fleet.form(3)

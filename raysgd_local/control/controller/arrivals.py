@@ -12,7 +12,7 @@ from raysgd_local.control.controller.state import Paused, Resolving, Restoring, 
 from raysgd_local.control.controller.transitions import Phase, Standing
 from raysgd_local.control.marks import mark
 from raysgd_local.control.messages import LoopPosition, Report
-from raysgd_local.control.replicated.state import Replicated
+from raysgd_local.control.replicated.state import Replicated, stopped_between_epochs
 from raysgd_local.control.run_events import EventName
 
 
@@ -34,6 +34,8 @@ def _gather(turn: Turn, segment: Segment, report: Report) -> None:
     if not segment.arrivals and turn.state.phase is Phase.RUNNING:
         turn.enter(Running(segment, gathering_since=turn.now))
     turn.update(replace(segment, arrivals={**segment.arrivals, report.worker: report}))
+    if report.replicated is not None:
+        membership.reached(turn, report.replicated.round)
     if report.moved_bytes:
         turn.record(EventName.CHUNKS_MOVED, worker=report.worker, bytes=report.moved_bytes)
     if report.leaving and turn.state.workers[report.worker].standing is Standing.MEMBER:
@@ -83,7 +85,9 @@ def _consider_boundary(turn: Turn, segment: Segment) -> None:
     if state.outcome is not None and state.saves.over:
         orders.dismiss(turn, segment, state.outcome)
         return
-    waits = state.outcome is not None and (state.saves.ending or "save" in state.timers)
+    waits = "again" in state.timers or (
+        state.outcome is not None and (state.saves.ending or "save" in state.timers)
+    )
     if not waits and _all_here(turn, segment):
         mark("last_checkpoint_retried", turn.state.outcome is not None)
         _settle(turn, segment)
@@ -106,6 +110,7 @@ def _settle(turn: Turn, segment: Segment) -> None:
         beginning.begin_again(turn, segment)
         return
     segment = _enter(turn, segment, resolution)
+    segment = _stopped(turn, segment, reports)
     if turn.state.outcome is not None:
         orders.last_order(turn, segment, resolution, turn.state.outcome, save=True)
         return
@@ -139,6 +144,17 @@ def _enter(turn: Turn, segment: Segment, resolution: Resolution) -> Segment:
         turn.do(RecordRounds(resolution.rounds, resolution.evaluations))
     _record_shares(turn, segment.view.members, books.replicated, resolution.state)
     _record_changes(turn, resolution)
+    return segment
+
+
+def _stopped(turn: Turn, segment: Segment, reports: Sequence[Report]) -> Segment:
+    """End training here if all loops asked to, after an evaluation for example: the model stays what they judged."""
+    books = segment.books
+    if not boundary.stopped_by_all(reports, books.replicated):
+        return segment
+    mark("stopped_between_epochs")
+    segment = replace(segment, books=replace(books, replicated=stopped_between_epochs(books.replicated)))
+    turn.update(segment)
     return segment
 
 

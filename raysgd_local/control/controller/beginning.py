@@ -24,6 +24,7 @@ def first_view(turn: Turn) -> None:
     view = orders.next_view(state.segment, state.standing(Standing.READY)[: state.settings.workers_max])
     for timer in ("start", "gather"):
         turn.clear_timer(timer)
+    turn.set(preparing=False)
     if state.resume is None:
         _begin_fresh(turn, view)
     else:
@@ -85,7 +86,7 @@ def begin_again(turn: Turn, segment: Segment) -> None:
         outcome=None,
         saves=state.saves.abandoned(),
     )
-    for timer in ("finish", "save"):
+    for timer in ("finish", "save", "again"):
         turn.clear_timer(timer)
     turn.set_timer("start", state.settings.timeouts.start_s)
     membership.refill(turn)

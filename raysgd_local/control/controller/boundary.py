@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from raysgd_local.algorithms.placement.table import Placement
 from raysgd_local.control.data.deal import Deal, lengths, lists
 from raysgd_local.control.data.ledger import Ledger
+from raysgd_local.control.marks import mark
 from raysgd_local.control.messages import LoopPosition, Report, View
 from raysgd_local.control.replicated import balancing
 from raysgd_local.control.replicated.program import Program
@@ -112,10 +113,24 @@ def closed(books: Books) -> Books:
 
 
 def opening(reports: Sequence[Report], state: Replicated) -> int | None:
-    """Return the size of the training set if all members wait for the next epoch's deal; otherwise None."""
-    if state.open or not reports or any(report.place is not LoopPosition.OPENING for report in reports):
+    """Return the size of the training set if all members wait for the next epoch's deal; otherwise None.
+
+    A member whose loop has ended before the others' waits for nothing: it leaves the epoch at once, to the others.
+    """
+    waiting = [report.samples for report in reports if report.place is LoopPosition.OPENING]
+    ended = sum(report.place is LoopPosition.FINISHED for report in reports)
+    if state.open or state.stopped or not waiting or len(waiting) + ended < len(reports):
         return None
-    return max(report.samples for report in reports)
+    mark("loop_ended_before_others", ended > 0)
+    return max(waiting)
+
+
+def stopped_by_all(reports: Sequence[Report], state: Replicated) -> bool:
+    """Whether all loops asked to end training between two epochs, so that it ends without another round.
+
+    Where only some asked, the others' loops don't know yet: they train one more round, and all end after it.
+    """
+    return not state.open and not state.stopped and all(report.stops for report in reports)
 
 
 def deal_for(

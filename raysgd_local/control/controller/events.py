@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from raysgd_local.control.messages import Order, Report
+from raysgd_local.control.messages import Evaluating, Order, Report
 from raysgd_local.control.replicated.round_row import RoundRow
 from raysgd_local.records import EvalRow
 
@@ -56,6 +56,7 @@ class SignOfLife:
     view: int = 0  # as in `Beat`
     round_s: float = 0.0  # as in `Beat`
     waits_s: float = 0.0  # as in `Beat`, up to now
+    evaluating: Evaluating | None = None  # as in `Beat`, up to now
 
 
 @dataclass(frozen=True)

@@ -57,8 +57,11 @@ def _silent(turn: Turn, heartbeat: Heartbeat) -> Iterator[tuple[str, str]]:
 
 
 def _unready(turn: Turn) -> Iterator[tuple[str, str]]:
-    """Yield workers whose process runs, but whose loop did not come to its first epoch in time."""
-    limit_s = turn.state.settings.timeouts.start_s
+    """Yield workers whose process runs, but whose loop did not come to its first epoch in time.
+
+    Loading, downloading or tokenising may take long, and a silent process is noticed before.
+    """
+    limit_s = turn.state.settings.timeouts.prepare_s
     for name, worker in turn.state.workers.items():
         if worker.standing is Standing.UP and turn.now - worker.up_s > limit_s:
             yield name, f"was not ready within {limit_s:g} s of its process's start"

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from raysgd_local.control.controller.events import Heartbeat, SignOfLife
 from raysgd_local.control.messages import Beat
@@ -64,4 +64,6 @@ class Pulse:
 def _sign(heard: _Heard, now: float) -> SignOfLife:
     age_s, beat = now - heard.at_s, heard.beat
     waits_s = beat.waits_s + age_s if beat.waits_s else 0.0
-    return SignOfLife(beat.worker, age_s, heard.gap_s, beat.view, beat.round_s, waits_s)
+    call = beat.evaluating
+    evaluating = None if call is None else replace(call, since_s=call.since_s + age_s)
+    return SignOfLife(beat.worker, age_s, heard.gap_s, beat.view, beat.round_s, waits_s, evaluating)

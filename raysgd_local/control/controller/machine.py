@@ -7,9 +7,10 @@ same commands, so a journal of them can be replayed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import assert_never
 
-from raysgd_local.control.controller import arrivals, failure_detector, membership, saving, termination
+from raysgd_local.control.controller import agreement, arrivals, failure_detector, membership, saving, termination
 from raysgd_local.control.controller.events import (
     Arrived,
     CheckpointFailed,
@@ -53,7 +54,8 @@ def _handle(turn: Turn, event: Event) -> None:
         case Progress():
             membership.progress(turn, event)
         case Heartbeat():
-            failure_detector.judge(turn, event)
+            if not agreement.disagree(turn, event):
+                failure_detector.judge(turn, event)
         case Died(worker, reason):
             membership.lose(turn, worker, reason)
         case DrainNotice(worker, reason):
@@ -84,7 +86,7 @@ def _timer(turn: Turn, number: int) -> None:
         _TIMERS[name.partition(":")[0]](turn)
 
 
-_TIMERS = {
+_TIMERS: dict[str, Callable[[Turn], None]] = {
     "start": membership.start_expired,
     "gather": arrivals.gather_expired,
     "pause": termination.pause_expired,
@@ -93,4 +95,5 @@ _TIMERS = {
     "save": lambda _: None,  # from here on the last checkpoint may be tried again
     "exit": termination.exit_expired,
     "respawn": membership.respawn,
+    "again": lambda _: None,  # from here on a view that broke may be formed again
 }

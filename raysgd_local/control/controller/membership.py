@@ -6,13 +6,20 @@ from dataclasses import replace
 
 from raysgd_local.control.controller import saving
 from raysgd_local.control.controller.events import CutView, KillWorker, Progress, RequestWorker, WorkerUp, Yield
-from raysgd_local.control.controller.state import Finishing, Resolving, Running, Turn
+from raysgd_local.control.controller.state import Controller, Finishing, Resolving, Running, Segment, Turn
 from raysgd_local.control.controller.transitions import Standing
 from raysgd_local.control.marks import mark
 from raysgd_local.control.run_events import EventName
 
 _BACKOFF_S = 0.5
 _BACKOFF_MAX_S = 60.0
+_FRUITLESS, _FRUITLESS_EACH = 10, 5
+"""A crash loop ends the run after so many losses without a new round; and after so many for each worker."""
+
+_BREAKS, _BREAKS_AT_ONCE, _AGAIN_S, _AGAIN_MAX_S = 15, 3, 0.25, 8.0
+"""A view that breaks before its first round, without a loss, is formed again at once, then after a growing delay, and
+ends the run after so many times. That bears an outage of the network of a minute."""
+
 _DRAINED = "its node is being drained"
 
 
@@ -47,23 +54,45 @@ def up(turn: Turn, event: WorkerUp) -> None:
 def progress(turn: Turn, event: Progress) -> None:
     """A member committed the first round of its view, which shows that the view has formed."""
     state, segment = turn.state, turn.state.segment
-    if event.worker not in state.workers or segment is None or segment.formed:
+    if event.worker not in state.workers or segment is None:
+        return
+    reached(turn, event.round)
+    if segment.formed:
         return
     if segment.view.number == event.view:
         stall_s = 0.0 if state.broken_s is None else turn.now - state.broken_s
         workers = len(segment.view.members)
         turn.record(EventName.VIEW_FORMED, view=event.view, workers=workers, stall_s=round(stall_s, 4))
         turn.update(replace(segment, formed=True))
-        turn.set(broken_s=None, crashes=0)
+        turn.set(broken_s=None, crashes=0, breaks=0)
+
+
+def reached(turn: Turn, round: int) -> None:
+    """A member has committed this round. If none had before, losses have not been fruitless."""
+    if round > turn.state.highest_round:
+        turn.set(highest_round=round, fruitless=0)
 
 
 def start_expired(turn: Turn) -> None:
-    """End the run: `workers_min` were not ready within `start_s`. At the start the cluster may be too small."""
-    settings = turn.state.settings
-    ready = len(turn.state.standing(Standing.READY))
-    wait_s = settings.timeouts.start_s
-    reason = f"{ready} were ready within {wait_s:g} s (workers.start_timeout_s)"
-    turn.finish("lost" if turn.state.books else "unplaced", reason)
+    """Fewer than `workers_min` were ready within `start_s`.
+
+    Wait on where the processes of as many run: preparing may take long. Otherwise end the run, since the cluster may be
+    too small.
+    """
+    state, timeouts = turn.state, turn.state.settings.timeouts
+    preparing, ready = state.standing(Standing.UP), len(state.standing(Standing.READY))
+    placed, more_s = len(preparing) + ready, timeouts.prepare_s - timeouts.start_s
+    if placed < state.settings.workers_min:
+        reason = f"{placed} were placed within {timeouts.start_s:g} s (workers.start_timeout_s)"
+        turn.finish("lost" if state.books else "unplaced", reason)
+    elif state.preparing or not more_s:
+        few = f"{ready} of {state.settings.workers_min} workers were ready within {timeouts.prepare_s:g} s"
+        turn.finish("lost", f"{few} (workers.pause_limit_s); {', '.join(preparing)} still prepared")
+    else:
+        mark("start_put_off_for_preparing")
+        turn.set(preparing=True)
+        turn.record(EventName.PREPARING, workers=list(preparing), after_s=timeouts.start_s)
+        turn.set_timer("start", more_s)
 
 
 def lose(turn: Turn, worker: str, reason: str, refill: bool = True, own_fault: bool = False) -> None:
@@ -82,9 +111,15 @@ def lose(turn: Turn, worker: str, reason: str, refill: bool = True, own_fault: b
     if isinstance(turn.state.stage, Finishing):
         check_finished(turn)
         return
-    turn.set(workers_lost=turn.state.workers_lost + (not own_fault), crashes=turn.state.crashes + 1)
+    turn.set(
+        workers_lost=turn.state.workers_lost + (not own_fault),
+        crashes=turn.state.crashes + 1,
+        fruitless=turn.state.fruitless + 1,
+        breaks=0,
+    )
+    turn.clear_timer("again")
     turn.record(EventName.WORKER_LOST, worker=worker, reason=reason)
-    if turn.state.outcome is None and _too_many(turn):
+    if turn.state.outcome is None and not own_fault and (_too_many(turn) or _crash_loop(turn, reason)):
         return
     if refill and known.standing is not Standing.LEAVING:
         _replace(turn, worker)
@@ -109,6 +144,22 @@ def _too_many(turn: Turn) -> bool:
     return True
 
 
+def crash_looped(state: Controller) -> bool:
+    """Whether so many workers were lost since the newest round that others would be lost like them."""
+    return state.fruitless >= max(_FRUITLESS, _FRUITLESS_EACH * state.settings.wanted)
+
+
+def _crash_loop(turn: Turn, reason: str) -> bool:
+    """End the run if workers die again and again before a round that none had committed before."""
+    state = turn.state
+    if not crash_looped(state):
+        return False
+    mark("crash_loop_given_up")
+    told = f"{state.fruitless} workers in a row were lost, and no round after {state.highest_round} was committed"
+    turn.finish("lost", f"{told}; the last one: {reason}")
+    return True
+
+
 def _replace(turn: Turn, worker: str) -> None:
     """Ask for a replacement of `worker`: at once, but in a crash loop after a growing delay."""
     crashes = turn.state.crashes
@@ -116,7 +167,7 @@ def _replace(turn: Turn, worker: str) -> None:
         request(turn)
         return
     mark("crash_loop")
-    delay_s = min(_BACKOFF_MAX_S, _BACKOFF_S * 2.0 ** (crashes - turn.state.settings.workers_max))
+    delay_s = min(_BACKOFF_MAX_S, _BACKOFF_S * 2.0 ** min(10, crashes - turn.state.settings.workers_max))
     turn.set_timer(f"respawn:{worker}", delay_s)
 
 
@@ -132,7 +183,8 @@ def break_view(turn: Turn, why: str) -> None:
     if not isinstance(stage, Running | Resolving):
         return
     segment = replace(stage.segment, broken=True)
-    mark("view_broke_before_its_first_round", isinstance(stage, Running) and not segment.formed)
+    if isinstance(stage, Running) and not segment.formed and _breaks_for_ever(turn, segment, why):
+        return
     turn.set(broken_s=turn.now if state.broken_s is None else state.broken_s)
     to = tuple(worker for worker in state.members if worker not in segment.arrivals)
     if to:
@@ -141,6 +193,26 @@ def break_view(turn: Turn, why: str) -> None:
         turn.enter(Resolving(segment, gathering_since=turn.now))
     else:
         turn.update(segment)
+
+
+def _breaks_for_ever(turn: Turn, segment: Segment, why: str) -> bool:
+    """Count a view that broke before its first round. End the run if that recurs, as no worker's loss explains it."""
+    mark("view_broke_before_its_first_round")
+    breaks, view = turn.state.breaks, segment.view
+    if any(worker not in turn.state.workers for worker in view.members):
+        return False  # a worker was lost; `lose` began the count anew
+    turn.set(breaks=breaks + 1)
+    if not breaks:
+        return False
+    turn.record(EventName.VIEW_BROKE, view=view.number, times=breaks + 1, reason=why)
+    if breaks + 1 >= _BREAKS:
+        mark("view_broke_for_ever")
+        told = f"{_BREAKS} views of the same workers broke before their first round"
+        turn.finish("lost", f"{told}; the last one: {why}")
+        return True
+    if breaks >= _BREAKS_AT_ONCE:
+        turn.set_timer("again", min(_AGAIN_MAX_S, _AGAIN_S * 2.0 ** (breaks - _BREAKS_AT_ONCE)))
+    return False
 
 
 def drain(turn: Turn, worker: str, reason: str) -> None:

@@ -36,9 +36,7 @@ class Limit:
 class Timeouts:
     """Every time-out of the protocol; `docs/architecture.md` says why each has its value."""
 
-    start_s: float = (
-        300.0  # until `workers_min` are ready; for each worker, from its process's start until it is ready
-    )
+    start_s: float = 300.0  # until the processes of `workers_min` run
     gather_s: float = 20.0  # how long to wait for more workers once `workers_min` are ready
     heartbeat: Limit = Limit(2.0, 1.5, 60.0)  # how long a worker may be silent before it is lost
     straggler: Limit = Limit(20.0, 120.0, 600.0)  # how long members wait for one in a collective before it is lost
@@ -48,6 +46,11 @@ class Timeouts:
     errors_s: float = 1.0  # after an exception in user code: how long to collect the same one from other workers
     finish_s: float = 120.0  # how long to wait for the last checkpoint, failed attempts included
     exit_s: float = 5.0  # how long workers may take to end by themselves
+
+    @property
+    def prepare_s(self) -> float:
+        """How long a process may prepare until it is ready, and how long the run waits for `workers_min` to be."""
+        return max(self.start_s, self.pause_s)
 
 
 @dataclass(frozen=True)

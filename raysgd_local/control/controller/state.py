@@ -129,6 +129,10 @@ class Controller:
     failures: int = 0  # exceptions in user code so far
     workers_lost: int = 0  # processes lost so far
     crashes: int = 0  # processes lost since a view formed
+    highest_round: int = 0  # the newest round that any member is known to have committed, in any incarnation
+    fruitless: int = 0  # workers lost since `highest_round` rose
+    breaks: int = 0  # views in a row, of the same members, that broke before their first round
+    preparing: bool = False  # workers may prepare for longer than it takes to place them
     broken_s: float | None = None  # when the view broke; None once a view has formed
     paused_s: float = 0.0  # how long the run was paused before the next order
     draining: tuple[str, ...] = ()  # nodes that will go away
@@ -168,6 +172,13 @@ class Controller:
         """The reports of members that have arrived, in rank order."""
         arrivals = self.segment.arrivals if self.segment else {}
         return tuple(arrivals[worker] for worker in self.members if worker in arrivals)
+
+    @property
+    def phase_shown(self) -> str:
+        """The phase for live progress: `preparing` while the run waits for processes that run already."""
+        waits = self.phase in (Phase.STARTING, Phase.RESTORING)
+        prepares = waits and bool(self.standing(Standing.UP)) and not self.standing(Standing.REQUESTED)
+        return "preparing" if prepares else self.phase.value
 
     def standing(self, *standings: Standing) -> tuple[str, ...]:
         """Return the workers of these standings, oldest first."""

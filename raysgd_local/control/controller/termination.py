@@ -95,7 +95,9 @@ def errors_gathered(turn: Turn) -> None:
 
 
 def _failed(turn: Turn) -> bool:
-    return 0 <= turn.state.settings.max_failures < turn.state.failures
+    """Whether another exception would be too many, or the same would be raised again and again."""
+    allowed = turn.state.settings.max_failures
+    return 0 <= allowed < turn.state.failures or membership.crash_looped(turn.state)
 
 
 # Expired timers.

@@ -96,7 +96,7 @@ def resume(member: Member) -> Result:
             return _exchange(replace_fields(member, want=Want.STEP))
         case Want.DATA if state.open and not state.stopped and state.used_up(member.rank, member.taken):
             return _exchange(member)
-        case Want.CLOSE if state.open and not state.stopped:
+        case Want.CLOSE | Want.FINISH if state.open and not state.stopped:
             return _exchange(member)
         case Want.EPOCH if not state.open and not state.stopped:
             return arrive(member)
@@ -162,7 +162,7 @@ def _flags(member: Member) -> Flags:
         flags |= Flags.LEAVING
     if member.stop_asked:
         flags |= Flags.STOP
-    if member.want is Want.CLOSE:
+    if member.want in (Want.CLOSE, Want.FINISH):
         flags |= Flags.LEFT
     if member.known.epoch == member.epochs - 1:
         flags |= Flags.LAST
@@ -267,6 +267,7 @@ def arrive(member: Member) -> Result:
         steps=member.steps,
         taken=member.taken,
         leaving=member.leaving,
+        stops=member.stop_asked,
         samples=member.dataset,
         rounds=member.rounds,
         evaluations=member.evaluations,

@@ -252,6 +252,11 @@ def _close_epoch(state: Replicated) -> Replicated:
     return replace(state, open=False, epoch=state.epoch + 1, left_epoch=tuple(False for _ in state.left_epoch))
 
 
+def stopped_between_epochs(state: Replicated) -> Replicated:
+    """Return the state after all loops asked to end training, while no epoch was open."""
+    return replace(state, stopped=_BY_THE_LOOP)
+
+
 def evaluated(state: Replicated, metrics: dict[str, float], target: tuple[str, float] | None) -> Replicated:
     """Return the state after an evaluation of the averaged model. Reaching `target` stops the run.
 

@@ -21,6 +21,13 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Exit:
+    """The loop ends its process: by `sys.exit`, or the process dies (`killed`)."""
+
+    killed: bool
+
+
+@dataclass(frozen=True)
 class LoopPlan:
     """The behaviour of the training loop."""
 
@@ -32,6 +39,17 @@ class LoopPlan:
     early_batches: int = 1  # batches after which these leave
     own_steps: int = 5  # steps in an epoch of a loop with its own data; workers with odd numbers take one more
     stop_step: int = 0  # step at which worker 0 asks to end training; 0: never
+    stop_epoch: int = 0  # all ask to end training after so many epochs, when the last one is evaluated; 0: never
+    quits: tuple[int, ...] = ()  # numbers of workers whose loop ends after `quits_after` epochs
+    quits_after: int = 1
+    alone: tuple[int, ...] = ()  # numbers of workers that evaluate once more than the others, after each epoch
+    exits: tuple[int, ...] = ()  # numbers of workers whose loop ends its process at step `exit_step`
+    crashes: bool = False  # every worker's process dies at step `exit_step`
+    exit_step: int = 0
+
+    def differs(self) -> bool:
+        """Whether ranks may wait for different things: an error of the loop."""
+        return bool(self.alone) or (bool(self.quits) and self.evaluates)
 
 
 class Trainee(Protocol):
@@ -51,22 +69,30 @@ class Trainee(Protocol):
     def post(self, event: m.Event) -> None: ...
 
 
-Asks = Iterator[m.Event | Batch]
+Asks = Iterator[m.Event | Batch | Exit]
 
 
 def training_loop(plan: LoopPlan, worker: Trainee) -> Asks:
     """Yield the loop's requests, one at a time. The caller carries out each before it draws the next."""
     yield m.LoopStarted(plan.epochs)
+    number = worker_number(worker.name)
     while not worker.member.known.stopped and worker.member.known.epoch < plan.epochs:
         epoch = worker.member.known.epoch
         yield from _epoch(plan, worker)
-        if plan.evaluates:
+        for _ in range(plan.evaluates + (number in plan.alone)):
             yield m.EpochLeft()
             yield m.EvaluationDue()
+        if number in plan.quits and epoch + 1 >= plan.quits_after:
+            break
+        stops = 0 < plan.stop_epoch <= epoch + 1
+        if stops:
+            worker.post(m.StopAsked())
         yield m.EpochLeft()
         if worker.member.known.epoch == epoch and not worker.member.known.stopped:
             yield m.EpochWanted(0)
             yield m.EpochLeft()
+        if stops and not worker.member.known.stopped and worker.member.known.epoch < plan.epochs:
+            yield m.EpochWanted(0)
     yield m.EpochLeft()
     yield m.LoopFinished()
 
@@ -89,6 +115,7 @@ def _epoch(plan: LoopPlan, worker: Trainee) -> Asks:
             if worker.member.known.stopped:
                 return
             _stop(plan, worker)
+            yield from _exit(plan, worker)
             yield m.StepDue(len(batch.positions), len(batch.positions))
 
 
@@ -100,12 +127,18 @@ def _own_data(plan: LoopPlan, worker: Trainee) -> Asks:
         if not worker.member.known.open:
             yield m.EpochWanted(0)
         _stop(plan, worker)
+        yield from _exit(plan, worker)
         yield m.StepDue(plan.batch_size, 0)
 
 
 def _stop(plan: LoopPlan, worker: Trainee) -> None:
     if worker.name == "w0" and worker.steps == plan.stop_step:
         worker.post(m.StopAsked())
+
+
+def _exit(plan: LoopPlan, worker: Trainee) -> Iterator[Exit]:
+    if worker.steps == plan.exit_step and (plan.crashes or worker_number(worker.name) in plan.exits):
+        yield Exit(plan.crashes)
 
 
 class _Dealt:

@@ -115,9 +115,9 @@ class Learner:
             pass
         except GreenletExit:
             return
-        except InputError:
-            raise  # the user's input can't work: end the simulation, in the fleet's greenlet
-        except Exception as error:
+        except (InputError, KeyboardInterrupt):
+            raise  # the user's input can't work, or a second Ctrl-C: end the simulation, in the fleet's greenlet
+        except BaseException as error:
             self._world.tell(self.name, UserError(self.name, own_traceback(error)))
         finally:
             self.shell.close()

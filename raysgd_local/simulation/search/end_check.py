@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 
 from raysgd_local.control.controller.events import Finish
 from raysgd_local.control.controller.state import Controller
+from raysgd_local.control.messages import worker_number
+from raysgd_local.control.replicated.state import Replicated
 from raysgd_local.faults.language import Fault
+from raysgd_local.simulation.engine.loop import LoopPlan
 from raysgd_local.simulation.engine.pace import StepPaces
 from raysgd_local.simulation.engine.violation import violated
 
@@ -25,21 +28,36 @@ def judge(
 ) -> None:
     """Assert invariant 9: a run ends for a reason, and without faults it finishes and loses no worker."""
     fired: set[str] = {fault.kind for fault in faults}
+    plan = scenario.loop
     calm = _calm(scenario, pace.longest_step_s)
     slow = [worker for worker in lost if pace.longest_stretch_s(worker) >= _patience_s(scenario)]
     needs: dict[str, set[str]] = {"failed": {"error", "nan"}, "interrupted": {"interrupt"}, "lost": set(fired)}
-    if finish.status in needs and not needs[finish.status] & fired and (calm or finish.status != "lost"):
+    own = {"failed": plan.differs() or bool(plan.exits) or plan.crashes, "lost": plan.crashes}.get(finish.status)
+    if finish.status in needs and not (own or needs[finish.status] & fired) and (calm or finish.status != "lost"):
         violated("9: every run ends for a reason", f"{finish} after {sorted(fired)}")
     # A worker that leaves in time is not lost. One whose steps alone exceed the straggler's limit is lost for a reason.
-    if calm and fired <= {"sigterm"} and end.workers_lost > len(slow):
+    if calm and fired <= {"sigterm"} and not plan.crashes and end.workers_lost > len(slow):
         violated("nobody is given up for nothing", f"{end.workers_lost} workers lost")
     state = end.books.replicated if end.books else None
-    over = state is not None and (state.stopped or state.epoch == scenario.loop.epochs)
+    over = state is not None and (state.stopped or state.epoch == plan.epochs or _all_quit(plan, end))
     if finish.status == "finished" and not over:
         violated("9: every run ends for a reason", f"{finish} at {state}")
+    if finish.status == "finished" and state is not None and not fired and _goes_on_after_stop(plan, state):
+        violated("a stop that all ask for between epochs is the end", f"epoch {state.epoch}, open: {state.open}")
     newest = end.saves.published[-1].replicated.progress if end.saves.published else None
     if finish.status == "finished" and state is not None and newest != state.progress:
         violated("9: what a finished run learnt is in a checkpoint", f"{state.progress}, the newest has {newest}")
+
+
+def _goes_on_after_stop(plan: LoopPlan, state: Replicated) -> bool:
+    """Whether another epoch was opened after all loops had asked to stop."""
+    return 0 < plan.stop_epoch <= state.epoch and (state.open or state.epoch > plan.stop_epoch)
+
+
+def _all_quit(plan: LoopPlan, end: Controller) -> bool:
+    """Whether all members' loops ended before the last epoch, as planned."""
+    numbers = {worker_number(worker) for worker in end.view.members} if end.view else set()
+    return numbers <= set(plan.quits) and end.books is not None and end.books.replicated.epoch >= plan.quits_after
 
 
 def _calm(scenario: Scenario, longest_step_s: float) -> bool:

@@ -39,7 +39,7 @@ def random_scenario(seed: int, faults: int = 8, methods: bool = True) -> Scenari
     """
     random = Random(seed)
     most = random.randint(1, 6)
-    loop = _random_loop(random)
+    loop = _with_wants(Random(f"wants {seed}"), _random_loop(random))
     program = _random_program(random)
     method = random_method(Random(f"method {seed}"), program.schedule) if methods else Algorithm(program.schedule)
     settings = Settings(
@@ -97,6 +97,22 @@ def _random_loop(random: Random) -> LoopPlan:
         own_steps=random.randint(1, 8),
         stop_step=random.randint(1, 20) if random.random() < 0.05 else 0,
     )
+
+
+def _with_wants(random: Random, loop: LoopPlan) -> LoopPlan:
+    """Draw, for a few seeds, loops that differ by rank, or end unusually."""
+    if random.random() > 0.08:
+        return loop
+    workers = random.choice(((0,), (1,), (0, 1)))
+    evaluates, epochs = random.random() < 0.3, random.randint(1, loop.epochs)
+    kinds = (
+        *(replace(loop, quits=workers, quits_after=epochs, evaluates=evaluates) for _ in range(3)),
+        *(replace(loop, alone=workers) for _ in range(3)),
+        replace(loop, stop_epoch=epochs),
+        replace(loop, exits=workers, exit_step=random.randint(1, 12)),
+        replace(loop, crashes=True, exit_step=random.randint(1, 6)),
+    )
+    return random.choice(kinds)
 
 
 def _random_schedule(random: Random) -> Schedule:

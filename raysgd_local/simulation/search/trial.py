@@ -49,7 +49,7 @@ def run_trial(scenario: Scenario) -> Ended:
     finally:
         for worker in hired:
             worker.unwind()
-    watch.ended(fleet.controller, scenario.loop.samples, bool(scenario.loop.early))
+    watch.ended(fleet.controller, scenario.loop.samples, bool(scenario.loop.early or scenario.loop.quits))
     lost = [said.fields["worker"] for _, said in watch.events if said.event == EventName.WORKER_LOST]
     judge(finish, fleet.fired, fleet.controller, scenario, fleet.pace, lost)
     _replay(fleet)

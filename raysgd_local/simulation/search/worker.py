@@ -12,7 +12,7 @@ from raysgd_local.control.member import events as m
 from raysgd_local.control.member.state import Member
 from raysgd_local.control.messages import Order, worker_number
 from raysgd_local.simulation.engine.controller_link import VirtualClock, VirtualLink
-from raysgd_local.simulation.engine.loop import Batch, training_loop
+from raysgd_local.simulation.engine.loop import Batch, Exit, training_loop
 from raysgd_local.simulation.engine.scenario import Scenario
 from raysgd_local.simulation.engine.strand import Strand
 from raysgd_local.simulation.engine.world import World
@@ -132,11 +132,19 @@ class SimulatedWorker:
             match ask:
                 case Batch():
                     self._compute(ask)
+                case Exit(killed):
+                    self._exit(killed)
+                    return
                 case m.StepDue(samples, consumed):
                     self._shell.step(samples, consumed)
                 case _:
                     self._shell.drive(ask)
             self._stand_while_hung()
+
+    def _exit(self, killed: bool) -> None:
+        """End the process from within the loop."""
+        if not killed:
+            self._world.tell(self.name, UserError(self.name, "SystemExit: nothing more to do"))
 
     def _stand_while_hung(self) -> None:
         if self.hung:

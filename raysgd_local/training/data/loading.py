@@ -5,7 +5,9 @@ Samples count as consumed when a step is taken on them, not when they are fetche
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import signal
+import threading
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -42,6 +44,9 @@ class DealtBatches:
         self._batch_size, self._seed, self._options = batch_size, seed, _checked(options)
         self._order = _Order(dataset, placement or ChunkPlacement(), seed)
         self._dealt, self._rank = (0, 0), 0
+        self._left: list[list[int]] = []  # batches that were not returned yet
+        self._epoch = self._deaths = 0  # `_deaths`: how often in a row loader processes died over the next batch
+        self.lost: list[str] = []  # reasons of the deaths of loader processes, until they are told
         self._fetched = self._fetch([], 0)
 
     def deal(self, deal: Deal, rank: int, start: int, *, scale: float = 1.0, times: int = 0) -> None:
@@ -56,7 +61,8 @@ class DealtBatches:
         self._dealt, self._rank = (deal.number, times), rank
         positions = self._order.samples(own_list(deal, rank), deal)
         bounds = batch_bounds(len(positions), start, scaled(self._batch_size, scale))
-        self._fetched = self._fetch([positions[a:b].tolist() for a, b in bounds], deal.epoch)
+        self._left, self._epoch = [positions[a:b].tolist() for a, b in bounds], deal.epoch
+        self._fetched = self._fetch(self._left, self._epoch)
 
     def _fetch(self, batches: list[list[int]], epoch: int) -> Generator[tuple[Any, int], None, None]:
         if not batches:
@@ -72,16 +78,53 @@ class DealtBatches:
             generator=generator,
             **{**self._options, "collate_fn": SeededCollate(collate, self._seed, epoch, plain)},
         )
-        for batch, positions in zip(loader, batches, strict=True):
+        for batch, positions in zip(_processes_of(loader), batches, strict=True):
             yield batch, len(positions)
 
     def next(self) -> tuple[Any, int] | None:
-        """Return the next batch and its number of samples, or None if the list is used up."""
-        return next(self._fetched, None)
+        """Return the next batch and its number of samples, or None if the list is used up.
+
+        If a loader process was killed, fetch the batch again with other processes; raise its error if that recurs.
+        """
+        while True:
+            try:
+                found = next(self._fetched, None)
+            except RuntimeError as error:
+                if not _killed(error) or self._deaths + 1 >= _DEATHS:
+                    raise
+                self._deaths += 1
+                self.lost.append(str(error))
+                self._fetched = self._fetch(self._left, self._epoch)
+                continue
+            self._deaths, self._left = 0, self._left[1:]
+            return found
 
     def close(self) -> None:
         """Drop batches fetched ahead, and end the loader's processes, which would otherwise live on."""
         self._fetched.close()
+
+
+_DEATHS = 3
+"""Give up after so many deaths of loader processes over one batch: its samples, or the memory, are the cause."""
+
+
+def _killed(error: RuntimeError) -> bool:
+    """Whether a loader's process died. An exception in one has another text, with its traceback."""
+    return str(error).startswith("DataLoader worker (pid")
+
+
+def _processes_of(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Start the loader's processes. Their deaths are noticed when a batch is missing.
+
+    In a program's main thread torch would raise them wherever the loop is just then, in a collective for example.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return iter(loader)
+    before = signal.getsignal(signal.SIGCHLD)
+    batches = iter(loader)
+    if before is not None:
+        signal.signal(signal.SIGCHLD, before)
+    return batches
 
 
 def not_empty(dataset: Any, what: str, call: str) -> int:

@@ -13,6 +13,7 @@ from raysgd_local.control.replicated.extent import Extent
 from raysgd_local.control.replicated.program import Program
 from raysgd_local.control.replicated.state import Replicated, extent
 from raysgd_local.errors import TransportError
+from raysgd_local.training.exchange.alike import check_alike
 from raysgd_local.training.exchange.background import BackgroundExchange
 from raysgd_local.training.exchange.plain import Reduction
 from raysgd_local.training.replica_port import ExchangeResult
@@ -30,6 +31,7 @@ class Peers:
         self._courier = BackgroundExchange(courier)
         self._transport: Transport | None = None
         self._reduction: Reduction | None = None
+        self.described: dict[str, str] = {}  # by name, the parts of the state that members exchange
 
     @property
     def reduction(self) -> Reduction:
@@ -50,6 +52,8 @@ class Peers:
 
     def connect(self, view: int, rank: int, world_size: int) -> None:
         self._transport = self.network.connect(view, rank, world_size)
+        if world_size > 1:
+            check_alike(self._transport, self.described)
         self.reduction.seat(world_size)
 
     def leave(self) -> None:

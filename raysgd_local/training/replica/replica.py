@@ -122,6 +122,17 @@ class Replica:
             beside=self.beside(),
         )
 
+    def described(self, state: ReplicaState) -> dict[str, str]:
+        """Describe the parts that all members need alike, by name: state to average, optimizers, registered objects."""
+        found = state.described()
+        for i, (prepared, groups) in enumerate(zip(self.optimizers, self._groups(), strict=True)):
+            found[f"optimizer {i}"] = f"{type(prepared.optimizer).__name__} with groups of {groups} parameters"
+        found["loss scale"] = "prepared" if self.scaler is not None else "not prepared"
+        for name, (obj, rule) in sorted(self.registered.items()):
+            if rule == "donor":
+                found[f"ctx.register({name!r})"] = type(obj).__name__
+        return found
+
     def beside(self) -> dict[str, nn.Parameter]:
         """Return the parameters that the optimizers have and the models have not (of a loss, for example)."""
         known = {id(p) for model in self.models for p in model.parameters()}

@@ -119,7 +119,12 @@ class GlooTransport:
         self._cut = False
 
     def all_reduce(self, flat: torch.Tensor, ready: Iterable[int] = ()) -> None:
-        self._run(lambda: self._all_reduce(flat, ready), "all-reduce")
+        pieces = _Pieces(ready)
+        try:
+            self._run(lambda: self._all_reduce(flat, pieces), "all-reduce")
+        except TransportError:
+            pieces.check()
+            raise
 
     def broadcast(self, flat: torch.Tensor, source: int) -> None:
         options = dist.BroadcastOptions()
@@ -228,6 +233,25 @@ class GlooTransport:
             if hopeless:
                 threading.Thread(target=_bury, args=(self._group, work), daemon=True, name="view-burial").start()
                 raise TransportError("the connections are gone")
+
+
+class _Pieces:
+    """Draws from `ready`, and keeps an exception of it: that is one of the state being written, not of the network."""
+
+    def __init__(self, ready: Iterable[int]) -> None:
+        self._ready = ready
+        self._error: Exception | None = None
+
+    def __iter__(self) -> Iterator[int]:
+        try:
+            yield from self._ready
+        except Exception as error:
+            self._error = error
+            raise TransportError("this member's state could not be written") from error
+
+    def check(self) -> None:
+        if self._error is not None:
+            raise self._error
 
 
 def _parts(flat: torch.Tensor, ready: Iterable[int]) -> Iterator[torch.Tensor]:

@@ -108,11 +108,11 @@ def test_a_member_that_never_comes_to_the_boundary_is_given_up():
     assert run.order().view.members == ("w0",)
 
 
-def test_a_worker_that_never_gets_ready_is_replaced():
+def test_a_worker_that_prepares_for_longer_than_a_run_may_pause_is_replaced():
     run = Run(workers_max=2)
     run.up("w0")
     run.tell(c.WorkerUp("w1", "node", 1))
-    run.now += 299
+    run.now += 3599
     assert not run.tell(heartbeat(sign("w1")))
     run.now += 2
     commands = run.tell(heartbeat(sign("w1")))

@@ -4,11 +4,12 @@ from dataclasses import replace
 
 from raysgd_local.algorithms.placement.table import ChunkHolder
 from raysgd_local.control.control_slots import Control
-from raysgd_local.control.controller import arrivals, boundary, dealing, orders
+from raysgd_local.control.controller import agreement, arrivals, boundary, dealing, membership, orders
 from raysgd_local.control.data.ledger import Ledger
 from raysgd_local.control.member import machine as member
 from raysgd_local.control.member.events import YieldAsked
 from raysgd_local.control.member.free_steps import Allowance
+from raysgd_local.control.messages import LoopPosition
 from raysgd_local.control.replicated import state as replicated
 from raysgd_local.simulation.search import methods, seed_search
 from raysgd_local.simulation.search.random_scenario import random_scenario
@@ -137,3 +138,29 @@ def test_gossip_that_forgets_a_neighbour_s_weight_is_found(monkeypatch):
     right = methods.mixing
     monkeypatch.setattr(methods, "mixing", lambda *where: {**right(*where), where[1]: 0.5})
     assert found("gossip conserves the mean")
+
+
+def test_an_evaluation_of_one_rank_alone_that_is_not_noticed_is_found(monkeypatch):
+    monkeypatch.setattr(agreement, "disagree", lambda turn, heartbeat: False)
+    assert found("given up for nothing", "every run ends")
+
+
+def test_an_epoch_that_is_not_opened_without_a_rank_whose_loop_has_ended_is_found(monkeypatch):
+    right = boundary.opening
+
+    def wrong(reports, state):
+        ended = any(report.place is LoopPosition.FINISHED for report in reports)
+        return None if ended else right(reports, state)
+
+    monkeypatch.setattr(boundary, "opening", wrong)
+    assert found("every run ends")
+
+
+def test_a_stop_that_all_ask_for_and_that_is_forgotten_until_the_next_round_is_found(monkeypatch):
+    monkeypatch.setattr(boundary, "stopped_by_all", lambda reports, state: False)
+    assert found("a stop that all ask for between epochs is the end", "what is lost is counted")
+
+
+def test_a_crash_loop_that_is_replaced_for_ever_is_found(monkeypatch):
+    monkeypatch.setattr(membership, "crash_looped", lambda state: False)
+    assert found("every run ends")
