@@ -52,7 +52,12 @@ class Request:
     chaos: tuple[Fault, ...] = ()  # faults to inject
     network: Network = field(default_factory=Network)
     observers: tuple[RunObserver, ...] = ()
-    by_command: bool = False  # whether `raysgd-local train` can go on with the run: `config_yaml` has all of it
+
+    @property
+    def by_command(self) -> bool:
+        """Whether `raysgd-local train` can go on with the run: `config_yaml` has all of it."""
+        importable = isinstance(self.loop, Task) and type(self.loop).__module__ != "__main__"
+        return importable and self.filesystem is None
 
     @property
     def cpus_at_most(self) -> int:
@@ -132,7 +137,6 @@ def from_config(config: Config, chaos: str = "") -> Request:
         collective_s=collective_s(settings.timeouts),
         chaos=parse_real(chaos, workers.max),
         network=config.network,
-        by_command=True,
     )
 
 
