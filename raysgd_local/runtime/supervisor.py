@@ -135,7 +135,7 @@ def listening(observers: Sequence[RunObserver], start: RunStart) -> Iterator[Lis
 def _watch(
     plan: Plan, observe: ProgressCallback, listeners: Listeners | None, lease: Lease | None, stop: StopRequest
 ) -> Outcome:
-    """One driver's life. A request to stop, or `KeyboardInterrupt`, ends the run with a checkpoint; one more at once."""
+    """One driver's life. A request to stop, or `KeyboardInterrupt`, ends it with a checkpoint; one more at once."""
     driver = launch(plan)
     running = driver.run.options(concurrency_group="main").remote()
     asked = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -148,23 +149,88 @@ def check(command: Command, number: signal.Signals, within_s: float = LIMIT_S) -
     assert not command.left()
 
 
-PHASES = [importing, starting, ray_starting, training, ending]
+PHASES = [starting, ray_starting, training, ending]
+each_signal = pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
 
 
-@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+def words(number: signal.Signals) -> str:
+    return "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
+
+
+@each_signal
 def test_a_signal_while_it_imports_ends_it_with_one_line_and_nothing_written(start, number) -> None:
     command = start("train", "--name", "run", *ENDLESS).wait_for(importing).send(number)
     check(command, number)
-    assert command.errors == ("interrupted\n" if number == signal.SIGINT else f"ended by {number.name}\n")
+    assert command.errors == f"{words(number)}\n"
     assert not command.run.exists()
 
 
-@pytest.mark.parametrize("number", SIGNALS, ids=lambda number: number.name)
+def test_nohup_keeps_its_meaning(start) -> None:
+    ignored = lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)  # noqa: E731
+    command = start("simulate", "--name", "run", *SHORT, preexec_fn=ignored)
+    command.wait_for(starting_simulation).send(signal.SIGHUP)
+    assert command.ended() == 0
+
+
+def starting_simulation(command: Command) -> bool:
+    return (command.run / "config.yaml").exists()
+
+
+def test_a_signal_while_ray_starts_ends_it_and_the_name_stays_free(start) -> None:
+    command = start("train", "--name", "run", *ENDLESS).wait_for(ray_starting).send(signal.SIGINT)
+    check(command, signal.SIGINT)
+    assert command.errors.splitlines()[-1].startswith("interrupted")
+    assert "resume" not in command.errors
+    assert not command.run.exists()
+
+
+@each_signal
 def test_a_signal_in_training_ends_it_with_a_checkpoint_and_advice_that_works(start, number) -> None:
-    command = start("train", "--name", "run", *ENDLESS).wait_for(training).send(number)
+    command = start("train", "--name", "run", *ENDLESS, start_new_session=True).wait_for(training)
+    os.killpg(command.process.pid, number)  # as terminals, Slurm and systemd do
     check(command, number)
     assert command.errors.splitlines()[-1] == f"interrupted; go on with: raysgd-local train --resume {command.run}"
     result = command.result()
     assert result["status"] == "interrupted"
     assert result["rounds"] > 3
     assert list(command.run.glob("checkpoints/*/manifest.json"))
+
+
+def test_a_second_signal_ends_it_at_once(start) -> None:
+    command = start("train", "--name", "run", *ENDLESS).wait_for(training).send(signal.SIGTERM, times=2)
+    check(command, signal.SIGTERM, within_s=10)
+
+
+def test_a_signal_at_the_end_leaves_the_result_as_it_is(start) -> None:
+    command = start("train", "--name", "run", *SHORT).wait_for(ending).send(signal.SIGTERM)
+    check(command, signal.SIGTERM)
+    assert command.result()["status"] == "finished"
+
+
+@pytest.mark.long
+@pytest.mark.study
+@pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
+@each_signal
+def test_at_random_moments(start, number, times) -> None:
+    """`SIGNALS_MOMENTS` says how many; `SIGNALS_SEED` which."""
+    draw = random.Random(f"{os.environ.get('SIGNALS_SEED', '0')}-{number}-{times}")
+    moments = int(os.environ.get("SIGNALS_MOMENTS", "30"))
+    figures: dict[str, int] = {}
+    for _ in range(moments):
+        command = start("train", "--name", "run", *draw.choice([ENDLESS, SHORT, SHORT]))
+        command.wait_for(importing)
+        command.wait_for(draw.choice([importing, importing, *PHASES]))
+        time.sleep(draw.expovariate(1.0))
+        trained = training(command)
+        command.send(number, times)
+        status = command.ended()
+        ended_before = command.result()["status"] if status == 0 else ""
+        assert (status, ended_before) in ((128 + number, ""), (0, "finished")), command.errors
+        assert "Traceback" not in command.errors
+        assert "***" not in command.errors
+        assert not command.left()
+        kept = bool(list(command.run.glob("checkpoints/*/manifest.json")))
+        assert kept or not trained or times == 2
+        told = f"status {status}, {'a checkpoint' if kept else 'no checkpoint'}"
+        figures[told] = figures.get(told, 0) + 1
+    print(number.name, times, figures)
