@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -185,7 +186,23 @@ def _one_of_both(task: Task | None, loop: Callable[..., Any] | None) -> Task | C
         raise InputError("task", task, "a Task, or a train_loop_per_worker: exactly one of them", hint)
     if isinstance(loop, type) or not (task or callable(loop) or callable(getattr(loop, "train", None))):
         raise InputError("train_loop_per_worker", loop, "a function, called with or without train_loop_config")
+    if task is None and not hasattr(loop, "train"):
+        _check_arguments(loop)
     return given[0]
+
+
+def _check_arguments(loop: Any) -> None:
+    """Raise `InputError` unless the loop can be called without arguments, or with one."""
+    try:
+        signature = inspect.signature(loop)
+    except (TypeError, ValueError):  # of a function that is not written in Python
+        return
+    try:
+        signature.bind(*([{}] if signature.parameters else []))
+    except TypeError as error:
+        name = getattr(loop, "__name__", "loop")
+        allowed = "a function of no argument, or of train_loop_config"
+        raise InputError("train_loop_per_worker", name, allowed, str(error)) from error
 
 
 def _shown(plan: Plan, listeners: Listeners | None, lease: Lease, stop: StopRequest) -> Outcome:

@@ -75,7 +75,7 @@ def run(arguments: Sequence[str]) -> int:
         if isinstance(error, BrokenPipeError):
             return 0  # the reader wants no more, such as `head`
         if isinstance(error, OSError):  # such as a full disk under standard output
-            return _tell(f"{type(error).__name__}: {error}", InputError.exit_status)
+            return _tell(cut(f"{type(error).__name__}: {error}", _LONGEST), InputError.exit_status)
         raise
 
 

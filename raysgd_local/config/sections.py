@@ -45,6 +45,8 @@ def _input_error(found: Any, model: type[Section]) -> InputError:
         section, _ = _section([*within, ""], model)
         return unknown_key(".".join(within), last, list(section.model_fields))
     path = [part for part in found["loc"] if isinstance(part, str)]
+    if not path:  # a key that is no text
+        return InputError("config", found["input"], "a mapping whose keys are text")
     _, hint = _section(path, model)
     name = ".".join(path)
     if found["type"] == "missing":

@@ -95,7 +95,30 @@ def follow(
 
     `stop` ends the run at the next boundary, with a checkpoint.
     """
-    restarts, stop = Restarts(), stop or StopRequest()
+    with probed(plan):
+        return _lives(plan, observe, listeners, lease, stop or StopRequest())
+
+
+@contextlib.contextmanager
+def probed(plan: Plan) -> Iterator[None]:
+    """Remove the driver's probe file after the `with` block, and before it those of commands that were killed."""
+    own = plan.spec.probe
+    with contextlib.suppress(OSError):  # the run itself finds out whether its storage works
+        for name in plan.storage.names():
+            if name[:-8] == own[:-8] and set(name[-8:]) <= set("0123456789abcdef"):
+                plan.storage.delete_file(name)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            plan.storage.delete_file(own)
+
+
+def _lives(
+    plan: Plan, observe: ProgressCallback, listeners: Listeners | None, lease: Lease | None, stop: StopRequest
+) -> Outcome:
+    """Start a driver, and another one where it dies."""
+    restarts = Restarts()
     while True:
         stop.check()
         try:
