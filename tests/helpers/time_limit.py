@@ -6,6 +6,8 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+_TIMERS = {signal.SIGPROF: (signal.ITIMER_PROF, 1), signal.SIGALRM: (signal.ITIMER_REAL, 10)}
+
 
 class Hangs(BaseException):
     """No `Exception`, so that the code under test does not catch it."""
@@ -13,15 +15,18 @@ class Hangs(BaseException):
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """Raise `Hangs` in the `with` block after this time."""
+    """Raise `Hangs` in the `with` block after so much time on the processor, or ten times as much by the clock."""
 
     def ring(signum: int, frame: object) -> None:
         raise Hangs(f"no end after {seconds:g} s")
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    before = {number: signal.signal(number, ring) for number in _TIMERS}
+    for timer, factor in _TIMERS.values():
+        signal.setitimer(timer, factor * seconds)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        for timer, _ in _TIMERS.values():
+            signal.setitimer(timer, 0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
