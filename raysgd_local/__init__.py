@@ -38,7 +38,7 @@ if TYPE_CHECKING:
         Switch,
     )
     from raysgd_local.algorithms.weights import FedNova, Samples
-    from raysgd_local.config import Stop, Target
+    from raysgd_local.config import Checkpoints, Network, Stop, Target, Timeouts
     from raysgd_local.errors import (
         CheckpointError,
         InputError,
@@ -66,6 +66,7 @@ __all__ = [
     "BlockMomentum",
     "Blocks",
     "CheckpointError",
+    "Checkpoints",
     "Delayed",
     "DisjointChunks",
     "Dynamic",
@@ -85,6 +86,7 @@ __all__ = [
     "LupaLoss",
     "MaxChange",
     "Mean",
+    "Network",
     "Once",
     "OuterOptimizer",
     "RandomK",
@@ -100,6 +102,7 @@ __all__ = [
     "Switch",
     "Target",
     "Task",
+    "Timeouts",
     "TopK",
     "TrainContext",
     "TransportError",
@@ -134,7 +137,7 @@ _HOMES = {
         "Stability",
         "Switch",
     ),
-    "config": ("Stop", "Target"),
+    "config": ("Checkpoints", "Network", "Stop", "Target", "Timeouts"),
     "errors": (
         "CheckpointError",
         "InputError",

@@ -5,6 +5,11 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LONGEST = 300  # characters of each part of a message
+_LONGEST_NAME = (
+    100  # characters of a name that is compared with others: this takes time in proportion to the square
+)
+
 
 class RaySGDError(Exception):
     """Base class of the package's errors."""
@@ -16,7 +21,7 @@ class InputError(RaySGDError, ValueError):
     """The user gave a value that can't be used.
 
     The message names the field by its path, the value, the allowed values, and a hint: after a typo the nearest
-    valid name.
+    valid name. Long parts are cut.
 
     >>> print(InputError("algorithm.schedule.tau0", 0, "an integer of at least 1"))
     algorithm.schedule.tau0: 0 is not allowed; allowed: an integer of at least 1
@@ -29,8 +34,9 @@ class InputError(RaySGDError, ValueError):
         self.field, self.value, self.allowed, self.hint = field, value, allowed, hint
 
     def __str__(self) -> str:
-        hint = f" ({self.hint})" if self.hint else ""
-        return f"{self.field}: {self.value!r} is not allowed; allowed: {self.allowed}{hint}"
+        hint = f" ({cut(self.hint, 3 * _LONGEST)})" if self.hint else ""
+        field, allowed = cut(self.field), cut(self.allowed, 3 * _LONGEST)
+        return f"{field}: {shown(self.value)} is not allowed; allowed: {allowed}{hint}"
 
     def under(self, parent: str) -> InputError:
         """Return the same error with `parent` put before the field: `tau0` becomes `algorithm.schedule.tau0`."""
@@ -69,11 +75,35 @@ class CheckpointError(RaySGDError):
     exit_status = 2
 
 
-def nearest(name: str, names: Iterable[str]) -> str:
-    """Return a hint that names the most similar of `names`, or an empty string if none is similar.
+def shown(value: object) -> str:
+    """Return the value for a message: one line, not long, whatever it is.
 
-    >>> nearest("tua0", ["tau0", "interval_s"])
-    "did you mean 'tau0'?"
+    >>> shown("a"), shown(10**5000), shown([1] * 1000)[-20:]
+    ("'a'", 'a value of type int', '… (3,000 characters)')
     """
-    found = difflib.get_close_matches(name, list(names), n=1, cutoff=0.5)
+    try:
+        return cut(repr(value))
+    except Exception:  # an integer of thousands of digits, nested too deep, or a class of the user's that fails
+        return f"a value of type {type(value).__name__}"
+
+
+def cut(text: str, longest: int = _LONGEST) -> str:
+    r"""Return the text on one line, cut if it is longer than `longest`.
+
+    >>> cut("a\tb"), cut("a" * 10, longest=3)
+    ('a b', 'aaa… (10 characters)')
+    """
+    line = text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+    return line if len(line) <= longest else f"{line[:longest]}… ({len(line):,} characters)"
+
+
+def nearest(name: object, names: Iterable[str]) -> str:
+    """Return a hint that names the most similar one of the other `names`, or an empty string if none is similar.
+
+    >>> nearest("tua0", ["tau0", "interval_s"]), nearest("tau0", ["tau0"])
+    ("did you mean 'tau0'?", '')
+    """
+    if not isinstance(name, str) or len(name) > _LONGEST_NAME:
+        return ""
+    found = difflib.get_close_matches(name, [other for other in names if other != name], n=1, cutoff=0.5)
     return f"did you mean {found[0]!r}?" if found else ""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,26 +12,30 @@ from typing import Any, get_args
 import pandas as pd
 from ray.train import Checkpoint, Result, RunConfig, ScalingConfig
 
+from raysgd_local import signals
 from raysgd_local.algorithms import validation
 from raysgd_local.algorithms.algorithm import Algorithm
-from raysgd_local.config import Config, Data, Stop
+from raysgd_local.config import Checkpoints, Config, Data, Network, Stop, Timeouts
 from raysgd_local.config.model import Access
+from raysgd_local.console import say
 from raysgd_local.errors import CheckpointError, InputError, RunLostError, UserCodeError
-from raysgd_local.report import write_report
-from raysgd_local.run.best_checkpoints import best_checkpoints, unreported_score
+from raysgd_local.run.arguments import Arguments, Limits, from_arguments
+from raysgd_local.run.best_checkpoints import best_checkpoints
 from raysgd_local.run.directory import check_new, claimed, give_back, leased
+from raysgd_local.run.ending import conclude, how_to_go_on
 from raysgd_local.run.pickling import check_picklable
 from raysgd_local.run.progress import Display, ProgressCallback
-from raysgd_local.run.request import Request, from_arguments, from_config
+from raysgd_local.run.request import BesideConfig, Request, from_config
 from raysgd_local.run.simulator import Conditions, simulate_run
 from raysgd_local.run_files.lease import Lease
 from raysgd_local.run_files.observer import RunObserver
 from raysgd_local.run_files.storage import Storage
-from raysgd_local.run_files.writer import RESULT
+from raysgd_local.run_files.writer import RESULT, ROUNDS
 from raysgd_local.runtime.listeners import Listeners
 from raysgd_local.runtime.ray_cluster import attached
 from raysgd_local.runtime.run_plan import Outcome, Plan
 from raysgd_local.runtime.supervisor import follow, listening, planned
+from raysgd_local.signals import StopRequest
 from raysgd_local.state.anchor import check_outer
 from raysgd_local.tasks.base import Task
 from raysgd_local.training.replica import checkpoint_parts
@@ -50,6 +54,9 @@ class LocalSGDTrainer:
     - `batch_scale`: for each rank a factor on the batch size.
     - `seed`: of the model, the data's order, and the random choices of methods.
     - `data_access`: with `"local"` a worker has the data of its own chunks only, see `docs/data.md`.
+    - `stop`, `checkpoints`, `timeouts`, `network`: those sections of a configuration, as `Stop`, `Checkpoints`, …
+      `run_config.checkpoint_config` has precedence for the settings that it has.
+    - `start_timeout_s`, `pause_limit_s`, `max_losses`: as `workers.…` in a configuration.
     - `chaos`: faults to rehearse on the real processes, such as `"kill:1@round=20; stop:2@30s"`, see `docs/faults.md`.
     - `observers`, and `run_config.callbacks`: `RunObserver`s, which listen to the run.
 
@@ -73,32 +80,42 @@ class LocalSGDTrainer:
         data_access: Access = "shared",
         chaos: str = "",
         observers: Sequence[RunObserver] = (),
+        checkpoints: Checkpoints | None = None,
+        timeouts: Timeouts | None = None,
+        network: Network | None = None,
+        start_timeout_s: float = Limits.start_timeout_s,
+        pause_limit_s: float = Limits.pause_limit_s,
+        max_losses: int | None = None,
     ) -> None:
-        given = [loop for loop in (task, train_loop_per_worker) if loop is not None]
-        if len(given) != 1 or not isinstance(task, Task | None):
-            raise InputError("task", task, "a Task, or a train_loop_per_worker: exactly one of them")
         validation.one_of("data_access", data_access, get_args(Access))
-        self._request = from_arguments(
-            given[0],
-            train_loop_config,
-            algorithm or Algorithm(),
-            scaling_config or ScalingConfig(num_workers=1),
-            run_config or RunConfig(),
-            stop or Stop(),
-            Data(access=data_access),
-            spares,
-            balance,
-            tuple(batch_scale),
-            seed,
-            chaos,
-            observers,
+        arguments = Arguments(
+            loop=_one_of_both(task, train_loop_per_worker),
+            loop_config=train_loop_config,
+            algorithm=algorithm or Algorithm(),
+            scaling=scaling_config or ScalingConfig(num_workers=1),
+            run=run_config or RunConfig(),
+            limits=Limits(spares, balance, tuple(batch_scale), start_timeout_s, pause_limit_s, max_losses),
+            stop=stop,
+            data=Data(access=data_access),
+            checkpoints=checkpoints,
+            timeouts=timeouts,
+            network=network,
+            seed=seed,
+            chaos=chaos,
+            observers=observers,
         )
+        self._request = from_arguments(arguments)
 
     @classmethod
-    def from_config(cls, config: Config, chaos: str = "") -> LocalSGDTrainer:
-        """Return the trainer of a configuration's run, with faults to rehearse. Raises `InputError`."""
+    def from_config(
+        cls, config: Config, chaos: str = "", train_loop_config: dict[str, Any] | None = None
+    ) -> LocalSGDTrainer:
+        """Return the trainer of a configuration's run, with faults to rehearse. Raises `InputError`.
+
+        `train_loop_config` is for a configuration whose task is a training loop: `config.load(path, task=loop)`.
+        """
         trainer = cls.__new__(cls)
-        trainer._request = from_config(config, chaos)
+        trainer._request = from_config(config, chaos, BesideConfig(train_loop_config))
         return trainer
 
     def fit(
@@ -113,19 +130,24 @@ class LocalSGDTrainer:
 
         Raises `InputError` for input that can't be used, `CheckpointError` for a checkpoint that can't be loaded,
         `UserCodeError` for an exception in the loop, and `RunLostError` if the run can't go on. On Ctrl-C the run ends
-        with a checkpoint; then `KeyboardInterrupt` is raised.
+        with a checkpoint; then `KeyboardInterrupt` is raised. After SIGTERM and SIGHUP it is `SystemExit`, unless you
+        handle these signals yourself. In another thread than the main one `fit` handles no signals.
         """
         request = self._request
         check_picklable(request.loop, request.loop_config)
         check_outer(request.algorithm.outer)
         storage = Storage.at(request.storage, request.filesystem).under(request.name)
-        with leased(storage, request) as lease:
-            return self._fit(storage, lease, resume, address, observe)
+        with signals.heeded() as stop:
+            with leased(storage, request, stop) as lease:
+                result = self._fit(storage, lease, stop, resume, address, observe)
+            stop.check()
+            return result
 
     def _fit(
         self,
         storage: Storage,
         lease: Lease,
+        stop: StopRequest,
         resume: str | None,
         address: str | None,
         observe: ProgressCallback | None,
@@ -135,17 +157,17 @@ class LocalSGDTrainer:
         if resume is None:
             check_new(storage, request)
         with attached(request.cpus_at_most, address) as own, claimed(storage, request, resume is None):
+            stop.check()
             plan = replace(planned(request, storage, manifest, own), damaged=damaged, lease=lease.claim)
             with listening(request.observers, request.start(storage.root, manifest)) as listeners:
                 if observe is not None:
-                    outcome = follow(plan, observe, listeners, lease)
+                    outcome = follow(plan, observe, listeners, lease, stop)
                 else:
-                    outcome = _shown(plan, listeners, lease)
-        if observe is None and storage.local is not None and outcome.result["rounds"] and not lease.lost:
-            write_report([storage.local])
-        if warning := unreported_score(storage, request.settings.checkpoints):
-            print(f"warning: {warning}", file=sys.stderr)
-        _raise(outcome, storage, request, fresh=manifest is None)
+                    outcome = _shown(plan, listeners, lease, stop)
+        if not lease.lost:
+            report = observe is None and (outcome.finish.status == "interrupted" or not stop.asked)
+            conclude(storage, request, outcome.result, report)
+        _raise(outcome, storage, request, stop, fresh=manifest is None)
         return _result(outcome.result, storage, request)
 
     def simulate(self, conditions: Conditions | None = None) -> Result:
@@ -157,9 +179,35 @@ class LocalSGDTrainer:
         return _result(json.loads((path / RESULT).read_text()), Storage.at(str(path)), self._request)
 
 
-def _shown(plan: Plan, listeners: Listeners | None, lease: Lease) -> Outcome:
+def _one_of_both(task: Task | None, loop: Callable[..., Any] | None) -> Task | Callable[..., Any]:
+    given = [one for one in (task, loop) if one is not None]
+    if len(given) != 1 or not isinstance(task, Task | None):
+        hint = f"did you mean {task.__name__}()?" if isinstance(task, type) else ""
+        raise InputError("task", task, "a Task, or a train_loop_per_worker: exactly one of them", hint)
+    if isinstance(loop, type) or not (task or callable(loop) or callable(getattr(loop, "train", None))):
+        raise InputError("train_loop_per_worker", loop, "a function, called with or without train_loop_config")
+    if task is None and not hasattr(loop, "train"):
+        _check_arguments(loop)
+    return given[0]
+
+
+def _check_arguments(loop: Any) -> None:
+    """Raise `InputError` unless the loop can be called without arguments, or with one."""
+    try:
+        signature = inspect.signature(loop)
+    except (TypeError, ValueError):  # of a function that is not written in Python
+        return
+    try:
+        signature.bind(*([{}] if signature.parameters else []))
+    except TypeError as error:
+        name = getattr(loop, "__name__", "loop")
+        allowed = "a function of no argument, or of train_loop_config"
+        raise InputError("train_loop_per_worker", name, allowed, str(error)) from error
+
+
+def _shown(plan: Plan, listeners: Listeners | None, lease: Lease, stop: StopRequest) -> Outcome:
     with Display() as display:
-        return follow(plan, display.update, listeners, lease)
+        return follow(plan, display.update, listeners, lease, stop)
 
 
 def _manifest(storage: Storage, resume: str | None) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
@@ -173,18 +221,20 @@ def _manifest(storage: Storage, resume: str | None) -> tuple[dict[str, Any] | No
     if manifest is None and (damaged or resume != "auto"):
         raise CheckpointError(f"{resume}: no finished, undamaged checkpoint to go on from")
     for name in damaged:
-        print(f"warning: checkpoint {name} is damaged; going on from the one before", file=sys.stderr)
+        say(f"warning: checkpoint {name} is damaged; going on from the one before")
     return manifest, damaged
 
 
-def _raise(outcome: Outcome, storage: Storage, request: Request, fresh: bool) -> None:
+def _raise(outcome: Outcome, storage: Storage, request: Request, stop: StopRequest, fresh: bool) -> None:
     finish = outcome.finish
     if finish.error:
         raise UserCodeError(finish.error, finish.ranks)
     if finish.status == "interrupted":
-        place = storage.root if storage.local else f"auto --storage '{request.storage}' --name {request.name}"
-        print(f"interrupted; go on with: raysgd-local train --resume {place}", file=sys.stderr)
-        raise KeyboardInterrupt
+        told = how_to_go_on(storage, request)
+        if fresh and not outcome.result["rounds"]:
+            give_back(storage)
+        signals.conclude(told)
+        raise stop.error()
     refused = outcome.refused
     if finish.status == "unplaced" and refused is None:
         allowed = "as many workers as the cluster can place"
@@ -206,9 +256,16 @@ def _result(content: dict[str, Any], storage: Storage, request: Request) -> Resu
         checkpoint=_checkpoint(storage, names[-1]) if names else None,
         error=None,
         path=storage.root,
-        metrics_dataframe=pd.read_csv(local / "rounds.csv") if local is not None else None,
+        metrics_dataframe=_rounds(local),
         best_checkpoints=[(_checkpoint(storage, name), metrics) for name, metrics in best],
     )
+
+
+def _rounds(local: Path | None) -> pd.DataFrame | None:
+    try:
+        return None if local is None else pd.read_csv(local / ROUNDS)
+    except (OSError, ValueError):  # the disk is gone, or the table empty; the run is over all the same
+        return None
 
 
 def _checkpoint(storage: Storage, name: str) -> Checkpoint:

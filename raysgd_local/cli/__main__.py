@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raysgd_local.cli.app import main
+from raysgd_local.cli import main
 
 if __name__ == "__main__":
     main()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -10,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from raysgd_local.errors import InputError, RaySGDError
+from raysgd_local import signals
+from raysgd_local.algorithms.validation import whole_number
+from raysgd_local.console import say, show
+from raysgd_local.errors import InputError, RaySGDError, cut
 
 if TYPE_CHECKING:
     from raysgd_local.config import Config
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from raysgd_local.simulation.cluster.cluster_model import ClusterModel
 
 INTERRUPTED = 130
+_LONGEST = 2000  # characters of a message of the parser, which repeats what was typed
 USAGE_ERROR: Any = typer.BadParameter.__base__  # typer's, or click's under older versions of typer
 
 # Parameters of several commands.
@@ -52,40 +55,55 @@ app = typer.Typer(
 )
 
 
-def main() -> None:
-    """Entry point of the console script."""
-    sys.exit(run(sys.argv[1:]))
-
-
 def run(arguments: Sequence[str]) -> int:
     """Run the command given by `arguments`, print errors on standard error, and return the exit status.
 
-    0 finished, 1 error in user code, 2 bad input, 3 run lost, 130 interrupted.
+    0 finished, 1 error in user code, 2 bad input, 3 run lost; ended by a signal 128 + its number: 130 after Ctrl-C.
     """
     try:
         status = app(list(arguments), prog_name="raysgd-local", standalone_mode=False)
-        return status if isinstance(status, int) else 0
+        return _ended(status if isinstance(status, int) else 0)
     except RaySGDError as error:
         return _tell(error, error.exit_status)
     except USAGE_ERROR as error:
-        return _tell(error.format_message(), InputError.exit_status)
+        return _tell(cut(error.format_message(), _LONGEST), InputError.exit_status)
     except (KeyboardInterrupt, typer.Abort):
-        return INTERRUPTED
+        return signals.end_of_command()
+    except BaseException as error:
+        if signals.received():
+            return signals.end_of_command()  # a consequence of the signal, which came at a bad moment
+        if isinstance(error, BrokenPipeError):
+            return 0  # the reader wants no more, such as `head`
+        if isinstance(error, OSError):  # such as a full disk under standard output
+            return _tell(cut(f"{type(error).__name__}: {error}", _LONGEST), InputError.exit_status)
+        raise
 
 
 def _tell(message: object, status: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    say(f"error: {message}")
     return status
+
+
+def _ended(status: int) -> int:
+    """Return the status of a command that came to its end; typer returns 130 for `KeyboardInterrupt`."""
+    return signals.end_of_command() if signals.received() and status in (0, INTERRUPTED) else status
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"raysgd-local {version('raysgd-local')}")
+        raise typer.Exit
 
 
 @app.callback(invoke_without_command=True)
 def _program(
     context: typer.Context,
-    show_version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    show_version: Annotated[  # noqa: ARG001 - its callback has printed it, and ended the program
+        bool,
+        typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),
+    ] = False,
 ) -> None:
-    if show_version:
-        print(f"raysgd-local {version('raysgd-local')}")
-    elif context.invoked_subcommand is None:
+    if context.invoked_subcommand is None:
         print(context.get_help())
 
 
@@ -124,7 +142,7 @@ def train(
     from raysgd_local.trainer import LocalSGDTrainer
 
     result = LocalSGDTrainer.from_config(plan, chaos).fit(resume=resume, address=address)
-    print(result.path, flush=True)
+    show(result.path)
 
 
 @app.command()
@@ -150,7 +168,8 @@ def submit(
         from raysgd_local.cli.submission import submit
     except ModuleNotFoundError as error:
         raise InputError("ray", None, "Ray with its job client: pip install 'ray[default]'", str(error)) from error
-    return submit(job, address)
+    with signals.raising():
+        return submit(job, address)
 
 
 @app.command()
@@ -166,7 +185,10 @@ def simulate(
     bandwidth_mbps: Bandwidth = None,
     latency_ms: Latency = None,
     chaos: Annotated[str, typer.Option(help='Faults, and when they happen: "kill:3@round=20; stop:2@30s"')] = "",
-    seed: Annotated[int, typer.Option(help="Seed of the simulated times (the setting seed is the run's).")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(help="Seed of the simulated times (the setting seed is the run's)."),
+    ] = 0,
     timing_only: Annotated[
         bool,
         typer.Option("--timing-only", help="Simulate times without training: thousands of workers in seconds."),
@@ -179,6 +201,7 @@ def simulate(
     from raysgd_local.planning.timed import check_timed
     from raysgd_local.run_files import reader
 
+    whole_number("--seed", seed, at_least=0)
     steps = None if step_ms is None else {"kind": "constant", "mean_s": step_ms / 1000}
     overrides = {"steps": steps, "bandwidth_mbps": bandwidth_mbps, "latency_ms": latency_ms}
     model = load_cluster(cluster, overrides)
@@ -191,7 +214,7 @@ def simulate(
     reader.check_storage(plan.storage)
     if plan.name is not None:
         reader.refuse_existing(plan.storage, plan.name)
-    print(_time(plan, model, seed) if timing_only else _simulate(plan, model, schedule, seed), flush=True)
+    show(_time(plan, model, seed) if timing_only else _simulate(plan, model, schedule, seed))
 
 
 def _time(plan: Config, cluster: ClusterModel, seed: int) -> Path:
@@ -234,16 +257,16 @@ def tune(
     from raysgd_local.errors import InputError
     from raysgd_local.tuning import start
 
+    if top is not None:
+        whole_number("--top", top, at_least=1)
     if not simulate and (cluster is not None or top is not None):
         raise InputError("--simulate", None, "required with --cluster and --top")
-    if top is not None and top < 1:
-        raise InputError("--top", top, "an integer of at least 1")
     asked = start.asked(sweep, settings or (), storage, name, resume)
     narrowing = start.Narrowing(load_cluster(cluster), top) if simulate else None
     from raysgd_local.tuning import command
 
     command.run(asked.sweep, asked.directory, address, narrowing)
-    print(asked.directory, flush=True)
+    show(asked.directory)
 
 
 @app.command()
@@ -266,18 +289,20 @@ def plan(
     asked.check()
     from raysgd_local.planning.text import print_plan
 
-    print_plan(asked, model)
+    with signals.raising():
+        print_plan(asked, model)
 
 
 @app.command()
 def report(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run directories.")],
-    output: Annotated[Path | None, typer.Option(help="The page's file.")] = None,
+    place: Annotated[Path | None, typer.Option("--output", help="The page's file.")] = None,
 ) -> None:
     """Write a self-contained HTML page about one or several runs. Prints the page's path."""
     from raysgd_local.report import write_report
 
-    print(write_report(runs, output))
+    with signals.raising():
+        show(write_report(runs, place))
 
 
 @app.command()
@@ -294,10 +319,17 @@ def replay(
     show: Annotated[
         bool, typer.Option("--show", help="Print every event and the commands that answered it.")
     ] = False,
+    modules: Annotated[
+        list[str] | None,
+        typer.Option("--import", metavar="MODULE", help="Import this module first: a journal can't, only you."),
+    ] = None,
 ) -> int:
     """Feed a run's journal to the controller again. The exit status is 1 if its decisions differ from the run's."""
+    from raysgd_local.import_path import import_module
     from raysgd_local.run_files.journal import report
 
+    for module in modules or ():
+        import_module(module, "import")
     return report(run, show)
 
 
@@ -314,6 +346,11 @@ def search(
     from raysgd_local.simulation.search.seed_search import retry
     from raysgd_local.simulation.search.seed_search import search as search_seeds
 
+    whole_number("--seeds", seeds, at_least=0)
+    whole_number("--first", first, at_least=0)
+    whole_number("--jobs", jobs, at_least=1, at_most=256)
+    whole_number("--most", most, at_least=1)
     if chaos is not None:
         return retry(first, chaos)
-    return search_seeds(range(first, first + seeds), jobs, most, marks)
+    with signals.raising():
+        return search_seeds(range(first, first + seeds), jobs, most, marks)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-import sys
 from time import monotonic, sleep
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,7 +13,9 @@ import aiohttp
 from ray.exceptions import AuthenticationError
 from ray.job_submission import JobStatus, JobSubmissionClient
 
+from raysgd_local import signals
 from raysgd_local.cli.job import Job
+from raysgd_local.console import say
 from raysgd_local.errors import InputError, RunLostError
 
 INTERRUPTED = 130
@@ -50,11 +51,11 @@ def submit(job: Job, address: str) -> int:
         raise InputError(
             "working-dir", str(job.directory), "a directory that Ray can submit", str(error)
         ) from error
-    print(f"submitted as {number}", file=sys.stderr)
+    say(f"submitted as {number}")
     try:
         return _followed(client, number)
     except KeyboardInterrupt:
-        print(f"the job goes on; {_how(number, address)}", file=sys.stderr)
+        signals.conclude(f"the job goes on; {_how(number, address)}")
         return INTERRUPTED
     except RunLostError as error:
         raise RunLostError(f"{error}; {_how(number, address)}") from error
@@ -139,10 +140,10 @@ def _exit_status(info: Any) -> int:
     if info.status == JobStatus.SUCCEEDED:
         return 0
     if info.status == JobStatus.STOPPED:
-        print("the job was stopped; submit it again to continue", file=sys.stderr)
+        say("the job was stopped; submit it again to continue")
         return INTERRUPTED
     code: int | None = info.driver_exit_code
     if not code:  # Ray could not run it, or lost the head's processes
-        print(info.message, file=sys.stderr)
+        say(info.message)
         return RunLostError.exit_status
     return code if code > 0 else 128 - code  # ended by a signal: the convention of shells

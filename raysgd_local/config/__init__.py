@@ -12,6 +12,7 @@ from raysgd_local.config import files
 from raysgd_local.config.alternatives import BUILDER, find_recipe, method_name
 from raysgd_local.config.cluster import load_cluster
 from raysgd_local.config.model import (
+    MOST_WORKERS,
     Checkpoints,
     Config,
     Data,
@@ -26,6 +27,7 @@ from raysgd_local.config.model import (
 )
 
 __all__ = [
+    "MOST_WORKERS",
     "Checkpoints",
     "Config",
     "Data",
@@ -53,17 +55,21 @@ def load(
     settings: Sequence[str] = (),
     storage: str | None = None,
     name: str | None = None,
+    task: Any = None,
 ) -> Config:
     """Load the configuration in a YAML file (without a path, the shipped digits run), and apply the other arguments.
 
     `method`: name of a recipe that replaces the file's algorithm. `settings`: `a.b=value`, applied after that.
+    `task`: a task or a training loop in place of the file's task; so the `config.yaml` of a loop's run can repeat it.
     Raises `InputError` for values that can't be used.
 
     >>> load(method="local-sgd", settings=["algorithm.schedule.tau=4"]).algorithm.schedule
     FixedPeriod(tau=4)
     """
     tree = changed(plain(path), method, [files.pair(setting) for setting in settings])
-    tree |= {key: value for key, value in (("storage", storage), ("name", name)) if value is not None}
+    tree |= {
+        key: value for key, value in (("storage", storage), ("name", name), ("task", task)) if value is not None
+    }
     return from_mapping(tree)
 
 

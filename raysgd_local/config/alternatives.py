@@ -34,7 +34,7 @@ BUILDER = Builder(
 
 def find_recipe(name: str) -> Recipe:
     """Return the recipe called `name`. Raises `InputError` (field `method`) if there is none."""
-    if name not in RECIPES:
+    if name not in list(RECIPES):  # a name from a file may be anything
         raise InputError("method", name, f"one of {', '.join(RECIPES)}", nearest(name, RECIPES))
     return RECIPES[name]
 

@@ -19,7 +19,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
 
 from raysgd_local.config.describe import WORDS, describe
-from raysgd_local.errors import InputError, nearest
+from raysgd_local.errors import InputError, nearest, shown
 from raysgd_local.import_path import class_path, find_class
 
 
@@ -41,7 +41,7 @@ def table(names: Mapping[str, type]) -> Alternative:
             return find_class(name, "kind")
         if name not in list(names):
             allowed = f"one of {', '.join(names)}, or module:Class"
-            raise InputError("kind", name, allowed, nearest(str(name), names))
+            raise InputError("kind", name, allowed, nearest(name, names))
         return names[name]
 
     def name_of(value: Any) -> str:
@@ -112,20 +112,41 @@ class Builder:
         _refuse_unknown(given, [*([key] if key else []), *fields], path)
         if default is not None and _chooses_anew(fields.values(), given, default):
             default = None
-        hints = typing.get_type_hints(kind, include_extras=True)
+        hints = _hints(kind, path)
         values = {}
         for name, field in fields.items():
             inner = getattr(default, name) if default is not None else _default(field)
             if name in given:
-                values[name] = self.build(hints[name], given[name], f"{path}.{name}", _none_if_missing(inner))
+                values[name] = self._setting(kind, hints[name], given[name], f"{path}.{name}", inner)
             elif inner is not dataclasses.MISSING:
                 values[name] = inner
             else:
                 raise InputError(f"{path}.{name}", None, describe(hints[name]), "it has no default")
+        return _made(kind, values, path)
+
+    def _setting(self, kind: type, hint: Any, plain: Any, path: str, default: Any) -> Any:
         try:
-            return kind(**values)
-        except InputError as error:
-            raise error.under(path) from error
+            return self.build(hint, plain, path, _none_if_missing(default))
+        except TypeError as error:
+            raise InputError(path, plain, f"nothing: {class_path(kind)} has to change", str(error)) from error
+
+
+def _hints(kind: type, path: str) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(kind, include_extras=True)
+    except Exception as error:  # an annotation of the user's own class that can't be resolved
+        why = f"{type(error).__name__}: {error}"
+        raise InputError(path, class_path(kind), "a dataclass whose annotations can be resolved", why) from error
+
+
+def _made(kind: type, values: Mapping[str, Any], path: str) -> Any:
+    try:
+        return kind(**values)
+    except InputError as error:
+        raise error.under(path) from error
+    except (Exception, SystemExit) as error:  # the user's own class may raise anything
+        why = f"{type(error).__name__}: {error}"
+        raise InputError(path, dict(values), f"settings that {kind.__name__} takes", why) from error
 
 
 def _settings(kind: Any) -> list[dataclasses.Field[Any]]:
@@ -158,11 +179,13 @@ def _mapping(plain: Any, path: str, allowed: str) -> Mapping[str, Any]:
 def _refuse_unknown(given: Mapping[str, Any], names: list[str], path: str) -> None:
     for name in given:
         if name not in names:
-            raise unknown_key(f"{path}.{name}", str(name), names)
+            raise unknown_key(path, name, names)
 
 
-def unknown_key(path: str, name: str, names: list[str]) -> InputError:
-    """Return the error for an unknown key."""
+def unknown_key(section: str, key: object, names: list[str]) -> InputError:
+    """Return the error for an unknown key of a section; an empty `section` is the whole configuration."""
+    name = key if isinstance(key, str) else shown(key)
+    path = f"{section}.{name}" if section else name
     return InputError(path, name, f"the keys {', '.join(names)}" if names else "no keys", nearest(name, names))
 
 

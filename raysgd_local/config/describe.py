@@ -19,6 +19,10 @@ WORDS = {
 }
 
 
+REMOTE = 10**8
+"""A limit of at least this only keeps numbers within what machines can count. It is told where it is exceeded."""
+
+
 def describe(hint: Any) -> str:
     """Describe the values of a type.
 
@@ -56,6 +60,15 @@ def bound(constraint: object) -> str:
             return f" of at least {least}"
         case annotated_types.Gt(gt=below):
             return f" above {below}"
-        case annotated_types.Le(le=most):
-            return f", at most {most}"
+        case annotated_types.Le(le=int(most)) if most < REMOTE:
+            return at_most(most)
     return ""
+
+
+def at_most(limit: float) -> str:
+    """Describe an upper limit.
+
+    >>> at_most(65535), at_most(10**12)
+    (', at most 65535', ', at most 1,000,000,000,000')
+    """
+    return f", at most {limit:,}" if limit >= 100_000 else f", at most {limit}"

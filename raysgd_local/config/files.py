@@ -10,11 +10,15 @@ from typing import Any
 
 import yaml
 
-from raysgd_local.errors import InputError, nearest
+from raysgd_local.errors import InputError, nearest, shown
 from raysgd_local.run_files.paths import expanded
 
 ALTERNATIVES = re.compile(r"(^|\.)kind$|^task\.name$|^task\.optimizer\.name$")
 """Matches settings that choose a class, and so determine which settings exist beside them."""
+
+MOST_NESTED = 50
+_MOST_VALUES = 1_000_000
+_LONGEST_FILE = 2_000_000  # characters
 
 
 class _Loader(yaml.SafeLoader):
@@ -23,12 +27,16 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise _refused("a key has to be text", key_node)
             if key_node.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{key_node.value!r} is given twice", key_node.start_mark
-                )
+                raise _refused(f"{key_node.value!r} is given twice", key_node)
             seen.add(key_node.value)
         return super().construct_mapping(node, deep)
+
+
+def _refused(problem: str, node: yaml.Node) -> yaml.constructor.ConstructorError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
 _Loader.add_implicit_resolver(
@@ -39,11 +47,14 @@ _Loader.add_implicit_resolver(
 def read(path: str | Path, field: str = "config") -> dict[str, Any]:
     """Read the mapping in a YAML file. Raises `InputError` (of `field`) if it is missing, or not a YAML mapping."""
     try:
-        text = Path(expanded(str(path), field)).read_text(encoding="utf-8")
+        with open(expanded(str(path), field), encoding="utf-8") as stream:
+            text = stream.read(_LONGEST_FILE + 1)
     except FileNotFoundError as error:
         raise InputError(field, str(path), "an existing file", _file_beside(Path(path))) from error
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(field, str(path), "a text file that can be read", str(error)) from error
+    if len(text) > _LONGEST_FILE:
+        raise InputError(field, str(path), f"a file of at most {_LONGEST_FILE:,} characters")
     return parse(text, str(path), field)
 
 
@@ -88,7 +99,9 @@ def _descend(tree: dict[str, Any], parents: list[str]) -> dict[str, Any]:
         inner = inner[parent]
         if not isinstance(inner, dict):
             path = ".".join(parents[: depth + 1])
-            raise InputError("--set", path, "the path of a setting", f"{path} is {inner!r}, with nothing in it")
+            raise InputError(
+                "--set", path, "the path of a setting", f"{path} is {shown(inner)}, with nothing in it"
+            )
     found: dict[str, Any] = inner
     return found
 
@@ -96,23 +109,51 @@ def _descend(tree: dict[str, Any], parents: list[str]) -> dict[str, Any]:
 def pair(setting: str) -> tuple[str, Any]:
     """Split `key=value` into the key and the value, which is read as YAML."""
     key, equals, value = setting.partition("=")
-    if not equals or not all(key.split(".")):
+    if not equals or not all(key.split(".")) or key.count(".") >= MOST_NESTED:
         raise InputError("--set", setting, "key=value, such as task.epochs=5")
     return key.strip(), _yaml(value, "--set", setting)
 
 
+def check_size(value: Any, field: str, source: str) -> None:
+    """Raise `InputError` for values nested too deep, or in themselves, and for too many. Aliases are counted each time.
+
+    >>> check_size({"a": [1, {"b": 2}]}, "config", "text")
+    """
+    count, level = 0, [value]
+    for _ in range(MOST_NESTED):
+        deeper: list[Any] = []
+        for one in level:
+            deeper += one.values() if isinstance(one, dict) else one if isinstance(one, (list, tuple)) else ()
+            if count + len(deeper) > _MOST_VALUES:
+                raise InputError(field, source, f"at most {_MOST_VALUES:,} values")
+        count, level = count + len(deeper), deeper
+        if not level:
+            return
+    raise InputError(field, source, f"values that are nested at most {MOST_NESTED} deep")
+
+
 def _yaml(text: str, field: str, source: str) -> Any:
+    found = _loaded(text, field, source)
+    check_size(found, field, source)
+    return found
+
+
+def _loaded(text: str, field: str, source: str) -> Any:
     try:
         return yaml.load(text, _Loader)
+    except RecursionError as error:
+        raise InputError(field, source, f"values that are nested at most {MOST_NESTED} deep") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         raise InputError(field, source, "valid YAML", f"{where}{error.problem}") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise InputError(field, source, "valid YAML", " ".join(str(error).split())) from error
+    except Exception as error:  # PyYAML's constructors raise anything for a tagged value, such as `!!int x`
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise InputError(field, source, "valid YAML", why) from error
 
 
 def _file_beside(path: Path) -> str:
-    directory = path.parent
-    names = [other.name for other in directory.iterdir()] if directory.is_dir() else []
-    return nearest(path.name, names)
+    try:
+        return nearest(path.name, [other.name for other in path.parent.iterdir()])
+    except OSError:
+        return ""

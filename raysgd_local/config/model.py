@@ -18,6 +18,7 @@ from raysgd_local.config.alternatives import BUILDER
 from raysgd_local.config.sections import Model, Section, validated
 from raysgd_local.errors import InputError
 from raysgd_local.run_files.paths import directory_name, expanded
+from raysgd_local.tasks import task_name
 from raysgd_local.tasks.base import Task
 from raysgd_local.transport.listening import FEWEST_PORTS
 
@@ -29,10 +30,16 @@ def _custom_resources(resources: dict[str, float]) -> dict[str, float]:
     return resources
 
 
-Count = Annotated[int, Ge(1)]
-Seconds = Annotated[float, Gt(0)]
+MOST_WORKERS = 10_000
+Count = Annotated[int, Ge(1), Le(validation.LARGEST)]
+Seconds = Annotated[float, Gt(0), Le(10**8)]  # three years: waits can't be of any length
+Seed = Annotated[int, Ge(0), Le(2**63 - 1)]  # of torch's generators
 Port = Annotated[int, Ge(1024), Le(65535)]
-Resources = Annotated[dict[str, Annotated[float, Ge(0)]], AfterValidator(_custom_resources)]
+NumberOfWorkers = Annotated[int, Ge(1), Le(MOST_WORKERS)]
+Failures = Annotated[int, Ge(-1), Le(validation.LARGEST)]
+Losses = Annotated[int, Ge(0), Le(validation.LARGEST)]
+Amount = Annotated[float, Ge(0), Le(10**9)]
+Resources = Annotated[dict[str, Amount], AfterValidator(_custom_resources)]
 Access = Literal["shared", "local"]
 
 
@@ -43,19 +50,25 @@ def _tuple(plain: Any) -> Any:
 class Workers(Section):
     """The number of workers, their resources, and the failures that the run tolerates."""
 
-    min: Count = 4  # fewest workers to train with
-    max: Count = 4  # most workers to train with
-    spares: Annotated[int, Ge(0)] = 0  # further workers that are started, and wait to replace lost ones
-    cpus: Annotated[float, Gt(0)] = 1.0  # Ray's logical CPUs per worker
+    min: NumberOfWorkers = 4  # fewest workers to train with
+    max: NumberOfWorkers = 4  # most workers to train with
+    spares: Annotated[int, Ge(0), Le(MOST_WORKERS)] = (
+        0  # further workers that are started, and wait to replace lost ones
+    )
+    cpus: Annotated[float, Gt(0), Le(10_000)] = 1.0  # Ray's logical CPUs per worker
     use_gpu: bool = False  # one GPU per worker
     resources: Resources = {}  # noqa: RUF012  # further Ray resources per worker, by name
     start_timeout_s: Seconds = 300.0  # wait for `min` workers at the start
     pause_limit_s: Seconds = 3600.0  # wait while fewer than `min` workers are alive
-    max_failures: Annotated[int, Ge(-1)] = 0  # tolerated exceptions in user code; -1: no limit
-    max_losses: Annotated[int, Ge(0)] | None = None  # tolerated losses of processes and nodes; null: no limit
+    max_failures: Annotated[int, Ge(-1), Le(validation.LARGEST)] = (
+        0  # tolerated exceptions in user code; -1: no limit
+    )
+    max_losses: Annotated[int, Ge(0), Le(validation.LARGEST)] | None = (
+        None  # tolerated losses of processes and nodes; null: no limit
+    )
     balance: bool = True  # straggler balancing: clearly slower workers take fewer steps of a round
     # factor on each rank's batch size; 1 for further ranks
-    batch_scale: Annotated[tuple[Annotated[float, Gt(0)], ...], BeforeValidator(_tuple)] = ()
+    batch_scale: Annotated[tuple[Annotated[float, Gt(0), Le(1000)], ...], BeforeValidator(_tuple)] = ()
 
     @model_validator(mode="after")
     def _min_is_not_above_max(self) -> Workers:
@@ -143,9 +156,15 @@ class Network(Section):
         return self
 
 
-def _task(plain: Any) -> Task:
-    task: Task = plain if isinstance(plain, Task) else BUILDER.build(Task, plain, "task")
-    return task
+def _task(plain: Any) -> Any:
+    """Return a task. A program may give a training loop too, of which a file has no form."""
+    if isinstance(plain, Task) or _is_loop(plain):
+        return plain
+    return BUILDER.build(Task, plain, "task")
+
+
+def _is_loop(value: Any) -> bool:
+    return not isinstance(value, type) and (callable(value) or callable(getattr(value, "train", None)))
 
 
 def _plain_task(task: Task) -> Any:
@@ -170,7 +189,7 @@ class Config(Section):
     (8, True)
     """
 
-    task: Annotated[Task, PlainValidator(_task), PlainSerializer(_plain_task)]
+    task: Annotated[Any, PlainValidator(_task), PlainSerializer(_plain_task)]  # a `Task`, or a training loop
     algorithm: Annotated[Algorithm, PlainValidator(_algorithm), PlainSerializer(_plain_algorithm)] = Algorithm()
     workers: Workers = Workers()
     data: Data = Data()
@@ -183,7 +202,7 @@ class Config(Section):
     )
     # the run's directory in `storage`; null: made from task, method and time
     name: Annotated[str, AfterValidator(directory_name)] | None = None
-    seed: Annotated[int, Ge(0)] = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _all_workers_can_be_averaged(self) -> Config:
@@ -197,22 +216,27 @@ class Config(Section):
         return self
 
     def to_yaml(self) -> str:
-        """Return the whole configuration as YAML, with all defaults."""
-        return yaml.safe_dump(self.model_dump(), sort_keys=False, allow_unicode=True)
+        """Return the whole configuration as YAML, with all defaults. A training loop is left out: it has none."""
+        without = None if isinstance(self.task, Task) else {"task"}
+        return yaml.safe_dump(self.model_dump(exclude=without), sort_keys=False, allow_unicode=True)
 
     def with_workers(self, most: int) -> Config:
         """Return the configuration for up to `most` workers, validated again. Raises `InputError`."""
-        validation.whole_number("workers", most, at_least=1)
-        tree = self.model_dump()
-        tree["workers"] |= {"min": min(self.workers.min, most), "max": most}
-        return from_mapping(tree)
+        validation.whole_number("workers", most, at_least=1, at_most=MOST_WORKERS)
+        workers = self.workers.model_dump() | {"min": min(self.workers.min, most), "max": most}
+        return from_mapping(dict(self) | {"workers": workers})
 
     def check(self) -> None:
         """Check what depends on this machine: raise `InputError` if the task's data set is missing."""
+        if not isinstance(self.task, Task):
+            return
         try:
             self.task.check()
         except InputError as error:
             raise error.under("task") from error
+        except (Exception, SystemExit) as error:  # the user's own task may raise anything
+            why = f"{type(error).__name__}: {error}"
+            raise InputError("task.name", task_name(self.task), "a task whose check() passes", why) from error
 
 
 def from_yaml(text: str) -> Config:
@@ -225,6 +249,7 @@ def from_mapping(tree: Mapping[str, Any]) -> Config:
 
     Raises `InputError` with the dotted path of the first value that can't be used, and the values allowed there.
     """
+    files.check_size(dict(tree), "config", "a mapping")
     return validated(Config, {"task": None, **tree})
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from raysgd_local.config.build import unknown_key
-from raysgd_local.config.describe import describe
+from raysgd_local.config.describe import REMOTE, at_most, describe
 from raysgd_local.errors import InputError
 
 
@@ -30,7 +30,8 @@ def validated(model: type[Model], tree: Mapping[str, Any]) -> Model:
         return model.model_validate(dict(tree))
     except ValidationError as error:
         found = error.errors()  # report an unknown key first: it often causes the other errors
-        first = next((one for one in found if one["type"] == "extra_forbidden"), found[0])
+        unknown = ("extra_forbidden", "invalid_key")
+        first = next((one for one in found if one["type"] in unknown), found[0])
         raise _input_error(first, model) from error
 
 
@@ -39,13 +40,19 @@ def _input_error(found: Any, model: type[Section]) -> InputError:
     own = found.get("ctx", {}).get("error")
     if isinstance(own, InputError):
         return own
+    *within, last = found["loc"] or ("config",)
+    if found["type"] in ("extra_forbidden", "invalid_key"):
+        section, _ = _section([*within, ""], model)
+        return unknown_key(".".join(within), last, list(section.model_fields))
     path = [part for part in found["loc"] if isinstance(part, str)]
-    section, hint = _section(path, model)
+    if not path:  # a key that is no text
+        return InputError("config", found["input"], "a mapping whose keys are text")
+    _, hint = _section(path, model)
     name = ".".join(path)
-    if found["type"] == "extra_forbidden":
-        return unknown_key(name, path[-1], list(section.model_fields))
     if found["type"] == "missing":
         return InputError(name, None, hint, "it has no default")
+    if found["type"] == "less_than_equal" and found["ctx"]["le"] >= REMOTE:
+        hint = hint.removesuffix(" or null") + at_most(found["ctx"]["le"])
     return InputError(name, found["input"], hint)
 
 

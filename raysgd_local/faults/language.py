@@ -13,9 +13,11 @@ from raysgd_local.faults.kinds import KINDS, REAL, RUN, Factor, FaultKind
 
 Among = Literal["members", "joiners", "nodes"]
 _AMONG: dict[str, Among] = {"": "members", "j": "joiners", "node": "nodes"}
+_WHOLE = r"[0-9]{1,12}"
+_NUMBER = rf"{_WHOLE}\.?[0-9]{{0,12}}|\.{_WHOLE}"
 _WORDS = re.compile(
-    r"(?P<kind>[a-z]+)(:(?P<among>j|node|)(?P<target>\d+)(x(?P<amount>\d+\.?\d*|\.\d+))?)?"
-    r"@((?P<unit>round|event)=(?P<count>\d+)|(?P<seconds>\d+\.?\d*|\.\d+)s)"
+    rf"(?P<kind>[a-z]+)(:(?P<among>j|node|)(?P<target>{_WHOLE})(x(?P<amount>{_NUMBER}))?)?"
+    rf"@((?P<unit>round|event)=(?P<count>{_WHOLE})|(?P<seconds>{_NUMBER})s)"
 )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,12 +42,19 @@ def write_report(directories: Sequence[str | Path], output: str | Path | None = 
 
 def save(place: Path, page: str) -> None:
     """Write a page atomically. Raises `InputError` if it can't be written."""
+    if not place.name or place.is_dir():
+        raise InputError("output", str(place), "a file that can be written", "it is a directory")
     partial = place.with_name(f".{place.name}.{os.getpid()}")
     try:
         partial.write_text(page, encoding="utf-8")
         partial.replace(place)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise InputError("output", str(place), "a file that can be written", str(error)) from error
+    finally:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def render(runs: Sequence[Run]) -> str:

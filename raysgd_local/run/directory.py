@@ -7,24 +7,27 @@ from contextlib import contextmanager, suppress
 
 from raysgd_local.errors import InputError
 from raysgd_local.run.request import Request
-from raysgd_local.run_files.lease import FOLDER, Lease
+from raysgd_local.run_files.lease import Lease
 from raysgd_local.run_files.reader import trained_nothing
 from raysgd_local.run_files.storage import Storage
-from raysgd_local.run_files.writer import OWN_FILES, RESULT
+from raysgd_local.run_files.writer import OWN_FILES, RESULT, ROUNDS
+from raysgd_local.signals import StopRequest, cleaning
 
-CONFIG = "config.yaml"
+CONFIG, CHECKPOINTS = "config.yaml", "checkpoints"
 
 
 @contextmanager
-def leased(storage: Storage, request: Request) -> Iterator[Lease]:
+def leased(storage: Storage, request: Request, stop: StopRequest | None = None) -> Iterator[Lease]:
     """Hold the run's directory, so that no other command writes it meanwhile.
 
-    Raises `InputError` if another command holds it, or if it can't be written.
+    Raises `InputError` if another command holds it, or if it can't be written; the error of `stop` if that was asked
+    while this waited.
     """
     with _writable(request):
-        lease = Lease.take(storage, request.name)
+        lease = Lease.take(storage, request.name, (stop or StopRequest()).check)
     try:
-        yield lease.keep()
+        with cleaning(lease.release):
+            yield lease.keep()
     finally:
         lease.release()
 
@@ -47,14 +50,19 @@ def claim(storage: Storage, request: Request) -> None:
 
 @contextmanager
 def claimed(storage: Storage, request: Request, new: bool) -> Iterator[None]:
-    """Claim the directory; give back a new one after an exception, if nothing was written to it since."""
+    """Claim the directory; give back a new one after an exception, if nothing was trained in it since."""
     claim(storage, request)
-    try:
-        yield
-    except BaseException:
+
+    def give_back_unused() -> None:
         with suppress(OSError):
-            if new and set(storage.names()) <= {CONFIG, FOLDER}:
+            if new and not {ROUNDS, CHECKPOINTS} & set(storage.names()):
                 give_back(storage)
+
+    try:
+        with cleaning(give_back_unused):
+            yield
+    except BaseException:
+        give_back_unused()
         raise
 
 

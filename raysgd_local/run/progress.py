@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import IO, Self, cast
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from raysgd_local.clock import Clock, SystemClock
+from raysgd_local.console import StandardError
 from raysgd_local.quantities import duration
 
 BAR_WIDTH = 40
@@ -38,6 +39,7 @@ class Snapshot:
     elapsed_s: float = 0.0  # training time
     metrics: Mapping[str, float] = field(default_factory=dict)  # of the newest evaluation
     message: str = ""  # an important line, printed once
+    output: tuple[str, ...] = ()  # the workers' new lines
 
 
 ProgressCallback = Callable[[Snapshot], None]
@@ -47,12 +49,14 @@ ProgressCallback = Callable[[Snapshot], None]
 class Display:
     """Shows snapshots on standard error, so that standard output stays for results.
 
+    What can't be shown, because the reader is gone or the disk is full, is not: the run goes on.
+
     >>> with Display() as display:
     ...     display.update(Snapshot(status="running", epoch=1, epochs=10))
     """
 
     def __init__(self, console: Console | None = None, clock: Clock | None = None, every_s: float = 5.0) -> None:
-        self._console = console or Console(stderr=True, highlight=False)
+        self._console = console or Console(file=cast("IO[str]", StandardError()), highlight=False)
         self._clock = clock or SystemClock()
         self._every_s = every_s
         self._live: Live | None = None
@@ -67,6 +71,8 @@ class Display:
 
     def update(self, snapshot: Snapshot) -> None:
         """Show this snapshot. Cheap enough to call several times a second."""
+        for text in snapshot.output:
+            self._console.print(Text(text), soft_wrap=True)
         if snapshot.message and snapshot.message != self._newest.message:
             self._console.print(Text(snapshot.message))
         self._newest = snapshot
@@ -80,7 +86,7 @@ class Display:
     ) -> None:
         if self._live:
             self._live.stop()
-        elif self._newest != self._printed:
+        elif line(self._newest) != line(self._printed):
             self._print_line()
 
     def _is_due(self, snapshot: Snapshot) -> bool:

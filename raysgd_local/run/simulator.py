@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from raysgd_local import signals
+from raysgd_local.console import say
 from raysgd_local.control.replicated.round_row import RoundRow
 from raysgd_local.errors import InputError, RunLostError, UserCodeError
 from raysgd_local.faults.language import Fault
-from raysgd_local.report import write_report
 from raysgd_local.run.directory import check_new, claim, give_back
+from raysgd_local.run.ending import conclude
 from raysgd_local.run.progress import Display, Snapshot
 from raysgd_local.run.request import Request, threads_per_worker
 from raysgd_local.run_files.observer import RunObserver
 from raysgd_local.run_files.storage import Storage
+from raysgd_local.signals import StopRequest
 from raysgd_local.simulation.cluster.cluster_model import ClusterModel
 from raysgd_local.simulation.learning.simulate import Simulated, Simulation, simulate
 from raysgd_local.simulation.timing.plan import TimingPlan
@@ -64,19 +66,20 @@ def _run(request: Request, run: Callable[[Storage, RunObserver], Simulated], rep
     storage = Storage.at(request.storage, request.filesystem).under(request.name)
     if storage.local is None:
         raise InputError("storage", request.storage, "a path on this machine, for a simulated run")
-    check_new(storage, request)
-    claim(storage, request)
-    try:
-        with Display() as display:
-            simulated = run(storage, _Shown(request, display))
-    except InputError:
-        give_back(storage)
-        raise
-    for fault in simulated.unfired:
-        print(f"warning: {fault} did not happen: the run has {simulated.result['rounds']} rounds", file=sys.stderr)
-    if report and simulated.result["rounds"]:
-        write_report([storage.local])
-    _raise(simulated, storage)
+    with signals.heeded() as stop:
+        check_new(storage, request)
+        claim(storage, request)
+        try:
+            with Display() as display:
+                simulated = run(storage, _Shown(request, display))
+        except InputError:
+            give_back(storage)
+            raise
+        for fault in simulated.unfired:
+            say(f"warning: {fault} did not happen: the run has {simulated.result['rounds']} rounds")
+        conclude(storage, request, simulated.result, report)
+        _raise(simulated, storage, stop)
+        stop.check()
     return storage.local
 
 
@@ -139,12 +142,16 @@ def _snapshot(row: RoundRow, samples: int, request: Request) -> Snapshot:
     )
 
 
-def _raise(simulated: Simulated, storage: Storage) -> None:
+def _raise(simulated: Simulated, storage: Storage, stop: StopRequest) -> None:
     finish: Any = simulated.finish
     if finish.error:
         raise UserCodeError(finish.error, finish.ranks)
     if finish.status == "interrupted":
-        print(f"interrupted; the results so far are in {storage.root}", file=sys.stderr)
-        raise KeyboardInterrupt
+        told = f"interrupted; the results so far are in {storage.root}"
+        if not simulated.result["rounds"]:
+            told = "interrupted before the first round"
+            give_back(storage)
+        signals.conclude(told)
+        raise stop.error()
     if finish.status != "finished":
         raise RunLostError(finish.reason)

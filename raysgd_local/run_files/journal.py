@@ -20,9 +20,9 @@ from raysgd_local.control.controller.events import Arrived, Command, Event, Hear
 from raysgd_local.control.controller.settings import Settings
 from raysgd_local.control.controller.state import Controller, begin
 from raysgd_local.errors import InputError
-from raysgd_local.import_path import class_path, find_class
+from raysgd_local.import_path import class_path
 from raysgd_local.run_files import journal_schema1
-from raysgd_local.run_files.old_class_paths import todays
+from raysgd_local.run_files.journal_classes import find_record
 from raysgd_local.run_files.writer import JOURNAL
 from raysgd_local.serialization import from_plain, to_plain
 
@@ -154,9 +154,7 @@ def _tagged(value: Any) -> Any:
 
 def _untagged(plain: Any) -> Any:
     if isinstance(plain, dict):
-        kind = find_class(todays(plain["class"]), "journal")
-        if not is_dataclass(kind):
-            raise InputError("journal", plain["class"], "a dataclass")
+        kind = find_record(plain.get("class"))
         return kind(**{name: _untagged(item) for name, item in plain.items() if name != "class"})
     return tuple(_untagged(item) for item in plain) if isinstance(plain, list) else plain
 

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -34,13 +34,19 @@ class Lease:
         self._turn = threading.Lock()
 
     @staticmethod
-    def take(storage: Storage, name: str) -> Lease:
+    def take(storage: Storage, name: str, check: Callable[[], None] = lambda: None) -> Lease:
         """Take the run called `name`, if need be from a dead holder (within `TAKEOVER_S`).
 
-        Raises `InputError` if another command has the run; its hint says where that runs and since when.
+        Raises `InputError` if another command has the run; its hint says where that runs and since when. `check` is
+        called between the steps, and may raise.
         """
         claim = Claim(uuid.uuid4().hex, host=_host(), processes=(_process(),), label=_label())
-        outcome = _perform(protocol.acquire(claim), storage.under(FOLDER))
+        files = storage.under(FOLDER)
+        try:
+            outcome = _perform(protocol.acquire(claim), files, check)
+        except BaseException:
+            _withdraw(files, claim)
+            raise
         if isinstance(outcome, Refused):
             hint = f"{outcome.by.label} has it; stop that first, or choose another name"
             raise InputError("name", name, "a run that no other command is writing", hint)
@@ -116,16 +122,28 @@ class Lease:
                 self._tidy()
 
     def _tidy(self) -> None:
-        """Remove the folder where it is empty, and the run's where that is."""
-        if self._files.local is not None:
-            self._files.local.rmdir()
-            self._files.local.parent.rmdir()
+        _tidy(self._files)
 
 
-def _perform(work: Generator[protocol.Ask, Any, T], files: Storage) -> T:
+def _tidy(files: Storage) -> None:
+    """Remove the folder where it is empty, and the run's where that is."""
+    if files.local is not None:
+        files.local.rmdir()
+        files.local.parent.rmdir()
+
+
+def _withdraw(files: Storage, claim: Claim) -> None:
+    """Leave nothing of a claim that was not won."""
+    files.delete_file(f"{claim.id}.json")
+    with contextlib.suppress(OSError):
+        _tidy(files)
+
+
+def _perform(work: Generator[protocol.Ask, Any, T], files: Storage, check: Callable[[], None] = lambda: None) -> T:
     """Carry out the protocol's requests, one after the other, and return its result."""
     answer: Any = None
     while True:
+        check()
         try:
             ask = work.send(answer)
         except StopIteration as end:

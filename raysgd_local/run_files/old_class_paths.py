@@ -8,8 +8,12 @@ from __future__ import annotations
 
 _SETTINGS = "raysgd_local.control.controller.settings"
 _REPLICATED = "raysgd_local.control.replicated"
+_PLACEMENT = "raysgd_local.algorithms.placement"
 
 MOVED = {
+    "raysgd_local.algorithms.placement:DisjointChunks": f"{_PLACEMENT}.kinds:DisjointChunks",
+    "raysgd_local.algorithms.placement:LabelSkewed": f"{_PLACEMENT}.kinds:LabelSkewed",
+    "raysgd_local.algorithms.placement:RedundantChunks": f"{_PLACEMENT}.kinds:RedundantChunks",
     "raysgd_local.control.pacing:Balance": f"{_REPLICATED}.balancing:Balance",
     "raysgd_local.control.program:Program": f"{_REPLICATED}.program:Program",
     "raysgd_local.control.settings:CheckpointPolicy": f"{_SETTINGS}:CheckpointPolicy",

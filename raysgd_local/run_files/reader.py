@@ -112,15 +112,18 @@ def check_storage(storage: str) -> None:
 
 def _require_run(directory: Path, given: str) -> None:
     if not directory.is_dir():
-        raise InputError("run", given, "a run directory", _beside(directory) or "there is no such directory")
+        absent = "it is a file" if directory.exists() else _beside(directory) or "there is no such directory"
+        raise InputError("run", given, "a run directory", absent)
     for name in (CONFIG, ROUNDS):
         if not (directory / name).is_file():
             raise InputError("run", given, "a run directory", f"it has no {name}")
 
 
 def _beside(path: Path) -> str:
-    names = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
-    return nearest(path.name, names)
+    try:
+        return nearest(path.name, [other.name for other in path.parent.iterdir()])
+    except OSError:
+        return ""
 
 
 def _table(path: Path, columns: list[str], absent: dict[str, Any]) -> pd.DataFrame:

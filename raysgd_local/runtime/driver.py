@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raysgd_local.control.controller import events as c
+from raysgd_local.control.controller.state import Controller
+from raysgd_local.control.controller.transitions import Phase, Standing
 from raysgd_local.control.messages import Beat
 from raysgd_local.control.run_events import EventName
 from raysgd_local.errors import InputError
@@ -21,6 +24,7 @@ from raysgd_local.runtime import nodes
 from raysgd_local.runtime.controller_shell import ControllerShell
 from raysgd_local.runtime.fault_effects import damage_newest
 from raysgd_local.runtime.fault_injection import Injector
+from raysgd_local.runtime.placement import PlacementWatch
 from raysgd_local.runtime.run_plan import Glance, Group, Outcome, Plan
 from raysgd_local.runtime.worker_group import WorkerGroup
 from raysgd_local.training.ports import TrainingStatus
@@ -39,6 +43,7 @@ class Driver:
 
     def __init__(self, plan: Plan, make_group: MakeGroup | None = None) -> None:
         self._plan, self._make_group = plan, make_group or _ray_group
+        self._placement = PlacementWatch(plan.resources, plan.settings.wanted)
         self._status: TrainingStatus | None = None
         self._refused: InputError | None = None
         self._injector: Injector | None = None
@@ -90,7 +95,8 @@ class Driver:
     def glance(self, received: int = 0) -> Glance:
         """Return the run's present state, with the notices for observers from number `received` on."""
         state = self._shell.state
-        return Glance(state.phase_shown, len(state.members), self._status, self._fetch(received))
+        waits = self._placement.look(_awaits_processes(state))
+        return Glance(state.phase_shown, len(state.members), self._status, self._fetch(received), waits)
 
     def _fetch(self, received: int) -> Delivery:
         return self._outbox.fetch(received) if self._outbox is not None else Delivery()
@@ -118,6 +124,7 @@ class Driver:
         try:
             self._tell_the_past()
             self._shell.run(group, self._seen, self._over)
+            self._tell_what_was_missing()
         finally:
             if self._injector is not None:
                 self._injector.close()
@@ -125,6 +132,14 @@ class Driver:
             self._shell.close()
             self._plan.storage.delete_file(self._plan.spec.probe)
         return self._close()
+
+    def _tell_what_was_missing(self) -> None:
+        """Add to the reason of a run that found no place what its workers waited for."""
+        finish = self._shell.finish
+        if finish is None or finish.status != "unplaced":
+            return
+        if missing := self._placement.newest or self._placement.now():
+            self._shell.finish = replace(finish, reason=f"{finish.reason}: {missing}")
 
     def _seen(self, event: c.Event, commands: tuple[c.Command, ...]) -> None:
         if self._injector is not None:
@@ -160,6 +175,12 @@ class Driver:
         if self._lease is not None:
             self._lease.leave()
         return Outcome(finish, content, self._refused, self._fetch(0))
+
+
+def _awaits_processes(state: Controller) -> bool:
+    """Whether the run can't go on before more workers' processes run."""
+    waits = state.phase in (Phase.STARTING, Phase.RESTORING, Phase.PAUSED)
+    return waits and bool(state.standing(Standing.REQUESTED))
 
 
 def launch(plan: Plan) -> Any:

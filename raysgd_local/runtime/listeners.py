@@ -7,12 +7,12 @@ round is passed on once), and can't take the interpreter from the driver while w
 from __future__ import annotations
 
 import queue
-import sys
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from raysgd_local.console import say
 from raysgd_local.run_files.observer import RunEnd, RunObserver, RunStart
 from raysgd_local.run_files.observers import Delivery, Heard, Notice
 
@@ -101,4 +101,4 @@ class _Mailbox:
 
 
 def _warn(message: str) -> None:
-    print(f"warning: {message}", file=sys.stderr)
+    say(f"warning: {message}")

@@ -32,6 +32,7 @@ def on_termination(leave: Callable[[], None]) -> None:
         leave()
 
     signal.signal(signal.SIGTERM, handle)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # blocked where `fit` started Ray
     threading.Thread(target=wait, daemon=True, name="termination").start()
 
 

@@ -74,6 +74,7 @@ class Glance:
     workers: int  # live members
     status: TrainingStatus | None  # None before a member has state
     delivery: Delivery = field(default_factory=Delivery)
+    waits: str = ""  # what workers that Ray can't place wait for
 
 
 class Group(Protocol):

@@ -22,13 +22,15 @@ from raysgd_local.run_files.observer import RunObserver, RunStart
 from raysgd_local.run_files.observers import Delivery, Heard
 from raysgd_local.run_files.result import Names
 from raysgd_local.run_files.storage import Storage
+from raysgd_local.runtime import nodes
 from raysgd_local.runtime.driver import launch
 from raysgd_local.runtime.listeners import Failure, Listeners
 from raysgd_local.runtime.restarts import DEATHS, Restarts, planned_again
 from raysgd_local.runtime.run_plan import Glance, Outcome, Plan
 from raysgd_local.runtime.worker_group import Resources
 from raysgd_local.runtime.worker_spec import Loop, WorkerSpec
-from raysgd_local.transport.listening import Listening
+from raysgd_local.signals import StopRequest
+from raysgd_local.transport.listening import LOOPBACK, Listening
 
 _GLANCE_EVERY_S = 0.25
 
@@ -54,7 +56,7 @@ def planned(request: Request, storage: Storage, manifest: dict[str, Any] | None,
         beat_s=settings.timeouts.beat_s,
         restricted=settings.local_data,
         chaos=bool(request.chaos),
-        listening=_listening(request.network),
+        listening=listening_of(request.network, nodes.are_local()),
     )
     custom = {key: amount for key, amount in request.resources.items() if key != "GPU"}
     gpus = request.resources.get("GPU", 1.0) if request.use_gpu else 0.0
@@ -70,20 +72,57 @@ def planned(request: Request, storage: Storage, manifest: dict[str, Any] | None,
     )
 
 
-def _listening(network: Network) -> Listening:
+def listening_of(network: Network, local: bool) -> Listening:
+    """Return where workers and store listen. `local`: on one machine, so the loopback is enough, and safe.
+
+    >>> listening_of(Network(), local=True).subnet, listening_of(Network(interface="eth0"), local=True).subnet
+    ('127.0.0.0/8', None)
+    """
     first, last = network.first_port, network.last_port
     ports = (first, last) if first is not None and last is not None else None
-    return Listening(network.interface, network.subnet, ports)
+    chosen = network.interface is not None or network.subnet is not None
+    return Listening(network.interface, LOOPBACK if local and not chosen else network.subnet, ports)
 
 
 def follow(
-    plan: Plan, observe: ProgressCallback, listeners: Listeners | None = None, lease: Lease | None = None
+    plan: Plan,
+    observe: ProgressCallback,
+    listeners: Listeners | None = None,
+    lease: Lease | None = None,
+    stop: StopRequest | None = None,
 ) -> Outcome:
-    """Watch the run until it is over; a driver that dies is started again. A driver that lives renews the lease."""
+    """Watch the run until it is over; a driver that dies is started again. A driver that lives renews the lease.
+
+    `stop` ends the run at the next boundary, with a checkpoint.
+    """
+    with probed(plan):
+        return _lives(plan, observe, listeners, lease, stop or StopRequest())
+
+
+@contextlib.contextmanager
+def probed(plan: Plan) -> Iterator[None]:
+    """Remove the driver's probe file after the `with` block, and before it those of commands that were killed."""
+    own = plan.spec.probe
+    with contextlib.suppress(OSError):  # the run itself finds out whether its storage works
+        for name in plan.storage.names():
+            if name[:-8] == own[:-8] and set(name[-8:]) <= set("0123456789abcdef"):
+                plan.storage.delete_file(name)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            plan.storage.delete_file(own)
+
+
+def _lives(
+    plan: Plan, observe: ProgressCallback, listeners: Listeners | None, lease: Lease | None, stop: StopRequest
+) -> Outcome:
+    """Start a driver, and another one where it dies."""
     restarts = Restarts()
     while True:
+        stop.check()
         try:
-            return _watch(plan, observe, listeners, lease)
+            return _watch(plan, observe, listeners, lease, stop)
         except DEATHS as error:
             if lease is not None:
                 lease.wake()
@@ -116,13 +155,18 @@ def listening(observers: Sequence[RunObserver], start: RunStart) -> Iterator[Lis
         listeners.close(reason)
 
 
-def _watch(plan: Plan, observe: ProgressCallback, listeners: Listeners | None, lease: Lease | None) -> Outcome:
-    """One driver's life. The first Ctrl-C ends the run with a checkpoint, the second at once."""
+def _watch(
+    plan: Plan, observe: ProgressCallback, listeners: Listeners | None, lease: Lease | None, stop: StopRequest
+) -> Outcome:
+    """One driver's life. A request to stop, or `KeyboardInterrupt`, ends it with a checkpoint; one more at once."""
     driver = launch(plan)
     running = driver.run.options(concurrency_group="main").remote()
     asked = False
     while True:
         try:
+            if stop.asked and not asked:
+                asked = True
+                _stop(driver, observe)
             done, _ = ray.wait([running], timeout=_GLANCE_EVERY_S)
             if done:
                 outcome: Outcome = ray.get(running)
@@ -138,7 +182,7 @@ def _watch(plan: Plan, observe: ProgressCallback, listeners: Listeners | None, l
                 driver.record.remote(EventName.OBSERVER_FAILED, asdict(failure))
         except DEATHS:
             if asked:
-                raise KeyboardInterrupt from None
+                raise stop.error() from None
             with contextlib.suppress(Exception):  # the driver may live on a machine that can't be reached
                 ray.kill(driver)
             raise
@@ -146,8 +190,12 @@ def _watch(plan: Plan, observe: ProgressCallback, listeners: Listeners | None, l
             if asked:
                 raise
             asked = True
-            driver.stop.remote("interrupted")
-            observe(Snapshot(status="stopping", message="stopping at the next boundary, with a checkpoint"))
+            _stop(driver, observe)
+
+
+def _stop(driver: Any, observe: ProgressCallback) -> None:
+    driver.stop.remote("interrupted")
+    observe(Snapshot(status="stopping", message="stopping at the next boundary, with a checkpoint"))
 
 
 def _pass_on(delivery: Delivery, listeners: Listeners | None) -> tuple[Failure, ...]:
@@ -161,7 +209,7 @@ def _pass_on(delivery: Delivery, listeners: Listeners | None) -> tuple[Failure, 
 def _snapshot(glance: Glance) -> Snapshot:
     status = glance.status
     if status is None:
-        return Snapshot(status=glance.phase, workers=glance.workers)
+        return Snapshot(status=glance.phase, workers=glance.workers, message=glance.waits)
     spent_s = status.compute_s + status.sync_s + status.wait_s or 1.0
     return Snapshot(
         status=glance.phase,
@@ -178,4 +226,5 @@ def _snapshot(glance: Glance) -> Snapshot:
         wait_share=status.wait_s / spent_s,
         elapsed_s=status.elapsed_s,
         metrics=status.metrics,
+        message=glance.waits,
     )

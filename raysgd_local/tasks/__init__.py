@@ -40,7 +40,7 @@ def find_task(name: str) -> type[Task]:
     """
     if not isinstance(name, str) or (name not in TASKS and ":" not in name):
         allowed = f"one of {', '.join(TASKS)}, or module:Class for a task of your own"
-        raise InputError("name", name, allowed, nearest(str(name), TASKS))
+        raise InputError("name", name, allowed, nearest(name, TASKS))
     found = find_class(TASKS.get(name, name), "name")
     if not issubclass(found, Task):
         raise InputError("name", name, "a subclass of raysgd_local.tasks.Task")

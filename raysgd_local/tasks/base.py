@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.utils.data import Dataset
 
+_MOST_LOADERS = 256
+
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
@@ -41,7 +43,7 @@ class Task:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate"):
             validation.whole_number(name, getattr(self, name), at_least=1)
-        validation.whole_number("loader_workers", self.loader_workers, at_least=0)
+        validation.whole_number("loader_workers", self.loader_workers, at_least=0, at_most=_MOST_LOADERS)
         if self.clip_grad_norm is not None:
             validation.number("clip_grad_norm", self.clip_grad_norm, above=0)
 
@@ -77,13 +79,15 @@ class Task:
 
     def train(self, ctx: Any) -> None:
         """Run the training loop, on the same context that users' own loops have (`raysgd_local.get_context`)."""
+        from raysgd_local.training import arguments  # which loads torch
+
         model = ctx.prepare_model(self.make_model())
         optimizer = self.make_optimizer(model.parameters())
         ctx.prepare_optimizer(optimizer, clip_grad_norm=self.clip_grad_norm)
         ctx.prepare_scheduler(self.learning_rate)
-        train, test = self.datasets()
+        train, test = arguments.two_sets(self.datasets())
         for name, dataset in (("training", train), ("test", test)):
-            if len(dataset) == 0:  # type: ignore[arg-type]
+            if hasattr(dataset, "__len__") and len(dataset) == 0:
                 hint = f"of the task {type(self).__name__}: a wrong path, or a filter that leaves nothing?"
                 raise InputError(f"{name} set", "0 samples", "a data set with at least one sample", hint)
         step_samples = self.batch_size * self.accumulate
@@ -98,9 +102,13 @@ class Task:
         Returns that mean loss, detached. All samples of a step are drawn at once and split only here, so that an
         epoch can't end in the middle of a step.
         """
+        from raysgd_local.training import arguments
+
         losses = []
         for share, part in split_batch(batch, self.batch_size):
-            loss = self.loss(model, part) * share
+            found = self.loss(model, part)
+            arguments.gradient_loss(found)
+            loss = found * share
             loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.detach())
         return sum(losses[1:], start=losses[0])

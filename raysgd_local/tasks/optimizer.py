@@ -33,7 +33,8 @@ class Optimizer:
         validation.number("lr", self.lr, above=0)
         if not 0 <= self.momentum < 1:
             raise InputError("momentum", self.momentum, "a number of at least 0 and below 1")
-        if not self.weight_decay >= 0:
+        validation.number("weight_decay", self.weight_decay)
+        if self.weight_decay < 0:
             raise InputError("weight_decay", self.weight_decay, "a number of at least 0")
         if self.name != "sgd" and self.momentum:
             raise InputError("momentum", self.momentum, f"0 with {self.name}", "only sgd has momentum")

@@ -10,12 +10,14 @@ from torch import nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
 
+from raysgd_local.algorithms import validation
 from raysgd_local.algorithms.learning_rate import LearningRate
 from raysgd_local.control.member import events as m
 from raysgd_local.control.member import probing
 from raysgd_local.control.member.machine import Member
 from raysgd_local.control.messages import View
 from raysgd_local.errors import InputError, UsageError
+from raysgd_local.training import arguments
 from raysgd_local.training.data.batches import to_device
 from raysgd_local.training.data.loading import DealtBatches, not_empty
 from raysgd_local.training.evaluation import Evaluation, Metrics
@@ -52,6 +54,7 @@ class TrainContext:
         each member's own value (`keep`). Raises `UsageError` after the first `epochs`.
         """
         self._only_before("prepare_model")
+        arguments.model(model)
         model = model.to(self.device)
         self._shell.replica.models.append(model)
         self._shell.replica.buffer_rules.update(buffers or {})
@@ -64,6 +67,9 @@ class TrainContext:
         gradients are averaged, after the averaging. Raises `UsageError` after the first `epochs`.
         """
         self._only_before("prepare_optimizer")
+        arguments.optimizer(optimizer)
+        if clip_grad_norm is not None:
+            validation.number("clip_grad_norm", clip_grad_norm, above=0)
         rates = [float(group["lr"]) for group in optimizer.param_groups]
         self._shell.replica.optimizers.append(Prepared(optimizer, clip_grad_norm, rates))
         return optimizer
@@ -100,6 +106,7 @@ class TrainContext:
         after the first `epochs`.
         """
         self._only_before("prepare_scaler")
+        arguments.scaler(scaler)
         self._shell.replica.scaler = scaler
         return scaler
 
@@ -110,6 +117,7 @@ class TrainContext:
         `InputError` if the name is registered already, and `UsageError` after the first `epochs`.
         """
         self._only_before("register")
+        arguments.registered(name, obj)
         if name in self._shell.replica.registered:
             raise InputError("name", name, "a name that is not registered yet")
         self._shell.replica.registered[name] = (obj, when_joining)
@@ -178,6 +186,7 @@ class TrainContext:
 
         The first call waits for the model. An epoch ends for all workers after the same round.
         """
+        total = arguments.whole_number("epochs", total, at_least=0)
         if not self._begun:
             self._begun, self._shell.epochs = True, total
             self._shell.begin()
@@ -204,8 +213,8 @@ class TrainContext:
 
         If a worker dies, the others get its remaining samples. `dataset` is map-style, and the same on all workers.
         `batch_size` is in samples, for one worker. `loader_options` are those of torch's `DataLoader`, without the
-        options that choose or order samples. Raises `UsageError` outside of `epochs`, at a second call in an epoch, and
-        if the workers' data sets differ in size.
+        options that choose or order samples. Raises `UsageError` outside of `epochs` and at a second call in an epoch,
+        and `InputError` if the workers' data sets differ in size, or the checkpoint's from the present one.
         """
         if not self._begun:
             raise UsageError("ctx.batches belongs into a loop over ctx.epochs")
@@ -213,6 +222,7 @@ class TrainContext:
             raise UsageError(
                 "ctx.batches can be used once an epoch: join the data sets (torch.utils.data.ConcatDataset)"
             )
+        batch_size = arguments.whole_number("batch_size", batch_size, at_least=1)
         place, placement = self._shell.place, self._shell.place.algorithm.placement
         if place.restricted:
             dataset = self._shell.chunks.restrict(dataset)
@@ -233,6 +243,9 @@ class TrainContext:
         such batch and `samples` is not given.
         """
         self._only_after("step")
+        arguments.loss(loss)
+        if samples is not None:
+            samples = arguments.whole_number("samples", samples, at_least=0)
         shell = self._shell
         consumed = self._batches.take_unstepped() if self._batches is not None else 0
         count = consumed if samples is None else samples
@@ -284,6 +297,8 @@ class TrainContext:
         on the CPU, and returns a number or a dict of numbers. Every worker holds all outputs for that moment.
         """
         self._only_after("evaluate")
+        arguments.evaluated(metrics)
+        batch_size = arguments.whole_number("batch_size", batch_size, at_least=1)
         not_empty(dataset, "test set", "ctx.evaluate")
         self._leave_epoch()
         replica = self._shell.replica
@@ -367,10 +382,9 @@ class Batches:
         if state.stopped or not state.open or order.deal is None:
             return False
         if order.deal.samples != self._source.samples:
-            raise UsageError(
-                f"the open epoch was dealt over {order.deal.samples} samples, but this worker's data set has "
-                f"{self._source.samples}: every worker needs the same data set"
-            )
+            allowed = f"the {order.deal.samples} samples over which the open epoch was dealt"
+            hint = "every worker needs the same data set, and so does a run that goes on from a checkpoint"
+            raise InputError("training set", f"{self._source.samples} samples", allowed, hint)
         start, scale = state.cursors[member.rank] + member.uncommitted.taken, order.program.scale_of(member.rank)
         self._source.deal(order.deal, member.rank, start, scale=scale, times=self._shell.rewound)
         self._asked = member

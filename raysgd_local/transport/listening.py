@@ -18,6 +18,7 @@ from raysgd_local.transport.gloo.sockets import Address, with_listener
 T = TypeVar("T")
 
 FEWEST_PORTS = 100
+LOOPBACK = "127.0.0.0/8"
 _PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")  # the system's ephemeral ports, for IPv6 too
 _TRIES = 5_000  # one in 141 tries hits 100 given ports, among those that Linux assigns first by default
 

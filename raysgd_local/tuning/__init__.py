@@ -63,7 +63,7 @@ def tuner(
 def _tree(base: Config | Mapping[str, Any] | str | Path | None) -> dict[str, Any]:
     tree = base.model_dump() if isinstance(base, Config) else base
     tree = dict(tree) if isinstance(tree, Mapping) else configuration.plain(tree)
-    task = tree.get("task") or {}
-    if str(task.get("name")).startswith("__main__:"):
+    task = tree.get("task")
+    if isinstance(task, Mapping) and str(task.get("name")).startswith("__main__:"):
         raise InputError("base.task.name", task["name"], "a class in a module that other processes can import")
     return tree

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
+import shutil
 import signal
-import sys
 import threading
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from raysgd_local import signals
+from raysgd_local.console import say
 from raysgd_local.errors import RunLostError
 from raysgd_local.run.request import from_config
+from raysgd_local.signals import StopRequest
 from raysgd_local.tuning.points import Point, corners
 from raysgd_local.tuning.result_files import write_results
 from raysgd_local.tuning.results import BEST, SEED, SWEEP, Trial, choice_of, medians, read_trial, trial_directory
@@ -31,19 +35,44 @@ class Tried:
     """The results of a sweep."""
 
     trials: list[Trial]
-    interrupted: bool = False  # Ctrl-C ended trials, or kept some from starting
+    interrupted: bool = False  # a signal ended trials, or kept some from starting
 
 
 def run(sweep: Sweep, directory: Path, address: str | None = None, narrowing: Narrowing | None = None) -> None:
     """Run a sweep in `directory`, or continue the one there, and write its results.
 
-    Raises `RunLostError` if no trial finished, and `KeyboardInterrupt` after Ctrl-C.
+    Raises `RunLostError` if no trial finished, and `KeyboardInterrupt` after Ctrl-C or another signal.
     """
+    with signals.heeded() as stop, _claimed(directory):
+        _run(sweep, directory, address, narrowing, stop)
+        stop.check()
+
+
+@contextmanager
+def _claimed(directory: Path) -> Iterator[None]:
+    """Make the sweep's directory; remove it after an exception if no trial began."""
     directory.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            if {path.name for path in directory.iterdir()} <= {SWEEP}:
+                shutil.rmtree(directory)
+        raise
+
+
+def _run(
+    sweep: Sweep, directory: Path, address: str | None, narrowing: Narrowing | None, stop: StopRequest
+) -> None:
     (directory / SWEEP).write_text(sweep.to_yaml(), encoding="utf-8")
     points = None
     if narrowing is not None:
-        simulated = simulate_all(sweep, directory / SIMULATED, narrowing.cluster)
+        try:
+            simulated = simulate_all(sweep, directory / SIMULATED, narrowing.cluster, stop=stop)
+        except KeyboardInterrupt:
+            name = shlex.quote(directory.name)
+            signals.conclude(f"interrupted; go on with the same command, and --resume auto --name {name}")
+            raise
         if narrowing.top is None:
             _conclude(sweep, directory, Tried(simulated))
             return
@@ -76,19 +105,31 @@ def _quieten() -> None:
 
 
 def _fit(tuner: Any) -> tuple[list[Any], bool]:
-    """Run the tuner, and return Tune's trials, and whether Ctrl-C ended them.
+    """Run the tuner, and return Tune's trials, and whether a signal ended them.
 
-    Tune takes that signal to save its books, gives it back when it came, and keeps it where it did not.
+    At SIGUSR1, as at Ctrl-C, Tune saves its books and ends; its handler for Ctrl-C would take the place of ours.
     """
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(signal.SIGUSR1)
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     try:
-        with redirect_stdout(StringIO()):  # `terminal` replaces Tune's own output
+        with (
+            redirect_stdout(StringIO()),
+            signals.heeded(_end_tune) as stop,
+        ):  # `terminal` replaces Tune's own output
+            stop.check()
             results = tuner.fit()
-        mine = threading.current_thread() is threading.main_thread()
-        return list(results._experiment_analysis.trials), mine and signal.getsignal(signal.SIGINT) is before
+        return list(results._experiment_analysis.trials), stop.asked
     finally:
+        del os.environ["TUNE_DISABLE_SIGINT_HANDLER"]
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, before)
+            signal.signal(signal.SIGUSR1, before)
+
+
+def _end_tune() -> None:
+    """Call Tune's handler, where it has one already."""
+    handler: Any = signal.getsignal(signal.SIGUSR1)
+    if callable(handler):
+        handler(signal.SIGUSR1, None)
 
 
 def _cpus_at_most(sweep: Sweep) -> int:
@@ -117,16 +158,15 @@ def _conclude(sweep: Sweep, directory: Path, tried: Tried) -> None:
         value = medians(tried.trials, sweep.objective)[choice_of(best)]
         typical = f"{sweep.metric} {value:.4g}" + (", the median of its seeds" if SEED in best.point else "")
         told = f"best: {best.name}, {typical}; train it with: raysgd-local train {directory / BEST}"
-        print(told, file=sys.stderr)
+        say(told)
     if tried.interrupted:
-        print(f"interrupted; go on with: raysgd-local tune --resume {directory}", file=sys.stderr)
+        told = f"interrupted; go on with: raysgd-local tune --resume {shlex.quote(str(directory))}"
+        signals.conclude(told)
         raise KeyboardInterrupt
     if all(trial.status == "failed" for trial in tried.trials):
         raise RunLostError(f"every trial failed; the first: {_first_error(tried.trials)}")
     if best is None:
-        print(
-            f"no trial has a figure for {sweep.metric}; {directory / 'trials.csv'} has the rest", file=sys.stderr
-        )
+        say(f"no trial has a figure for {sweep.metric}; {directory / 'trials.csv'} has the rest")
 
 
 def _first_error(trials: Sequence[Trial]) -> str:

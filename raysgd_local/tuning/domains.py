@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from raysgd_local.algorithms import validation
 from raysgd_local.errors import InputError, nearest
 
 
@@ -23,6 +24,11 @@ class Choice:
     def corners(self) -> tuple[Any, ...]:
         """Extreme values: if all of them are valid, all values of the domain are."""
         return self.values
+
+    @property
+    def size(self) -> float:
+        """The number of different values, at most."""
+        return len(self.values)
 
     def sample(self, random: Random) -> Any:
         return random.choice(self.values)
@@ -46,6 +52,11 @@ class Span:
     def corners(self) -> tuple[float, ...]:
         return (self.low, self.high - 1) if self.whole else (self.low, self.high)
 
+    @property
+    def size(self) -> float:
+        """The number of different values, at most."""
+        return self.high - self.low if self.whole else math.inf
+
     def sample(self, random: Random) -> float:
         if self.whole and not self.log:
             return random.randrange(int(self.low), int(self.high))
@@ -66,6 +77,7 @@ SPANS: Mapping[str, Mapping[str, Any]] = {
     "randint": {"whole": True},
     "lograndint": {"whole": True, "log": True},
 }
+MOST_POINTS = 10_000
 LISTS: Mapping[str, type[Choice]] = {"choice": Choice, "grid_search": GridSearch}
 TERMS = (*LISTS, *SPANS)
 ALLOWED = f"a mapping with one of {', '.join(TERMS)} and a list: {{choice: [2, 8]}}, {{uniform: [0.1, 1]}}"
@@ -83,10 +95,12 @@ def parse(plain: Any, field: str) -> Domain:
         raise InputError(field, plain, ALLOWED)
     ((term, values),) = plain.items()
     if term not in TERMS:
-        raise InputError(field, term, f"one of {', '.join(TERMS)}", nearest(str(term), TERMS))
+        raise InputError(field, term, f"one of {', '.join(TERMS)}", nearest(term, TERMS))
     if not isinstance(values, list | tuple) or not values:
         raise InputError(f"{field}.{term}", values, "a list of values")
     if term in LISTS:
+        if len(values) > MOST_POINTS:
+            raise InputError(f"{field}.{term}", values, f"a list of at most {MOST_POINTS:,} values")
         return LISTS[term](tuple(values))
     return _span(term, values, f"{field}.{term}")
 
@@ -101,12 +115,14 @@ def _span(term: str, values: Any, field: str) -> Span:
         raise InputError(
             field, list(values), allowed if length == 3 or options.get("whole") else "[lowest, highest]"
         )
+    for value in values:
+        validation.number(field, value)
     span = Span(values[0], values[1], q=values[2] if length == 3 else None, **options)
     if not span.low < span.high or not math.isfinite(span.high - span.low):
         raise InputError(field, list(values), "the lowest value first, and a higher one after it")
     if span.log and span.low <= 0:
         raise InputError(field, list(values), "numbers above 0: their logarithm is drawn")
-    if span.q is not None and span.q <= 0:
+    if span.q is not None and (span.q <= 0 or not math.isfinite(max(abs(span.low), abs(span.high)) / span.q)):
         raise InputError(field, list(values), "a step above 0")
     return span
 

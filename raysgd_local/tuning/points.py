@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from random import Random
 from typing import Any
 
 from raysgd_local.errors import InputError
-from raysgd_local.tuning.domains import Choice, Domain, GridSearch, label
+from raysgd_local.tuning.domains import MOST_POINTS, Choice, Domain, GridSearch, label
 
 Point = dict[str, Any]
 Space = Mapping[str, Domain]
@@ -32,20 +33,30 @@ def drawn(space: Space, trials: int, seed: int) -> list[Point]:
     """
     random = Random(seed)
     grids = {key: domain for key, domain in space.items() if isinstance(domain, GridSearch)}
+    others = {key: domain for key, domain in space.items() if key not in grids}
+    wanted = min(trials, math.prod(domain.size for domain in others.values()))
+    combinations = every(grids)
+    _check_count(len(combinations) * wanted)
     found: dict[str, Point] = {}
     for _ in range(trials * _TRIES):
-        point = {key: domain.sample(random) for key, domain in space.items() if key not in grids}
+        point = {key: domain.sample(random) for key, domain in others.items()}
         found.setdefault(repr({key: label(value) for key, value in point.items()}), point)
-        if len(found) == trials:
+        if len(found) >= wanted:
             break
-    return [{**point, **combined} for point in found.values() for combined in every(grids)]
+    return [{**point, **combined} for point in found.values() for combined in combinations]
 
 
 def every(space: Space) -> list[Point]:
-    """Return every combination of the values. Raises `InputError` if a key has no list of values."""
+    """Return every combination of the values. Raises `InputError` if a key has no list of values, or for too many."""
     for key, domain in space.items():
         if not isinstance(domain, Choice):
             allowed = "choice or grid_search with a list of values, with the searcher grid"
             raise InputError(f"space.{key}", [domain.low, domain.high], allowed)
+    _check_count(math.prod(domain.size for domain in space.values()))
     values = [domain.corners for domain in space.values()]
     return [dict(zip(space, combined, strict=True)) for combined in itertools.product(*values)]
+
+
+def _check_count(points: float) -> None:
+    if points > MOST_POINTS:
+        raise InputError("space", points, f"at most {MOST_POINTS:,} points")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from annotated_types import Ge, Gt, MinLen
+from annotated_types import Ge, Gt, Le, MinLen
 from pydantic import Field, PlainSerializer, PlainValidator
 
 from raysgd_local import config as configuration
@@ -30,7 +30,7 @@ METHOD = "method"
 class Budget(Section):
     """The limits of a sweep."""
 
-    trials: Count = 16
+    trials: Annotated[int, Ge(1), Le(domains.MOST_POINTS)] = 16
     training_s: Seconds | None = None  # training time of each trial
     wall_s: Seconds | None = None  # real time of the sweep
     concurrent: Count | None = None  # trials at a time; null: as many as the cluster has resources for
@@ -42,14 +42,14 @@ class Scheduler(Section):
     kind: Literal["none", "asha", "median"] = "none"
     grace_s: Seconds | None = None  # training time before which no trial is stopped
     # `asha` compares at grace_s · factor^k, and lets one in `factor` trials continue
-    reduction_factor: Annotated[float, Gt(1)] = 3.0
+    reduction_factor: Annotated[float, Gt(1), Le(10**8)] = 3.0
 
 
 class Searcher(Section):
     """The source of points: random draws, all combinations, or Optuna."""
 
     kind: Literal["random", "grid", "optuna"] = "random"
-    seed: Annotated[int, Ge(0)] = 0
+    seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 0  # of NumPy's generators, which Optuna uses
 
 
 def _domains(given: Any) -> Any:
@@ -135,6 +135,7 @@ def load(path: str | Path, settings: Sequence[str] = ()) -> Sweep:
 
 def from_mapping(tree: Mapping[str, Any]) -> Sweep:
     """Build a sweep from nested mappings, and validate every point that is known beforehand."""
+    files.check_size(dict(tree), "sweep", "a mapping")
     sweep = validated(Sweep, tree)
     _check_keys(sweep)
     _check_points(sweep)
@@ -145,10 +146,13 @@ def from_mapping(tree: Mapping[str, Any]) -> Sweep:
 def _set(tree: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     head, _, rest = key.partition(".")
     if head not in Sweep.model_fields:
-        return {**tree, "settings": {**(tree.get("settings") or {}), key: value}}
-    if head in ("space", "settings") and rest:  # their keys have dots in them
-        return {**tree, head: {**(tree.get(head) or {}), rest: value}}
-    return files.changed(tree, [(key, value)])
+        head, rest = "settings", key
+    if head not in ("space", "settings") or not rest:
+        return files.changed(tree, [(key, value)])
+    section = tree.get(head) or {}
+    if not isinstance(section, Mapping):
+        raise InputError(head, section, "a mapping of dotted keys")
+    return {**tree, head: {**section, rest: value}}  # its keys have dots in them
 
 
 def _check_keys(sweep: Sweep) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import sys
 from typing import Any
 
 from ray import tune
 
 from raysgd_local.clock import SystemClock
+from raysgd_local.console import say
 from raysgd_local.tuning.objective import Objective
 from raysgd_local.tuning.trial import FINISHED
 
@@ -61,7 +61,7 @@ class SweepProgress(tune.Callback):
         return f"best {_short(self._best)} ({self._best_trial})"
 
     def _say(self, line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+        say(line)
 
 
 def _short(value: object) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from raysgd_local.import_path import find_class
-from raysgd_local.run_files.old_class_paths import MOVED, todays
+from raysgd_local.run_files.journal_classes import find_record
+from raysgd_local.run_files.old_class_paths import MOVED
 
 IN_JOURNALS = (Path(__file__).parent / "class_paths.txt").read_text().split()  # as they were before the move
 
@@ -33,7 +33,7 @@ def test_the_journals_reader_is_a_module_too() -> None:
 
 @pytest.mark.parametrize("path", IN_JOURNALS)
 def test_a_class_that_an_old_journal_names_is_found(path: str) -> None:
-    assert find_class(todays(path), "journal").__name__ == path.partition(":")[2]
+    assert find_record(path).__name__ == path.partition(":")[2]
 
 
 def test_where_a_class_moved_to_it_has_not_moved_on() -> None:

@@ -8,10 +8,9 @@ import pytest
 from ray.train import RunConfig, ScalingConfig
 
 from raysgd_local.algorithms.algorithm import Algorithm
-from raysgd_local.config import Data, Stop
 from raysgd_local.errors import InputError
+from raysgd_local.run.arguments import Arguments, from_arguments
 from raysgd_local.run.directory import check_new, claim, claimed
-from raysgd_local.run.request import from_arguments
 from raysgd_local.run_files import reader
 from raysgd_local.run_files.storage import Storage
 
@@ -22,7 +21,7 @@ def loop(): ...
 @pytest.fixture
 def request_(tmp_path):
     run = RunConfig(name="run", storage_path=str(tmp_path))
-    return from_arguments(loop, None, Algorithm(), ScalingConfig(), run, Stop(), Data(), 0, True, (), 0, "")
+    return from_arguments(Arguments(loop, None, Algorithm(), ScalingConfig(), run))
 
 
 @pytest.fixture

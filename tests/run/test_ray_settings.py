@@ -8,10 +8,10 @@ import pytest
 from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, ScalingConfig
 
 from raysgd_local.algorithms.algorithm import Algorithm
-from raysgd_local.config import Data, Stop
 from raysgd_local.errors import InputError
+from raysgd_local.run.arguments import Arguments, from_arguments
 from raysgd_local.run.ray_settings import HONOURED, INSTEAD
-from raysgd_local.run.request import Request, from_arguments
+from raysgd_local.run.request import Request
 
 CLASSES = {
     "scaling_config": ScalingConfig,
@@ -42,7 +42,7 @@ def loop() -> None: ...
 
 def request_for(scaling: ScalingConfig | None = None, run: RunConfig | None = None) -> Request:
     scaling, run = scaling or ScalingConfig(), run or RunConfig()
-    return from_arguments(loop, None, Algorithm(), scaling, run, Stop(), Data(), 0, True, (), 0, "")
+    return from_arguments(Arguments(loop, None, Algorithm(), scaling, run))
 
 
 def given(config: object) -> dict[str, object]:

@@ -13,10 +13,12 @@ from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
 from raysgd_local import config
 from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.algorithms.schedules import FixedPeriod
-from raysgd_local.config import Data, Stop, Target
+from raysgd_local.config import Checkpoints, Data, Network, Stop, Target, Timeouts
 from raysgd_local.errors import InputError
-from raysgd_local.run.request import Request, from_arguments, from_config
+from raysgd_local.run.arguments import Arguments, Limits, from_arguments
+from raysgd_local.run.request import Request, from_config
 from raysgd_local.tasks import Digits
+from raysgd_local.trainer import LocalSGDTrainer
 
 
 def loop(): ...
@@ -25,10 +27,10 @@ def loop(): ...
 def request_for(
     what=loop, scaling: ScalingConfig | None = None, run: RunConfig | None = None, stop: Stop | None = None, **more
 ) -> Request:
-    given = {"spares": 0, "balance": True, "batch_scale": (), "seed": 0, "chaos": ""} | more
-    algorithm = Algorithm(FixedPeriod(4))
+    limits = Limits(**{name: more.pop(name) for name in ("spares", "balance", "batch_scale") if name in more})
     scaling, run = scaling or ScalingConfig(), run or RunConfig(name="run", storage_path="runs")
-    return from_arguments(what, None, algorithm, scaling, run, stop or Stop(), Data(access="local"), **given)
+    given = {"limits": limits, "stop": stop, "data": Data(access="local")} | more
+    return from_arguments(Arguments(what, None, Algorithm(FixedPeriod(4)), scaling, run, **given))
 
 
 BAD_NAMES = ["../up", "a/b", "/abs", ".", "..", " ", "a\nb", "a\0b", "\t", "n" * 201, "ü" * 101, "\ud800"]
@@ -145,3 +147,98 @@ def test_paths_of_files_may_begin_with_a_tilde(tmp_path, monkeypatch):
     assert config.load("~/run.yaml").task.epochs == 9
     assert config.load_cluster("~/cluster.yaml").bandwidth_mbps == 7.0
     assert not os.path.exists("~")
+
+
+OWN = {
+    "stop": Stop(steps=9),
+    "checkpoints": Checkpoints(every_epochs=3, every_s=5.0, local_state="donor"),
+    "timeouts": Timeouts(heartbeat_s=2.0, arrival_s=3.0, formation_s=4.0, straggler_s=5.0),
+    "network": Network(subnet="127.0.0.0/8", first_port=40_000, last_port=41_000),
+    "seed": 5,
+}
+IN_A_FILE = """
+task: {name: digits, epochs: 2}
+algorithm: {schedule: {kind: fixed, tau: 4}}
+workers: {min: 2, max: 2, start_timeout_s: 7, pause_limit_s: 8, max_losses: 3, spares: 1}
+stop: {steps: 9}
+checkpoints: {every_epochs: 3, every_s: 5.0, local_state: donor}
+timeouts: {heartbeat_s: 2.0, arrival_s: 3.0, formation_s: 4.0, straggler_s: 5.0}
+network: {subnet: 127.0.0.0/8, first_port: 40000, last_port: 41000}
+name: run
+storage: /data/runs
+seed: 5
+"""
+
+
+def trained(**given) -> LocalSGDTrainer:
+    return LocalSGDTrainer(
+        algorithm=Algorithm(FixedPeriod(4)),
+        scaling_config=ScalingConfig(num_workers=2),
+        run_config=RunConfig(name="run", storage_path="/data/runs"),
+        start_timeout_s=7,
+        pause_limit_s=8,
+        max_losses=3,
+        spares=1,
+        **(OWN | given),
+    )
+
+
+def without(request: Request, *names: str) -> dict[str, object]:
+    found = {field.name: getattr(request, field.name) for field in dataclasses.fields(Request)}
+    return {name: value for name, value in found.items() if name not in names}
+
+
+def test_what_a_file_can_set_python_can_and_both_are_the_same_run():
+    python, file = trained(task=Digits(epochs=2))._request, from_config(config.from_yaml(IN_A_FILE))
+    assert without(python, "config_yaml") == without(file, "config_yaml")
+    assert (python.settings.checkpoints.every_epochs, python.settings.checkpoints.everyone) == (3, False)
+    assert (python.settings.timeouts.start_s, python.settings.timeouts.pause_s, python.formation_s) == (7, 8, 4)
+    assert python.settings.max_losses == 3
+
+
+def test_a_loop_has_all_settings_of_a_task_and_its_file_repeats_it_with_the_loop(tmp_path):
+    python = trained(train_loop_per_worker=loop, train_loop_config={"a": 1})._request
+    assert python.settings == trained(task=Digits(epochs=2))._request.settings
+    (tmp_path / "config.yaml").write_text(python.config_yaml)
+    again = config.load(tmp_path / "config.yaml", task=loop, name="run")
+    request = LocalSGDTrainer.from_config(again, train_loop_config={"a": 1})._request
+    assert without(request, "config_yaml") == without(python, "config_yaml")
+    assert config.load(tmp_path / "config.yaml", task=loop).to_yaml() == python.config_yaml
+
+
+def test_a_checkpoint_setting_that_both_ways_give_is_refused():
+    run = RunConfig(name="run", checkpoint_config=CheckpointConfig(num_to_keep=3))
+    with pytest.raises(InputError, match=r"^checkpoints\.keep: 5 .*run_config\.checkpoint_config sets it to 3"):
+        request_for(run=run, checkpoints=Checkpoints(keep=5))
+    both = request_for(run=run, checkpoints=Checkpoints(every_s=9.0)).settings.checkpoints
+    assert (both.keep, both.every_s) == (3, 9.0)
+    assert request_for(checkpoints=Checkpoints(every_s=9.0)).settings.checkpoints.keep == 2
+    assert request_for().settings.checkpoints.keep is None  # as Ray Train's default says
+
+
+@pytest.mark.parametrize(
+    ("given", "field"),
+    [
+        ({"timeouts": 3}, "timeouts"),
+        ({"checkpoints": {"keep": 2}}, "checkpoints"),
+        ({"network": "eth0"}, "network"),
+        ({"stop": 3}, "stop"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**70}, "seed"),
+        ({"train_loop_config": [1]}, "train_loop_config"),
+        ({"train_loop_per_worker": lambda a, b: None}, "train_loop_per_worker"),
+        ({"train_loop_per_worker": Digits}, "train_loop_per_worker"),
+        ({"train_loop_per_worker": 3}, "train_loop_per_worker"),
+        ({"chaos": 3}, "chaos"),
+    ],
+    ids=str,
+)
+def test_arguments_of_the_wrong_kind_are_named(given, field):
+    with pytest.raises(InputError, match=f"^{field}: "):
+        trained(**({"train_loop_per_worker": loop} | given))
+
+
+@pytest.mark.parametrize("workers", [0, 10**30, (1, 10**6), (0, 2), True])  # Ray refuses others itself
+def test_numbers_of_workers_have_bounds(workers):
+    with pytest.raises(InputError, match=r"^scaling_config\.num_workers: "):
+        request_for(scaling=ScalingConfig(num_workers=workers))

@@ -1,0 +1,300 @@
+"""Signals that end a command or a run: SIGINT (Ctrl-C), SIGTERM, SIGHUP. The first in order, the second at once.
+
+`take_over` is for a process that is a command. `heeded` is for a run, in a command or in the user's own script.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any
+
+from raysgd_local.console import say
+
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+_CLEANUP_S = 2.0  # time for cleaning up at the second signal
+_STANDARD_ERROR = 2
+
+
+class StopRequest:
+    """A signal's request to end the run. May be read from any thread."""
+
+    def __init__(self) -> None:
+        self.number = received()  # of the first signal; 0 while there was none
+        self._on_first: list[Callable[[], None]] = []
+
+    @property
+    def asked(self) -> bool:
+        """Whether a signal came."""
+        return self.number != 0
+
+    def check(self) -> None:
+        """Raise `error()` if a signal came."""
+        if self.asked:
+            raise self.error()
+
+    def error(self) -> BaseException:
+        """Return the exception that ends the process: `KeyboardInterrupt`; in a script after SIGTERM `SystemExit`."""
+        if _command is not None or self.number in (0, signal.SIGINT):
+            return KeyboardInterrupt()
+        return SystemExit(128 + self.number)
+
+    def make(self, number: int) -> None:
+        """Make the request, for this signal, in its handler."""
+        self.number = number
+        for call in tuple(self._on_first):
+            call()
+
+    @contextmanager
+    def calling(self, on_first: Callable[[], None] | None) -> Iterator[StopRequest]:
+        """Call `on_first` for the first signal within the `with` block."""
+        calls = [on_first] if on_first is not None else []
+        self._on_first += calls
+        try:
+            yield self
+        finally:
+            for call in calls:
+                self._on_first.remove(call)
+
+
+class _Command:
+    """The signals of a process that is a command.
+
+    A thread of its own counts them, because the main thread may be in a call that no signal ends, such as one to an
+    object store that can't be reached.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0  # of the first signal
+        self.concluded = False  # whether the command's last words are said
+        self.raises = False  # whether the first signal raises `KeyboardInterrupt`; otherwise it ends the process
+        read, write = os.pipe()
+        os.set_blocking(write, False)
+        signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        threading.Thread(target=self._count, args=(read,), daemon=True, name="signals").start()
+        for number in ENDING:
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # `nohup` ignores it
+                _install(number, self._first)
+
+    def _first(self, number: int, _frame: FrameType | None) -> None:
+        if self.number:
+            return  # `_count` ends the process
+        self.number = number
+        if _request is not None:
+            _request.make(number)
+        elif self.raises:
+            raise KeyboardInterrupt
+        else:
+            write(f"{told(number)}\n")
+            os._exit(128 + number)
+
+    def _count(self, read: int) -> None:
+        first = 0
+        while True:
+            for number in os.read(read, 64):
+                if number in _installed and first:
+                    self._end_at_once(first)
+                first = first or (number if number in _installed else 0)
+
+    def _end_at_once(self, number: int) -> None:
+        end_children()
+        worker = threading.Thread(target=_clean_up, daemon=True)
+        worker.start()
+        worker.join(_CLEANUP_S)
+        write(f"{told(number)}, at once\n")
+        os._exit(128 + number)
+
+
+_command: _Command | None = None
+_request: StopRequest | None = None  # of the run that goes on in the main thread
+_installed: dict[int, Any] = {}
+_cleanups: list[Callable[[], object]] = []
+
+
+def _install(number: int, handler: Any) -> Any:
+    _installed[number] = handler
+    return signal.signal(number, handler)
+
+
+def take_over() -> None:
+    """Let the signals end this process, which is a command, with the status 128 + the signal's number.
+
+    Until `raising` or `heeded`, the first one ends it at once: nothing has to be cleaned up yet.
+    """
+    global _command
+    _command = _Command()
+
+
+def received() -> int:
+    """Return the number of the first signal that the command got; 0 if none came."""
+    return _command.number if _command is not None else 0
+
+
+def conclude(words: str) -> None:
+    """Say the last words of a command, or of a script's run, that a signal ended."""
+    say(words)
+    if _command is not None:
+        _command.concluded = True
+
+
+def end_of_command() -> int:
+    """Say that a signal ended the command, unless that is said, and end its processes. Return its exit status."""
+    number = received() or signal.SIGINT
+    if _command is not None:
+        if not _command.concluded:
+            conclude(told(number))
+        end_children()
+    return 128 + number
+
+
+def told(number: int) -> str:
+    """Say in words that a signal ended something.
+
+    >>> told(15), told(2)
+    ('ended by SIGTERM', 'interrupted')
+    """
+    return "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
+
+
+@contextmanager
+def raising() -> Iterator[None]:
+    """Let the command's first signal raise `KeyboardInterrupt` within the `with` block, so that files are put away."""
+    if _command is None:
+        yield
+        return
+    _command.raises = True
+    try:
+        yield
+    finally:
+        _command.raises = False
+
+
+@contextmanager
+def heeded(on_first: Callable[[], None] | None = None) -> Iterator[StopRequest]:
+    """Yield the request that the first signal makes within the `with` block. The second ends the process at once.
+
+    `on_first` is called in the signal's handler. In a script the second signal raises the request's `error()`; handlers
+    of the user's own are left alone, and so are all outside of the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield StopRequest()
+        return
+    if _request is not None:
+        with _request.calling(on_first) as request:
+            yield request
+        return
+    with _begun() as request, request.calling(on_first):
+        yield request
+
+
+@contextmanager
+def _begun() -> Iterator[StopRequest]:
+    global _request
+    request = _request = StopRequest()
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        if request.asked:
+            raise request.error()
+        request.make(number)
+
+    before = {}
+    if _command is None:
+        before = {number: _install(number, handle) for number in ENDING if _is_nobodys(signal.getsignal(number))}
+    try:
+        yield request
+    finally:
+        _request = None
+        for number, handler in before.items():
+            del _installed[number]
+            signal.signal(number, handler)
+
+
+def _is_nobodys(handler: Any) -> bool:
+    """Whether a handler is not the user's: the system's, Python's, or the one that `ray.init` installs."""
+    if handler in (signal.SIG_DFL, signal.default_int_handler):
+        return True
+    return str(getattr(handler, "__module__", "")).startswith("ray.")
+
+
+def hold() -> None:
+    """Install our handlers again: others, as Ray's for SIGTERM, may have replaced them. For the main thread."""
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in _installed.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def cleaning(clean_up: Callable[[], object]) -> Iterator[None]:
+    """Call `clean_up` where the command's second signal ends the process within the `with` block."""
+    _cleanups.append(clean_up)
+    try:
+        yield
+    finally:
+        _cleanups.remove(clean_up)
+
+
+def _clean_up() -> None:
+    for clean_up in reversed(_cleanups):
+        with suppress(Exception):
+            clean_up()
+
+
+def end_children_of_command() -> None:
+    """Kill what is left of a command's processes. Does nothing in a script, whose processes are the user's."""
+    if _command is not None:
+        end_children()
+
+
+def end_children() -> None:
+    """Kill this process' children and theirs, until there are none."""
+    for _ in range(5):
+        found = descendants(os.getpid())
+        kill(found)
+        if not found:
+            return
+
+
+Process = tuple[int, int]
+"""A process by its number and its start, in the kernel's ticks: numbers are used again."""
+
+
+def kill(processes: Iterable[Process]) -> None:
+    """Kill these processes, as far as they live."""
+    for pid, started in processes:
+        with suppress(OSError):
+            if _stat(pid)[1:] == (started,):
+                os.kill(pid, signal.SIGKILL)
+
+
+def descendants(*ancestors: int) -> list[Process]:
+    """Return the live processes that descend from these; none where there is no /proc."""
+    children: dict[int, list[Process]] = {}
+    with suppress(OSError):
+        for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+            with suppress(OSError):
+                parent, started = _stat(pid)
+                children.setdefault(parent, []).append((pid, started))
+    found = [process for ancestor in ancestors for process in children.get(ancestor, ())]
+    for pid, _ in found:
+        found += children.get(pid, ())
+    return found
+
+
+def _stat(pid: int) -> tuple[int, int]:
+    """Return a process' parent and start. Raises `OSError` if it has ended."""
+    with open(f"/proc/{pid}/stat", "rb") as stream:
+        fields = stream.read().rpartition(b")")[2].split()
+    if fields[0] == b"Z":
+        raise ProcessLookupError
+    return int(fields[1]), int(fields[19])
+
+
+def write(text: str) -> None:
+    """Write on standard error, past Python's buffers, in which a handler may have interrupted another message."""
+    with suppress(OSError):
+        os.write(_STANDARD_ERROR, text.encode())
