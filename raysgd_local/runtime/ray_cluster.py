@@ -41,6 +41,9 @@ def attached(cpus: int, address: str | None) -> Iterator[bool]:
         try:
             _begin(started, address)
             yield not address
+        except Exception:
+            started.keep_files = True  # Ray's logs may say why
+            raise
         finally:
             started.end()
 
@@ -64,6 +67,7 @@ class _Ray(threading.Thread):
         self._options = options
         self._ready, self._over = threading.Event(), threading.Event()
         self._error: BaseException | None = None
+        self.keep_files = False
         self._folder: Path | None = None  # of the session that was started
         self._processes: list[int] = []  # that were started
 
@@ -109,7 +113,8 @@ class _Ray(threading.Thread):
         finally:
             kill(below)
             self._over.set()
-            self.remove()
+            if not self.keep_files:
+                self.remove()
 
     def remove(self) -> None:
         """Remove the session's files, and Ray's link to them."""

@@ -64,6 +64,7 @@ class Outcome:
     result: dict[str, Any]  # the content of result.json
     refused: InputError | None = None  # an input error that only a worker could find
     delivery: Delivery = field(default_factory=Delivery)  # notices for observers that were not fetched yet
+    output: tuple[str, ...] = ()  # the workers' lines that were not shown yet
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Glance:
     workers: int  # live members
     status: TrainingStatus | None  # None before a member has state
     delivery: Delivery = field(default_factory=Delivery)
+    output: tuple[str, ...] = ()  # the workers' new lines
 
 
 class Group(Protocol):
