@@ -54,8 +54,9 @@ class WorkerOutput:
 
     def write(self, text: str) -> None:
         """Take in a piece of text."""
-        with self._turn, suppress(Exception):
-            self._keep(text)
+        with self._turn:
+            with suppress(Exception):
+                self._keep(text)
             if self._echo:
                 *lines, self._open_line = (self._open_line + text).split("\n")
                 self._skipped += max(0, len(self._lines) + len(lines) - _MOST_LINES)

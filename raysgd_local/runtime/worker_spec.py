@@ -32,7 +32,7 @@ class Loop:
         pickled = io.BytesIO()
         pickler = _Pickler(pickled)
         pickler.dump((loop, config))
-        texts = ((name, "".join(linecache.getlines(name))) for name in sorted(pickler.files))
+        texts = ((name, "".join(linecache.getlines(name, module))) for name, module in pickler.files.items())
         return Loop(pickled.getvalue(), sys_path, tuple((name, text) for name, text in texts if text))
 
     def open(self) -> tuple[Any, dict[str, Any] | None]:
@@ -48,12 +48,12 @@ class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
 
     def __init__(self, file: Any) -> None:
         super().__init__(file)
-        self.files: set[str] = set()
+        self.files: dict[str, dict[str, Any]] = {}  # by name, a module in which the functions are
 
     def reducer_override(self, obj: Any) -> Any:
         reduced = super().reducer_override(obj)
         if isinstance(obj, types.FunctionType) and reduced is not NotImplemented:
-            self.files.add(obj.__code__.co_filename)
+            self.files[obj.__code__.co_filename] = obj.__globals__
         return reduced
 
 
