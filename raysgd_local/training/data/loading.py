@@ -134,7 +134,7 @@ _AS_DEALT: dict[str, tuple[tuple[Any, ...], str]] = {
     "generator": ((None,), _DEALT),
     "drop_last": (
         (False,),
-        "every sample is trained on once an epoch, so a worker's last batch may be smaller",
+        "every sample is trained on once an epoch; a short last batch is joined to the one before",
     ),
 }
 """DataLoader's options that choose or order samples: the values that say how it is here in any case, and why."""
