@@ -122,7 +122,7 @@ class _Ray(threading.Thread):
         if self._options["address"] != "local":
             return
         since = f"session_{self._began:%Y-%m-%d_%H-%M-%S}"  # numbers of processes are used again
-        place = Path(get_default_ray_temp_dir())
+        place = Path(get_default_ray_temp_dir())  # type: ignore[no-untyped-call]
         for folder in place.glob(f"session_*_{os.getpid()}"):
             if folder.name >= since:
                 shutil.rmtree(folder, ignore_errors=True)
