@@ -55,7 +55,7 @@ def work(rank: int, workers: int, port: int, what: Any, name: str, epochs: int, 
     for epoch in range(epochs):
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(1000 * seed + epoch))
         for step, batch in enumerate(torch.split(order[rank::workers][: steps * BATCH], BATCH), start=1):
-            images, labels = train.__getitems__(batch.tolist())
+            images, labels = train.__getitems__(batch.tolist()).columns
             F.cross_entropy(model(images), labels).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             optimizer.zero_grad()

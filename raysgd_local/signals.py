@@ -103,9 +103,10 @@ class _Command:
 
     def _end_at_once(self, number: int) -> None:
         end_children()
-        worker = threading.Thread(target=_clean_up, daemon=True)
+        worker = threading.Thread(target=_clean_up, daemon=True)  # storage may hang
         worker.start()
         worker.join(_CLEANUP_S)
+        end_children()
         write(f"{told(number)}, at once\n")
         os._exit(128 + number)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pandas as pd
+import ray
 from ray.train import Checkpoint, Result, RunConfig, ScalingConfig
 
 from raysgd_local import signals
@@ -156,9 +157,10 @@ class LocalSGDTrainer:
         manifest, damaged = _manifest(storage, resume)
         if resume is None:
             check_new(storage, request)
+        echo = not ray.is_initialized()  # Ray shows the workers' lines, or not, as its user said
         with attached(request.cpus_at_most, address) as own, claimed(storage, request, resume is None):
             stop.check()
-            plan = replace(planned(request, storage, manifest, own), damaged=damaged, lease=lease.claim)
+            plan = replace(planned(request, storage, manifest, own, echo), damaged=damaged, lease=lease.claim)
             with listening(request.observers, request.start(storage.root, manifest)) as listeners:
                 if observe is not None:
                     outcome = follow(plan, observe, listeners, lease, stop)

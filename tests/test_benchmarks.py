@@ -40,7 +40,7 @@ def test_every_recipe_has_its_trial():
 
 def test_an_epoch_is_drawn_at_random_from_all_samples_and_the_first_ones_are_judged():
     train, judged = importlib.import_module("lib.drawn").drawn((torch.arange(10),), epoch=1000, judged=3)
-    (drawn,) = train.__getitems__(range(len(train)))
+    (drawn,) = train.__getitems__(range(len(train))).columns
     assert len(drawn) == 1000
     assert set(drawn.tolist()) == set(range(10))
     assert judged.tensors[0].tolist() == [0, 1, 2]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from raysgd_local.tasks.memory import InMemory
+from raysgd_local.training.data.samples import Samples
 
 
 class Drawn(InMemory):
@@ -20,7 +21,7 @@ class Drawn(InMemory):
     def __len__(self) -> int:
         return self._epoch
 
-    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, ...]:
+    def __getitems__(self, indices: Sequence[int]) -> Samples:
         return super().__getitems__(torch.randint(len(self.tensors[0]), (len(indices),)).tolist())
 
 

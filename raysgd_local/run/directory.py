@@ -10,7 +10,7 @@ from raysgd_local.run.request import Request
 from raysgd_local.run_files.lease import Lease
 from raysgd_local.run_files.reader import trained_nothing
 from raysgd_local.run_files.storage import Storage
-from raysgd_local.run_files.writer import OWN_FILES, RESULT, ROUNDS
+from raysgd_local.run_files.writer import LOGS, OWN_FILES, RESULT, ROUNDS
 from raysgd_local.signals import StopRequest, cleaning
 
 CONFIG, CHECKPOINTS = "config.yaml", "checkpoints"
@@ -77,6 +77,7 @@ def give_back(storage: Storage) -> None:
     """Remove the files that we wrote, and only those, so that a corrected run can have the same name."""
     for name in (CONFIG, *OWN_FILES):
         storage.delete_file(name)
+    storage.delete(LOGS)
     if not storage.names():
         storage.delete("")
 

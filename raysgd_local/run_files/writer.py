@@ -20,6 +20,7 @@ from raysgd_local.run_files.storage import Storage
 
 ROUNDS, EVALS, EVENTS, JOURNAL = "rounds.csv", "evals.csv", "events.jsonl", "journal.jsonl"
 RESULT = "result.json"
+LOGS = "logs"
 OWN_FILES = (ROUNDS, EVALS, EVENTS, JOURNAL, RESULT)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -30,6 +31,7 @@ from raysgd_local.runtime.worker_group import WorkerGroup
 from raysgd_local.training.ports import TrainingStatus
 from raysgd_local.training.replica import checkpoint_parts
 
+_MOST_LINES = 2000  # of workers' output between two glances
 MakeGroup = Callable[[Plan, Callable[[c.Event], None]], Group]
 
 
@@ -47,6 +49,7 @@ class Driver:
         self._status: TrainingStatus | None = None
         self._refused: InputError | None = None
         self._injector: Injector | None = None
+        self._output = deque[str](maxlen=_MOST_LINES)
         self._outbox = Outbox() if plan.heard is not None else None
         self._lease = Lease.shared(plan.storage, plan.lease).keep() if plan.lease is not None else None
         self._recording = Recording(plan.storage, time.time, outbox=self._outbox, may_write=self._may_write)
@@ -80,6 +83,13 @@ class Driver:
         """Record an event of a worker, or of the process that started the run."""
         self._recording.event(event, **fields)
 
+    def output(self, worker: str, lines: tuple[str, ...]) -> None:
+        """Take lines that a worker printed, to be shown by the process that started the run."""
+        self._output.extend(f"({worker}) {line}" for line in lines)
+
+    def _take_output(self) -> tuple[str, ...]:
+        return tuple(self._output.popleft() for _ in range(len(self._output)))
+
     def refuse(self, error: InputError) -> None:
         """End the run with this error: a worker found that the user's input can't work."""
         self._refused = self._refused or error
@@ -96,7 +106,8 @@ class Driver:
         """Return the run's present state, with the notices for observers from number `received` on."""
         state = self._shell.state
         waits = self._placement.look(_awaits_processes(state))
-        return Glance(state.phase_shown, len(state.members), self._status, self._fetch(received), waits)
+        delivery, output = self._fetch(received), self._take_output()
+        return Glance(state.phase_shown, len(state.members), self._status, delivery, waits, output)
 
     def _fetch(self, received: int) -> Delivery:
         return self._outbox.fetch(received) if self._outbox is not None else Delivery()
@@ -174,7 +185,7 @@ class Driver:
         finish, content = self._recording.end(finish, self._shell.state.books, self._plan.names, time.sleep)
         if self._lease is not None:
             self._lease.leave()
-        return Outcome(finish, content, self._refused, self._fetch(0))
+        return Outcome(finish, content, self._refused, self._fetch(0), self._take_output())
 
 
 def _awaits_processes(state: Controller) -> bool:

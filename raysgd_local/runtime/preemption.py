@@ -32,8 +32,13 @@ def on_termination(leave: Callable[[], None]) -> None:
         leave()
 
     signal.signal(signal.SIGTERM, handle)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # blocked where `fit` started Ray
+    hear()
     threading.Thread(target=wait, daemon=True, name="termination").start()
+
+
+def hear() -> None:
+    """Let SIGTERM reach this thread: where `fit` started Ray, it is blocked in Ray's processes."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 class DrainWatch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import logging
 import os
 import resource
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
+from ray._common.utils import get_default_ray_temp_dir
 
 from raysgd_local import signals
 from raysgd_local.errors import InputError, RunLostError, cut
@@ -43,6 +45,9 @@ def attached(cpus: int, address: str | None) -> Iterator[bool]:
         try:
             _begin(started, address)
             yield not address
+        except Exception:
+            started.keep_files = True  # Ray's logs may say why
+            raise
         finally:
             started.end()
 
@@ -78,7 +83,8 @@ class _Ray(threading.Thread):
         self._options = options
         self._ready, self._over = threading.Event(), threading.Event()
         self._error: BaseException | None = None
-        self._folder: Path | None = None  # of the session that was started
+        self.keep_files = False
+        self._began = datetime.datetime.today()
         self._processes: list[int] = []  # that were started
 
     def run(self) -> None:
@@ -95,7 +101,6 @@ class _Ray(threading.Thread):
 
     def _own_session(self) -> None:
         node: Any = ray._private.worker._global_node
-        self._folder = Path(node.get_session_dir_path())
         self._processes = [info.process.pid for infos in node.all_processes.values() for info in infos]
         end = node.kill_all_processes  # with blocked signals it would wait a second for each of them
         node.kill_all_processes = lambda **how: end(**{**how, "allow_graceful": False})
@@ -124,17 +129,21 @@ class _Ray(threading.Thread):
         finally:
             kill(below)
             self._over.set()
-            self.remove()
+            if not self.keep_files:
+                self.remove()
 
     def remove(self) -> None:
-        """Remove the session's files, and Ray's link to them."""
-        if self._folder is None:
+        """Remove the session's files, and Ray's link to them. May be called while Ray starts."""
+        if self._options["address"] != "local":
             return
-        shutil.rmtree(self._folder, ignore_errors=True)
-        link = self._folder.parent / "session_latest"
-        with contextlib.suppress(OSError):
-            if os.readlink(link) == str(self._folder):
-                link.unlink()
+        since = f"session_{self._began:%Y-%m-%d_%H-%M-%S}"  # numbers of processes are used again
+        place = Path(get_default_ray_temp_dir())  # type: ignore[no-untyped-call]
+        for folder in place.glob(f"session_*_{os.getpid()}"):
+            if folder.name >= since:
+                shutil.rmtree(folder, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    if os.readlink(place / "session_latest") == str(folder):
+                        (place / "session_latest").unlink()
 
 
 def _check_address(address: str | None) -> None:

@@ -64,6 +64,7 @@ class Outcome:
     result: dict[str, Any]  # the content of result.json
     refused: InputError | None = None  # an input error that only a worker could find
     delivery: Delivery = field(default_factory=Delivery)  # notices for observers that were not fetched yet
+    output: tuple[str, ...] = ()  # the workers' lines that were not shown yet
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ class Glance:
     status: TrainingStatus | None  # None before a member has state
     delivery: Delivery = field(default_factory=Delivery)
     waits: str = ""  # what workers that Ray can't place wait for
+    output: tuple[str, ...] = ()  # the workers' new lines
 
 
 class Group(Protocol):

@@ -35,8 +35,13 @@ from raysgd_local.transport.listening import LOOPBACK, Listening
 _GLANCE_EVERY_S = 0.25
 
 
-def planned(request: Request, storage: Storage, manifest: dict[str, Any] | None, own: bool) -> Plan:
-    """Return the driver's plan. `own`: Ray was started for this run, so all workers share this machine."""
+def planned(
+    request: Request, storage: Storage, manifest: dict[str, Any] | None, own: bool, echo: bool = False
+) -> Plan:
+    """Return the driver's plan. `own`: Ray was started for this run, so all workers share this machine.
+
+    `echo`: the workers' lines are shown here.
+    """
     settings = request.settings
     start = request.start(storage.root, manifest)
     threads = threads_per_worker(request, os.cpu_count() or 1) if own else max(1, int(request.cpus))
@@ -56,6 +61,7 @@ def planned(request: Request, storage: Storage, manifest: dict[str, Any] | None,
         beat_s=settings.timeouts.beat_s,
         restricted=settings.local_data,
         chaos=bool(request.chaos),
+        echo=echo,
         listening=listening_of(request.network, nodes.are_local()),
     )
     custom = {key: amount for key, amount in request.resources.items() if key != "GPU"}
@@ -159,6 +165,7 @@ def _watch(
     plan: Plan, observe: ProgressCallback, listeners: Listeners | None, lease: Lease | None, stop: StopRequest
 ) -> Outcome:
     """One driver's life. A request to stop, or `KeyboardInterrupt`, ends it with a checkpoint; one more at once."""
+    newest = Snapshot()
     driver = launch(plan)
     running = driver.run.options(concurrency_group="main").remote()
     asked = False
@@ -173,11 +180,14 @@ def _watch(
                 if lease is not None:
                     lease.wake()
                 _pass_on(outcome.delivery, listeners)
+                if outcome.output:
+                    observe(replace(newest, output=outcome.output))
                 return outcome
             glance = ray.get(driver.glance.remote(listeners.received if listeners is not None else 0))
             if lease is not None:
                 lease.rest()
-            observe(_snapshot(glance))
+            newest = _snapshot(glance)
+            observe(replace(newest, output=glance.output))
             for failure in _pass_on(glance.delivery, listeners):
                 driver.record.remote(EventName.OBSERVER_FAILED, asdict(failure))
         except DEATHS:

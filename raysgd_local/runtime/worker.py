@@ -30,6 +30,7 @@ from raysgd_local.faults.language import Fault
 from raysgd_local.faults.schedule import RoundWatch
 from raysgd_local.runtime import preemption
 from raysgd_local.runtime.fault_effects import Sabotage
+from raysgd_local.runtime.worker_output import WorkerOutput
 from raysgd_local.runtime.worker_spec import Loop, WorkerSpec
 from raysgd_local.training.allocator import keep_freed_memory
 from raysgd_local.training.context import TrainContext
@@ -40,6 +41,8 @@ from raysgd_local.training.user_traceback import own_traceback
 from raysgd_local.training.worker_setup import WorkerSetup
 from raysgd_local.transport.listening import nccl_environment, own_address
 from raysgd_local.transport.process_group import ProcessGroupNetwork
+
+_LAST_LINES_S = 5.0
 
 
 class RayLink:
@@ -71,6 +74,8 @@ class TrainWorker:
     """Runs the user's loop in `run`. The other methods are called meanwhile, in a thread group of their own."""
 
     def __init__(self, name: str, driver: Any, store: tuple[str, int], spec: WorkerSpec, members: int) -> None:
+        self._output = WorkerOutput(name, spec.storage, spec.echo)
+        self._output.install()
         torch.set_num_threads(spec.threads)
         keep_freed_memory()
         self._name, self._driver, self._spec = name, driver, spec
@@ -119,6 +124,7 @@ class TrainWorker:
 
     def run(self) -> None:
         """Run the loop to its end, and report errors to the driver."""
+        preemption.hear()  # the loop's own processes inherit it
         self._driver.post.remote(WorkerUp(self._name, _node(), os.getpid()))
         stopped = threading.Event()
         threading.Thread(target=self._beat, args=(stopped,), daemon=True, name="heartbeat").start()
@@ -128,11 +134,14 @@ class TrainWorker:
         except Released:
             pass
         except InputError as error:
+            self._tell_output(last=True)
             ray.get(self._driver.refuse.remote(error))
         except BaseException as error:  # `sys.exit` too: a replacement's loop would end like this one
+            self._tell_output(last=True)
             ray.get(self._driver.post.remote(UserError(self._name, own_traceback(error, ray))))
         finally:
             stopped.set()
+            self._tell_output(last=True)
             self._shell.close()
 
     def _train(self) -> None:
@@ -160,6 +169,14 @@ class TrainWorker:
     def _beat(self, stopped: threading.Event) -> None:
         while not stopped.wait(self._spec.beat_s):
             self._driver.beat.remote(self._shell.beat(), self._shell.status())
+            self._tell_output()
+
+    def _tell_output(self, last: bool = False) -> None:
+        """Tell the driver the new lines of output. At the end wait until it has them: this process may be killed."""
+        told = [self._driver.output.remote(self._name, lines)] if (lines := self._output.take(last)) else []
+        if last:
+            self._output.copy()
+            ray.wait(told, timeout=_LAST_LINES_S) if told else None
 
     # Messages of the controller, beside `run`.
 
@@ -205,5 +222,4 @@ def _open(loop: Loop) -> tuple[Any, dict[str, Any] | None]:
     for path in reversed(loop.sys_path):
         if path not in sys.path:
             sys.path.insert(0, path)
-    opened: tuple[Any, dict[str, Any] | None] = cloudpickle.loads(loop.pickled)
-    return opened
+    return loop.open()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import linecache
+import types
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,11 +24,37 @@ class Loop:
 
     pickled: bytes
     sys_path: tuple[str, ...]  # of the process that started the run
+    sources: tuple[tuple[str, str], ...] = ()  # by file name, of what is pickled by value: for tracebacks
 
     @staticmethod
     def of(loop: Any, config: dict[str, Any] | None, sys_path: tuple[str, ...]) -> Loop:
         """Pickle a loop: a function, called with `config` if it takes an argument, or an object with `train(ctx)`."""
-        return Loop(cloudpickle.dumps((loop, config)), sys_path)
+        pickled = io.BytesIO()
+        pickler = _Pickler(pickled)
+        pickler.dump((loop, config))
+        texts = ((name, "".join(linecache.getlines(name, module))) for name, module in pickler.files.items())
+        return Loop(pickled.getvalue(), sys_path, tuple((name, text) for name, text in texts if text))
+
+    def open(self) -> tuple[Any, dict[str, Any] | None]:
+        """Return the loop and its argument. Tracebacks show its lines, though its file may not be on this machine."""
+        for name, text in self.sources:
+            linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+        opened: tuple[Any, dict[str, Any] | None] = cloudpickle.loads(self.pickled)
+        return opened
+
+
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """Notes the files of functions that are pickled by value: workers may not have them (a notebook, a script)."""
+
+    def __init__(self, file: Any) -> None:
+        super().__init__(file)
+        self.files: dict[str, dict[str, Any]] = {}  # by name, a module in which the functions are
+
+    def reducer_override(self, obj: Any) -> Any:
+        reduced = super().reducer_override(obj)
+        if isinstance(obj, types.FunctionType) and reduced is not NotImplemented:
+            self.files[obj.__code__.co_filename] = obj.__globals__
+        return reduced
 
 
 @dataclass(frozen=True)
@@ -46,4 +75,5 @@ class WorkerSpec:
     beat_s: float = 0.25  # time between heartbeats
     restricted: bool = False  # a worker has the data of its own chunks only
     chaos: bool = False  # faults will be made to happen
+    echo: bool = False  # the driver shows what workers print
     listening: Listening = field(default_factory=Listening)  # address and ports

@@ -196,8 +196,9 @@ def test_a_signal_in_training_ends_it_with_a_checkpoint_and_advice_that_works(st
     assert list(command.run.glob("checkpoints/*/manifest.json"))
 
 
-def test_a_second_signal_ends_it_at_once(start) -> None:
-    command = start("train", "--name", "run", *ENDLESS).wait_for(training).send(signal.SIGTERM, times=2)
+@pytest.mark.parametrize("phase", [ray_starting, training])
+def test_a_second_signal_ends_it_at_once(start, phase) -> None:
+    command = start("train", "--name", "run", *ENDLESS).wait_for(phase).send(signal.SIGTERM, times=2)
     check(command, signal.SIGTERM, within_s=10)
 
 
@@ -217,9 +218,9 @@ def test_at_random_moments(start, number, times) -> None:
     moments = int(os.environ.get("SIGNALS_MOMENTS", "30"))
     figures: dict[str, int] = {}
     for _ in range(moments):
-        command = start("train", "--name", "run", *draw.choice([ENDLESS, SHORT, SHORT]))
-        command.wait_for(importing)
-        command.wait_for(draw.choice([importing, importing, *PHASES]))
+        phase = draw.choice([importing, *PHASES])
+        command = start("train", "--name", "run", *(SHORT if phase is ending else ENDLESS)).wait_for(importing)
+        command.wait_for(phase)
         time.sleep(draw.expovariate(1.0))
         trained = training(command)
         command.send(number, times)

@@ -128,3 +128,57 @@ def test_an_address_without_a_cluster_is_bad_input(tmp_path):
     assert err.strip().splitlines()[-1].startswith("error: address")
     assert "Traceback" not in err
     assert list(tmp_path.glob("*/config.yaml")) == []
+
+
+def test_a_reader_that_is_gone_does_not_end_the_run(cluster, tmp_path):
+    read, gone = os.pipe()
+    os.close(read)
+    arguments = [
+        *FAST,
+        "--set",
+        "task.epochs=2",
+        "--storage",
+        str(tmp_path),
+        "--name",
+        "run",
+        "--address",
+        cluster,
+    ]
+    with open("/dev/full", "wb", buffering=0) as full:
+        done = subprocess.run([*COMMAND, *arguments], stdout=full, stderr=gone, timeout=200)
+    os.close(gone)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert (done.returncode, result["status"]) == (0, "finished")
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+TALKER = """
+import logging, warnings
+from dataclasses import dataclass
+from raysgd_local.tasks import Digits
+
+@dataclass(frozen=True, kw_only=True)
+class Talker(Digits):
+    def make_model(self):
+        print("a print")
+        warnings.warn("a warning")
+        logging.warning("a log")
+        return super().make_model()
+"""
+
+
+def test_what_workers_print_is_shown_and_kept_in_the_run_directory(cluster, tmp_path):
+    (tmp_path / "talker.py").write_text(TALKER)
+    options = ["--set", "task.name=talker:Talker", "--set", "task.epochs=1", "--storage", str(tmp_path)]
+    command = [*COMMAND, *FAST, *options, "--name", "run", "--address", cluster]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{tmp_path / 'run'}\n"
+    logs = sorted((tmp_path / "run" / "logs").iterdir())
+    assert [path.name for path in logs] == ["w0.log", "w1.log"]
+    for path in logs:
+        kept = path.read_text()
+        assert "a print\n" in kept
+        assert "UserWarning: a warning" in kept
+        assert "a log" in kept
+        assert all(f"({path.stem}) {line}" in done.stderr for line in kept.splitlines())

@@ -150,6 +150,18 @@ def test_a_data_set_in_memory_gives_whole_batches_to_a_data_loader() -> None:
     assert [batch[1].tolist() for batch in loader] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
+def test_shipped_data_sets_work_in_a_plain_data_loader_with_any_collate_function() -> None:
+    train, test = Digits().datasets()
+    images, classes = next(iter(DataLoader(train, batch_size=5, shuffle=True)))
+    assert images.shape == (5, 1, 8, 8)
+    assert classes.shape == (5,)
+    for loader in (DataLoader(test, batch_size=7), DataLoader(test, batch_size=7, collate_fn=list)):
+        batch = next(iter(loader))
+        rows = batch if isinstance(batch, list) and len(batch) == 7 else list(zip(*batch, strict=True))
+        assert [int(row[1]) for row in rows] == test.tensors[1][:7].tolist()
+        assert torch.equal(torch.stack([row[0] for row in rows]), test.tensors[0][:7])
+
+
 def test_tasks_are_found_by_name_and_say_theirs() -> None:
     assert task_name(FashionMNIST(data_dir="x")) == "fashion-mnist"
     assert task_name(Line()).endswith(":Line")

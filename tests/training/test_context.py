@@ -106,12 +106,21 @@ def test_a_step_says_how_many_samples_it_is_over(ctx):
         ctx.step(loss, samples=2)
 
 
-@pytest.mark.parametrize("option", ["shuffle", "sampler", "drop_last", "batch_sampler"])
-def test_which_samples_come_when_is_not_the_users_to_say(ctx, option):
+@pytest.mark.parametrize(
+    ("option", "value"), [("shuffle", False), ("sampler", [1]), ("drop_last", True), ("batch_sampler", [[1]])]
+)
+def test_which_samples_come_when_is_not_the_users_to_say(ctx, option, value):
     prepared(ctx)
     for _ in ctx.epochs(1):
-        with pytest.raises(InputError, match=option):
-            ctx.batches(DATA, batch_size=4, **{option: True})
+        with pytest.raises(InputError, match=f"^{option}: .*(dealt|every sample)"):
+            ctx.batches(DATA, batch_size=4, **{option: value})
+
+
+def test_options_that_say_how_samples_are_dealt_anyway_are_taken(ctx):
+    prepared(ctx)
+    for _ in ctx.epochs(1):
+        options = {"shuffle": True, "drop_last": False, "sampler": None, "generator": None}
+        assert sum(len(batch[0]) for batch in ctx.batches(DATA, batch_size=4, **options)) == len(DATA)
 
 
 def test_an_iterable_data_set_is_refused_with_the_reason(ctx):

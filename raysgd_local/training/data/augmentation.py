@@ -13,6 +13,7 @@ from torch.utils.data import Dataset, Subset, TensorDataset, default_collate
 
 from raysgd_local.errors import UsageError
 from raysgd_local.training.data.chunk_store import HeldSamples
+from raysgd_local.training.data.samples import Samples
 from raysgd_local.training.replica.rng import (
     processor_generators_kept,
     processor_generators_mark,
@@ -107,7 +108,7 @@ def _fetch(dataset: Any, indices: Sequence[int]) -> Any:
 
 def _joined(parts: list[Any]) -> Any:
     """Return the samples of lists of one sample each, or the batch of batches of one sample each."""
-    if all(isinstance(part, list) and len(part) == 1 for part in parts):
+    if all(isinstance(part, list | Samples) and len(part) == 1 for part in parts):
         return [part[0] for part in parts]
     return _concatenated(parts)
 

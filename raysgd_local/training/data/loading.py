@@ -169,17 +169,28 @@ def _labels(dataset: Dataset[Any]) -> Any:
     return labels
 
 
-_NOT_OURS = {"batch_sampler", "sampler", "shuffle", "drop_last", "batch_size", "generator"}
+_DEALT = "each worker is dealt its own samples in each epoch, in a random order that depends on the seed"
+_AS_DEALT: dict[str, tuple[tuple[Any, ...], str]] = {
+    "shuffle": ((True, None), _DEALT),
+    "sampler": ((None,), _DEALT),
+    "batch_sampler": ((None,), _DEALT),
+    "generator": ((None,), _DEALT),
+    "drop_last": (
+        (False,),
+        "every sample is trained on once an epoch; a short last batch is joined to the one before",
+    ),
+}
+"""DataLoader's options that choose or order samples: the values that say how it is here in any case, and why."""
 
 
 def _checked(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the DataLoader options. Raises `InputError` for those that choose or order samples: the deal does that."""
-    for name in options:
-        if name in _NOT_OURS:
-            raise InputError(
-                name,
-                options[name],
-                "DataLoader options that don't choose or order samples",
-                "samples are dealt to workers",
-            )
-    return dict(options)
+    """Return the DataLoader options without those that choose or order samples. Raises `InputError` if one asks for
+    another choice than that of the deal.
+    """
+    for name, value in options.items():
+        if name in _AS_DEALT:
+            same, why = _AS_DEALT[name]
+            if not any(value is one for one in same):
+                shown = value if isinstance(value, bool) else type(value).__name__
+                raise InputError(name, shown, " or ".join(map(str, same)), why)
+    return {name: value for name, value in options.items() if name not in _AS_DEALT}
