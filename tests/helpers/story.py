@@ -13,6 +13,7 @@ from raysgd_local.control.controller.checkpoints import snapshot_of
 from raysgd_local.control.controller.settings import CheckpointPolicy, Settings
 from raysgd_local.control.controller.state import begin
 from raysgd_local.control.member import events as m
+from raysgd_local.control.messages import Evaluating
 from raysgd_local.control.replicated.program import Program
 from raysgd_local.simulation.engine.loop import LoopPlan
 
@@ -34,14 +35,26 @@ class Story(StoryShell):
     # Commands of a story.
 
     def do_start(
-        self, workers, min=1, tau=2, samples=24, batch=2, epochs=1, every_epochs=0, every_s=0, **settings
+        self,
+        workers,
+        min=1,
+        tau=2,
+        samples=24,
+        batch=2,
+        epochs=1,
+        every_epochs=0,
+        every_s=0,
+        alone="",
+        quits="",
+        **settings,
     ):
-        """A run is asked for; no worker is there yet."""
+        """A run is asked for; no worker is there yet. Worker number `alone` evaluates, `quits` ends after an epoch."""
         policy = CheckpointPolicy(int(every_epochs) or None, float(every_s) or None)
         numbers = {name: int(value) for name, value in settings.items()}
         program = Program(FixedPeriod(int(tau)))
         self.settings = Settings(program, int(min), int(workers), checkpoints=policy, **numbers)
-        self.plan = LoopPlan(int(epochs), int(samples), int(batch), evaluates=False)
+        odd = {"alone": tuple(map(int, alone)), "quits": tuple(map(int, quits))}
+        self.plan = LoopPlan(int(epochs), int(samples), int(batch), evaluates=False, **odd)
         self.controller = begin(self.settings)
         self.tell(c.RunStarted())
 
@@ -94,8 +107,17 @@ class Story(StoryShell):
 
     def do_heartbeat(self, **silent_s):
         """The driver looks at the signs of life: all workers are heard but these, silent for so many seconds."""
-        signs = (c.SignOfLife(w, float(silent_s.get(w, 0.1)), 0.25, round_s=0.5) for w in self.workers)
+        signs = (
+            c.SignOfLife(name, float(silent_s.get(name, 0.1)), 0.25, w.view, 0.5, 0.0, self.evaluation(w))
+            for name, w in self.workers.items()
+        )
         self.tell(c.Heartbeat(tuple(signs), awake_s=60.0, hears_s=60.0))
+
+    def evaluation(self, worker):
+        """The evaluation that a worker waits in, as its heartbeat tells it."""
+        if not isinstance(worker.call, m.Evaluate):
+            return None
+        return Evaluating(*worker.member.known.progress, since_s=self.now - worker.called_s)
 
     def do_advance(self, seconds):
         """Time passes, and timers run out."""

@@ -36,6 +36,7 @@ class StoryWorker:
         self.orders: list[c.Form] = []
         self.at_batch = self.at_boundary = False
         self.call: m.Command | None = None
+        self.called_s = 0.0
         self.copied: list[tuple[str, int]] = []
         self.announced = 0
 
@@ -168,7 +169,7 @@ class StoryShell:
             case m.Exit():
                 self._ended(worker)
             case _ if not isinstance(command, _LOCAL):
-                worker.call = command
+                worker.call, worker.called_s = command, self.now
                 self._meet(worker)
 
     def _order(self, worker: StoryWorker) -> None:

@@ -86,7 +86,10 @@ _SPECIAL = {
     "flags": lambda flags: [("flags", flags & ~Flags.LAST)] if flags & ~Flags.LAST else [],
     "event": lambda name: [("", name)],
     "fields": lambda given: [pair for pair in given.items() if pair[0] not in ("pid", "node")],
-    "signs": lambda signs: [("silent", f"{s.worker} for {s.age_s:g} s") for s in signs if s.age_s > 1],
+    "signs": lambda signs: [
+        *(("silent", f"{s.worker} for {s.age_s:g} s") for s in signs if s.age_s > 1),
+        *(("evaluates", f"{s.worker} for {s.evaluating.since_s:g} s") for s in signs if s.evaluating is not None),
+    ],
 }
 """Fields that are told in other words, by name."""
 

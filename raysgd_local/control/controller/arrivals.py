@@ -31,7 +31,7 @@ def arrive(turn: Turn, report: Report) -> None:
 
 
 def _gather(turn: Turn, segment: Segment, report: Report) -> None:
-    if not segment.arrivals and turn.state.phase is Phase.RUNNING:
+    if segment.only_ended and turn.state.phase is Phase.RUNNING:
         turn.enter(Running(segment, gathering_since=turn.now))
     turn.update(replace(segment, arrivals={**segment.arrivals, report.worker: report}))
     if report.replicated is not None:

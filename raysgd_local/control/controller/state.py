@@ -11,7 +11,7 @@ from raysgd_local.control.controller.checkpoints import CheckpointRecord, Saves
 from raysgd_local.control.controller.events import Command, Finish, RecordEvent, SetTimer, Status
 from raysgd_local.control.controller.settings import Settings
 from raysgd_local.control.controller.transitions import PHASES, STANDINGS, Phase, Standing, check
-from raysgd_local.control.messages import Report, View, worker_name
+from raysgd_local.control.messages import LoopPosition, Report, View, worker_name
 from raysgd_local.control.run_events import EventName
 
 
@@ -36,6 +36,11 @@ class Segment:
     yielded: bool = False  # members were asked to end the segment
     broken: bool = False  # this view broke: its number is never used again
     formed: bool = False  # a member has committed a round of this view
+
+    @property
+    def only_ended(self) -> bool:
+        """Whether no member has arrived but those whose loop has ended."""
+        return all(report.place is LoopPosition.FINISHED for report in self.arrivals.values())
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class Running:
     """Members train, or arrive at a boundary."""
 
     segment: Segment
-    gathering_since: float | None = None  # when the first member arrived
+    gathering_since: float | None = None  # when the first member arrived whose loop goes on
     phase: ClassVar[Phase] = Phase.RUNNING
 
 

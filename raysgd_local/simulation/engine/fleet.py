@@ -21,7 +21,7 @@ from raysgd_local.control.member.events import Cut, YieldAsked
 from raysgd_local.control.messages import Beat, worker_number
 from raysgd_local.faults.language import Fault
 from raysgd_local.simulation.engine.fault_injection import Injector
-from raysgd_local.simulation.engine.network import Call, SimulatedNetwork
+from raysgd_local.simulation.engine.network import GREETING, Call, SimulatedNetwork
 from raysgd_local.simulation.engine.pace import StepPaces
 from raysgd_local.simulation.engine.scenario import Scenario
 from raysgd_local.simulation.engine.violation import violated
@@ -157,6 +157,8 @@ class Fleet:
 
     def _collective_s(self, call: Call, members: int) -> float:
         cluster = self.scenario.cluster
+        if call.label == GREETING:
+            return 0.0
         if call.label == "connect":
             return cluster.latency_s
         if call.source is not None:

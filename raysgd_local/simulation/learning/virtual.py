@@ -13,7 +13,7 @@ from raysgd_local.control.controller.events import CheckpointFailed
 from raysgd_local.errors import TransportError
 from raysgd_local.simulation.engine.connection import Connection
 from raysgd_local.simulation.engine.controller_link import VirtualLink
-from raysgd_local.simulation.engine.network import Call
+from raysgd_local.simulation.engine.network import GREETING, Call
 from raysgd_local.simulation.engine.world import Process, World
 from raysgd_local.transport.contract import Transport
 from raysgd_local.transport.wire_volume import (
@@ -57,6 +57,7 @@ class VirtualTransport:
     def __init__(self, connection: Connection, await_end: AwaitEnd, rank: int, world_size: int) -> None:
         self.rank, self.world_size = rank, world_size
         self._connection, self._await_end, self._sent = connection, await_end, 0
+        self._greets = True  # the next gathering is the first of the view
 
     def take_part(
         self, label: str, combine: Callable[[Sequence[Any]], Any], given: Any, source: int | None, size_bytes: int
@@ -81,7 +82,8 @@ class VirtualTransport:
 
     def all_gather(self, content: torch.Tensor) -> torch.Tensor:
         as_reduced = content.nbytes * self.world_size // 2  # a reduction of so many bytes takes as long
-        rows: torch.Tensor = self.take_part("gather", _stack, content, None, as_reduced)
+        label, self._greets = GREETING if self._greets else "gather", False
+        rows: torch.Tensor = self.take_part(label, _stack, content, None, as_reduced)
         self._sent += all_gather_bytes(content.nbytes, self.world_size)
         return rows.clone()
 

@@ -108,6 +108,22 @@ def test_a_member_that_never_comes_to_the_boundary_is_given_up():
     assert run.order().view.members == ("w0",)
 
 
+def test_a_loop_that_has_ended_waits_longer_for_loops_that_go_on():
+    run = started(workers_max=3)
+    run.arrive("w0", LoopPosition.FINISHED)
+    run.now += STRAGGLER.ceiling_s - 1
+    assert not run.tell(heartbeat(sign("w0"), sign("w1"), sign("w2")))
+    run.arrive("w1", LoopPosition.OPENING)
+    run.now += 59.0
+    assert not run.tell(heartbeat(sign("w0"), sign("w1"), sign("w2")))
+    run.now += 1.5
+    assert lost(run.tell(heartbeat(sign("w0"), sign("w1"), sign("w2")))) == ["w2"]
+    run = started()
+    run.arrive("w0", LoopPosition.FINISHED)
+    run.now += STRAGGLER.ceiling_s + 1
+    assert lost(run.tell(heartbeat(sign("w0"), sign("w1")))) == ["w1"]
+
+
 def test_a_worker_that_prepares_for_longer_than_a_run_may_pause_is_replaced():
     run = Run(workers_max=2)
     run.up("w0")

@@ -143,15 +143,22 @@ def test_workers_that_die_again_and_again_before_a_new_round_end_the_run_with_th
 
 
 def test_losses_count_anew_when_a_round_is_committed_that_none_was_before():
-    run = started(workers_max=1)
-    for number in range(25):
-        run.tell(c.Progress(f"w{number}", run.order().view.number, number + 1, 1))
-        run.arrive(f"w{number}", state={"round": number + 1}, rounds=(row(number + 1),))
-        run.tell(c.WorkerUp(f"w{number + 1}", "node", 1), c.DrainNotice(f"w{number}", "preempted"))
-        run.up(f"w{number + 1}")
-        run.arrive(f"w{number}", state={"round": number + 1})
-        run.tell(c.Died(f"w{number}", "killed"))
-    assert not finish(run.said)
+    run = started(spares=1)
+
+    def spare_dies():
+        (spare,) = run.state.standing(Standing.REQUESTED)
+        run.tell(c.Died(spare, "killed"))
+        run.tell(*(c.Timer(id) for name, id in run.state.timers.items() if name.startswith("respawn")))
+
+    for round in range(1, 30):
+        spare_dies()
+        run.tell(c.Progress("w0", 1, round, 1))
+    assert (run.state.workers_lost, run.state.fruitless) == (29, 0)
+    for _ in range(15):
+        assert not finish(run.said)
+        spare_dies()
+        run.tell(c.Progress("w0", 1, 29, 1))
+    assert finish(run.said).status == "lost"
 
 
 def test_a_round_that_is_repeated_from_a_checkpoint_is_no_progress():
