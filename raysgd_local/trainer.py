@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, get_args
 
 import pandas as pd
@@ -16,14 +15,16 @@ from raysgd_local.algorithms import validation
 from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.config import Config, Data, Stop
 from raysgd_local.config.model import Access
-from raysgd_local.errors import CheckpointError, InputError, RunLostError, UserCodeError
+from raysgd_local.errors import InputError, RunLostError, UserCodeError
 from raysgd_local.report import write_report
 from raysgd_local.run.best_checkpoints import best_checkpoints, unreported_score
 from raysgd_local.run.directory import check_new, claimed, give_back, leased
 from raysgd_local.run.pickling import check_picklable
 from raysgd_local.run.progress import Display, ProgressCallback
 from raysgd_local.run.request import Request, from_arguments, from_config
+from raysgd_local.run.resume import to_resume
 from raysgd_local.run.simulator import Conditions, simulate_run
+from raysgd_local.run_files.checkpoint_survey import finished
 from raysgd_local.run_files.lease import Lease
 from raysgd_local.run_files.observer import RunObserver
 from raysgd_local.run_files.storage import Storage
@@ -34,7 +35,6 @@ from raysgd_local.runtime.run_plan import Outcome, Plan
 from raysgd_local.runtime.supervisor import follow, listening, planned
 from raysgd_local.state.anchor import check_outer
 from raysgd_local.tasks.base import Task
-from raysgd_local.training.replica import checkpoint_parts
 
 
 class LocalSGDTrainer:
@@ -106,7 +106,9 @@ class LocalSGDTrainer:
     ) -> Result:
         """Run to the end, and return the result.
 
-        `resume` is `auto` (from this run's newest checkpoint, if there is one) or a checkpoint's path. `observe` is
+        `resume` is `auto` (from this run's newest good checkpoint, if there is one), this run's directory (the same,
+        but there must be one), or a checkpoint in it: exactly that one, and as training goes on, newer checkpoints and
+        the rows after it are removed. A resume that fails before that leaves the run as it was. `observe` is
         called with every snapshot of the run; then there is no live display and no report. The run attaches to the Ray
         cluster at `address`, or to the one that is initialised already; otherwise it starts Ray on this machine for
         the time of the run.
@@ -131,11 +133,19 @@ class LocalSGDTrainer:
         observe: ProgressCallback | None,
     ) -> Result:
         request = self._request
-        manifest, damaged = _manifest(storage, resume)
+        found = to_resume(storage, resume, request.settings.program.schedule)
+        manifest = found.manifest
         if resume is None:
             check_new(storage, request)
-        with attached(request.cpus_at_most, address) as own, claimed(storage, request, resume is None):
-            plan = replace(planned(request, storage, manifest, own), damaged=damaged, lease=lease.claim)
+        with attached(request.cpus_at_most, address) as own, claimed(storage, request, resume is None) as again:
+            plan = replace(
+                planned(request, storage, manifest, own),
+                older=found.older,
+                damaged=found.passed_over,
+                again=again,
+                config=request.config_yaml,
+                lease=lease.claim,
+            )
             with listening(request.observers, request.start(storage.root, manifest)) as listeners:
                 if observe is not None:
                     outcome = follow(plan, observe, listeners, lease)
@@ -145,7 +155,9 @@ class LocalSGDTrainer:
             write_report([storage.local])
         if warning := unreported_score(storage, request.settings.checkpoints):
             print(f"warning: {warning}", file=sys.stderr)
-        _raise(outcome, storage, request, fresh=manifest is None)
+        if lost := outcome.result.get("missing"):
+            print(f"warning: the storage lost what was written: {', '.join(lost)}", file=sys.stderr)
+        _raise(outcome, storage, request, fresh=manifest is None and not again)
         return _result(outcome.result, storage, request)
 
     def simulate(self, conditions: Conditions | None = None) -> Result:
@@ -160,21 +172,6 @@ class LocalSGDTrainer:
 def _shown(plan: Plan, listeners: Listeners | None, lease: Lease) -> Outcome:
     with Display() as display:
         return follow(plan, display.update, listeners, lease)
-
-
-def _manifest(storage: Storage, resume: str | None) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
-    """Return the manifest of the checkpoint to go on from, and the damaged newer ones. Warn about the latter."""
-    if resume is None:
-        return None, ()
-    asked = Path(resume).name
-    if resume != "auto" and asked in checkpoint_parts.finished(storage):
-        return checkpoint_parts.verified(storage.under("checkpoints"), asked), ()
-    manifest, damaged = checkpoint_parts.newest_good(storage)
-    if manifest is None and (damaged or resume != "auto"):
-        raise CheckpointError(f"{resume}: no finished, undamaged checkpoint to go on from")
-    for name in damaged:
-        print(f"warning: checkpoint {name} is damaged; going on from the one before", file=sys.stderr)
-    return manifest, damaged
 
 
 def _raise(outcome: Outcome, storage: Storage, request: Request, fresh: bool) -> None:
@@ -199,7 +196,7 @@ def _raise(outcome: Outcome, storage: Storage, request: Request, fresh: bool) ->
 
 def _result(content: dict[str, Any], storage: Storage, request: Request) -> Result:
     local = storage.local
-    names = checkpoint_parts.finished(storage)
+    names = finished(storage)
     best = best_checkpoints(storage, names, request.settings)
     return Result(
         metrics={**content["eval"], **content},  # a metric called `status` does not hide the run's own

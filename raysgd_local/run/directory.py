@@ -10,9 +10,7 @@ from raysgd_local.run.request import Request
 from raysgd_local.run_files.lease import FOLDER, Lease
 from raysgd_local.run_files.reader import trained_nothing
 from raysgd_local.run_files.storage import Storage
-from raysgd_local.run_files.writer import OWN_FILES, RESULT
-
-CONFIG = "config.yaml"
+from raysgd_local.run_files.writer import CONFIG, OWN_FILES, RESULT
 
 
 @contextmanager
@@ -46,11 +44,17 @@ def claim(storage: Storage, request: Request) -> None:
 
 
 @contextmanager
-def claimed(storage: Storage, request: Request, new: bool) -> Iterator[None]:
-    """Claim the directory; give back a new one after an exception, if nothing was written to it since."""
-    claim(storage, request)
+def claimed(storage: Storage, request: Request, new: bool) -> Iterator[bool]:
+    """Claim the directory; give back a new one after an exception, if nothing was written to it since.
+
+    Yield whether there is a run in it, to be resumed: its configuration stays until that goes on.
+    """
+    with _writable(request):
+        again = not new and storage.exists(CONFIG)
+    if not again:
+        claim(storage, request)
     try:
-        yield
+        yield again
     except BaseException:
         with suppress(OSError):
             if new and set(storage.names()) <= {CONFIG, FOLDER}:

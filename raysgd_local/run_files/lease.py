@@ -195,7 +195,7 @@ def _runs(process: tuple[int, float]) -> bool:
     try:
         found = psutil.Process(pid)
         return bool(abs(found.create_time() - started) < 1.0 and found.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
+    except (psutil.Error, ValueError, OverflowError):  # no process has such a number
         return False
 
 

@@ -24,7 +24,6 @@ from raysgd_local.runtime.fault_injection import Injector
 from raysgd_local.runtime.run_plan import Glance, Group, Outcome, Plan
 from raysgd_local.runtime.worker_group import WorkerGroup
 from raysgd_local.training.ports import TrainingStatus
-from raysgd_local.training.replica import checkpoint_parts
 
 MakeGroup = Callable[[Plan, Callable[[c.Event], None]], Group]
 
@@ -44,7 +43,9 @@ class Driver:
         self._injector: Injector | None = None
         self._outbox = Outbox() if plan.heard is not None else None
         self._lease = Lease.shared(plan.storage, plan.lease).keep() if plan.lease is not None else None
-        self._recording = Recording(plan.storage, time.time, outbox=self._outbox, may_write=self._may_write)
+        self._recording = Recording(
+            plan.storage, time.time, outbox=self._outbox, may_write=self._may_write, config=plan.config
+        )
         self._shell = ControllerShell(plan, self._recording)
 
     def _may_write(self) -> bool:
@@ -131,25 +132,23 @@ class Driver:
             self._injector.see(event, commands)
 
     def _tell_the_past(self) -> None:
-        """Record damaged checkpoints and the previous driver's death; remove records that the run goes back behind.
+        """Record damaged checkpoints and the previous driver's death, and how far the run goes back.
 
         Without a checkpoint no earlier round stays, with an older checkpoint none after it.
         """
         plan, record, restart = self._plan, self._recording, self._plan.restart
-        incarnation = self._shell.state.incarnation
+        incarnation, resume = self._shell.state.incarnation, self._shell.state.resume
         if restart is not None:
-            record.restarted(plan.resumed(), incarnation, plan.heard)
-        elif plan.resume is None and record.files.rounds:
-            record.rewind(0, 0, incarnation)
+            record.restarted(resume, incarnation, plan.heard, plan.damaged)
+        elif plan.again or resume is not None or record.files.rounds:
+            record.resumed(resume, incarnation, plan.damaged)
         for name in plan.damaged:
             record.event(EventName.CHECKPOINT_DAMAGED, checkpoint=name)
-        newest = plan.resume["name"] if plan.resume is not None else None
-        if newest is not None:
-            for name in checkpoint_parts.delete_after(plan.storage, newest, keep=plan.damaged):
-                record.deleted(name)
         if restart is not None:
-            told = {"reason": restart.reason, "restarts": restart.count, "checkpoint": newest}
-            record.event(EventName.DRIVER_RESTARTED, **told)
+            told = {"reason": restart.reason, "restarts": restart.count}
+            record.event(
+                EventName.DRIVER_RESTARTED, **told, checkpoint=resume.name if resume is not None else None
+            )
 
     def _close(self) -> Outcome:
         if self._taken_over:  # nothing here is ours to write any more
