@@ -40,8 +40,15 @@ def finished(storage: Storage) -> list[str]:
 
 
 def begun(storage: Storage) -> list[str]:
-    """Return the names of all checkpoints, finished or not, oldest first."""
-    return sorted(filter(NAME.fullmatch, storage.under("checkpoints").names()), key=int)
+    """Return the names of all checkpoints, finished or not, oldest first.
+
+    Raises `CheckpointError` if there is something else than a directory in their place.
+    """
+    checkpoints = storage.under("checkpoints")
+    try:
+        return sorted(filter(NAME.fullmatch, checkpoints.names()), key=int)
+    except NotADirectoryError as error:
+        raise CheckpointError(f"{checkpoints.root} is not a directory") from error
 
 
 def survey(storage: Storage, schedule: Schedule | None = None, upto: str | None = None) -> Survey:
