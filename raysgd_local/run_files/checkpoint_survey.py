@@ -40,24 +40,23 @@ def finished(storage: Storage) -> list[str]:
 
 
 def begun(storage: Storage) -> list[str]:
-    """Return the names of all checkpoints, finished or not, oldest first.
-
-    Raises `CheckpointError` if there is something else than a directory in their place.
-    """
-    checkpoints = storage.under("checkpoints")
+    """Return the names of all checkpoints, finished or not, oldest first."""
     try:
-        return sorted(filter(NAME.fullmatch, checkpoints.names()), key=int)
-    except NotADirectoryError as error:
-        raise CheckpointError(f"{checkpoints.root} is not a directory") from error
+        return sorted(filter(NAME.fullmatch, storage.under("checkpoints").names()), key=int)
+    except NotADirectoryError:
+        return []
 
 
 def survey(storage: Storage, schedule: Schedule | None = None, upto: str | None = None) -> Survey:
     """Look through a run's checkpoints, or those up to the name `upto`.
 
     The newest whose every part has its checksum is the one to go on from; of those before it the manifests are read.
-    `schedule` is the run's: a checkpoint whose schedule's state does not fit it is not good.
+    `schedule` is the run's: a checkpoint whose schedule's state does not fit it is not good. Raises `CheckpointError`
+    if there is a file in the place of the checkpoints' directory.
     """
     names = finished(storage)
+    if not names and storage.size("checkpoints") is not None:
+        raise CheckpointError(f"{storage.root}/checkpoints is not a directory")
     newer = [name for name in names if upto is not None and int(name) > int(upto)]
     good: list[Manifest] = []
     damaged: dict[str, str] = {}

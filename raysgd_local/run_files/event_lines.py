@@ -25,7 +25,7 @@ _NUMBERS = {
 
 
 def parsed(content: bytes) -> list[Line]:
-    """Parse the lines of `events.jsonl`, but for an incomplete last one. Raises `DamagedFileError` for other content."""
+    """Parse the lines of `events.jsonl`, but an incomplete last one. Raises `DamagedFileError` for other content."""
     lines = intact(EVENTS, (partial(_line, line) for line in content.split(b"\n")[:-1]))
     return [line for line in lines if line]
 

@@ -67,7 +67,7 @@ def decoded(content: bytes, name: str) -> Manifest:
         plain = json.loads(content, object_pairs_hook=_unrepeated)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"it is no JSON: {error}") from error
-    if not sealed and "sha256" in plain:
+    if not sealed and isinstance(plain, dict) and "sha256" in plain:
         raise CheckpointError("it does not begin with its checksum")
     record = record_of(plain)
     if record.name != name:

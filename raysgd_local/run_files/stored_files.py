@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 from raysgd_local.control.replicated.state import Replicated
@@ -26,6 +27,8 @@ def check_files(storage: Storage, state: Replicated | None) -> dict[str, int]:
     Raises `InputError` if a file can't be read: a resume would add to it.
     """
     found = {name: _read(storage, name) for name in _PARSE}
+    for name in (ROUNDS, EVALS):
+        _check_order(storage, name, [row["round"] for row in found[name]], strict=name == ROUNDS)
     return lacking(found[ROUNDS], found[EVALS], state) if state is not None else {}
 
 
@@ -35,6 +38,16 @@ def _read(storage: Storage, name: str) -> Sequence[Any]:
     except (OSError, tables.DamagedFileError) as error:
         hint = f"{error}; to go on without what is in it, move {name} to another place"
         raise InputError("resume", storage.root, "a run directory whose files can be read", hint) from error
+
+
+def _check_order(storage: Storage, name: str, rounds: Sequence[int], strict: bool) -> None:
+    """Raise `InputError` unless the rows are in order: two commands once wrote into one table, or lines were moved."""
+    for before, after in pairwise(rounds):
+        if after < before or (strict and after == before):
+            hint = (
+                f"in {name} round {after} follows round {before}; move {name} to another place to go on without it"
+            )
+            raise InputError("resume", storage.root, "a run directory with tables in order", hint)
 
 
 def lacking(rounds: Sequence[Row], evaluations: Sequence[Row], state: Replicated) -> dict[str, int]:
