@@ -157,11 +157,11 @@ class RunFiles(RunObserver):
 
         Storage that changed just now may change back: the attempts go on, and write again what is lost by that.
         """
-        trouble = ""
+        trouble, changing = "", False
         for wait_s in (0.0, 1.0, 2.0, 4.0):
             sleep(wait_s)
             self.verify()
-            changing = bool(self._behind)
+            changing = changing or bool(self._behind)
             try:
                 self._write_last(whole)
             except OSError as error:
