@@ -138,8 +138,10 @@ class LocalSGDTrainer:
         if resume is None:
             check_new(storage, request)
         with attached(request.cpus_at_most, address) as own, claimed(storage, request, resume is None) as again:
+            planned_run = planned(request, storage, manifest, own)
             plan = replace(
-                planned(request, storage, manifest, own),
+                planned_run,
+                spec=replace(planned_run.spec, claim=lease.file),
                 older=found.older,
                 damaged=found.passed_over,
                 again=again,

@@ -57,6 +57,11 @@ class Lease:
         return self._held.claim
 
     @property
+    def file(self) -> str:
+        """The file of the claim, in the run's directory: whoever takes the run over removes it first."""
+        return f"{FOLDER}/{self.claim.id}.json"
+
+    @property
     def lost(self) -> str:
         """Why this process may not write any more; empty while it may."""
         return self._lost

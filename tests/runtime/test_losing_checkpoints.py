@@ -14,7 +14,8 @@ from torch.utils.data import TensorDataset
 
 import raysgd_local
 from raysgd_local.algorithms.schedules import FixedPeriod
-from raysgd_local.control.controller.settings import CheckpointPolicy, Timeouts
+from raysgd_local.control.controller.settings import CheckpointPolicy, Settings, Timeouts
+from raysgd_local.control.replicated.program import Program
 from raysgd_local.errors import CheckpointError, RunLostError
 from raysgd_local.run.resume import to_resume
 from raysgd_local.run_files.checkpoint_survey import finished, survey
@@ -203,7 +204,7 @@ def test_neither_a_driver_nor_a_user_goes_on_with_fresh_weights_where_every_chec
     damage(newest(tmp_path / "run", at_least=1))
     with pytest.raises(CheckpointError, match="no finished, undamaged checkpoint"):
         to_resume(storage, "auto", FixedPeriod(2))
-    plan = Plan(None, None, None, storage, None)
+    plan = Plan(Settings(Program(FixedPeriod(2)), 1, 1), None, None, storage, None)
     with pytest.raises(RunLostError, match="every checkpoint is damaged"):
         planned_again(plan, Restarts(), "killed")
 

@@ -24,9 +24,14 @@ class ShardWriter:
     """Writes this worker's parts (shards) of checkpoints in the background, one at a time."""
 
     def __init__(
-        self, worker: str, storage: Storage | None, link: ControllerPort, background: Executor | None = None
+        self,
+        worker: str,
+        storage: Storage | None,
+        link: ControllerPort,
+        background: Executor | None = None,
+        claim: str = "",
     ) -> None:
-        self._worker, self._storage, self._link = worker, storage, link
+        self._worker, self._storage, self._link, self._claim = worker, storage, link, claim
         self._thread = background or ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
 
     def save(self, save: Save, replica: Replica, rank: int) -> None:
@@ -49,6 +54,8 @@ class ShardWriter:
         try:
             if self._storage is None:
                 raise OSError("this run has no storage")
+            if self._claim and not self._storage.exists(self._claim):
+                raise OSError("another command has taken the run over")
             content = to_bytes(shard)
             sha256 = self._storage.under("checkpoints").write(path, content)
             if save.final and "model" in shard:
