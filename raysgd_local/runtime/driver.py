@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -77,7 +78,13 @@ class Driver:
         self._recording.event(event, **fields)
 
     def refuse(self, error: InputError) -> None:
-        """End the run with this error: a worker found that the user's input can't work."""
+        """End the run with this error: a worker found that the user's input can't work.
+
+        A worker that comes later, and does not see the storage, does not end a run that goes on: that may be away.
+        """
+        if error.field == "storage" and self._shell.state.books is not None:
+            self.record(EventName.STORAGE_FAILED, {"reason": str(error)})
+            return
         self._refused = self._refused or error
         self._shell.post(c.Timer(0))  # no timer has this number: it only wakes the main thread
 
@@ -105,7 +112,7 @@ class Driver:
         except InputError as error:
             self._refused = error
             return self._close()
-        self._plan.storage.write(self._plan.spec.probe, b"seen")
+        self._show_probe()
         if self._plan.chaos:
             self._injector = Injector(
                 self._plan.chaos,
@@ -128,8 +135,18 @@ class Driver:
         return self._close()
 
     def _seen(self, event: c.Event, commands: tuple[c.Command, ...]) -> None:
+        if self._plan.storage.local is not None and any(isinstance(told, c.RequestWorker) for told in commands):
+            with contextlib.suppress(
+                OSError
+            ):  # the new worker looks for it, and the directory may have been deleted
+                self._show_probe()
         if self._injector is not None:
             self._injector.see(event, commands)
+
+    def _show_probe(self) -> None:
+        """Write the file by which workers check that they see the same storage."""
+        if not self._plan.storage.exists(self._plan.spec.probe):
+            self._plan.storage.write(self._plan.spec.probe, b"seen")
 
     def _tell_the_past(self) -> None:
         """Record damaged checkpoints and the previous driver's death, and how far the run goes back.

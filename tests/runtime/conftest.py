@@ -92,6 +92,7 @@ class ThreadGroup:
             spec.storage,
             algorithm=spec.algorithm,
             members=self.plan.settings.workers_max,
+            claim=spec.claim,
         )
         self.shells[worker] = Shell(place, self.network, self.links[worker])
         threading.Thread(target=self._live, args=(worker,), daemon=True).start()
@@ -111,6 +112,7 @@ class ThreadGroup:
         except InputError as error:
             self.shells[worker].close()
             self.refuse(error)
+            self.post(Died(worker, "refused"))
         except Exception:
             self.shells[worker].close()
             self.post(UserError(worker, traceback.format_exc()))

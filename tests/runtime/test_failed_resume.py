@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import raysgd_local
 from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.algorithms.outer import SlowMo
 from raysgd_local.algorithms.schedules import FixedPeriod
-from raysgd_local.control.controller.settings import CheckpointPolicy
+from raysgd_local.control.controller.settings import CheckpointPolicy, Timeouts
 from raysgd_local.run.resume import to_resume
 from raysgd_local.run_files.checkpoint_survey import finished
 from raysgd_local.run_files.storage import Storage
@@ -55,8 +56,6 @@ def published(run: Path):
     """Wait at an epoch's end for the checkpoint of the one before."""
 
     def wait(epoch: int) -> None:
-        import time
-
         end = time.monotonic() + 60
         while epoch and len(finished(Storage.at(str(run)))) < epoch:
             assert time.monotonic() < end
@@ -98,7 +97,7 @@ OTHERS = [
     (
         linear,
         lambda p: sgd([{"params": [q]} for q in p]),
-        "has groups of [2] parameters in the checkpoint, and of [1, 1]",
+        "groups of [2] parameters in the checkpoint, and of [1, 1]",
     ),
 ]
 
@@ -195,3 +194,41 @@ def test_the_name_of_a_damaged_checkpoint_is_not_given_again(train_in_threads, r
     assert done.result["status"] == "finished", done.outcome.finish
     assert files(run / "checkpoints" / damaged) == before
     assert finished(storage)[-1] > damaged
+
+
+def test_a_replacement_that_does_not_see_the_storage_does_not_end_the_run(train_in_threads, tmp_path, killed):
+    lives = []
+
+    def loop():
+        lives.append(raysgd_local.get_context()._shell.place.worker)
+        if len(lives) == 3:
+            raise raysgd_local.InputError("storage", "run", "a path that the driver and all workers share")
+        train(3, after_epoch=die)()
+
+    def die(epoch):
+        if epoch == 1 and len(lives) == 2 and raysgd_local.get_context()._shell.place.worker == "w1":
+            raise killed
+
+    done = train_in_threads(loop, workers=2)
+    assert done.result["status"] == "finished", done.outcome.finish
+    assert len(lives) >= 3
+    assert done.result["storage_failures"] == 1
+
+
+def test_parts_of_a_checkpoint_are_not_written_without_the_claim(train_in_threads, tmp_path):
+    (tmp_path / "run" / "lease").mkdir(parents=True)
+    claim = tmp_path / "run" / "lease" / "mine.json"
+    claim.write_text("{}")
+
+    def lose(epoch):
+        if epoch == 1:
+            published(tmp_path / "run")(epoch)
+            claim.unlink()
+
+    settings = {"timeouts": Timeouts(finish_s=0.5)}
+    spec = {"claim": "lease/mine.json"}
+    done = train_in_threads(train(3, after_epoch=lose), 1, policy=EVERY_EPOCH, spec=spec, settings=settings)
+    assert done.outcome.finish.status == "lost"
+    told = [json.loads(line) for line in (tmp_path / "run/events.jsonl").read_text().splitlines()]
+    assert any("another command has taken the run over" in event.get("reason", "") for event in told)
+    assert not (tmp_path / "run/model.pt").exists()
