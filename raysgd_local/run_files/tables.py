@@ -71,7 +71,7 @@ def _header(lines: Sequence[bytes]) -> tuple[list[str], int]:
     while sum(line.count(b'"') for line in lines[:taken]) % 2 and taken < len(lines):
         taken += 1
     text = b"\n".join(lines[:taken]).decode().removesuffix("\r")
-    columns = next(csv.reader(io.StringIO(text, newline=""), strict=True))
+    columns: list[str] = next(csv.reader(io.StringIO(text, newline=""), strict=True), [])
     if len(set(columns)) < len(columns):
         raise ValueError("a column occurs twice")
     return columns, taken
