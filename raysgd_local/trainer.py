@@ -133,7 +133,8 @@ class LocalSGDTrainer:
         observe: ProgressCallback | None,
     ) -> Result:
         request = self._request
-        found = to_resume(storage, resume, request.settings.program.schedule)
+        settings = request.settings
+        found = to_resume(storage, resume, settings.program.schedule, settings.checkpoints.keep)
         manifest = found.manifest
         if resume is None:
             check_new(storage, request)

@@ -8,14 +8,16 @@ from pathlib import Path
 from raysgd_local.algorithms.schedules.base import Schedule
 from raysgd_local.control.controller.checkpoints import NAME, snapshot_of
 from raysgd_local.errors import CheckpointError, InputError
-from raysgd_local.run_files.checkpoint_survey import Survey, begun, survey
+from raysgd_local.run_files.checkpoint_survey import FALLBACKS, Survey, begun, survey
 from raysgd_local.run_files.paths import expanded
 from raysgd_local.run_files.storage import Storage
 from raysgd_local.run_files.stored_files import check_files
 
 
-def to_resume(storage: Storage, resume: str | None, schedule: Schedule) -> Survey:
+def to_resume(storage: Storage, resume: str | None, schedule: Schedule, keep: int | None = 1) -> Survey:
     """Return the run's checkpoints, with the one to go on from; warn about damaged ones and missing rows.
+
+    `keep` is how many the run keeps; None: all of them.
 
     Raises `CheckpointError` if the checkpoint that was asked for is not good, or none is where there must be one, and
     `InputError` if the run's other files can't be read.
@@ -23,7 +25,7 @@ def to_resume(storage: Storage, resume: str | None, schedule: Schedule) -> Surve
     if resume is None:
         return Survey()
     asked = asked_checkpoint(storage, resume)
-    found = survey(storage, schedule, upto=asked)
+    found = survey(storage, schedule, asked, FALLBACKS if keep is None else None)
     if asked is not None and (found.manifest is None or found.manifest["name"] != asked):
         raise CheckpointError(f"{resume}: {_why_not(found, asked)}")
     if found.manifest is None and (found.damaged or resume != "auto"):

@@ -16,6 +16,9 @@ from raysgd_local.run_files.storage import Storage
 
 Plain = dict[str, Any]
 
+FALLBACKS = 8
+"""Older checkpoints that a run which keeps all of them knows of: each is in the journal, with its ledger."""
+
 
 @dataclass(frozen=True)
 class Survey:
@@ -47,10 +50,13 @@ def begun(storage: Storage) -> list[str]:
         return []
 
 
-def survey(storage: Storage, schedule: Schedule | None = None, upto: str | None = None) -> Survey:
+def survey(
+    storage: Storage, schedule: Schedule | None = None, upto: str | None = None, most: int | None = None
+) -> Survey:
     """Look through a run's checkpoints, or those up to the name `upto`.
 
-    The newest whose every part has its checksum is the one to go on from; of those before it the manifests are read.
+    The newest whose every part has its checksum is the one to go on from; of those before it (at most so many good
+    ones) the manifests are read.
     `schedule` is the run's: a checkpoint whose schedule's state does not fit it is not good. Raises `CheckpointError`
     if there is a file in the place of the checkpoints' directory.
     """
@@ -61,6 +67,8 @@ def survey(storage: Storage, schedule: Schedule | None = None, upto: str | None 
     good: list[Manifest] = []
     damaged: dict[str, str] = {}
     for name in reversed(names[: len(names) - len(newer)]):
+        if most is not None and len(good) > most:
+            break
         try:
             good.append(_examined(storage, name, schedule, whole=not good))
         except CheckpointError as error:

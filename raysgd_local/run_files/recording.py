@@ -98,8 +98,9 @@ class Recording:
 
     def delete_after(self, checkpoint: str, keep: Sequence[str]) -> None:
         """Delete the checkpoints newer than `checkpoint`, finished or not, except `keep`."""
-        for name in delete_after(self._storage, checkpoint, keep):
-            self.deleted(name)
+        with contextlib.suppress(OSError):  # what stays has a higher number than any that counts
+            for name in delete_after(self._storage, checkpoint, keep):
+                self.deleted(name)
 
     def _write_config(self) -> None:
         if self._config and self._may_write():
@@ -141,6 +142,8 @@ class Recording:
         self.deleted(checkpoint)
 
     def deleted(self, checkpoint: str) -> None:
+        if checkpoint == self._published:
+            self._published = ""
         self._tell("checkpoint_deleted", checkpoint)
 
     def end(
@@ -165,17 +168,23 @@ class Recording:
         """Return the files to write at the end: none if a resume failed before it went on."""
         if self._resumed is not None:
             return {}
-        lacks_config = self._config and not self._storage.exists(CONFIG)
+        lacks_config = self._config and self._lacks(CONFIG)
         return {RESULT: strict_json(content)} | ({CONFIG: self._config} if lacks_config else {})
 
     def _missing(self, finish: c.Finish) -> dict[str, Any]:
         """Return, for `result.json`, which files of the last checkpoint the storage lost; nothing if all are there."""
         last = [f"checkpoints/{self._published}/{MANIFEST}"] if self._published else []
         wanted = [*last, MODEL] if finish.status == "finished" and last else last
-        lost = [name for name in wanted if not self._storage.exists(name)]
+        lost = [name for name in wanted if self._lacks(name)]
         if lost:
             self.event(EventName.FILES_MISSING, files=lost)
         return {"missing": lost} if lost else {}
+
+    def _lacks(self, name: str) -> bool:
+        try:
+            return not self._storage.exists(name)
+        except OSError:  # not known: the storage can't be reached
+            return False
 
 
 @dataclass(frozen=True)

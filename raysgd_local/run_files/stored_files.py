@@ -17,7 +17,7 @@ _PARSE: dict[str, Callable[[bytes], Sequence[Any]]] = {
     ROUNDS: lambda content: tables.parsed(ROUNDS, content),
     EVALS: lambda content: tables.parsed(EVALS, content),
     EVENTS: event_lines.parsed,
-    "journal.jsonl": bytes.splitlines,
+    "journal.jsonl": lambda _: (),
 }
 
 

@@ -13,7 +13,7 @@ from ray.exceptions import (
 )
 
 from raysgd_local.errors import RunLostError
-from raysgd_local.run_files.checkpoint_survey import survey
+from raysgd_local.run_files.checkpoint_survey import FALLBACKS, survey
 from raysgd_local.runtime.run_plan import Plan, Restart
 
 DEATHS = (RayActorError, ActorUnschedulableError, OutOfMemoryError, WorkerCrashedError, NodeDiedError)
@@ -50,7 +50,8 @@ def planned_again(plan: Plan, restarts: Restarts, reason: str) -> tuple[Plan, Re
     Before the first checkpoint training begins anew. If there are checkpoints and none is good, it does not begin anew
     unasked: raises `RunLostError`.
     """
-    found = survey(plan.storage, plan.settings.program.schedule)
+    most = FALLBACKS if plan.settings.checkpoints.keep is None else None
+    found = survey(plan.storage, plan.settings.program.schedule, most=most)
     manifest = found.manifest
     if manifest is None and found.damaged:
         raise RunLostError(

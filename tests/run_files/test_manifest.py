@@ -245,3 +245,10 @@ def test_the_checksum_is_the_files_first_entry(run: Path) -> None:
     assert next(iter(written)) == "sha256"
     assert written.keys() - {"sha256"} == decoded(of(run, "000001").read_bytes(), "000001").plain.keys()
     assert manifests.MANIFEST == "manifest.json"
+
+
+def test_a_run_that_keeps_all_checkpoints_knows_some_of_them(run: Path) -> None:
+    found = survey(Storage.at(str(run)), SCHEDULE, most=1)
+    assert found.manifest is not None
+    assert found.manifest["name"] == "000004"
+    assert [plain["name"] for plain in found.older] == ["000003"]
