@@ -99,7 +99,7 @@ def enclosing(path: str | Path) -> Path:
     for directory in (place, *place.parents[:3]):
         if (directory / CONFIG).is_file() and place.exists():
             return directory
-    hint = _beside(place) or ("it has no config.yaml" if place.exists() else "it does not exist")
+    hint = "it has no config.yaml" if place.exists() else _beside(place) or "it does not exist"
     raise InputError("resume", str(path), "auto, or a run directory or a checkpoint in one", hint)
 
 

@@ -49,6 +49,7 @@ class Recording:
         self._tell = Observers((self.files,), observers, self._dropped, outbox).tell
         self._rewound = (-1, -1, -1)
         self._resumed: _Resumed | None = None
+        self._config_due = False  # config.yaml is not this command's yet
         self._published = ""  # name of the newest checkpoint published so far
 
     def start(self, start: RunStart) -> None:
@@ -89,7 +90,8 @@ class Recording:
         resumed, self._resumed = self._resumed, None
         if resumed is None:
             return
-        with contextlib.suppress(OSError):  # at the end it is written in any case
+        self._config_due = True
+        with contextlib.suppress(OSError):  # at the end it is tried again
             self._write_config()
         state = resumed.checkpoint.replicated if resumed.checkpoint is not None else None
         self.rewind(state.round if state else 0, state.evaluations if state else 0, resumed.incarnation)
@@ -105,6 +107,7 @@ class Recording:
     def _write_config(self) -> None:
         if self._config and self._may_write():
             self._storage.write(CONFIG, self._config.encode())
+            self._config_due = False
 
     def rewind(self, round: int, evaluations: int, incarnation: int) -> None:
         """Remove all rounds and evaluations after a checkpoint, unless that is done, or left to `goes_on`."""
@@ -168,8 +171,8 @@ class Recording:
         """Return the files to write at the end: none if a resume failed before it went on."""
         if self._resumed is not None:
             return {}
-        lacks_config = self._config and self._lacks(CONFIG)
-        return {RESULT: strict_json(content)} | ({CONFIG: self._config} if lacks_config else {})
+        due = self._config and (self._config_due or self._lacks(CONFIG))
+        return {RESULT: strict_json(content)} | ({CONFIG: self._config} if due else {})
 
     def _missing(self, finish: c.Finish) -> dict[str, Any]:
         """Return, for `result.json`, which files of the last checkpoint the storage lost; nothing if all are there."""
