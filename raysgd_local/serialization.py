@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import numbers
+import reprlib
 import types
 import typing
 from enum import Enum
@@ -27,6 +30,8 @@ def to_plain(value: Any) -> Any:
 def from_plain(kind: type[T], plain: Any) -> T:
     """Rebuild the value of type `kind` from its plain form.
 
+    Raises `TypeError` or `ValueError` where the plain form has another type: it may be of a damaged file.
+
     >>> from raysgd_local.records import EvalRow
     >>> from_plain(EvalRow, to_plain(EvalRow(1, 2, 3, 0, 1.5, {"loss": 0.5})))
     EvalRow(round=1, steps=2, samples=3, epoch=0, elapsed_s=1.5, metrics={'loss': 0.5})
@@ -36,18 +41,60 @@ def from_plain(kind: type[T], plain: Any) -> T:
 
 def _build(kind: Any, plain: Any) -> Any:
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        hints = typing.get_type_hints(kind)
-        return kind(**{name: _build(hints[name], item) for name, item in plain.items()})
+        return _build_record(kind, plain)
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
         return None if plain is None else _build(next(a for a in args if a is not type(None)), plain)
     if origin is tuple:
-        item_kinds = [args[0]] * len(plain) if args[1:] == (...,) else args
-        return tuple(_build(k, item) for k, item in zip(item_kinds, plain, strict=True))
+        items = _of(list, plain, kind)
+        item_kinds = [args[0]] * len(items) if args[1:] == (...,) else args
+        return tuple(_build(k, item) for k, item in zip(item_kinds, items, strict=True))
     if origin is dict:
-        return {_build(args[0], key): _build(args[1], item) for key, item in plain.items()}
+        return {_build(args[0], key): _build(args[1], item) for key, item in _of(dict, plain, kind).items()}
+    if origin is typing.Literal and plain not in args:
+        raise ValueError(f"{plain!r} is none of {args}")
     if isinstance(kind, type) and issubclass(kind, Enum):
         return kind(plain)
+    return _build_leaf(kind, plain)
+
+
+def _build_record(kind: type, plain: Any) -> Any:
+    hints = _hints(kind)
+    values = _of(dict, plain, kind)
+    if unknown := values.keys() - hints.keys():
+        raise TypeError(f"{kind.__name__} has no {', '.join(sorted(map(str, unknown)))}")
+    return kind(**{name: _build(hints[name], item) for name, item in values.items()})
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def _build_leaf(kind: Any, plain: Any) -> Any:
     if kind is bytes:
-        return bytes.fromhex(plain)
-    return kind(plain) if kind in (int, float) and plain is not None else plain
+        return bytes.fromhex(_of(str, plain, kind))
+    if kind in (int, float):
+        return _build_number(kind, plain)
+    return _of(kind, plain, kind) if kind in (str, bool) else plain
+
+
+def _build_number(kind: type[int] | type[float], plain: Any) -> int | float:
+    if isinstance(plain, bool) or not isinstance(plain, numbers.Real):
+        raise TypeError(f"{_short(plain)} is no {kind.__name__}")
+    if kind is int and not isinstance(plain, numbers.Integral) and not float(plain).is_integer():
+        raise ValueError(f"{plain!r} is no whole number")
+    try:
+        return kind(typing.cast(float, plain))
+    except OverflowError:
+        raise ValueError(f"{_short(plain)} is too large") from None
+
+
+def _of(wanted: type, plain: Any, kind: Any) -> Any:
+    if not isinstance(plain, wanted):
+        raise TypeError(f"{_short(plain)} is no {getattr(kind, '__name__', kind)}")
+    return plain
+
+
+def _short(plain: Any) -> str:
+    return reprlib.repr(plain)

@@ -18,8 +18,7 @@ from raysgd_local.algorithms import validation
 from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.config import Checkpoints, Config, Data, Network, Stop, Timeouts
 from raysgd_local.config.model import Access
-from raysgd_local.console import say
-from raysgd_local.errors import CheckpointError, InputError, RunLostError, UserCodeError
+from raysgd_local.errors import InputError, RunLostError, UserCodeError
 from raysgd_local.run.arguments import Arguments, Limits, from_arguments
 from raysgd_local.run.best_checkpoints import best_checkpoints
 from raysgd_local.run.directory import check_new, claimed, give_back, leased
@@ -27,11 +26,14 @@ from raysgd_local.run.ending import conclude, how_to_go_on
 from raysgd_local.run.pickling import check_picklable
 from raysgd_local.run.progress import Display, ProgressCallback
 from raysgd_local.run.request import BesideConfig, Request, from_config
+from raysgd_local.run.resume import to_resume
 from raysgd_local.run.simulator import Conditions, simulate_run
+from raysgd_local.run_files.checkpoint_survey import finished
 from raysgd_local.run_files.lease import Lease
 from raysgd_local.run_files.observer import RunObserver
 from raysgd_local.run_files.storage import Storage
-from raysgd_local.run_files.writer import RESULT, ROUNDS
+from raysgd_local.run_files.tables import ROUNDS
+from raysgd_local.run_files.writer import RESULT
 from raysgd_local.runtime.listeners import Listeners
 from raysgd_local.runtime.ray_cluster import attached
 from raysgd_local.runtime.run_plan import Outcome, Plan
@@ -39,7 +41,6 @@ from raysgd_local.runtime.supervisor import follow, listening, planned
 from raysgd_local.signals import StopRequest
 from raysgd_local.state.anchor import check_outer
 from raysgd_local.tasks.base import Task
-from raysgd_local.training.replica import checkpoint_parts
 
 
 class LocalSGDTrainer:
@@ -124,7 +125,9 @@ class LocalSGDTrainer:
     ) -> Result:
         """Run to the end, and return the result.
 
-        `resume` is `auto` (from this run's newest checkpoint, if there is one) or a checkpoint's path. `observe` is
+        `resume` is `auto` (from this run's newest good checkpoint, if there is one), this run's directory (the same,
+        but there must be one), or a checkpoint in it: exactly that one, and as training goes on, newer checkpoints and
+        the rows after it are removed. A resume that fails before that leaves the run as it was. `observe` is
         called with every snapshot of the run; then there is no live display and no report. The run attaches to the Ray
         cluster at `address`, or to the one that is initialised already; otherwise it starts Ray on this machine for
         the time of the run.
@@ -154,13 +157,24 @@ class LocalSGDTrainer:
         observe: ProgressCallback | None,
     ) -> Result:
         request = self._request
-        manifest, damaged = _manifest(storage, resume)
+        settings = request.settings
+        found = to_resume(storage, resume, settings.program.schedule, settings.checkpoints.keep)
+        manifest = found.manifest
         if resume is None:
             check_new(storage, request)
         echo = not ray.is_initialized()  # Ray shows the workers' lines, or not, as its user said
-        with attached(request.cpus_at_most, address) as own, claimed(storage, request, resume is None):
+        with attached(request.cpus_at_most, address) as own, claimed(storage, request, resume is None) as again:
             stop.check()
-            plan = replace(planned(request, storage, manifest, own, echo), damaged=damaged, lease=lease.claim)
+            planned_run = planned(request, storage, manifest, own, echo)
+            plan = replace(
+                planned_run,
+                spec=replace(planned_run.spec, claim=lease.file),
+                older=found.older,
+                damaged=found.passed_over,
+                again=again,
+                config=request.config_yaml,
+                lease=lease.claim,
+            )
             with listening(request.observers, request.start(storage.root, manifest)) as listeners:
                 if observe is not None:
                     outcome = follow(plan, observe, listeners, lease, stop)
@@ -169,7 +183,7 @@ class LocalSGDTrainer:
         if not lease.lost:
             report = observe is None and (outcome.finish.status == "interrupted" or not stop.asked)
             conclude(storage, request, outcome.result, report)
-        _raise(outcome, storage, request, stop, fresh=manifest is None)
+        _raise(outcome, storage, request, stop, fresh=manifest is None and not again)
         return _result(outcome.result, storage, request)
 
     def simulate(self, conditions: Conditions | None = None) -> Result:
@@ -212,21 +226,6 @@ def _shown(plan: Plan, listeners: Listeners | None, lease: Lease, stop: StopRequ
         return follow(plan, display.update, listeners, lease, stop)
 
 
-def _manifest(storage: Storage, resume: str | None) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
-    """Return the manifest of the checkpoint to go on from, and the damaged newer ones. Warn about the latter."""
-    if resume is None:
-        return None, ()
-    asked = Path(resume).name
-    if resume != "auto" and asked in checkpoint_parts.finished(storage):
-        return checkpoint_parts.verified(storage.under("checkpoints"), asked), ()
-    manifest, damaged = checkpoint_parts.newest_good(storage)
-    if manifest is None and (damaged or resume != "auto"):
-        raise CheckpointError(f"{resume}: no finished, undamaged checkpoint to go on from")
-    for name in damaged:
-        say(f"warning: checkpoint {name} is damaged; going on from the one before")
-    return manifest, damaged
-
-
 def _raise(outcome: Outcome, storage: Storage, request: Request, stop: StopRequest, fresh: bool) -> None:
     finish = outcome.finish
     if finish.error:
@@ -251,7 +250,7 @@ def _raise(outcome: Outcome, storage: Storage, request: Request, stop: StopReque
 
 def _result(content: dict[str, Any], storage: Storage, request: Request) -> Result:
     local = storage.local
-    names = checkpoint_parts.finished(storage)
+    names = finished(storage)
     best = best_checkpoints(storage, names, request.settings)
     return Result(
         metrics={**content["eval"], **content},  # a metric called `status` does not hide the run's own

@@ -44,6 +44,10 @@ class EventName(StrEnum):
     DRIVER_RESTARTED = "driver_restarted"
     STORAGE_FAILED = "storage_failed"
     STORAGE_RECOVERED = "storage_recovered"
+    ROWS_MISSING = (
+        "rows_missing"  # the tables lack rows of rounds or evaluations before the checkpoint of a resume
+    )
+    FILES_MISSING = "files_missing"  # the storage lost files that were written
     LOG = "log"  # `ctx.log` of the user's code
     TIMING_ONLY = "timing_only"  # the times are simulated and the losses assumed
     OBSERVER_FAILED = "observer_failed"  # an observer of the user's raised, and was dropped

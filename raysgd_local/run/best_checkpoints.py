@@ -9,8 +9,9 @@ from raysgd_local.control.controller.checkpoints import CheckpointRecord, ranked
 from raysgd_local.control.controller.settings import CheckpointPolicy, Settings
 from raysgd_local.errors import CheckpointError
 from raysgd_local.run_files import tables
-from raysgd_local.run_files.storage import Storage, read_manifest
-from raysgd_local.run_files.writer import EVALS
+from raysgd_local.run_files.manifest import read_manifest
+from raysgd_local.run_files.storage import Storage
+from raysgd_local.run_files.tables import EVALS
 
 
 def best_checkpoints(
@@ -31,14 +32,17 @@ def _records(storage: Storage, names: list[str], settings: Settings) -> Iterator
     for name in names:
         with contextlib.suppress(CheckpointError):  # a damaged one is not among the best
             manifest = read_manifest(storage.under("checkpoints").under(name))
-            yield snapshot_of(manifest, settings.program.schedule)
+            yield snapshot_of(manifest.plain, settings.program.schedule)
 
 
 def unreported_score(storage: Storage, policy: CheckpointPolicy) -> str:
     """Return a warning where no evaluation reported the metric by which checkpoints are kept; else an empty text."""
     if policy.score is None:
         return ""
-    rows = tables.parsed(storage.read(EVALS).decode()) if storage.exists(EVALS) else []
+    try:
+        rows = tables.parsed(EVALS, storage.read(EVALS)) if storage.exists(EVALS) else []
+    except (OSError, tables.DamagedFileError):  # what can't be read warns of nothing
+        return ""
     there = sorted({name for row in rows for name in tables.eval_row(row).metrics})
     if policy.score in there:
         return ""

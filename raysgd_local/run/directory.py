@@ -10,10 +10,11 @@ from raysgd_local.run.request import Request
 from raysgd_local.run_files.lease import Lease
 from raysgd_local.run_files.reader import trained_nothing
 from raysgd_local.run_files.storage import Storage
-from raysgd_local.run_files.writer import LOGS, OWN_FILES, RESULT, ROUNDS
+from raysgd_local.run_files.tables import ROUNDS
+from raysgd_local.run_files.writer import CONFIG, LOGS, OWN_FILES, RESULT
 from raysgd_local.signals import StopRequest, cleaning
 
-CONFIG, CHECKPOINTS = "config.yaml", "checkpoints"
+CHECKPOINTS = "checkpoints"
 
 
 @contextmanager
@@ -49,9 +50,15 @@ def claim(storage: Storage, request: Request) -> None:
 
 
 @contextmanager
-def claimed(storage: Storage, request: Request, new: bool) -> Iterator[None]:
-    """Claim the directory; give back a new one after an exception, if nothing was trained in it since."""
-    claim(storage, request)
+def claimed(storage: Storage, request: Request, new: bool) -> Iterator[bool]:
+    """Claim the directory; give back a new one after an exception, if nothing was trained in it since.
+
+    Yield whether there is a run in it, to be resumed: its configuration stays until that goes on.
+    """
+    with _writable(request):
+        again = not new and storage.exists(CONFIG)
+    if not again:
+        claim(storage, request)
 
     def give_back_unused() -> None:
         with suppress(OSError):
@@ -60,7 +67,7 @@ def claimed(storage: Storage, request: Request, new: bool) -> Iterator[None]:
 
     try:
         with cleaning(give_back_unused):
-            yield
+            yield again
     except BaseException:
         give_back_unused()
         raise

@@ -11,16 +11,18 @@ from raysgd_local.console import say
 from raysgd_local.report import write_report
 from raysgd_local.run.best_checkpoints import unreported_score
 from raysgd_local.run.request import Request
+from raysgd_local.run_files.checkpoint_survey import finished
 from raysgd_local.run_files.storage import Storage
-from raysgd_local.training.replica import checkpoint_parts
 
 
 def conclude(storage: Storage, request: Request, result: dict[str, Any], report: bool = True) -> None:
-    """Write the report of a run that trained, and warn of samples lost and of a score that no evaluation reported."""
+    """Write the report of a run that trained; warn of what was lost and of a score that no evaluation reported."""
     if report and storage.local is not None and result["rounds"]:
         attempt("report.html was not written", lambda: write_report([Path(storage.root)]))
     if lost := result.get("samples_lost"):
         say(f"warning: {lost:,} samples were not trained on in their epoch; docs/data.md says when that happens")
+    if missing := result.get("missing"):
+        say(f"warning: the storage lost what was written: {', '.join(missing)}")
     attempt("the score of checkpoints is not known", lambda: _warn(storage, request))
 
 
@@ -40,7 +42,7 @@ def _warn(storage: Storage, request: Request) -> None:
 def how_to_go_on(storage: Storage, request: Request) -> str:
     """Return the words for an interrupted run: how to go on from its newest checkpoint, if there is one."""
     try:
-        names = checkpoint_parts.finished(storage)
+        names = finished(storage)
     except OSError as error:
         return f"interrupted; {storage.root} can't be read: {error}"
     if not names:

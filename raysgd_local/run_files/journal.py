@@ -10,8 +10,9 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from raysgd_local.algorithms.schedules.base import Schedule
 from raysgd_local.control.controller import machine as controller
@@ -23,6 +24,7 @@ from raysgd_local.errors import InputError
 from raysgd_local.import_path import class_path
 from raysgd_local.run_files import journal_schema1
 from raysgd_local.run_files.journal_classes import find_record
+from raysgd_local.run_files.tables import DamagedFileError, intact
 from raysgd_local.run_files.writer import JOURNAL
 from raysgd_local.serialization import from_plain, to_plain
 
@@ -33,12 +35,16 @@ SCHEMA = 2
 _EVENTS: dict[str, type] = {kind.__name__: kind for kind in get_args(Event)}
 
 Line = dict[str, Any]
+T = TypeVar("T")
 
 
-def begun(settings: Settings, resume: Line | None, incarnation: int = 1) -> Line:
+def begun(
+    settings: Settings, resume: Line | None, incarnation: int = 1, older: Iterable[Line] = (), taken: int = 0
+) -> Line:
     """Return the first line of a driver's life: the controller's settings and starting point.
 
-    `resume` is the manifest of the checkpoint to go on from; without one, the run begins as this `incarnation`.
+    `resume` is the manifest of the checkpoint to go on from; without one, the run begins as this `incarnation`. `older`
+    and `taken` are as in `begin`.
     """
     return {
         "kind": _BEGUN,
@@ -46,6 +52,8 @@ def begun(settings: Settings, resume: Line | None, incarnation: int = 1) -> Line
         "settings": _tagged(settings),
         "resume": resume,
         "incarnation": incarnation,
+        "older": list(older),
+        "taken": taken,
     }
 
 
@@ -73,8 +81,15 @@ class JournalWriter:
         self._write = write
         self._unwritten: list[tuple[Event, float, Sequence[Command]]] = []
 
-    def begin(self, settings: Settings, resume: Line | None, incarnation: int) -> None:
-        self._write(begun(settings, resume, incarnation))
+    def begin(
+        self,
+        settings: Settings,
+        resume: Line | None,
+        incarnation: int,
+        older: Iterable[Line] = (),
+        taken: int = 0,
+    ) -> None:
+        self._write(begun(settings, resume, incarnation, older, taken))
 
     def heard(self, event: Event, now: float, commands: Sequence[Command]) -> None:
         if commands or not isinstance(event, Heartbeat):
@@ -99,27 +114,61 @@ class Replayed:
 
 def replay(lines: Iterable[Line]) -> Iterator[Replayed]:
     """Replay a journal with the real controller. Raises `InputError` if the lines are no journal."""
-    state: Controller | None = None
-    schema = SCHEMA
+    life: _Life | None = None
     for number, line in enumerate(lines, start=1):
-        if line.get("kind") == _BEGUN:
-            schema = _schema(line)
-            plain = line["settings"]
-            settings: Settings = _untagged(journal_schema1.plain_settings(plain) if schema == 1 else plain)
-            resume = line["resume"] and snapshot_of(line["resume"], settings.program.schedule)
-            state = begin(settings, resume, line["incarnation"])
+        if _kind(line) == _BEGUN:
+            life = _part(number, partial(_life, line))
             continue
-        if state is None:
-            raise InputError("journal", line.get("kind"), f"a journal that begins with a line {_BEGUN!r}")
-        event = _event(line, schema, state.settings.program.schedule)
-        state, commands = controller.advance(state, event, line["now"])
+        if life is None:
+            raise InputError("journal", _kind(line), f"a journal that begins with a line {_BEGUN!r}")
+        yield _part(number, partial(life.step, number, line))
+
+
+class _Life:
+    """A driver's life: the controller, as the journal leads it on."""
+
+    def __init__(self, state: Controller, schema: int) -> None:
+        self._state, self._schema = state, schema
+
+    def step(self, number: int, line: Line) -> Replayed:
+        schema, now = self._schema, float(line["now"])
+        event = _event(line, schema, self._state.settings.program.schedule)
+        self._state, commands = controller.advance(self._state, event, now)
         plain_form = journal_schema1.plain_command if schema == 1 else to_plain
-        yield Replayed(number, line["now"], event, commands, _digest(commands, plain_form) == line["commands"])
+        return Replayed(number, now, event, commands, _digest(commands, plain_form) == line["commands"])
+
+
+def _life(line: Line) -> _Life:
+    schema = _schema(line)
+    plain = line["settings"]
+    settings: Settings = _untagged(journal_schema1.plain_settings(plain) if schema == 1 else plain)
+    if not isinstance(settings, Settings):
+        raise InputError("journal", type(settings).__name__, "the settings of a controller")
+    resume, *older = (
+        manifest and snapshot_of(manifest, settings.program.schedule)
+        for manifest in (line["resume"], *line.get("older", ()))
+    )
+    return _Life(begin(settings, resume, line["incarnation"], older, line.get("taken", 0)), schema)
+
+
+def _kind(line: Any) -> Any:
+    return line.get("kind") if isinstance(line, dict) else None
+
+
+def _part(number: int, part: Callable[[], T]) -> T:
+    """Carry out a part of the replay. Raises `InputError`, with the line's number, for whatever goes wrong in it."""
+    try:
+        return part()
+    except InputError:
+        raise
+    except Exception as error:  # a damaged line may lead the controller anywhere
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise InputError("journal", f"line {number}", "a line that a run writes", why) from error
 
 
 def _schema(line: Line) -> int:
     schema: int = line.get("schema", 1)
-    if schema not in (1, SCHEMA):
+    if schema not in (1, SCHEMA) or isinstance(schema, bool):
         raise InputError("journal", schema, f"a journal of schema 1 or {SCHEMA}")
     return schema
 
@@ -129,7 +178,19 @@ def read(directory: str | Path) -> list[Line]:
     path = Path(directory) / JOURNAL
     if not path.is_file():
         raise InputError("run", str(directory), f"a run directory with a {JOURNAL}")
-    return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+    try:
+        return intact(JOURNAL, (partial(_line, line) for line in path.read_bytes().split(b"\n")[:-1]))
+    except (OSError, DamagedFileError) as error:
+        raise InputError(
+            "run", str(directory), f"a run directory with a {JOURNAL} that can be read", str(error)
+        ) from error
+
+
+def _line(content: bytes) -> Line:
+    line = json.loads(content)
+    if not isinstance(line, dict):
+        raise ValueError("no object")
+    return line
 
 
 def _event(line: Line, schema: int, schedule: Schedule) -> Event:

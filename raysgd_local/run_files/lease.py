@@ -63,6 +63,11 @@ class Lease:
         return self._held.claim
 
     @property
+    def file(self) -> str:
+        """The file of the claim, in the run's directory: whoever takes the run over removes it first."""
+        return f"{FOLDER}/{self.claim.id}.json"
+
+    @property
     def lost(self) -> str:
         """Why this process may not write any more; empty while it may."""
         return self._lost
@@ -213,7 +218,7 @@ def _runs(process: tuple[int, float]) -> bool:
     try:
         found = psutil.Process(pid)
         return bool(abs(found.create_time() - started) < 1.0 and found.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
+    except (psutil.Error, ValueError, OverflowError):  # no process has such a number
         return False
 
 

@@ -17,6 +17,8 @@ from collections.abc import Generator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from raysgd_local.serialization import from_plain
+
 LEASE_S = 20.0
 """A claim whose count has not changed for so long is dead; a holder that can't renew for half of it stops writing."""
 
@@ -50,10 +52,8 @@ class Claim:
     def decode(id: str, content: bytes) -> Claim:
         """The inverse of `encode`. A file that can't be decoded counts as a claim that never changes."""
         try:
-            plain = json.loads(content)
-            processes = tuple((int(pid), float(started)) for pid, started in plain.pop("processes"))
-            return Claim(**{**plain, "id": id, "processes": processes})
-        except (ValueError, TypeError, KeyError, AttributeError):
+            return replace(from_plain(Claim, json.loads(content)), id=id)
+        except (ValueError, TypeError, RecursionError):
             return Claim(id, label="a claim that can't be read")
 
 

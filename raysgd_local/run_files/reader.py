@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import json
+import math
 import os
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +14,37 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from raysgd_local.errors import InputError, nearest
+from raysgd_local.run_files import event_lines, tables
+from raysgd_local.run_files.event_lines import EVENTS
 from raysgd_local.run_files.paths import expanded
-from raysgd_local.run_files.tables import ABSENT, EVAL_COLUMNS, ROUND_COLUMNS
+from raysgd_local.run_files.tables import ABSENT, EVAL_COLUMNS, EVALS, ROUND_COLUMNS, ROUNDS, Row
 
 if TYPE_CHECKING:
     import pandas as pd
 
-CONFIG, ROUNDS, EVALS, EVENTS, RESULT = "config.yaml", "rounds.csv", "evals.csv", "events.jsonl", "result.json"
+
+__all__ = ["CONFIG", "EVALS", "EVENTS", "RESULT", "ROUNDS", "Run", "enclosing", "load"]
+
+CONFIG, RESULT = "config.yaml", "result.json"
+
+_NUMBERS = {
+    *(
+        "rounds",
+        "steps",
+        "samples",
+        "epochs",
+        "elapsed_s",
+        "compute_s",
+        "sync_s",
+        "wait_s",
+        "wire_bytes",
+        "train_loss",
+    ),
+    *("views", "workers_lost", "stall_s_max", "samples_lost", "samples_repeated", "chunks_uncovered_max"),
+}
+"""What `result.json` has numbers for, or null."""
+
+_MOST = 1e18
 
 
 @dataclass(frozen=True)
@@ -53,16 +78,17 @@ def load(path: str | Path) -> Run:
     directory = Path(expanded(str(path), "run")).resolve()
     _require_run(directory, str(path))
     try:
+        evaluations = _rows(directory, EVALS)
         return Run(
             directory,
-            yaml.safe_load((directory / CONFIG).read_text(encoding="utf-8")) or {},
-            _table(directory / ROUNDS, ROUND_COLUMNS, ABSENT),
-            _table(directory / EVALS, EVAL_COLUMNS, {}),
-            _events(directory / EVENTS),
-            json.loads((directory / RESULT).read_text()) if (directory / RESULT).exists() else {},
-            _blanks(directory / EVALS),
+            _config(directory),
+            _frame(_rows(directory, ROUNDS), ROUND_COLUMNS, ABSENT),
+            _frame(evaluations, EVAL_COLUMNS, {}),
+            tuple(event_lines.parsed(_content(directory, EVENTS))),
+            _result(directory),
+            _blanks(evaluations),
         )
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         why = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise InputError("run", str(path), "a run directory whose files can be read", why) from error
 
@@ -73,7 +99,7 @@ def enclosing(path: str | Path) -> Path:
     for directory in (place, *place.parents[:3]):
         if (directory / CONFIG).is_file() and place.exists():
             return directory
-    hint = _beside(place) or ("it has no config.yaml" if place.exists() else "it does not exist")
+    hint = "it has no config.yaml" if place.exists() else _beside(place) or "it does not exist"
     raise InputError("resume", str(path), "auto, or a run directory or a checkpoint in one", hint)
 
 
@@ -95,7 +121,7 @@ def trained_nothing(result: str) -> bool:
     """Whether this `result.json` is of a run that failed before its first round."""
     try:
         content = json.loads(result)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(content, dict) and content.get("status") == "failed" and content.get("rounds") == 0
 
@@ -126,32 +152,50 @@ def _beside(path: Path) -> str:
         return ""
 
 
-def _table(path: Path, columns: list[str], absent: dict[str, Any]) -> pd.DataFrame:
-    """Read a table: `columns` by name, then any others. `absent` has values for columns that older versions lack."""
+def _content(directory: Path, name: str) -> bytes:
+    path = directory / name
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{name} is not a file")
+    return path.read_bytes() if path.exists() else b""
+
+
+def _config(directory: Path) -> dict[str, Any]:
+    found = yaml.safe_load(_content(directory, CONFIG).decode())
+    if not isinstance(found, dict | None):
+        raise ValueError(f"{CONFIG} is no mapping")
+    return found or {}
+
+
+def _rows(directory: Path, name: str) -> list[Row]:
+    return tables.parsed(name, _content(directory, name))
+
+
+def _frame(rows: list[Row], columns: list[str], absent: dict[str, Any]) -> pd.DataFrame:
+    """Return a table: `columns` by name, then any others. `absent` has values for columns that older versions lack."""
     import pandas as pd
 
-    if not path.exists() or path.stat().st_size == 0:
+    if not rows:
         return pd.DataFrame(columns=columns, dtype=float)
-    table = pd.read_csv(path)
-    table = table if len(table) else table.astype(float)  # without rows no type was read
-    table = table.assign(**{column: value for column, value in absent.items() if column not in table.columns})
-    if lacking := [column for column in columns if column not in table.columns]:
-        raise ValueError(f"{path.name} lacks the columns {', '.join(lacking)}")
+    table = pd.DataFrame([absent | {n: math.nan if v == "" else v for n, v in row.items()} for row in rows])
     return table[[*columns, *(column for column in table.columns if column not in columns)]]
 
 
-def _blanks(path: Path) -> dict[str, frozenset[int]]:
-    """Rows by column in which a table has nothing; pandas takes them for NaN."""
-    if not path.exists():
-        return {}
-    with path.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
+def _blanks(rows: list[Row]) -> dict[str, frozenset[int]]:
+    """Rows by column in which a table has nothing; in a frame they are NaN."""
     return {
         name: frozenset(i for i, row in enumerate(rows) if row[name] == "") for name in (rows[0] if rows else ())
     }
 
 
-def _events(path: Path) -> tuple[dict[str, Any], ...]:
-    """Read the events, without a last incomplete line."""
-    lines = path.read_text().split("\n") if path.exists() else []
-    return tuple(json.loads(line) for line in lines[:-1] if line.strip())
+def _result(directory: Path) -> dict[str, Any]:
+    """Return the content of `result.json`; empty while there is none."""
+    content = _content(directory, RESULT)
+    found = json.loads(content) if content else {}
+    if not isinstance(found, dict):
+        raise ValueError(f"{RESULT} is no object")
+    for name in _NUMBERS & found.keys():
+        value = found[name]
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and not abs(value) > _MOST
+        if value is not None and not number:
+            raise ValueError(f"{RESULT}: {name} is {reprlib.repr(value)}")
+    return found

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pyarrow import fs
 
 from raysgd_local.errors import CheckpointError, InputError
 
-MANIFEST = "manifest.json"
 _OBJECT_STORES = ("s3", "gcs", "abfs")
 
 
@@ -79,13 +76,22 @@ class Storage:
             raise
 
     def read(self, name: str) -> bytes:
-        with self.filesystem.open_input_stream(f"{self.root}/{name}") as stream:
+        """Return a file's content. Raises `OSError`; also for what is no file, such as a pipe, which may never end."""
+        path = f"{self.root}/{name}"
+        if self.local is not None and os.path.exists(path) and not os.path.isfile(path):
+            raise OSError(f"{path} is not a file")
+        with self.filesystem.open_input_stream(path) as stream:
             content: bytes = stream.read()
         return content
 
     def exists(self, name: str) -> bool:
         info = self.filesystem.get_file_info(f"{self.root}/{name}")
         return bool(info.type != fs.FileType.NotFound)
+
+    def size(self, name: str) -> int | None:
+        """Return a file's size in bytes; None if there is no such file."""
+        size: int | None = self.filesystem.get_file_info(f"{self.root}/{name}").size
+        return size
 
     def names(self) -> list[str]:
         """Return the names in the directory, sorted; empty if it does not exist."""
@@ -111,12 +117,3 @@ def checked(storage: Storage, name: str, sha256: str) -> bytes:
     if hashlib.sha256(content).hexdigest() != sha256:
         raise CheckpointError(f"{storage.root}/{name} is damaged: its SHA-256 is not the manifest's")
     return content
-
-
-def read_manifest(checkpoint: Storage) -> dict[str, Any]:
-    """Read a checkpoint's manifest. Raises `CheckpointError` if it is missing or can't be read."""
-    try:
-        plain: dict[str, Any] = json.loads(checkpoint.read(MANIFEST))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{checkpoint.root} is not a finished checkpoint: {error}") from error
-    return plain

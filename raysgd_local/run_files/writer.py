@@ -12,16 +12,19 @@ from typing import Any
 from raysgd_local.control.replicated.round_row import RoundRow
 from raysgd_local.control.run_events import EventName
 from raysgd_local.records import EvalRow
-from raysgd_local.run_files import tables
+from raysgd_local.run_files import event_lines, tables
+from raysgd_local.run_files.appended_file import AppendedFile, CompressedText, FileChangedError
 from raysgd_local.run_files.background_copy import Copies
+from raysgd_local.run_files.event_lines import EVENTS
 from raysgd_local.run_files.observer import RunEvent, RunObserver
 from raysgd_local.run_files.outage import Outage
 from raysgd_local.run_files.storage import Storage
+from raysgd_local.run_files.tables import EVALS, ROUNDS
 
-ROUNDS, EVALS, EVENTS, JOURNAL = "rounds.csv", "evals.csv", "events.jsonl", "journal.jsonl"
-RESULT = "result.json"
+JOURNAL, RESULT, CONFIG, MODEL = "journal.jsonl", "result.json", "config.yaml", "model.pt"
 LOGS = "logs"
-OWN_FILES = (ROUNDS, EVALS, EVENTS, JOURNAL, RESULT)
+GROWING = (ROUNDS, EVALS, EVENTS, JOURNAL)
+OWN_FILES = (*GROWING, RESULT)
 
 
 class RunFiles(RunObserver):
@@ -46,55 +49,42 @@ class RunFiles(RunObserver):
         self._folder.mkdir(parents=True, exist_ok=True)
         self._dirty: set[str] = set()
         self._behind: set[str] = set()
-        self._journal: list[str] = []  # lines that could not be written yet
         self._outage, self._away = Outage(), Outage()
         self._copies = Copies(self._folder, storage)
         self._fetch()
-        for name in (ROUNDS, EVALS, EVENTS, JOURNAL):
-            self._drop_half_line(name)
-        written = tables.parsed(self._read(ROUNDS))
-        self.rounds = [tables.ABSENT | row for row in written]
-        self._round_columns = tables.round_columns(written)
-        self._outdated = bool(written) and list(written[0]) != self._round_columns
-        self.evaluations = tables.parsed(self._read(EVALS))
-        self.events = [json.loads(line) for line in self._read(EVENTS).splitlines()]
+        self._files = {name: AppendedFile(self._folder / name) for name in GROWING}
+        self._load({name: file.read() for name, file in self._files.items()})
 
     def _fetch(self) -> None:
         """Copy an earlier driver's files from remote storage."""
         if self._staging is None:
             return
-        for name in (ROUNDS, EVALS, EVENTS, JOURNAL):
+        for name in GROWING:
             if self._storage.exists(name):
                 (self._folder / name).write_bytes(self._storage.read(name))
 
-    def _read(self, name: str) -> str:
-        path = self._folder / name
-        if not path.exists():
-            return ""
-        with path.open(encoding="utf-8", newline="") as stream:  # names of metrics may hold line breaks
-            return stream.read()
-
-    def _drop_half_line(self, name: str) -> None:
-        """Remove an incomplete last line: the process that wrote it may have died."""
-        text = self._read(name)
-        if text and not text.endswith("\n"):
-            self._write(self._folder / name, text[: text.rfind("\n") + 1])
-
-    @staticmethod
-    def _write(path: Path, text: str) -> None:
-        path.write_text(text, encoding="utf-8", newline="")
+    def _load(self, written: dict[str, bytes]) -> None:
+        """Take in an earlier driver's files. Raises `DamagedFileError` for content that no run writes."""
+        rounds = tables.parsed(ROUNDS, written[ROUNDS])
+        self.rounds = [tables.ABSENT | row for row in rounds]
+        self._round_columns = tables.round_columns(rounds)
+        self.evaluations = tables.parsed(EVALS, written[EVALS])
+        self.events = event_lines.parsed(written[EVENTS])
+        self._journal = CompressedText()
+        self._journal.add(written[JOURNAL][: written[JOURNAL].rfind(b"\n") + 1])
+        # Of another version, or with a broken end: written whole before anything is appended.
+        self._outdated = {name for name, content in written.items() if content and content != self._content(name)}
 
     def _append(self, name: str, text: str) -> None:
-        """Append; while the storage fails, leave it to `retry`."""
-        if name not in self._behind:
+        """Append to the file what is in memory already; while the storage fails, leave it to `retry`."""
+        if name in self._outdated:
+            self._rewrite(name)
+        elif name not in self._behind:
             try:
                 self._check_lease()
-                with (self._folder / name).open("a", encoding="utf-8", newline="") as stream:
-                    stream.write(text)
+                self._files[name].append(text.encode())
             except OSError as error:
                 self._fall_behind(name, error)
-        if name in self._behind and name == JOURNAL:
-            self._journal.append(text)
         self._dirty.add(name)
 
     def _check_lease(self) -> None:
@@ -103,6 +93,7 @@ class RunFiles(RunObserver):
             raise OSError("another command has taken the run over")
 
     def _rewrite(self, name: str) -> None:
+        self._outdated.discard(name)
         try:
             self._replace(name)
         except OSError as error:
@@ -110,33 +101,43 @@ class RunFiles(RunObserver):
         self._dirty.add(name)
 
     def _replace(self, name: str) -> None:
-        """Write a whole file from memory; of the journal, which is not in memory, the missing end."""
+        """Write a whole file from memory."""
         self._check_lease()
-        self._folder.mkdir(parents=True, exist_ok=True)
-        before = self._read(name) if name == JOURNAL else ""
-        draft = self._folder / f"{name}.tmp"
-        self._write(draft, before[: before.rfind("\n") + 1] + self._content(name))
-        draft.replace(self._folder / name)
-        if name == JOURNAL:
-            self._journal.clear()
+        self._files[name].replace(self._content(name))
 
-    def _content(self, name: str) -> str:
+    def _content(self, name: str) -> bytes:
         match name:
             case "rounds.csv":
-                return tables.text(self._round_columns, self.rounds, header=True)
+                return tables.text(self._round_columns, self.rounds, header=True).encode()
             case "evals.csv":
-                return tables.text(tables.eval_columns(self.evaluations), self.evaluations, header=True)
+                return tables.text(tables.eval_columns(self.evaluations), self.evaluations, header=True).encode()
             case "events.jsonl":
-                return "".join(map(_event_line, self.events))
+                return "".join(map(_event_line, self.events)).encode()
             case _:
-                return "".join(self._journal)
+                return self._journal.content
 
     def _fall_behind(self, name: str, error: OSError) -> None:
-        """Note that the disk is full or gone. Training goes on, and unwritten data is kept until it can be written."""
+        """Note that the disk is full or gone. Training goes on, and unwritten data is kept until it can be written.
+
+        Where a file is not as it was written, all are written again.
+        """
         first = not self._behind
         self._behind.add(name)
+        if isinstance(error, FileChangedError):
+            self._behind |= self._begun
         if first:
             self._report(EventName.STORAGE_FAILED, reason=str(error))
+
+    @property
+    def _begun(self) -> set[str]:
+        """The files to which something was written."""
+        return {name for name, file in self._files.items() if not file.empty}
+
+    def verify(self) -> None:
+        """Compare the files with what was written; what differs is to be written again."""
+        for name, file in self._files.items():
+            if name not in self._behind and not file.intact():
+                self._fall_behind(name, FileChangedError(f"{name} is not as it was written"))
 
     def retry(self, now: float) -> str:
         """Write the missing data, if an attempt is due. Return the error; empty if there is none."""
@@ -152,32 +153,39 @@ class RunFiles(RunObserver):
         self._report(EventName.STORAGE_RECOVERED, after_s=round(self._outage.ends(now), 1))
         return ""
 
-    def finish(self, name: str, text: str, sleep: Callable[[float], None]) -> str:
-        """Write the last file and all missing data, in a few attempts. Return the error; empty if there is none."""
-        trouble = ""
+    def finish(self, whole: dict[str, str], sleep: Callable[[float], None]) -> str:
+        """Write the last files, `whole`, and all missing data, in a few attempts. Return the error; empty for none.
+
+        Storage that changed just now may change back: the attempts go on, and write again what is lost by that.
+        """
+        trouble, changing = "", False
         for wait_s in (0.0, 1.0, 2.0, 4.0):
             sleep(wait_s)
+            self.verify()
+            changing = changing or bool(self._behind)
             try:
-                self._storage.write(name, text.encode())
-                for behind in sorted(self._behind):
-                    self._replace(behind)
-                self._behind.clear()
-                self.copy_out_now()
+                self._write_last(whole)
             except OSError as error:
                 trouble = str(error)
-            else:
-                return ""
+                continue
+            trouble = ""
+            if not changing:
+                break
         return trouble
+
+    def _write_last(self, whole: dict[str, str]) -> None:
+        for name, text in whole.items():
+            self._storage.write(name, text.encode())
+        for name in sorted(self._behind):
+            self._replace(name)
+        self._behind.clear()
+        self._dirty |= self._begun
+        self.copy_out_now()
 
     def rounds_resolved(self, rounds: tuple[RoundRow, ...]) -> None:
         rows = [asdict(row) for row in rounds]
-        header = not self.rounds and not (self._folder / ROUNDS).exists()
         self.rounds += rows
-        if self._outdated:  # another version's columns: write the table whole once, then append
-            self._outdated = False
-            self._rewrite(ROUNDS)
-        else:
-            self._append(ROUNDS, tables.text(self._round_columns, rows, header=header))
+        self._append(ROUNDS, tables.text(self._round_columns, rows, header=self._files[ROUNDS].empty))
 
     def evaluated(self, evaluations: tuple[EvalRow, ...]) -> None:
         for row in evaluations:
@@ -188,7 +196,7 @@ class RunFiles(RunObserver):
         plain = tables.eval_plain(row)
         self.evaluations.append(plain)
         columns = tables.eval_columns(self.evaluations)
-        if columns == known and (self._folder / EVALS).exists():
+        if columns == known and not self._files[EVALS].empty:
             self._append(EVALS, tables.text(columns, [plain], header=False))
         else:
             self._rewrite(EVALS)
@@ -210,7 +218,9 @@ class RunFiles(RunObserver):
 
     def journal(self, line: dict[str, Any]) -> None:
         """Write one of the controller's events into the journal, so that its decisions can be replayed."""
-        self._append(JOURNAL, json.dumps(line) + "\n")
+        text = json.dumps(line) + "\n"
+        self._journal.add(text.encode())
+        self._append(JOURNAL, text)
 
     def write(self, name: str, text: str) -> None:
         """Write a whole file, such as `config.yaml` or `result.json`."""

@@ -12,7 +12,6 @@ from typing import Any, assert_never
 from raysgd_local.control.controller import events as c
 from raysgd_local.control.controller import machine as controller
 from raysgd_local.control.controller.heartbeats import Pulse
-from raysgd_local.control.controller.state import begin
 from raysgd_local.control.data.deal import lists
 from raysgd_local.control.messages import Beat, Order
 from raysgd_local.run_files.journal import JournalWriter
@@ -36,7 +35,7 @@ class ControllerShell:
         self._beat_s = plan.settings.timeouts.beat_s
         self._pulse = Pulse(self._beat_s, time.monotonic())
         self._looked_s = self._copied_out_s = time.monotonic()
-        self.state = begin(plan.settings, plan.resumed(), incarnation=plan.lives)
+        self.state = plan.begin()
         self.finish: c.Finish | None = None
 
     def post(self, event: c.Event) -> None:
@@ -48,7 +47,8 @@ class ControllerShell:
     def run(self, group: Group, seen: Seen, ended: Callable[[], bool]) -> None:
         """Run the controller until it ends the run, or `ended()` is true. Call `seen` after each event."""
         self._group, self._seen = group, seen
-        self._journal.begin(self._plan.settings, self._plan.resume, self._plan.lives)
+        plan = self._plan
+        self._journal.begin(plan.settings, plan.resume, plan.lives, plan.older, plan.taken)
         self.post(c.RunStarted())
         while self.finish is None and not ended():
             event = self._next_event()
@@ -94,6 +94,8 @@ class ControllerShell:
         self._seen(event, commands)
 
     def _run_command(self, command: c.Command, now: float) -> None:
+        if c.goes_on(command):
+            self._recording.goes_on()
         match command:
             case c.RequestWorker(worker):
                 self._pulse.expect(worker)

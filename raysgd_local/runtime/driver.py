@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable
@@ -29,7 +30,6 @@ from raysgd_local.runtime.placement import PlacementWatch
 from raysgd_local.runtime.run_plan import Glance, Group, Outcome, Plan
 from raysgd_local.runtime.worker_group import WorkerGroup
 from raysgd_local.training.ports import TrainingStatus
-from raysgd_local.training.replica import checkpoint_parts
 
 _MOST_LINES = 2000  # of workers' output between two glances
 MakeGroup = Callable[[Plan, Callable[[c.Event], None]], Group]
@@ -52,7 +52,9 @@ class Driver:
         self._output = deque[str](maxlen=_MOST_LINES)
         self._outbox = Outbox() if plan.heard is not None else None
         self._lease = Lease.shared(plan.storage, plan.lease).keep() if plan.lease is not None else None
-        self._recording = Recording(plan.storage, time.time, outbox=self._outbox, may_write=self._may_write)
+        self._recording = Recording(
+            plan.storage, time.time, outbox=self._outbox, may_write=self._may_write, config=plan.config
+        )
         self._shell = ControllerShell(plan, self._recording)
 
     def _may_write(self) -> bool:
@@ -91,7 +93,13 @@ class Driver:
         return tuple(self._output.popleft() for _ in range(len(self._output)))
 
     def refuse(self, error: InputError) -> None:
-        """End the run with this error: a worker found that the user's input can't work."""
+        """End the run with this error: a worker found that the user's input can't work.
+
+        A worker that comes later, and does not see the storage, does not end a run that goes on: that may be away.
+        """
+        if error.field == "storage" and self._shell.state.books is not None:
+            self.record(EventName.STORAGE_FAILED, {"reason": str(error)})
+            return
         self._refused = self._refused or error
         self._shell.post(c.Timer(0))  # no timer has this number: it only wakes the main thread
 
@@ -121,7 +129,7 @@ class Driver:
         except InputError as error:
             self._refused = error
             return self._close()
-        self._plan.storage.write(self._plan.spec.probe, b"seen")
+        self._show_probe()
         if self._plan.chaos:
             self._injector = Injector(
                 self._plan.chaos,
@@ -153,29 +161,37 @@ class Driver:
             self._shell.finish = replace(finish, reason=f"{finish.reason}: {missing}")
 
     def _seen(self, event: c.Event, commands: tuple[c.Command, ...]) -> None:
+        if self._plan.storage.local is not None and any(isinstance(told, c.RequestWorker) for told in commands):
+            with contextlib.suppress(
+                OSError
+            ):  # the new worker looks for it, and the directory may have been deleted
+                self._show_probe()
         if self._injector is not None:
             self._injector.see(event, commands)
 
+    def _show_probe(self) -> None:
+        """Write the file by which workers check that they see the same storage."""
+        if not self._plan.storage.exists(self._plan.spec.probe):
+            self._plan.storage.write(self._plan.spec.probe, b"seen")
+
     def _tell_the_past(self) -> None:
-        """Record damaged checkpoints and the previous driver's death; remove records that the run goes back behind.
+        """Record damaged checkpoints and the previous driver's death, and how far the run goes back.
 
         Without a checkpoint no earlier round stays, with an older checkpoint none after it.
         """
         plan, record, restart = self._plan, self._recording, self._plan.restart
-        incarnation = self._shell.state.incarnation
+        incarnation, resume = self._shell.state.incarnation, self._shell.state.resume
         if restart is not None:
-            record.restarted(plan.resumed(), incarnation, plan.heard)
-        elif plan.resume is None and record.files.rounds:
-            record.rewind(0, 0, incarnation)
+            record.restarted(resume, incarnation, plan.heard, plan.damaged)
+        elif plan.again or resume is not None or record.files.rounds:
+            record.resumed(resume, incarnation, plan.damaged)
         for name in plan.damaged:
             record.event(EventName.CHECKPOINT_DAMAGED, checkpoint=name)
-        newest = plan.resume["name"] if plan.resume is not None else None
-        if newest is not None:
-            for name in checkpoint_parts.delete_after(plan.storage, newest, keep=plan.damaged):
-                record.deleted(name)
         if restart is not None:
-            told = {"reason": restart.reason, "restarts": restart.count, "checkpoint": newest}
-            record.event(EventName.DRIVER_RESTARTED, **told)
+            told = {"reason": restart.reason, "restarts": restart.count}
+            record.event(
+                EventName.DRIVER_RESTARTED, **told, checkpoint=resume.name if resume is not None else None
+            )
 
     def _close(self) -> Outcome:
         if self._taken_over:  # nothing here is ours to write any more

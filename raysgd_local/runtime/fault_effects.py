@@ -17,10 +17,11 @@ from raysgd_local.control.controller.events import DrainNotice, Event, StopReque
 from raysgd_local.errors import CheckpointError
 from raysgd_local.faults.language import Fault, When
 from raysgd_local.faults.schedule import RoundWatch, Victim
-from raysgd_local.run_files.storage import Storage, read_manifest
+from raysgd_local.run_files.checkpoint_survey import finished
+from raysgd_local.run_files.manifest import read_manifest
+from raysgd_local.run_files.storage import Storage
 from raysgd_local.runtime import nodes
 from raysgd_local.training.fault_hooks import Interference
-from raysgd_local.training.replica import checkpoint_parts
 from raysgd_local.training.replica.replica import Replica
 
 _KILL = Fault("kill", When())
@@ -109,8 +110,8 @@ def damage_newest(storage: Storage) -> bool:
     """Remove the last byte of the newest checkpoint's first shard. Return False if there is no checkpoint."""
     checkpoints = storage.under("checkpoints")
     try:
-        newest = checkpoint_parts.finished(storage)[-1]
-        part = read_manifest(checkpoints.under(newest))["shards"][0]["path"]
+        newest = finished(storage)[-1]
+        part = read_manifest(checkpoints.under(newest)).parts[0].path
         checkpoints.write(part, checkpoints.read(part)[:-1])
     except (IndexError, OSError, CheckpointError):
         return False

@@ -13,8 +13,8 @@ from ray.exceptions import (
 )
 
 from raysgd_local.errors import RunLostError
+from raysgd_local.run_files.checkpoint_survey import FALLBACKS, survey
 from raysgd_local.runtime.run_plan import Plan, Restart
-from raysgd_local.training.replica import checkpoint_parts
 
 DEATHS = (RayActorError, ActorUnschedulableError, OutOfMemoryError, WorkerCrashedError, NodeDiedError)
 """Ray's errors for a dead driver. It has errors of their own for a process killed for memory, and for a driver that
@@ -50,11 +50,15 @@ def planned_again(plan: Plan, restarts: Restarts, reason: str) -> tuple[Plan, Re
     Before the first checkpoint training begins anew. If there are checkpoints and none is good, it does not begin anew
     unasked: raises `RunLostError`.
     """
-    manifest, damaged = checkpoint_parts.newest_good(plan.storage)
-    if manifest is None and damaged:
-        raise RunLostError(f"the driver died ({reason}), and every checkpoint is damaged: {', '.join(damaged)}")
+    most = FALLBACKS if plan.settings.checkpoints.keep is None else None
+    found = survey(plan.storage, plan.settings.program.schedule, most=most)
+    manifest = found.manifest
+    if manifest is None and found.damaged:
+        raise RunLostError(
+            f"the driver died ({reason}), and every checkpoint is damaged: {', '.join(found.damaged)}"
+        )
     before = plan.resume["name"] if plan.resume is not None else ""
     progressed = manifest is not None and manifest["name"] != before
     restarts = restarts.after(progressed, reason)
     restart = Restart(restarts.count, reason)
-    return replace(plan, resume=manifest, damaged=damaged, restart=restart), restarts
+    return replace(plan, resume=manifest, older=found.older, damaged=found.passed_over, restart=restart), restarts

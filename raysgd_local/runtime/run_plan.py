@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from raysgd_local.control.controller import events as c
 from raysgd_local.control.controller.checkpoints import CheckpointRecord, snapshot_of
 from raysgd_local.control.controller.settings import Settings
+from raysgd_local.control.controller.state import Controller, begin
 from raysgd_local.control.messages import Order
 from raysgd_local.errors import InputError
 from raysgd_local.faults.language import Fault
@@ -40,7 +41,10 @@ class Plan:
     storage: Storage  # the run directory
     names: Names  # of method and task
     resume: dict[str, Any] | None = None  # manifest of the checkpoint to go on from
-    damaged: tuple[str, ...] = ()  # newer checkpoints that can't be loaded
+    older: tuple[dict[str, Any], ...] = ()  # manifests of the run's other checkpoints, oldest first
+    damaged: tuple[str, ...] = ()  # checkpoints that can't be loaded
+    again: bool = False  # the run's directory was there before this command
+    config: str = ""  # content of config.yaml; a resumed run writes it when it goes on
     restart: Restart | None = None  # the previous driver's death; None for the first driver
     chaos: tuple[Fault, ...] = ()  # faults to make happen
     heard: Heard | None = None  # the newest that observers were told; None without observers
@@ -51,9 +55,22 @@ class Plan:
         """The number of drivers that the command started, this one included."""
         return 1 + (self.restart.count if self.restart is not None else 0)
 
+    @property
+    def taken(self) -> int:
+        """The highest number of a damaged checkpoint: it is kept, and its name not given again."""
+        return max(map(int, self.damaged), default=0)
+
+    def begin(self) -> Controller:
+        """Return the controller at the beginning of the driver's life."""
+        older = [self._record(manifest) for manifest in self.older]
+        return begin(self.settings, self.resumed(), self.lives, older, self.taken)
+
     def resumed(self) -> CheckpointRecord | None:
         """Return the record of the checkpoint to go on from."""
-        return None if self.resume is None else snapshot_of(self.resume, self.settings.program.schedule)
+        return None if self.resume is None else self._record(self.resume)
+
+    def _record(self, manifest: dict[str, Any]) -> CheckpointRecord:
+        return snapshot_of(manifest, self.settings.program.schedule)
 
 
 @dataclass(frozen=True)

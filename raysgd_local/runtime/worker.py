@@ -84,7 +84,9 @@ class TrainWorker:
         self._address = self._own_address()
         device = torch.device("cuda:0" if spec.use_gpu else "cpu")
         self._shell = Shell(
-            WorkerSetup(name, spec.seed, spec.storage, device, spec.algorithm, members, spec.restricted),
+            WorkerSetup(
+                name, spec.seed, spec.storage, device, spec.algorithm, members, spec.restricted, spec.claim
+            ),
             self._network(store, device),
             self._link,
         )

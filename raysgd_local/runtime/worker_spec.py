@@ -74,6 +74,9 @@ class WorkerSpec:
     collective_timeout_s: float  # for one collective
     beat_s: float = 0.25  # time between heartbeats
     restricted: bool = False  # a worker has the data of its own chunks only
+    claim: str = (
+        ""  # the file in the run directory that shows that the run is still this command's; empty: none is
+    )
     chaos: bool = False  # faults will be made to happen
     echo: bool = False  # the driver shows what workers print
     listening: Listening = field(default_factory=Listening)  # address and ports

@@ -52,7 +52,7 @@ class TorchPort:
         self.evaluation: Evaluation | None = None
         self.interference = Interference()
         self.chunks = ChunkStore()
-        self._writer = checkpoint_parts.ShardWriter(place.worker, place.storage, link, background)
+        self._writer = checkpoint_parts.ShardWriter(place.worker, place.storage, link, background, place.claim)
         self._probing: Probing | None = None
         self._rank = 0  # of this member in the newest exchange
 

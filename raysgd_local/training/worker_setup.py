@@ -21,3 +21,4 @@ class WorkerSetup:
     algorithm: Algorithm = field(default_factory=Algorithm)
     members: int = 1  # most members of a view: slots for so many are allocated once
     restricted: bool = False  # this worker has the data of its own chunks only
+    claim: str = ""  # the file in `storage` that shows that the run is still this command's; empty: none is

@@ -47,10 +47,10 @@ def trial_directory(sweep: Path, identity: str) -> Path:
 def is_finished(run: Path) -> bool:
     """Whether the run in this directory finished."""
     try:
-        found: object = json.loads((run / RESULT).read_text()).get("status")
-    except (OSError, ValueError):
+        found: object = json.loads((run / RESULT).read_bytes())
+    except (OSError, ValueError, RecursionError):
         return False
-    return found == "finished"
+    return isinstance(found, dict) and found.get("status") == "finished"
 
 
 def read_trial(directory: Path, point: Point, objective: Objective, status: str, error: str = "") -> Trial:

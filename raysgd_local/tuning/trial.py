@@ -13,9 +13,9 @@ from ray import tune
 from raysgd_local.config import Config
 from raysgd_local.run.progress import Snapshot
 from raysgd_local.run_files import reader
+from raysgd_local.run_files.checkpoint_survey import finished
 from raysgd_local.run_files.storage import Storage
 from raysgd_local.trainer import LocalSGDTrainer
-from raysgd_local.training.replica import checkpoint_parts
 from raysgd_local.tuning.domains import unlabelled
 from raysgd_local.tuning.objective import LOSS_AT_BUDGET, TIME_TO_TARGET, TRAIN_LOSS, Objective
 from raysgd_local.tuning.points import Point
@@ -60,7 +60,7 @@ def _run(study: Study, labelled: dict[str, Any]) -> None:
     sweep = study.open()
     home = trial_directory(Path(study.directory), tune.get_context().get_trial_id())
     if not is_finished(home / RUN):
-        if not checkpoint_parts.finished(Storage.at(str(home / RUN))):  # nothing to continue from: start again
+        if not finished(Storage.at(str(home / RUN))):  # nothing to continue from: start again
             shutil.rmtree(home / RUN, ignore_errors=True)
         config = sweep.config(unlabel(sweep, labelled), storage=str(home), name=RUN)
         LocalSGDTrainer.from_config(config).fit(resume="auto", observe=Reporter(sweep.objective))

@@ -16,8 +16,8 @@ from raysgd_local import config
 from raysgd_local.control.controller.checkpoints import snapshot_of
 from raysgd_local.report import write_report
 from raysgd_local.run_files import journal, reader
+from raysgd_local.run_files.checkpoint_survey import finished, survey
 from raysgd_local.run_files.storage import Storage
-from raysgd_local.training.replica.checkpoint_parts import finished, newest_good
 from raysgd_local.training.replica.plain_values import from_bytes
 
 FOLDER = Path(__file__).parent / "fixtures"
@@ -43,9 +43,10 @@ def test_the_page_is_made(old: Path) -> None:
 
 def test_its_newest_checkpoint_is_whole(old: Path) -> None:
     storage = Storage.at(str(old))
-    manifest, damaged = newest_good(storage)
+    found = survey(storage)
+    manifest = found.manifest
     assert manifest is not None
-    assert (manifest["name"], damaged) == (finished(storage)[-1], ())
+    assert (manifest["name"], found.damaged) == (finished(storage)[-1], {})
     schedule = config.load(old / reader.CONFIG).algorithm.schedule
     snapshot = snapshot_of(manifest, schedule)
     assert snapshot.replicated.round == pd.read_csv(old / reader.ROUNDS)["round"].iloc[-1]

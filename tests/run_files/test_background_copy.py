@@ -66,11 +66,11 @@ def test_what_could_not_be_copied_is_copied_later_and_the_outage_is_told_once(st
 def test_the_next_driver_finds_what_was_copied(storage):
     files = RunFiles(storage, lambda: 0.0)
     files.event("one")
-    assert files.finish("result.json", "{}", lambda _: None) == ""
+    assert files.finish({"result.json": "{}"}, lambda _: None) == ""
     assert [event["event"] for event in RunFiles(storage, lambda: 0.0).events] == ["one"]
 
 
 def test_an_end_that_can_not_be_written_is_told(storage):
     files = RunFiles(storage, lambda: 0.0)
     storage.trouble[0].append("nobody there")
-    assert files.finish("result.json", "{}", lambda _: None) == "nobody there"
+    assert files.finish({"result.json": "{}"}, lambda _: None) == "nobody there"

@@ -74,7 +74,9 @@ def run_report():
 def test_a_manifest_and_a_deal_have_their_old_names():
     run = started()
     books = run.state.books
-    snapshot = CheckpointRecord("000001", 1, 1, ("w0",), True, books.replicated, books.ledger, books.deal, None)
+    snapshot = CheckpointRecord(
+        "000001", 1, 1, ("w0", "w1"), True, books.replicated, books.ledger, books.deal, None
+    )
     plain = plain_command(c.PublishManifest("000001", manifest(snapshot, ())))["manifest"]
     assert plain["schema"] == 1
     assert plain["replicated"]["left"] == [False, False]

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from raysgd_local.run_files import lease_protocol
+from raysgd_local.run_files import lease, lease_protocol
 from raysgd_local.run_files.lease_protocol import (
     RENEW_S,
     TAKEOVER_S,
@@ -195,3 +195,21 @@ def test_without_either_rule_two_write(broken, monkeypatch):
         monkeypatch.setitem(globals(), "may_write", lambda held, now: True)
     with pytest.raises(AssertionError, match="write at"):
         races(range(1500))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"{", b"[]", b"null", b"\xff", b"[" * 100_000, b'{"count": "x"}', b'{"processes": [[1]]}'),
+        *(b'{"holder": "yes"}', b'{"processes": [[1e999, 1]]}', b'{"host": 1}', b'{"later": 1}'),
+    ],
+)
+def test_a_damaged_claim_counts_as_one_that_never_changes(content: bytes) -> None:
+    claim = Claim.decode("one", content)
+    assert (claim.id, claim.count, claim.holder) == ("one", 0, False)
+    assert claim.label == "a claim that can't be read"
+
+
+@pytest.mark.parametrize("number", [-1, 0, 2**31, 2**70])
+def test_a_claim_of_a_process_number_that_no_process_has_is_of_none_that_runs(number: int) -> None:
+    assert not lease._runs((number, 1.0))

@@ -24,7 +24,7 @@ METRICS = [
 def test_no_name_of_a_metric_breaks_the_table_or_hides_a_column(metrics):
     row = EvalRow(3, 20, 160, 2, 1.5, metrics)
     columns = eval_columns([eval_plain(row)])
-    (read,) = tables.parsed(tables.text(columns, [eval_plain(row)], header=True))
+    (read,) = tables.parsed(tables.EVALS, tables.text(columns, [eval_plain(row)], header=True).encode())
     assert columns[: len(EVAL_COLUMNS)] == EVAL_COLUMNS
     assert [read[name] for name in EVAL_COLUMNS] == [3, 20, 160, 2, 1.5]
     assert eval_row(read) == row
@@ -32,7 +32,7 @@ def test_no_name_of_a_metric_breaks_the_table_or_hides_a_column(metrics):
 
 def test_metrics_that_differ_between_evaluations_leave_cells_empty():
     rows = [eval_plain(EvalRow(i, 1, 1, 1, 1.0, {name: 1.0})) for i, name in enumerate(("epoch", "loss"))]
-    read = tables.parsed(tables.text(eval_columns(rows), rows, header=True))
+    read = tables.parsed(tables.EVALS, tables.text(eval_columns(rows), rows, header=True).encode())
     assert [eval_row(row).metrics for row in read] == [{"epoch": 1.0}, {"loss": 1.0}]
 
 

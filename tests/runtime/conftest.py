@@ -19,6 +19,7 @@ from raysgd_local.control.controller.settings import CheckpointPolicy, Settings,
 from raysgd_local.control.member.events import Cut, YieldAsked
 from raysgd_local.control.messages import Order, Report
 from raysgd_local.control.replicated.program import Program
+from raysgd_local.errors import InputError
 from raysgd_local.run_files.observers import Heard
 from raysgd_local.run_files.result import Names
 from raysgd_local.run_files.storage import Storage
@@ -76,6 +77,7 @@ class ThreadGroup:
     plan: Plan
     post: Callable[[Event], None]
     loop: Any
+    refuse: Callable[[InputError], None]
     network: InProcessNetwork = field(default_factory=InProcessNetwork)
     shells: dict[str, Shell] = field(default_factory=dict)
     links: dict[str, ThreadLink] = field(default_factory=dict)
@@ -90,6 +92,7 @@ class ThreadGroup:
             spec.storage,
             algorithm=spec.algorithm,
             members=self.plan.settings.workers_max,
+            claim=spec.claim,
         )
         self.shells[worker] = Shell(place, self.network, self.links[worker])
         threading.Thread(target=self._live, args=(worker,), daemon=True).start()
@@ -106,6 +109,10 @@ class ThreadGroup:
         except Killed:
             self.shells[worker].close()
             self.post(Died(worker, "killed"))
+        except InputError as error:
+            self.shells[worker].close()
+            self.refuse(error)
+            self.post(Died(worker, "refused"))
         except BaseException:
             self.shells[worker].close()
             self.post(UserError(worker, traceback.format_exc()))
@@ -179,9 +186,10 @@ def train_in_threads(tmp_path: Path) -> Callable[..., Finished]:
         storage: Storage | None = None,
         heard: Heard | None = None,
         restart: Restart | None = None,
+        plan: dict[str, Any] | None = None,
     ) -> Finished:
         storage = storage or Storage.at(str(tmp_path / name))
-        plan = Plan(
+        made = Plan(
             settings=replace(
                 Settings(
                     Program(schedule or FixedPeriod(2), **(program or {})),
@@ -203,14 +211,16 @@ def train_in_threads(tmp_path: Path) -> Callable[..., Finished]:
             resume=resume,
             heard=heard,
             restart=restart,
+            **(plan or {}),
         )
         groups: list[ThreadGroup] = []
 
         def make_group(plan: Plan, post: Callable[[Event], None]) -> ThreadGroup:
-            groups.append(ThreadGroup(plan, post, loop))
+            groups.append(ThreadGroup(plan, post, loop, driver.refuse))
             return groups[0]
 
-        outcome = Driver(plan, make_group).run()
+        driver = Driver(made, make_group)
+        outcome = driver.run()
         return Finished(outcome, groups[0], tmp_path / name)
 
     return train

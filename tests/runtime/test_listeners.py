@@ -12,13 +12,14 @@ from torch.utils.data import TensorDataset
 
 from raysgd_local import Algorithm, FixedPeriod, InputError, LocalSGDTrainer, RunObserver, get_context
 from raysgd_local.control.controller.settings import CheckpointPolicy
+from raysgd_local.run_files.checkpoint_survey import finished
+from raysgd_local.run_files.manifest import read_manifest
 from raysgd_local.run_files.observer import RunEnd, RunStart
 from raysgd_local.run_files.observers import Delivery, Heard, Notice
-from raysgd_local.run_files.storage import Storage, read_manifest
+from raysgd_local.run_files.storage import Storage
 from raysgd_local.runtime.listeners import Failure, Listeners
 from raysgd_local.runtime.run_plan import Restart
 from raysgd_local.tasks import Digits
-from raysgd_local.training.replica import checkpoint_parts
 
 START = RunStart("run", "fixed", "digits", "/runs/run")
 END = Notice("run_ended", (RunEnd("finished", "done"),))
@@ -174,7 +175,7 @@ def test_each_round_is_told_once_though_a_driver_dies_before_all_was_fetched(tra
     whole = train_in_threads(loop, heard=Heard(), policy=every)
     delivery = pickle.loads(pickle.dumps(whole.outcome.delivery))
     storage = Storage.at(str(tmp_path / "run"))
-    manifest = read_manifest(storage.under("checkpoints").under(checkpoint_parts.finished(storage)[0]))
+    manifest = read_manifest(storage.under("checkpoints").under(finished(storage)[0])).plain
 
     rows = Rows()
     listeners = Listeners([rows], START)

@@ -13,14 +13,16 @@ from torch.nn import functional as F
 from torch.utils.data import TensorDataset
 
 import raysgd_local
-from raysgd_local.control.controller.settings import CheckpointPolicy, Timeouts
+from raysgd_local.algorithms.schedules import FixedPeriod
+from raysgd_local.control.controller.settings import CheckpointPolicy, Settings, Timeouts
+from raysgd_local.control.replicated.program import Program
 from raysgd_local.errors import CheckpointError, RunLostError
+from raysgd_local.run.resume import to_resume
+from raysgd_local.run_files.checkpoint_survey import finished, survey
 from raysgd_local.run_files.storage import Storage
 from raysgd_local.runtime.driver import Plan
 from raysgd_local.runtime.fault_effects import damage_newest
 from raysgd_local.runtime.restarts import Restarts, planned_again
-from raysgd_local.trainer import _manifest
-from raysgd_local.training.replica import checkpoint_parts
 
 DATA = TensorDataset(torch.randn(32, 3), torch.randn(32, 1))
 EVERY_EPOCH = CheckpointPolicy(every_epochs=1, keep=None)
@@ -63,9 +65,9 @@ def assert_whole(done, epochs):
     assert done.result["status"] == "finished", done.outcome.finish
     assert done.result["samples"] == epochs * len(DATA)
     assert done.result["samples_lost"] == done.result["samples_repeated"] == 0
-    manifest, damaged = checkpoint_parts.newest_good(Storage.at(str(done.directory)))
-    assert manifest["replicated"]["round"] == done.result["rounds"]
-    assert damaged == ()
+    found = survey(Storage.at(str(done.directory)))
+    assert found.manifest["replicated"]["round"] == done.result["rounds"]
+    assert found.damaged == {}
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -138,7 +140,7 @@ def test_without_a_place_for_the_last_checkpoint_a_run_fails_and_says_so(train_i
 def newest(directory: Path, at_least: int) -> Path:
     """The newest finished checkpoint, once there are so many."""
     storage, end = Storage.at(str(directory)), time.monotonic() + 30
-    while len(names := checkpoint_parts.finished(storage)) < at_least:
+    while len(names := finished(storage)) < at_least:
         assert time.monotonic() < end, names
         time.sleep(0.01)
     return directory / "checkpoints" / names[-1]
@@ -201,8 +203,8 @@ def test_neither_a_driver_nor_a_user_goes_on_with_fresh_weights_where_every_chec
     storage = Storage.at(str(tmp_path / "run"))
     damage(newest(tmp_path / "run", at_least=1))
     with pytest.raises(CheckpointError, match="no finished, undamaged checkpoint"):
-        _manifest(storage, "auto")
-    plan = Plan(None, None, None, storage, None)
+        to_resume(storage, "auto", FixedPeriod(2))
+    plan = Plan(Settings(Program(FixedPeriod(2)), 1, 1), None, None, storage, None)
     with pytest.raises(RunLostError, match="every checkpoint is damaged"):
         planned_again(plan, Restarts(), "killed")
 
@@ -212,12 +214,13 @@ def test_going_back_to_an_older_checkpoint_undoes_the_newer_ones(train_in_thread
         train(3, after_epoch=lambda epoch: newest(tmp_path / "run", at_least=epoch) if epoch else None)
 
     train_in_threads(loop, workers=1, policy=EVERY_EPOCH)
-    first, *later = checkpoint_parts.finished(Storage.at(str(tmp_path / "run")))
-    manifest, _ = _manifest(Storage.at(str(tmp_path / "run")), str(tmp_path / "run" / "checkpoints" / first))
+    first, *later = finished(Storage.at(str(tmp_path / "run")))
+    asked = str(tmp_path / "run" / "checkpoints" / first)
+    manifest = to_resume(Storage.at(str(tmp_path / "run")), asked, FixedPeriod(2)).manifest
     assert later
     done = train_in_threads(lambda: train(2), workers=1, resume=manifest)
     assert_whole(done, epochs=2)
-    assert checkpoint_parts.finished(Storage.at(str(tmp_path / "run"))) == [first, later[0]]
+    assert finished(Storage.at(str(tmp_path / "run"))) == [first, later[0]]
 
 
 def test_a_run_that_is_begun_anew_in_its_directory_for_want_of_a_checkpoint_begins_with_empty_tables(

@@ -17,9 +17,9 @@ from torch.utils.data import TensorDataset
 import raysgd_local
 from raysgd_local.cli import app
 from raysgd_local.control.controller.settings import CheckpointPolicy
+from raysgd_local.run_files.checkpoint_survey import finished, survey
 from raysgd_local.run_files.storage import Storage
 from raysgd_local.runtime import controller_shell
-from raysgd_local.training.replica import checkpoint_parts
 
 EVERY_EPOCH = CheckpointPolicy(every_epochs=1, keep=2)
 EPOCHS, AWAY_FROM, AWAY_UNTIL = 8, 2, 5
@@ -89,8 +89,12 @@ def test_training_goes_on_while_the_store_is_away_and_the_next_checkpoint_lands(
     assert seen_s[AWAY_UNTIL] - seen_s[AWAY_FROM] < 8  # a request that nobody answers takes longer
     events = [json.loads(line) for line in storage.read("events.jsonl").decode().splitlines()]
     *_, last = [event for event in events if event["event"] == "checkpoint_written"]
-    newest, damaged = checkpoint_parts.newest_good(storage)
-    assert (newest["name"], last["round"], len(damaged)) == (last["checkpoint"], done.result["rounds"], 0)
+    found = survey(storage)
+    assert (found.manifest["name"], last["round"], len(found.damaged)) == (
+        last["checkpoint"],
+        done.result["rounds"],
+        0,
+    )
     rows = list(csv.DictReader(storage.read("rounds.csv").decode().splitlines()))
     assert [int(row["round"]) for row in rows] == list(range(1, done.result["rounds"] + 1))
     assert json.loads(storage.read("result.json")) == done.result
@@ -122,7 +126,7 @@ def test_a_real_run_bears_half_a_minute_without_its_store_and_goes_on_from_there
     run = Storage.at(store.place("runs/run"))
     with ThreadPoolExecutor(1) as beside:
         running = beside.submit(app.run, words_of(store.place("runs"), cluster, f"stop.seconds={AWAY_S + 10}"))
-        wait_until(lambda: running.done() or checkpoint_parts.finished(run), 90, "a checkpoint")
+        wait_until(lambda: running.done() or finished(run), 90, "a checkpoint")
         store.go_away()
         away_from_s = time.time()
         time.sleep(AWAY_S)

@@ -11,6 +11,9 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
+from raysgd_local.algorithms.schedules import FixedPeriod
+from raysgd_local.control.controller.settings import Settings
+from raysgd_local.control.replicated.program import Program
 from raysgd_local.errors import RunLostError
 from raysgd_local.run_files.storage import Storage
 from raysgd_local.runtime import supervisor
@@ -47,8 +50,7 @@ def test_whatever_ray_calls_the_drivers_death_it_is_started_again(death, tmp_pat
 
     monkeypatch.setattr(supervisor, "_watch", watch)
     monkeypatch.setattr(supervisor.time, "sleep", lambda _: None)
-    plan = Plan(
-        SimpleNamespace(), SimpleNamespace(), SimpleNamespace(), Storage.at(str(tmp_path)), SimpleNamespace()
-    )
+    settings = Settings(Program(FixedPeriod(2)), 1, 1)
+    plan = Plan(settings, SimpleNamespace(), SimpleNamespace(), Storage.at(str(tmp_path)), SimpleNamespace())
     assert supervisor.follow(plan, lambda _: None) == "the outcome"
     assert [restart and restart.count for restart in lives] == [None, 1]

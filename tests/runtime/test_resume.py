@@ -23,9 +23,8 @@ from raysgd_local.algorithms.schedules import AtEpoch, Delayed, EveryStep, Fixed
 from raysgd_local.control.controller.settings import CheckpointPolicy
 from raysgd_local.control.replicated.program import Program
 from raysgd_local.control.replicated.state import Replicated, resumed
-from raysgd_local.errors import CheckpointError
+from raysgd_local.run_files.checkpoint_survey import finished, survey
 from raysgd_local.run_files.storage import Storage
-from raysgd_local.training.replica import checkpoint_parts
 
 
 def data() -> TensorDataset:
@@ -144,20 +143,19 @@ def test_a_goal_that_was_reached_is_reached_on_resume_and_a_farther_one_is_not()
 def test_a_damaged_newest_checkpoint_is_passed_over(train_in_threads, tmp_path):
     train_in_threads(loop(2), workers=2, name="run", policy=EVERY_EPOCH)
     storage = Storage.at(str(tmp_path / "run"))
-    names = checkpoint_parts.finished(storage)
+    names = finished(storage)
     shard = tmp_path / "run" / "checkpoints" / names[-1] / "rank-1.pt"
     shard.write_bytes(shard.read_bytes()[:-1] + b"x")
-    manifest, damaged = checkpoint_parts.newest_good(storage)
-    assert (manifest["name"], damaged) == (names[-2], (names[-1],))
-    with pytest.raises(CheckpointError, match="damaged"):
-        checkpoint_parts.verified(storage.under("checkpoints"), names[-1])
+    found = survey(storage)
+    assert (found.manifest["name"], list(found.damaged)) == (names[-2], [names[-1]])
+    assert "its SHA-256 is not the manifest's" in found.damaged[names[-1]]
 
 
 def test_only_as_many_checkpoints_are_kept_as_asked_and_the_model_is_a_plain_state_dict(
     train_in_threads, tmp_path
 ):
     done = train_in_threads(loop(4), workers=2, name="run", policy=CheckpointPolicy(keep=2))
-    assert len(checkpoint_parts.finished(Storage.at(str(tmp_path / "run")))) == 2
+    assert len(finished(Storage.at(str(tmp_path / "run")))) == 2
     model = copy.deepcopy(INITIAL)
     model.load_state_dict(torch.load(tmp_path / "run" / "model.pt", weights_only=True))
     ours_and_theirs = zip((*model.parameters(), *model.buffers()), done.models()[0], strict=True)

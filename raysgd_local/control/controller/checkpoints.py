@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from raysgd_local.algorithms.placement.table import Placement
 from raysgd_local.algorithms.schedules.base import Schedule
+from raysgd_local.control.controller.consistency import contradiction, contradiction_of_period
 from raysgd_local.control.controller.events import ShardWritten
 from raysgd_local.control.controller.settings import CheckpointPolicy
 from raysgd_local.control.data.deal import Deal
@@ -24,6 +26,9 @@ SCHEMA = 2
 URGENT_EVERY_S = 5.0
 """Time between checkpoints while a member leaves: bounds the training lost if all members with the state leave."""
 _RETRY_S, _RETRY_MAX_S = 0.5, 60.0
+
+NAME = re.compile("[0-9]{6,}")
+"""Matches names of checkpoints: their numbers."""
 
 
 @dataclass(frozen=True)
@@ -55,21 +60,40 @@ def manifest(snapshot: CheckpointRecord, shards: tuple[ShardWritten, ...]) -> di
     return {"schema": SCHEMA, "shards": files, **to_plain(snapshot)}
 
 
-def snapshot_of(plain: dict[str, Any], schedule: Schedule) -> CheckpointRecord:
+def record_of(plain: Any) -> CheckpointRecord:
+    """Return the checkpoint's record from a manifest's content. Its schedule's state stays in the plain form.
+
+    Raises `CheckpointError` if the content has an unknown schema, or is none that a run writes.
+    """
+    schema = plain.get("schema") if isinstance(plain, dict) else None
+    if schema not in (1, SCHEMA) or isinstance(schema, bool):
+        raise CheckpointError(f"checkpoint schema {schema!r} is not 1 or {SCHEMA}, which this version reads")
+    fields = {key: value for key, value in plain.items() if key not in ("sha256", "schema", "shards")}
+    try:
+        record = from_plain(CheckpointRecord, _from_schema1(fields) if schema == 1 else fields)
+        wrong = contradiction(record.members, record.replicated, record.ledger, record.deal, record.placement)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"the manifest is not one that a run writes: {error}") from error
+    if not NAME.fullmatch(record.name) or min(record.view, record.incarnation) < 1:
+        wrong = f"name {record.name!r}, view {record.view}, incarnation {record.incarnation}"
+    if wrong:
+        raise CheckpointError(f"the manifest contradicts itself: {wrong}")
+    return record
+
+
+def snapshot_of(plain: Any, schedule: Schedule) -> CheckpointRecord:
     """Return the checkpoint's record from a manifest's content, for a run with this schedule.
 
-    Raises `CheckpointError` if the manifest has an unknown schema, or the state of another kind of schedule.
+    Raises `CheckpointError` as `record_of` does, and for the state of another kind of schedule.
     """
-    schema = plain.get("schema")
-    if schema not in (1, SCHEMA):
-        raise CheckpointError(f"checkpoint schema {schema!r} is not 1 or {SCHEMA}, which this version reads")
-    fields = {key: value for key, value in plain.items() if key not in ("schema", "shards")}
+    snapshot = record_of(plain)
     try:
-        fields = _from_schema1(fields) if schema == 1 else fields
-        snapshot = from_plain(CheckpointRecord, fields)
-        state = schedule.restore(fields["replicated"]["schedule"])
-    except (KeyError, TypeError, ValueError, StopIteration) as error:
-        raise CheckpointError(f"the checkpoint does not fit this run's schedule: {error}") from error
+        state = schedule.restore(snapshot.replicated.schedule)
+        wrong = contradiction_of_period(state.period)
+    except Exception as error:  # a schedule may be the user's
+        raise CheckpointError(f"the checkpoint does not fit this run's schedule: {error!r}") from error
+    if wrong:
+        raise CheckpointError(f"the manifest contradicts itself: {wrong}")
     return replace(snapshot, replicated=replace(snapshot.replicated, schedule=state))
 
 

@@ -262,3 +262,13 @@ Record = RecordRounds | RewindTables | RecordEvent | PublishManifest | DeleteChe
 """Commands that change the run's files and nothing else."""
 
 Command = RequestWorker | KillWorker | Form | Yield | CutView | SetTimer | Record | Finish
+
+
+def goes_on(command: Command) -> bool:
+    """Whether this command shows that a resumed run goes on: all members have loaded the checkpoint."""
+    match command:
+        case RecordRounds(rounds, evaluations):
+            return bool(rounds or evaluations)
+        case Form(order):
+            return order.save is not None
+    return False

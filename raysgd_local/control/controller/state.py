@@ -195,11 +195,20 @@ class Controller:
         return sum(worker.standing is not Standing.LEAVING for worker in self.workers.values())
 
 
-def begin(settings: Settings, resume: CheckpointRecord | None = None, incarnation: int = 1) -> Controller:
-    """Return the controller of a run that starts anew (in that `incarnation`), or from a checkpoint."""
+def begin(
+    settings: Settings,
+    resume: CheckpointRecord | None = None,
+    incarnation: int = 1,
+    older: Iterable[CheckpointRecord] = (),
+    taken: int = 0,
+) -> Controller:
+    """Return the controller of a run that starts anew (in that `incarnation`), or from a checkpoint.
+
+    `older` are the run's other checkpoints, oldest first. New checkpoints are numbered from `taken` at least.
+    """
     if resume is None:
-        return Controller(settings, incarnation=incarnation)
-    saves = Saves(count=int(resume.name), published=(resume,)).abandoned()
+        return Controller(settings, incarnation=incarnation, saves=Saves(count=taken))
+    saves = Saves(count=max(taken, int(resume.name)), published=(*older, resume)).abandoned()
     return Controller(settings, resume=resume, saves=saves, incarnation=resume.incarnation + 1)
 
 

@@ -313,13 +313,14 @@ class Fleet:
         if self.damaged & set(self._manifests) and not good:
             self.finish = c.Finish("lost", "every checkpoint is damaged")
             return
-        newest = self._manifests[good[-1]] if good else None
-        resume = None if newest is None else snapshot_of(json.loads(newest), self._schedule)
+        known = [snapshot_of(json.loads(self._manifests[name]), self._schedule) for name in good]
+        resume, older = (known[-1], tuple(known[:-1])) if known else (None, ())
+        taken = max((int(name) for name in self.damaged & set(self._manifests)), default=0)
         self.controller = self.journal_began = begin(
-            self.scenario.settings, resume, incarnation=self.generation + 1
+            self.scenario.settings, resume, self.generation + 1, older, taken
         )
         self._pulse = Pulse(self.scenario.settings.timeouts.beat_s, self.now)
         self.injector.restarted()
-        self.observer.restarted(resume, self.controller.incarnation, self.now)
+        self.observer.restarted(self.controller, self.now)
         self.advance(c.RunStarted())
         self.hear(c.NodesDraining(tuple(sorted(self.draining))), self.generation)

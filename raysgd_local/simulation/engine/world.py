@@ -124,5 +124,5 @@ class FleetObserver:
     def fired(self, fault: Fault, worker: str, now: float) -> None:
         """Called when a fault happens, with the workers that it hits, or an empty name."""
 
-    def restarted(self, resume: CheckpointRecord | None, incarnation: int, now: float) -> None:
+    def restarted(self, begun: Controller, now: float) -> None:
         """Called when a new driver starts, from a checkpoint if there is one."""

@@ -6,16 +6,18 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from raysgd_local.control.controller.boundary import Books
-from raysgd_local.control.controller.checkpoints import CheckpointRecord
+from raysgd_local.control.controller.checkpoints import CheckpointRecord, Saves
 from raysgd_local.control.controller.events import Command, Event, Finish, RecordEvent, RecordRounds
 from raysgd_local.control.controller.settings import Settings
+from raysgd_local.control.controller.state import Controller
 from raysgd_local.control.run_events import EventName
 from raysgd_local.faults.language import Fault
 from raysgd_local.run_files.journal import JournalWriter
+from raysgd_local.run_files.manifest import read_manifest
 from raysgd_local.run_files.observer import RunObserver, RunStart
 from raysgd_local.run_files.recording import Recording
 from raysgd_local.run_files.result import Names
-from raysgd_local.run_files.storage import Storage, read_manifest
+from raysgd_local.run_files.storage import Storage
 from raysgd_local.simulation.engine.world import FleetObserver
 
 
@@ -34,11 +36,13 @@ class Recorder(FleetObserver):
     def begin(self, start: RunStart) -> None:
         self._recording.start(start)
 
-    def driver_begins(self, settings: Settings, resume: CheckpointRecord | None = None) -> None:
-        """Begin the journal of a driver's life, from a checkpoint if there is one."""
-        self._settings, self._lives = settings, self._lives + 1
-        manifest = read_manifest(self._checkpoints.under(resume.name)) if resume is not None else None
-        self._journal.begin(settings, manifest, self._lives)
+    def driver_begins(self, settings: Settings, saves: Saves | None = None) -> None:
+        """Begin the journal of a driver's life, from the newest of the run's checkpoints if there are any."""
+        self._lives += 1
+        saves = saves or Saves()
+        manifests = [read_manifest(self._checkpoints.under(record.name)).plain for record in saves.published]
+        newest = manifests[-1] if manifests else None
+        self._journal.begin(settings, newest, self._lives, manifests[:-1], saves.count)
 
     def heard(self, event: Event, now: float) -> None:  # noqa: ARG002
         self.now = now
@@ -58,11 +62,12 @@ class Recorder(FleetObserver):
         self.now = now
         self._recording.event(EventName.CHAOS_FIRED, fault=str(fault), **({"worker": worker} if worker else {}))
 
-    def restarted(self, resume: CheckpointRecord | None, incarnation: int, now: float) -> None:
+    def restarted(self, begun: Controller, now: float) -> None:
         self.now = now
-        self._recording.restarted(resume, incarnation)
+        resume = begun.resume
+        self._recording.restarted(resume, begun.incarnation)
         self._recording.event(EventName.DRIVER_RESTARTED, checkpoint=resume.name if resume is not None else None)
-        self.driver_begins(self._settings, resume)
+        self.driver_begins(begun.settings, begun.saves)
 
     def unfired(self, faults: Iterable[Fault]) -> None:
         """Record the faults that did not happen: the run ended first, or had no such target."""

@@ -163,14 +163,14 @@ class InvariantChecker(FleetObserver):
         self.evaluations = self.evaluations[:evaluations]
         self.resolved = {at: anchor for at, anchor in self.resolved.items() if at <= round}
 
-    def restarted(self, resume: CheckpointRecord | None, incarnation: int, now: float) -> None:  # noqa: ARG002
+    def restarted(self, begun: Controller, now: float) -> None:  # noqa: ARG002
         """Follow a new driver. Without a checkpoint it begins from nothing."""
         self.shards.clear()
         self._generation += 1
         self._yielded = (0, 0)
         self._newest_view = 0
         if not self.published:
-            self.rewound(-1, 0, incarnation)
+            self.rewound(-1, 0, begun.incarnation)
 
     def ordered(self, controller: Controller, order: Order, workers: dict[str, WatchedWorker]) -> None:
         """Check an order: it agrees with the books, and its state is resolved."""

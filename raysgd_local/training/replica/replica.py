@@ -221,6 +221,7 @@ class Replica:
     def local_state(self) -> dict[str, Any]:
         """Return the local state: optimizers, loss scale, and the user's registered objects."""
         state: dict[str, Any] = {"optimizers": [on_cpu(p.optimizer.state_dict()) for p in self.optimizers]}
+        state["optimizer_kinds"] = [type(p.optimizer).__name__ for p in self.optimizers]
         state["rates"] = [p.rates() for p in self.optimizers]
         state["highest_lr"] = self.highest_lr
         state["schedulers"] = self.schedulers.state()

@@ -1,0 +1,106 @@
+"""Judge whether a checkpoint's record can be of a run: damage that leaves all types right contradicts itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sized
+
+from raysgd_local.algorithms.placement.table import Placement
+from raysgd_local.algorithms.schedules.base import Period
+from raysgd_local.control.data.deal import Deal, lengths
+from raysgd_local.control.data.ledger import Ledger
+from raysgd_local.control.replicated.state import Replicated
+
+_MOST = 2**62
+
+
+def contradiction(
+    members: tuple[str, ...],
+    state: Replicated,
+    ledger: Ledger,
+    deal: Deal | None,
+    placement: Placement | None,
+) -> str:
+    """Return the first contradiction among the parts of a checkpoint's record; empty if there is none."""
+    return next(_contradictions(members, state, ledger, deal, placement), "")
+
+
+def contradiction_of_period(period: Period) -> str:
+    """Return the reason why no schedule has this period; empty if one may."""
+    right = 1 <= period.tau <= _MOST and 0 <= period.delay < max(2, period.tau)
+    return "" if right else f"a period of {period.tau} steps with delay {period.delay}"
+
+
+def _contradictions(
+    members: tuple[str, ...],
+    state: Replicated,
+    ledger: Ledger,
+    deal: Deal | None,
+    placement: Placement | None,
+) -> Iterator[str]:
+    if not members or len(set(members)) < len(members):
+        yield f"members {members}"
+    yield from _of_counts(state, ledger)
+    yield from _of_ranks(state, len(members))
+    yield from _of_ledger(ledger)
+    if deal is not None:
+        yield from _of_deal(deal, ledger, len(members))
+    yield from _of_epoch(state, ledger, deal)
+    if placement is not None and deal is not None and placement.chunks != deal.chunks:
+        yield f"{placement.chunks} chunks are placed and {deal.chunks} dealt"
+
+
+def _of_counts(state: Replicated, ledger: Ledger) -> Iterator[str]:
+    names = ("round", "steps", "samples", "wire_bytes", "epoch", "evaluations")
+    counts = {name: getattr(state, name) for name in names}
+    counts |= {name: getattr(ledger, name) for name in ("deals", "samples_lost", "samples_repeated")}
+    for name, value in counts.items():
+        if not 0 <= value <= _MOST:
+            yield f"{name} is {value}"
+    if not 0 <= state.elapsed_s < _MOST:
+        yield f"elapsed_s is {state.elapsed_s}"
+    if not -1 <= state.evaluated_round <= state.round:
+        yield f"round {state.round}, and round {state.evaluated_round} was evaluated"
+
+
+def _of_ranks(state: Replicated, members: int) -> Iterator[str]:
+    """Tuples with a value for each rank. Those that some methods leave out may be empty."""
+    always: dict[str, Sized | None] = {"cursors": state.cursors, "left_epoch": state.left_epoch}
+    always |= {"lengths": state.lengths}
+    often = {"sick": state.sick, "residuals": state.residuals, "pacing": state.pacing.paces}
+    often |= {"owed": state.owed, "blocks": state.blocks}
+    for name, values in (always | often).items():
+        if values is not None and len(values) != members and (name in always or len(values)):
+            yield f"{name} has {len(values)} values for {members} members"
+    if not all(math.isfinite(pace.share) and pace.share > 0 for pace in state.pacing.paces):
+        yield "a worker's share of the steps is not above 0"
+
+
+def _of_ledger(ledger: Ledger) -> Iterator[str]:
+    wanted = 0 if ledger.epoch is None else (ledger.samples + 7) // 8
+    if len(ledger.consumed) != wanted:
+        yield f"a bitmap of {len(ledger.consumed)} bytes for {ledger.samples} samples"
+
+
+def _of_deal(deal: Deal, ledger: Ledger, members: int) -> Iterator[str]:
+    if (deal.epoch, deal.samples) != (ledger.epoch, ledger.samples) or not 1 <= deal.number <= ledger.deals:
+        yield "the deal is not of the ledger's epoch"
+    if len(deal.consumed) != (deal.samples + 7) // 8 or not 1 <= deal.chunks == len(deal.holders):
+        yield "the deal has other chunks than it says"
+    if not len(deal.shares) == len(deal.pending) == members or deal.seed < 0:
+        yield f"the deal is not to {members} members"
+    if not all(0 <= rank < members for chunk in deal.holders for rank in chunk):
+        yield "the deal has a holder who is no member"
+    if not all(0 <= position < deal.samples for positions in deal.pending for position in positions):
+        yield "the deal has a position beyond the training set"
+    if not all(math.isfinite(share) and share >= 0 for share in deal.shares):
+        yield "the deal has a share that is no number"
+
+
+def _of_epoch(state: Replicated, ledger: Ledger, deal: Deal | None) -> Iterator[str]:
+    if state.lengths is None or not state.open:
+        return
+    if deal is None or (ledger.epoch, lengths(deal)) != (state.epoch, state.lengths):
+        yield "the open epoch's deal has lists of other lengths"
+    if not all(0 <= cursor <= length for cursor, length in zip(state.cursors, state.lengths, strict=True)):
+        yield "a cursor is beyond its list"
