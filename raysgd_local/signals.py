@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import threading
@@ -76,6 +77,8 @@ class _Command:
         read, write = os.pipe()
         os.set_blocking(write, False)
         signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+        atexit.register(self._leave)  # the first to be registered, so the last to be called
+        os.register_at_fork(after_in_child=_leave_to_the_parent)
         threading.Thread(target=self._count, args=(read,), daemon=True, name="signals").start()
         for number in ENDING:
             if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # `nohup` ignores it
@@ -101,6 +104,12 @@ class _Command:
                     self._end_at_once(first)
                 first = first or (number if number in _installed else 0)
 
+    def _leave(self) -> None:
+        """End what is left of the command's processes after a signal."""
+        if self.number:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler would raise for data loaders
+            end_children()
+
     def _end_at_once(self, number: int) -> None:
         end_children()
         worker = threading.Thread(target=_clean_up, daemon=True)  # storage may hang
@@ -109,6 +118,14 @@ class _Command:
         end_children()
         write(f"{told(number)}, at once\n")
         os._exit(128 + number)
+
+
+def _leave_to_the_parent() -> None:
+    """In a forked process, such as a data loader's: signals to the whole group are the command's to heed."""
+    signal.set_wakeup_fd(-1)  # the command would count them as its own
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 _command: _Command | None = None
@@ -144,12 +161,10 @@ def conclude(words: str) -> None:
 
 
 def end_of_command() -> int:
-    """Say that a signal ended the command, unless that is said, and end its processes. Return its exit status."""
+    """Say that a signal ended the command, unless that is said. Return its exit status."""
     number = received() or signal.SIGINT
-    if _command is not None:
-        if not _command.concluded:
-            conclude(told(number))
-        end_children()
+    if _command is not None and not _command.concluded:
+        conclude(told(number))
     return 128 + number
 
 

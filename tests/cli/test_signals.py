@@ -172,6 +172,20 @@ def test_nohup_keeps_its_meaning(start) -> None:
     assert command.ended() == 0
 
 
+def test_a_terminal_s_signal_reaches_loader_processes_too_and_counts_once(start) -> None:
+    loaders = ["--set", "task.loader_workers=2", "--workers", "1", "--set", "task.epochs=100000"]
+    command = start("simulate", "--name", "run", *loaders, start_new_session=True).wait_for(training)
+    os.killpg(command.process.pid, signal.SIGINT)
+    assert command.ended() == 128 + signal.SIGINT, command.errors
+    assert "Traceback" not in command.errors
+    assert all(
+        name.startswith("pymp-") for name in command.left()
+    )  # torch's loaders leave names of sockets behind
+    assert command.errors.splitlines()[-1] == f"interrupted; the results so far are in {command.run}"
+    assert command.result()["status"] == "interrupted"
+    assert list(command.run.glob("checkpoints/*/manifest.json"))
+
+
 def starting_simulation(command: Command) -> bool:
     return (command.run / "config.yaml").exists()
 
