@@ -126,8 +126,9 @@ finally:
 @pytest.mark.parametrize(
     ("number", "status", "raised"),
     [
-        (signal.SIGINT, -signal.SIGINT, "KeyboardInterrupt "),
-        (signal.SIGTERM, 128 + signal.SIGTERM, "SystemExit 143"),
+        # Of a script that imports Ray, whose exception hook makes Python end with 1 after KeyboardInterrupt.
+        (signal.SIGINT, {1, -signal.SIGINT}, "KeyboardInterrupt "),
+        (signal.SIGTERM, {128 + signal.SIGTERM}, "SystemExit 143"),
     ],
     ids=["SIGINT", "SIGTERM"],
 )
@@ -142,7 +143,7 @@ def test_a_signal_to_a_script_ends_its_run_with_a_checkpoint_and_unwinds(tmp_pat
             time.sleep(0.01)
         running.send_signal(number)
         out, err = running.communicate(timeout=120)
-    assert running.returncode == status, err
+    assert running.returncode in status, err
     assert out.splitlines() == [raised, "True"]
     assert json.loads((tmp_path / "run" / "result.json").read_text())["status"] == "interrupted"
     assert list((tmp_path / "run").glob("checkpoints/*/manifest.json"))
