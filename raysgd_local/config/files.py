@@ -17,6 +17,9 @@ ALTERNATIVES = re.compile(r"(^|\.)kind$|^task\.name$|^task\.optimizer\.name$")
 """Matches settings that choose a class, and so determine which settings exist beside them."""
 
 MOST_NESTED = 50
+_TOO_DEEP = re.compile(
+    rf"(?:[\[{{]\s*){{{MOST_NESTED + 1}}}"
+)  # PyYAML takes time in proportion to the depth's square
 _MOST_VALUES = 1_000_000
 _LONGEST_FILE = 2_000_000  # characters
 
@@ -139,6 +142,8 @@ def _yaml(text: str, field: str, source: str) -> Any:
 
 
 def _loaded(text: str, field: str, source: str) -> Any:
+    if _TOO_DEEP.search(text):
+        raise InputError(field, source, f"values that are nested at most {MOST_NESTED} deep")
     try:
         return yaml.load(text, _Loader)
     except RecursionError as error:
