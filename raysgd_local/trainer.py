@@ -36,7 +36,7 @@ from raysgd_local.run_files.tables import ROUNDS
 from raysgd_local.run_files.writer import RESULT
 from raysgd_local.runtime.listeners import Listeners
 from raysgd_local.runtime.ray_cluster import attached
-from raysgd_local.runtime.run_plan import Outcome, Plan
+from raysgd_local.runtime.run_plan import Plan, RunOutcome
 from raysgd_local.runtime.supervisor import follow, listening, planned
 from raysgd_local.signals import StopRequest
 from raysgd_local.state.anchor import check_outer
@@ -221,12 +221,12 @@ def _check_arguments(loop: Any) -> None:
         raise InputError("train_loop_per_worker", name, allowed, str(error)) from error
 
 
-def _shown(plan: Plan, listeners: Listeners | None, lease: Lease, stop: StopRequest) -> Outcome:
+def _shown(plan: Plan, listeners: Listeners | None, lease: Lease, stop: StopRequest) -> RunOutcome:
     with Display() as display:
         return follow(plan, display.update, listeners, lease, stop)
 
 
-def _raise(outcome: Outcome, storage: Storage, request: Request, stop: StopRequest, fresh: bool) -> None:
+def _raise(outcome: RunOutcome, storage: Storage, request: Request, stop: StopRequest, fresh: bool) -> None:
     finish = outcome.finish
     if finish.error:
         raise UserCodeError(finish.error, finish.ranks)

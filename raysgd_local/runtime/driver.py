@@ -27,7 +27,7 @@ from raysgd_local.runtime.controller_shell import ControllerShell
 from raysgd_local.runtime.fault_effects import damage_newest
 from raysgd_local.runtime.fault_injection import Injector
 from raysgd_local.runtime.placement import PlacementWatch
-from raysgd_local.runtime.run_plan import Glance, Group, Outcome, Plan
+from raysgd_local.runtime.run_plan import Glance, Group, Plan, RunOutcome
 from raysgd_local.runtime.worker_group import WorkerGroup
 from raysgd_local.training.ports import TrainingStatus
 
@@ -122,7 +122,7 @@ class Driver:
 
     # The main thread.
 
-    def run(self) -> Outcome:
+    def run(self) -> RunOutcome:
         """Run to the end. When this returns, all workers have ended."""
         try:
             group = self._make_group(self._plan, self.post)
@@ -193,15 +193,15 @@ class Driver:
                 EventName.DRIVER_RESTARTED, **told, checkpoint=resume.name if resume is not None else None
             )
 
-    def _close(self) -> Outcome:
+    def _close(self) -> RunOutcome:
         if self._taken_over:  # nothing here is ours to write any more
             rounds = len(self._recording.files.rounds)
-            return Outcome(c.Finish("lost", self._taken_over), {"rounds": rounds, "eval": {}}, self._refused)
+            return RunOutcome(c.Finish("lost", self._taken_over), {"rounds": rounds, "eval": {}}, self._refused)
         finish = self._shell.finish or c.Finish("unplaced", "a worker refused the input")
         finish, content = self._recording.end(finish, self._shell.state.books, self._plan.names, time.sleep)
         if self._lease is not None:
             self._lease.leave()
-        return Outcome(finish, content, self._refused, self._fetch(0), self._take_output())
+        return RunOutcome(finish, content, self._refused, self._fetch(0), self._take_output())
 
 
 def _awaits_processes(state: Controller) -> bool:

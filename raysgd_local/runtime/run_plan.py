@@ -74,7 +74,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """The end of a run."""
 
     finish: c.Finish

@@ -26,7 +26,7 @@ from raysgd_local.runtime import nodes
 from raysgd_local.runtime.driver import launch
 from raysgd_local.runtime.listeners import Failure, Listeners
 from raysgd_local.runtime.restarts import DEATHS, Restarts, planned_again
-from raysgd_local.runtime.run_plan import Glance, Outcome, Plan
+from raysgd_local.runtime.run_plan import Glance, Plan, RunOutcome
 from raysgd_local.runtime.worker_group import Resources
 from raysgd_local.runtime.worker_spec import Loop, WorkerSpec
 from raysgd_local.signals import StopRequest
@@ -96,7 +96,7 @@ def follow(
     listeners: Listeners | None = None,
     lease: Lease | None = None,
     stop: StopRequest | None = None,
-) -> Outcome:
+) -> RunOutcome:
     """Watch the run until it is over; a driver that dies is started again. A driver that lives renews the lease.
 
     `stop` ends the run at the next boundary, with a checkpoint.
@@ -122,7 +122,7 @@ def probed(plan: Plan) -> Iterator[None]:
 
 def _lives(
     plan: Plan, observe: ProgressCallback, listeners: Listeners | None, lease: Lease | None, stop: StopRequest
-) -> Outcome:
+) -> RunOutcome:
     """Start a driver, and another one where it dies."""
     restarts = Restarts()
     while True:
@@ -163,7 +163,7 @@ def listening(observers: Sequence[RunObserver], start: RunStart) -> Iterator[Lis
 
 def _watch(
     plan: Plan, observe: ProgressCallback, listeners: Listeners | None, lease: Lease | None, stop: StopRequest
-) -> Outcome:
+) -> RunOutcome:
     """One driver's life. A request to stop, or `KeyboardInterrupt`, ends it with a checkpoint; one more at once."""
     newest = Snapshot()
     driver = launch(plan)
@@ -176,7 +176,7 @@ def _watch(
                 _stop(driver, observe)
             done, _ = ray.wait([running], timeout=_GLANCE_EVERY_S)
             if done:
-                outcome: Outcome = ray.get(running)
+                outcome: RunOutcome = ray.get(running)
                 if lease is not None:
                     lease.wake()
                 _pass_on(outcome.delivery, listeners)

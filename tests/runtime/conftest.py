@@ -24,7 +24,7 @@ from raysgd_local.run_files.observers import Heard
 from raysgd_local.run_files.result import Names
 from raysgd_local.run_files.storage import Storage
 from raysgd_local.runtime.driver import Driver
-from raysgd_local.runtime.run_plan import Outcome, Plan, Restart
+from raysgd_local.runtime.run_plan import Plan, Restart, RunOutcome
 from raysgd_local.runtime.worker_group import Resources
 from raysgd_local.runtime.worker_spec import Loop, WorkerSpec
 from raysgd_local.training.context import TrainContext
@@ -141,7 +141,7 @@ class ThreadGroup:
 class Finished:
     """A run that is over."""
 
-    outcome: Outcome
+    outcome: RunOutcome
     group: ThreadGroup
     directory: Path
 

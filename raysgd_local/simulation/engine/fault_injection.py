@@ -33,7 +33,7 @@ class InjectedFleet(FaultyFleet, Protocol):
         ...
 
 
-class Injector:
+class SimulatedInjector:
     """Feeds the controller's events and orders to the fault schedule, and makes due faults happen in virtual time.
 
     A drawn fault hits one of the workers whose processes run, whether the controller knows of it or not.

@@ -20,7 +20,7 @@ from raysgd_local.control.controller.state import begin
 from raysgd_local.control.member.events import Cut, YieldAsked
 from raysgd_local.control.messages import Beat, worker_number
 from raysgd_local.faults.language import Fault
-from raysgd_local.simulation.engine.fault_injection import Injector
+from raysgd_local.simulation.engine.fault_injection import SimulatedInjector
 from raysgd_local.simulation.engine.network import GREETING, Call, SimulatedNetwork
 from raysgd_local.simulation.engine.pace import StepPaces
 from raysgd_local.simulation.engine.scenario import Scenario
@@ -31,7 +31,7 @@ Hire = Callable[[str, str, "Fleet"], Process]
 
 
 @dataclass(frozen=True)
-class Heard:
+class JournaledEvent:
     """One turn of the controller."""
 
     event: c.Event
@@ -67,10 +67,10 @@ class Fleet:
         self._manifests: dict[str, str] = {}
         self._orphans: set[str] = set()
         self.damaged: set[str] = set()
-        self.journal: list[Heard] = []
+        self.journal: list[JournaledEvent] = []
         self.journal_began = self.controller
         self.unpublished = False
-        self.injector = Injector(scenario.faults, self)
+        self.injector = SimulatedInjector(scenario.faults, self)
         self._interrupted = False
 
     def run(self) -> c.Finish:
@@ -190,7 +190,7 @@ class Fleet:
         self.observer.heard(event, self.now)
         self.controller, commands = controller.advance(self.controller, event, self.now)
         if self.scenario.journal:
-            self.journal.append(Heard(event, self.now, commands))
+            self.journal.append(JournaledEvent(event, self.now, commands))
         for command in commands:
             self._run(command)
         self.observer.decided(event, commands, self.now)

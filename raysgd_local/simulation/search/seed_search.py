@@ -14,11 +14,11 @@ from raysgd_local.faults.language import Fault, as_drawn, parse, written
 from raysgd_local.simulation.engine.scenario import Scenario
 from raysgd_local.simulation.engine.violation import Violated
 from raysgd_local.simulation.search.random_scenario import random_scenario
-from raysgd_local.simulation.search.trial import Ended, run_trial
+from raysgd_local.simulation.search.trial import TrialResult, run_trial
 
 
 @dataclass(frozen=True)
-class Failure:
+class FailedSeed:
     """A seed whose scenario breaks an invariant."""
 
     seed: int
@@ -32,7 +32,7 @@ class Failure:
         )
 
 
-def attempt(scenario: Scenario) -> Ended | str:
+def attempt(scenario: Scenario) -> TrialResult | str:
     """Return the run's end, or the text of a failure: a broken invariant, or an exception in the code under test."""
     try:
         return run_trial(scenario)
@@ -44,14 +44,14 @@ def attempt(scenario: Scenario) -> Ended | str:
         return f"{type(error).__name__} in {place}: {error}"
 
 
-def check(seed: int, faults: int = 8) -> Failure | Ended:
+def check(seed: int, faults: int = 8) -> FailedSeed | TrialResult:
     """Try one seed."""
     scenario = random_scenario(seed, faults)
     outcome = attempt(scenario)
     return shortened(scenario, outcome) if isinstance(outcome, str) else outcome
 
 
-def shortened(scenario: Scenario, what: str) -> Failure:
+def shortened(scenario: Scenario, what: str) -> FailedSeed:
     """Leave out faults one by one, as long as the scenario still fails."""
     faults = scenario.faults
     index = 0
@@ -62,7 +62,7 @@ def shortened(scenario: Scenario, what: str) -> Failure:
             faults, what = fewer, outcome
         else:
             index += 1
-    return Failure(scenario.seed, what, faults)
+    return FailedSeed(scenario.seed, what, faults)
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class _Summary:
 def _summary(seed: int) -> _Summary:
     with marks.recording() as reached:
         outcome = check(seed)
-    if isinstance(outcome, Failure):
+    if isinstance(outcome, FailedSeed):
         return _Summary("violated", str(outcome), frozenset(reached))
     return _Summary(outcome.finish.status, outcome.finish.reason, frozenset(reached))
 
@@ -119,7 +119,7 @@ def told(reached: Counter[str], counts: bool) -> str:
     return "\n".join([*lines, f"marks never reached: {', '.join(missing) or 'none'}"])
 
 
-def replay(seed: int, chaos: str, methods: bool = True) -> Ended | str:
+def replay(seed: int, chaos: str, methods: bool = True) -> TrialResult | str:
     """Run the scenario of a seed with these faults, which count as drawn: `target` always hits someone."""
     return attempt(random_scenario(seed, methods=methods).with_faults(as_drawn(parse(chaos))))
 

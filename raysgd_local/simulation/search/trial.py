@@ -22,7 +22,7 @@ from raysgd_local.simulation.search.worker import SimulatedWorker
 
 
 @dataclass(frozen=True)
-class Ended:
+class TrialResult:
     """The outcome of a scenario."""
 
     finish: Finish
@@ -35,7 +35,7 @@ class Ended:
     fired: tuple[Fault, ...]  # faults that happened
 
 
-def run_trial(scenario: Scenario) -> Ended:
+def run_trial(scenario: Scenario) -> TrialResult:
     """Run to the end. Raises `Violated` if an invariant does not hold at any moment."""
     watch, hired = InvariantChecker(), list[SimulatedWorker]()
 
@@ -53,7 +53,7 @@ def run_trial(scenario: Scenario) -> Ended:
     lost = [said.fields["worker"] for _, said in watch.events if said.event == EventName.WORKER_LOST]
     judge(finish, fleet.fired, fleet.controller, scenario, fleet.pace, lost)
     _replay(fleet)
-    return Ended(
+    return TrialResult(
         finish,
         fleet.now,
         fleet.happened,

@@ -21,7 +21,7 @@ from raysgd_local.algorithms.schedules import (
 from raysgd_local.errors import InputError
 from raysgd_local.simulation.search import model, probing, seed_search
 from raysgd_local.simulation.search.random_scenario import random_scenario
-from raysgd_local.simulation.search.trial import Ended
+from raysgd_local.simulation.search.trial import TrialResult
 
 
 def delayed(random):
@@ -55,11 +55,11 @@ def test_no_invariant_is_violated(draw):
 
 def test_who_launches_right_after_a_new_deal_is_not_given_its_pending_samples_again():
     end = seed_search.attempt(random_scenario(52883).with_faults(()))
-    assert isinstance(end, Ended), end
+    assert isinstance(end, TrialResult), end
 
 
 def test_probes_pass_and_are_interrupted():
-    ends = [end for seed in range(40) if isinstance(end := outcome(seed, tried), Ended)]
+    ends = [end for seed in range(40) if isinstance(end := outcome(seed, tried), TrialResult)]
     told = [event.fields["found"] for end in ends for _, event in end.recorded if event.event == "probed"]
     for words in ("as good", "tells nothing"):  # with one curvature for all, local steps are as good
         assert any(words in found for found in told), words
