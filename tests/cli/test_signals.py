@@ -172,6 +172,7 @@ def test_nohup_keeps_its_meaning(start) -> None:
     assert command.ended() == 0
 
 
+@pytest.mark.long
 def test_a_terminal_s_signal_reaches_loader_processes_too_and_counts_once(start) -> None:
     loaders = ["--set", "task.loader_workers=2", "--workers", "1", "--set", "task.epochs=100000"]
     command = start("simulate", "--name", "run", *loaders, start_new_session=True).wait_for(training)
@@ -190,6 +191,7 @@ def starting_simulation(command: Command) -> bool:
     return (command.run / "config.yaml").exists()
 
 
+@pytest.mark.long
 def test_a_signal_while_ray_starts_ends_it_and_the_name_stays_free(start) -> None:
     command = start("train", "--name", "run", *ENDLESS).wait_for(ray_starting).send(signal.SIGINT)
     check(command, signal.SIGINT)
@@ -198,7 +200,11 @@ def test_a_signal_while_ray_starts_ends_it_and_the_name_stays_free(start) -> Non
     assert not command.run.exists()
 
 
-@each_signal
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, *(pytest.param(number, marks=pytest.mark.long) for number in (signal.SIGINT, signal.SIGHUP))],
+    ids=lambda number: number.name,
+)
 def test_a_signal_in_training_ends_it_with_a_checkpoint_and_advice_that_works(start, number) -> None:
     command = start("train", "--name", "run", *ENDLESS, start_new_session=True).wait_for(training)
     os.killpg(command.process.pid, number)  # as terminals, Slurm and systemd do
@@ -210,12 +216,14 @@ def test_a_signal_in_training_ends_it_with_a_checkpoint_and_advice_that_works(st
     assert list(command.run.glob("checkpoints/*/manifest.json"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("phase", [ray_starting, training])
 def test_a_second_signal_ends_it_at_once(start, phase) -> None:
     command = start("train", "--name", "run", *ENDLESS).wait_for(phase).send(signal.SIGTERM, times=2)
     check(command, signal.SIGTERM, within_s=10)
 
 
+@pytest.mark.long
 def test_a_signal_at_the_end_leaves_the_result_as_it_is(start) -> None:
     command = start("train", "--name", "run", *SHORT).wait_for(ending).send(signal.SIGTERM)
     check(command, signal.SIGTERM)
