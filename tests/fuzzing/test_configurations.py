@@ -1,7 +1,6 @@
 """Random configurations, settings and command lines: each is accepted, or refused with one short message.
 
 They run through parsing, validation and planning, in this process; where Ray or training would begin, nothing does.
-One case again: `python tests/fuzzing/test_configurations.py NUMBER`.
 """
 
 from __future__ import annotations
