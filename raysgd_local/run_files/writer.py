@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import tempfile
+import threading
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from raysgd_local.control.replicated.round_row import RoundRow
 from raysgd_local.control.run_events import EventName
@@ -25,6 +27,20 @@ JOURNAL, RESULT, CONFIG, MODEL = "journal.jsonl", "result.json", "config.yaml", 
 LOGS = "logs"
 GROWING = (ROUNDS, EVALS, EVENTS, JOURNAL)
 OWN_FILES = (*GROWING, RESULT)
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _in_turn(method: F) -> F:
+    """Let one thread at a time write: events come from the driver's own and from those of workers' calls."""
+
+    @wraps(method)
+    def taking_turns(self: RunFiles, *args: Any, **options: Any) -> Any:
+        with self._turn:
+            return method(self, *args, **options)
+
+    return cast(F, taking_turns)
 
 
 class RunFiles(RunObserver):
@@ -47,6 +63,7 @@ class RunFiles(RunObserver):
         self._staging = None if storage.local else tempfile.TemporaryDirectory(prefix="raysgd-local-")
         self._folder = storage.local or Path(self._staging.name if self._staging else "")
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._turn = threading.RLock()
         self._dirty: set[str] = set()
         self._behind: set[str] = set()
         self._outage, self._away = Outage(), Outage()
@@ -133,12 +150,14 @@ class RunFiles(RunObserver):
         """The files to which something was written."""
         return {name for name, file in self._files.items() if not file.empty}
 
+    @_in_turn
     def verify(self) -> None:
         """Compare the files with what was written; what differs is to be written again."""
         for name, file in self._files.items():
             if name not in self._behind and not file.intact():
                 self._fall_behind(name, FileChangedError(f"{name} is not as it was written"))
 
+    @_in_turn
     def retry(self, now: float) -> str:
         """Write the missing data, if an attempt is due. Return the error; empty if there is none."""
         if not self._behind or not self._outage.due(now):
@@ -173,6 +192,7 @@ class RunFiles(RunObserver):
                 break
         return trouble
 
+    @_in_turn
     def _write_last(self, whole: dict[str, str]) -> None:
         for name, text in whole.items():
             self._storage.write(name, text.encode())
@@ -182,11 +202,13 @@ class RunFiles(RunObserver):
         self._dirty |= self._begun
         self.copy_out_now()
 
+    @_in_turn
     def rounds_resolved(self, rounds: tuple[RoundRow, ...]) -> None:
         rows = [asdict(row) for row in rounds]
         self.rounds += rows
         self._append(ROUNDS, tables.text(self._round_columns, rows, header=self._files[ROUNDS].empty))
 
+    @_in_turn
     def evaluated(self, evaluations: tuple[EvalRow, ...]) -> None:
         for row in evaluations:
             self._record_evaluation(row)
@@ -201,6 +223,7 @@ class RunFiles(RunObserver):
         else:
             self._rewrite(EVALS)
 
+    @_in_turn
     def rewound(self, round: int, evaluations: int, incarnation: int) -> None:  # noqa: ARG002
         self.rounds = [row for row in self.rounds if int(row["round"]) <= round]
         self.evaluations = self.evaluations[:evaluations]
@@ -211,11 +234,13 @@ class RunFiles(RunObserver):
         """Write an event of now."""
         self.event_recorded(RunEvent(round(self._time(), 4), event, values))
 
+    @_in_turn
     def event_recorded(self, event: RunEvent) -> None:
         text = _event_line(event.line)
         self.events.append(json.loads(text))
         self._append(EVENTS, text)
 
+    @_in_turn
     def journal(self, line: dict[str, Any]) -> None:
         """Write one of the controller's events into the journal, so that its decisions can be replayed."""
         text = json.dumps(line) + "\n"

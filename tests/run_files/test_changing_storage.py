@@ -8,7 +8,9 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from raysgd_local.records import EvalRow
 from raysgd_local.run_files.recording import Recording
 from raysgd_local.run_files.result import Names
 from raysgd_local.run_files.storage import Storage
+from raysgd_local.run_files.writer import RunFiles
 
 FILES = ("rounds.csv", "evals.csv", "events.jsonl", "journal.jsonl")
 
@@ -224,3 +227,13 @@ def test_files_of_the_last_checkpoint_that_the_storage_lost_are_named_in_the_res
     assert content["missing"] == ["checkpoints/000001/manifest.json", "model.pt"]
     assert "files_missing" in run.told()
     assert json.loads((run.path / "result.json").read_text())["missing"] == content["missing"]
+
+
+def test_events_from_several_threads_are_no_change_of_the_storage(tmp_path):
+    files = RunFiles(Storage.at(str(tmp_path / "run")), time.time)
+    with ThreadPoolExecutor(8) as threads:
+        for number in range(400):
+            threads.submit(files.event, "log", number=number)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "events.jsonl").read_text().splitlines()]
+    assert sorted(line["number"] for line in lines) == list(range(400))
+    assert lines == files.events

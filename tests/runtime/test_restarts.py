@@ -42,7 +42,7 @@ def test_a_checkpoint_between_two_deaths_begins_the_count_anew():
 def test_whatever_ray_calls_the_drivers_death_it_is_started_again(death, tmp_path, monkeypatch):
     lives = []
 
-    def watch(plan, display, listeners, lease):
+    def watch(plan, display, listeners, lease, stop):
         lives.append(plan.restart)
         if len(lives) == 1:
             raise death("the process is gone")
@@ -51,6 +51,8 @@ def test_whatever_ray_calls_the_drivers_death_it_is_started_again(death, tmp_pat
     monkeypatch.setattr(supervisor, "_watch", watch)
     monkeypatch.setattr(supervisor.time, "sleep", lambda _: None)
     settings = Settings(Program(FixedPeriod(2)), 1, 1)
-    plan = Plan(settings, SimpleNamespace(), SimpleNamespace(), Storage.at(str(tmp_path)), SimpleNamespace())
+    plan = Plan(
+        settings, SimpleNamespace(probe=".probe"), SimpleNamespace(), Storage.at(str(tmp_path)), SimpleNamespace()
+    )
     assert supervisor.follow(plan, lambda _: None) == "the outcome"
     assert [restart and restart.count for restart in lives] == [None, 1]

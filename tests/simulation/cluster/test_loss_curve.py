@@ -15,7 +15,7 @@ def write(directory, *rows):
     (directory / "config.yaml").write_text("{}")
     names = "round,view,incarnation,workers,tau,scope,steps,samples,epoch,elapsed_s,compute_s,sync_s,wait_s"
     lines = [f"{n},1,1,2,1,global,2,{samples},0,1,1,0,0,0,{loss},0.1" for n, (samples, loss) in enumerate(rows, 1)]
-    (directory / "rounds.csv").write_text("\n".join([f"{names},wire_bytes,loss,lr", *lines]))
+    (directory / "rounds.csv").write_text("".join(f"{line}\n" for line in [f"{names},wire_bytes,loss,lr", *lines]))
     return str(directory)
 
 

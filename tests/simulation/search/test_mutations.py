@@ -2,6 +2,8 @@
 
 from dataclasses import replace
 
+import pytest
+
 from raysgd_local.algorithms.placement.table import ChunkHolder
 from raysgd_local.control.control_slots import Control
 from raysgd_local.control.controller import agreement, arrivals, boundary, dealing, membership, orders
@@ -145,6 +147,7 @@ def test_an_evaluation_of_one_rank_alone_that_is_not_noticed_is_found(monkeypatc
     assert found("given up for nothing", "every run ends")
 
 
+@pytest.mark.long
 def test_an_epoch_that_is_not_opened_without_a_rank_whose_loop_has_ended_is_found(monkeypatch):
     right = boundary.opening
 
@@ -156,11 +159,13 @@ def test_an_epoch_that_is_not_opened_without_a_rank_whose_loop_has_ended_is_foun
     assert found("every run ends")
 
 
+@pytest.mark.long
 def test_a_stop_that_all_ask_for_and_that_is_forgotten_until_the_next_round_is_found(monkeypatch):
     monkeypatch.setattr(boundary, "stopped_by_all", lambda reports, state: False)
     assert found("a stop that all ask for between epochs is the end", "what is lost is counted")
 
 
+@pytest.mark.long
 def test_a_crash_loop_that_is_replaced_for_ever_is_found(monkeypatch):
     monkeypatch.setattr(membership, "crash_looped", lambda state: False)
     assert found("every run ends")

