@@ -18,7 +18,7 @@ from raysgd_local.transport.contract import Transport
 Gather = Callable[[Any], Any]
 """Of all samples' outputs, a tensor or a dict of tensors: a metric, or a dict of metrics."""
 
-_ALONE = "outputs"  # key of outputs that are one tensor
+_ALONE = "\0"  # key of outputs that are one tensor: a name that no metric may have
 
 
 def gathered_metrics(
@@ -47,9 +47,10 @@ def _outputs(found: Any, samples: int) -> dict[str, Tensor]:
     outputs = {str(name): torch.as_tensor(value).detach().cpu() for name, value in named.items()}
     for name, value in outputs.items():
         if value.ndim == 0 or len(value) != samples:
+            told = "it" if name == _ALONE else repr(name)
             raise UsageError(
                 f"with gather, metrics(model, batch) returns a row for each of the batch's {samples} samples; "
-                f"{name!r} has the shape {tuple(value.shape)}"
+                f"{told} has the shape {tuple(value.shape)}"
             )
     return outputs
 

@@ -142,6 +142,16 @@ def test_outputs_that_are_one_tensor_come_in_the_data_sets_order():
     assert evaluated(lambda model, batch: batch[0][:, 0], LABELS, 3, gather=is_sorted) == [{"is_sorted": 1.0}] * 3
 
 
+def test_outputs_by_name_stay_so_though_there_is_one_of_any_name():
+    found = evaluated(
+        lambda model, batch: {"outputs": batch[1]},
+        LABELS,
+        2,
+        gather=lambda outputs: {"ones": outputs["outputs"].sum()},
+    )
+    assert found == [{"ones": 30.0}] * 2
+
+
 def test_all_members_have_rank_0s_metrics_though_the_function_is_not_deterministic():
     found = evaluated(
         scores, LABELS, 3, gather=lambda outputs: {"x": torch.rand(()), "y": object.__hash__(outputs)}

@@ -191,9 +191,4 @@ class PartialReduction(CompressedReduction):
         flat = self._scratch[: self._tried] if behind else self._kept[: self._kept_used]
         if extent.whole:
             transport.broadcast(flat[: self._own.numel()], source)
-        if not behind:
-            return None
-        control = self._control(flat)
-        self.commit(how, control)
-        self._checksum = 0
-        return control
+        return self._commit_missed(flat, how) if behind else None

@@ -265,8 +265,10 @@ class Reduction:
         """
         flat = self._scratch[: self._tried] if behind else self._kept[: self._kept_used]
         transport.broadcast(flat, source)
-        if not behind:
-            return None
+        return self._commit_missed(flat, how) if behind else None
+
+    def _commit_missed(self, flat: torch.Tensor, how: Installing) -> Control:
+        """Commit the round that this member missed, and return its slots."""
         control = self._control(flat)
         self.commit(how, control)
         self._checksum = 0
