@@ -115,10 +115,15 @@ class _Command:
         worker.start()
         worker.join(_CLEANUP_S)
         write(f"{told(number)}, at once\n")
-        # No call between these that gives up the interpreter: where Ray starts, it would wait for what is killed here.
+        left = [path for paths in _paths_left for path in paths()]
+        # No call from here on that gives up the interpreter: where Ray starts, its thread would take it, and keep it for
+        # as long as it waits for a file of a process that is killed here.
         for pid, _ in descendants(os.getpid()):
             with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
+        if left:
+            with suppress(OSError):
+                os.posix_spawnp("rm", ["rm", "-rf", *left], os.environ)
         os._exit(128 + number)
 
 
@@ -134,6 +139,7 @@ _command: _Command | None = None
 _request: StopRequest | None = None  # of the run that goes on in the main thread
 _installed: dict[int, Any] = {}
 _cleanups: list[Callable[[], object]] = []
+_paths_left: list[Callable[[], Iterable[str]]] = []
 
 
 def _install(number: int, handler: Any) -> Any:
@@ -254,6 +260,16 @@ def cleaning(clean_up: Callable[[], object]) -> Iterator[None]:
         yield
     finally:
         _cleanups.remove(clean_up)
+
+
+@contextmanager
+def leaving(paths: Callable[[], Iterable[str]]) -> Iterator[None]:
+    """Remove these paths once the command's second signal has ended its processes, within the `with` block."""
+    _paths_left.append(paths)
+    try:
+        yield
+    finally:
+        _paths_left.remove(paths)
 
 
 def _clean_up() -> None:

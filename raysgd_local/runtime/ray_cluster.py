@@ -41,7 +41,7 @@ def attached(cpus: int, address: str | None) -> Iterator[bool]:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     own = {"address": "local", "num_cpus": cpus, "include_dashboard": False}
     started = _Ray({**({"address": address} if address else own), **quiet})
-    with signals.cleaning(started.remove):
+    with signals.leaving(started.files):
         try:
             _begin(started, address)
             yield not address
@@ -133,17 +133,24 @@ class _Ray(threading.Thread):
                 self.remove()
 
     def remove(self) -> None:
-        """Remove the session's files, and Ray's link to them. May be called while Ray starts."""
+        """Remove the session's files, and Ray's link to them."""
+        for path in self.files():
+            shutil.rmtree(path, ignore_errors=True)  # not the link
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+
+    def files(self) -> list[str]:
+        """Return the session's folder, and Ray's link to it. May be called while Ray starts."""
         if self._options["address"] != "local":
-            return
+            return []
         since = f"session_{self._began:%Y-%m-%d_%H-%M-%S}"  # numbers of processes are used again
         place = Path(get_default_ray_temp_dir())  # type: ignore[no-untyped-call]
-        for folder in place.glob(f"session_*_{os.getpid()}"):
-            if folder.name >= since:
-                shutil.rmtree(folder, ignore_errors=True)
-                with contextlib.suppress(OSError):
-                    if os.readlink(place / "session_latest") == str(folder):
-                        (place / "session_latest").unlink()
+        folders = [str(path) for path in place.glob(f"session_*_{os.getpid()}") if path.name >= since]
+        latest = place / "session_latest"
+        with contextlib.suppress(OSError):
+            if os.readlink(latest) in folders:
+                return [str(latest), *folders]
+        return folders
 
 
 def _check_address(address: str | None) -> None:
