@@ -116,8 +116,8 @@ class _Command:
         worker.join(_CLEANUP_S)
         write(f"{told(number)}, at once\n")
         left = [path for paths in _paths_left for path in paths()]
-        # No call from here on that gives up the interpreter: where Ray starts, its thread would take it, and keep it for
-        # as long as it waits for a file of a process that is killed here.
+        # No call from here on that gives up the interpreter: where Ray starts, its thread would take it, and keep it
+        # while it waits for a file of a process that is killed here.
         for pid, _ in descendants(os.getpid()):
             with suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
