@@ -17,6 +17,7 @@ from raysgd_local.algorithms.weights import Samples, Weights
 
 OptimizerState = Literal["keep", "reset", "average"]
 Exchange = Literal["same", "float32"]
+Rounds = Literal["across-epochs", "within-epochs"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class Algorithm:
     lr_scaling: Scaling = "none"  # of the learning rate with the number of workers (see `learning_rate.scale`)
     weights: Weights = field(default_factory=Samples)  # weight of each member in the mean
     exchange: Exchange = "same"  # type in which bf16 and fp16 parameters travel: their own, or float32
+    rounds: Rounds = "across-epochs"  # whether a round goes on, or ends, where an epoch ends
 
     def __post_init__(self) -> None:
         validation.schedule("schedule", self.schedule)
@@ -52,6 +54,7 @@ class Algorithm:
         validation.one_of("optimizer_state", self.optimizer_state, get_args(OptimizerState))
         validation.one_of("lr_scaling", self.lr_scaling, get_args(Scaling))
         validation.one_of("exchange", self.exchange, get_args(Exchange))
+        validation.one_of("rounds", self.rounds, get_args(Rounds))
         if self.compression is not None:
             validation.has_methods(
                 "compression", self.compression, ("encode", "decode"), "such as Int8(), or None"

@@ -33,6 +33,8 @@ class Flags(IntFlag):
     LEFT = 32  # this member's loop left the open epoch; the rest of its list is dealt anew
     DIVERGED = 64  # this member is further from the anchor than the schedule allows
     LAST = 128  # the open epoch is the last of this member's loop
+    EVALUATES = 256  # this member waits for the others at an evaluation
+    BETWEEN = 512  # this member's loop is between two epochs
 
 
 def _wide() -> Any:
@@ -60,6 +62,7 @@ class Contribution:
     steps: int = 0  # optimizer steps in this round
     samples: int = 0  # in `steps`
     consumed: int = 0  # positions of the deal in `steps`
+    epoch: int = 0  # of this member's loop
     compute_s: float = 0.0  # time in local steps, of `clock_s`
     clock_s: float = 0.0  # time since this member's previous exchange began
     lr: float = 0.0  # learning rate of the next step
@@ -229,6 +232,11 @@ class Control:
     def agreed(self) -> bool:
         """Whether all members have the same committed state (invariant 1)."""
         return len({c.checksum for c in self.members}) == 1
+
+    @property
+    def at_evaluation(self) -> bool:
+        """Whether all members came for an evaluation: then this is no round."""
+        return all(c.flags & Flags.EVALUATES for c in self.members)
 
     def ranks(self, flag: Flags) -> tuple[int, ...]:
         """The ranks that set `flag`."""

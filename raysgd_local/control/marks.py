@@ -20,6 +20,7 @@ MARKS = {
     "stopped_between_epochs": "all loops asked to end training while no epoch was open: it ends without another round",
     "start_put_off_for_preparing": "the processes run, but prepare for longer than they had to be placed",
     # The controller: loops that differ.
+    "evaluation_passed_by": "a rank evaluates, and another one's loop has gone past that evaluation: a user error",
     "ranks_disagree": "an evaluation waits for ranks that wait for their next epoch, or have ended: a user error",
     "loop_ended_before_others": "a member's loop has ended, and others open another epoch: they take its data",
     # The controller: losses.
@@ -57,6 +58,7 @@ MARKS = {
     "urgent_checkpoint": "all who have the state will leave: a checkpoint is due before the policy asks for one",
     "damaged_checkpoint": "a checkpoint that was written can't be loaded: the one before has to do",
     "resumed_by_another_number": "the run resumes with another number of workers: what is left is dealt anew",
+    "resumed_with_another_total": "a run with rounds across epochs resumes with another total of epochs",
     "last_checkpoint_retried": "training is over, and the last checkpoint failed: another one is begun",
     "last_checkpoint_given_up": "the last checkpoint was not written within finish_s: the run is lost",
     "state_lost_while_closing": "all workers died before the last checkpoint stood: the one before is restored",
@@ -73,6 +75,8 @@ MARKS = {
     "probe_incomplete": "a probe's batches ran out before it had seen enough: it is undone and finds nothing",
     "pending_step_before_probe": "a probe begins with a step pending from a broken view: the step is dropped",
     # The member: the end.
+    "epoch_closed_in_a_round": "all have passed an epoch's end in the middle of a round: training goes on",
+    "evaluated_in_a_round": "the mean is evaluated while steps are uncommitted, which no round averages",
     "step_between_epochs": "the epoch has ended with the loop's last step, but the loop takes another one",
     "step_after_the_end": "training is over, but the loop asks for a step: it is not taken",
     "replicas_differ": "members came to a round with different committed states: the run fails",

@@ -59,6 +59,7 @@ class Report:
     steps: int = 0  # local steps since the last commit
     taken: int = 0  # positions of the deal consumed by `steps`, not committed
     samples: int = 0  # size of the training set; the controller deals it when all report `OPENING`
+    epochs: int = 0  # total that the loop goes through
     rounds: tuple[RoundRow, ...] = ()  # committed since this member's last report
     evaluations: tuple[EvalRow, ...] = ()  # since this member's last report
     changes: tuple[PeriodChange, ...] = ()  # since this member's last report

@@ -80,6 +80,7 @@ def program(algorithm: Algorithm, stop: Stop, balance: bool, batch_scale: tuple[
         target=target,
         balance=Balance() if balance else None,
         averaging=algorithm.averaging,
+        across_epochs=algorithm.rounds == "across-epochs",
         batch_scale=batch_scale,
     )
 

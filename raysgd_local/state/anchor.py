@@ -5,6 +5,7 @@ An outer optimizer (such as SlowMo's) moves the anchor; elastic averaging pulls 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -168,6 +169,19 @@ class Anchor:
         for tensor, value in zip(self._own(), own, strict=True):
             tensor.copy_(value)
         self.apart = True
+
+    def saved(self) -> tuple[Any, ...]:
+        """Return all that a commit changes, for `restore`; this member's own parameters excepted."""
+        buffers = None if self._optimizer is None else copy.deepcopy(self._optimizer.state_dict())
+        return self._parameter.detach().clone(), self._optimizer, buffers, self._step, self._behind, self.apart
+
+    @torch.no_grad()
+    def restore(self, saved: tuple[Any, ...]) -> None:
+        """Go back to what was `saved`."""
+        flat, self._optimizer, buffers, self._step, self._behind, self.apart = saved
+        self._parameter.copy_(flat)
+        if self._optimizer is not None:
+            self._optimizer.load_state_dict(buffers)
 
     def state(self) -> dict[str, Any]:
         """Return the replicated state, on the CPU: for joiners and checkpoints."""

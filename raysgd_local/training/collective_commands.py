@@ -11,7 +11,7 @@ from raysgd_local.control.member.state import Member
 from raysgd_local.control.messages import Evaluating
 from raysgd_local.errors import CheckpointError, TransportError
 from raysgd_local.records import replace_fields
-from raysgd_local.training.replica_port import ReplicaPort
+from raysgd_local.training.replica_port import ExchangeResult, ReplicaPort
 from raysgd_local.training.stopwatch import Stopwatch
 
 _Entering = m.Connect | m.Heal | m.Transfer | m.Align | m.Fetch
@@ -23,6 +23,8 @@ class CollectiveCommands:
     def __init__(self, port: ReplicaPort, watch: Stopwatch) -> None:
         self._port, self._watch = port, watch
         self._sent_bytes = 0  # bytes sent since the last report
+        self._ahead_bytes = 0  # bytes sent for the coming round before its exchange
+        self._said: Contribution | None = None  # this member's slot in the newest exchange
         self._evaluating: tuple[Evaluating, float] | None = None  # the present evaluation, and when it began
         self.healed = 0
 
@@ -83,7 +85,7 @@ class CollectiveCommands:
         began_s = self._watch.now()
         with self._watch.waiting():
             result = self._port.exchange(command, said, member)
-        self._sent_bytes = result.sent_bytes
+        self._sent(result)
         return m.Exchanged(command.view, result.control, self._watch.now() - began_s, self._port.finite())
 
     def launch(self, command: m.Exchange, member: Member) -> None:
@@ -95,26 +97,37 @@ class CollectiveCommands:
         began_s = self._watch.now()
         with self._watch.waiting():
             result = self._port.collect()
-        self._sent_bytes = result.sent_bytes
+        self._sent(result)
         return m.Exchanged(view, result.control, self._watch.now() - began_s, self._port.finite())
 
     def _average_probe(self, command: m.AverageProbe) -> m.Event:
         self._watch.work_ends()
         with self._watch.waiting():
             result = self._port.average_probe(command)
-        self._sent_bytes += result.sent_bytes
+        self._ahead_bytes += result.sent_bytes
         return m.Averaged(command.view, result.control)
 
     def _evaluate(self, command: m.Evaluate, member: Member) -> m.Event:
         self._watch.work_ends()
+        if command.control is not None:
+            self._take_back()
         began_s = self._watch.now()
         self._evaluating = Evaluating(*member.known.progress), began_s
         try:
-            metrics = self._port.evaluate(command, self._watch.waiting)
+            metrics = self._port.evaluate(command, member.known, self._watch.waiting)
         finally:
             self._evaluating = None
         self._watch.exclude(began_s)
         return m.Evaluated(command.view, metrics)
+
+    def _take_back(self) -> None:
+        """Keep the measurements for the next round: the exchange that all came to was none."""
+        said = self._said or Contribution()
+        self._watch.take_back(said.compute_s, said.clock_s)
+        self._ahead_bytes, self._sent_bytes = self._sent_bytes, said.wire_bytes
+
+    def _sent(self, result: ExchangeResult) -> None:
+        self._sent_bytes, self._ahead_bytes = result.sent_bytes + self._ahead_bytes, 0
 
     @property
     def evaluating(self) -> Evaluating | None:
@@ -127,7 +140,8 @@ class CollectiveCommands:
         self._port.finish_steps(said, member.known)
         compute_s, clock_s = self._watch.exchange_begins()
         said = self._port.describe(said, member.known)
-        return replace_fields(said, compute_s=compute_s, clock_s=clock_s, wire_bytes=self.take_sent())
+        self._said = replace_fields(said, compute_s=compute_s, clock_s=clock_s, wire_bytes=self.take_sent())
+        return self._said
 
     def take_sent(self) -> int:
         """Return the bytes sent since the last call."""

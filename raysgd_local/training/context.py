@@ -42,6 +42,7 @@ class TrainContext:
         self._shell = shell
         self._begun = self._stops = False
         self._epoch = -1  # the epoch that the loop is in
+        self._entered = False  # whether the loop took batches, or a step, in it
         self._batches: Batches | None = None
 
     # Preparing.
@@ -183,28 +184,30 @@ class TrainContext:
     def epochs(self, total: int) -> Iterator[int]:
         """Yield the remaining epochs, from the present one up to `total`, counted from 0.
 
-        The first call waits for the model. An epoch ends for all workers after the same round.
+        The first call waits for the model. Rounds go on where an epoch ends, so a worker begins its next epoch while
+        others are in the one before; with `rounds="within-epochs"` an epoch ends for all after the same round.
         """
         total = arguments.whole_number("epochs", total, at_least=0)
+        self._shell.epochs = total
         if not self._begun:
-            self._begun, self._shell.epochs = True, total
+            self._begun = True
             self._shell.begin()
         while self._goes_on(total):
-            self._epoch = epoch = self._shell.state.epoch
-            yield epoch
+            self._epoch, self._entered = self._shell.member.loop_epoch, False
+            yield self._epoch
             self._leave_epoch()
-            if self._shell.state.epoch == epoch and not self.stopping:
-                self._pass_epoch()
+            if self._shell.member.loop_epoch == self._epoch and not self.stopping:
+                self._pass_epoch(total)
 
     def _goes_on(self, total: int) -> bool:
         """Whether there is another epoch. If this loop has asked to stop, the others may have: then training ends."""
-        if self._stops and not self.stopping and self._shell.state.epoch < total:
-            self._shell.drive(m.EpochWanted(0))
-        return not self.stopping and self._shell.state.epoch < total
+        if self._stops and not self.stopping and self._shell.member.loop_epoch < total:
+            self._shell.drive(m.EpochWanted(0, total))
+        return not self._shell.member.done and self._shell.member.loop_epoch < total
 
-    def _pass_epoch(self) -> None:
+    def _pass_epoch(self, total: int) -> None:
         """Count an epoch in which the loop's body took no step."""
-        self._shell.drive(m.EpochWanted(0))
+        self._shell.drive(m.EpochWanted(0, total))
         self._shell.drive(m.EpochLeft())
 
     def batches(self, dataset: Dataset[Any], batch_size: int, **loader_options: Any) -> Iterator[Any]:
@@ -230,7 +233,8 @@ class TrainContext:
         source = DealtBatches(dataset, batch_size, place.seed, loader_options, placement)
         self._shell.stepper.epoch_samples = source.samples
         self._shell.watch.start()
-        self._shell.drive(m.EpochWanted(source.samples))
+        self._entered = True
+        self._shell.drive(m.EpochWanted(source.samples, self._shell.epochs))
         self._batches = Batches(self._shell, source)
         return self._batches
 
@@ -260,6 +264,7 @@ class TrainContext:
             return
         if not state.open:
             self._begin_own_data()
+        self._entered = True
         shell.loss.add(loss, count)
         shell.replica.schedulers.step_begins()
         shell.interference.before_step(shell.replica)
@@ -280,7 +285,7 @@ class TrainContext:
         if self._shell.order.program.probes:
             raise UsageError("the stability test tries batches twice: the loop has to take them from ctx.batches")
         self._shell.watch.start()
-        self._shell.drive(m.EpochWanted(0))
+        self._shell.drive(m.EpochWanted(0, self._shell.epochs))
 
     def evaluate(
         self, metrics: Metrics, dataset: Dataset[Any], batch_size: int = 256, *, gather: Gather | None = None
@@ -339,4 +344,11 @@ class TrainContext:
         if self._batches is not None:
             self._batches.leave()
             self._batches = None
-        self._shell.drive(m.EpochLeft())
+        if self._leaves_now():
+            self._shell.drive(m.EpochLeft())
+
+    def _leaves_now(self) -> bool:
+        """Whether the loop leaves an epoch. Where rounds go across epochs, it can leave each but once."""
+        if not self._shell.state.epochs:
+            return True
+        return self._entered and self._shell.member.epoch == self._epoch

@@ -13,7 +13,11 @@ from raysgd_local.training.shell import Shell
 
 
 class Batches:
-    """Iterates over this worker's batches of one epoch, until the epoch ends for all workers."""
+    """Iterates over this worker's batches of one epoch.
+
+    The end comes when the worker's own list is used up; where rounds end with an epoch, and in the last epoch, when the
+    epoch has ended for all workers.
+    """
 
     def __init__(self, shell: Shell, source: DealtBatches) -> None:
         self._shell, self._source = shell, source
@@ -38,7 +42,7 @@ class Batches:
                 batch, positions = found
                 self._unstepped += positions
                 return to_device(batch, self._shell.place.device)
-            if self._unstepped:
+            if self._unstepped or self._shell.member.goes_on:
                 break  # the loop may still take a step with the batches that it has
             self._shell.drive(m.ListEnded())
         raise StopIteration
@@ -53,9 +57,13 @@ class Batches:
         if order.deal.samples != self._source.samples:
             allowed = f"the {order.deal.samples} samples over which the open epoch was dealt"
             hint = "every worker needs the same data set, and so does a run that goes on from a checkpoint"
+            if state.epochs:
+                hint += "; for a set that changes from epoch to epoch choose algorithm.rounds: within-epochs"
             raise InputError("training set", f"{self._source.samples} samples", allowed, hint)
         start, scale = state.cursors[member.rank] + member.uncommitted.taken, order.program.scale_of(member.rank)
-        self._source.deal(order.deal, member.rank, start, scale=scale, times=self._shell.rewound)
+        self._source.deal(
+            order.deal, member.rank, start, member.loop_epoch, scale=scale, times=self._shell.rewound
+        )
         self._asked = member
         return True
 

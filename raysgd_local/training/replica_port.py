@@ -93,9 +93,12 @@ class ReplicaPort(Protocol):
         ...
 
     def evaluate(
-        self, command: m.Evaluate, waiting: Callable[[], AbstractContextManager[None]]
+        self, command: m.Evaluate, state: Replicated, waiting: Callable[[], AbstractContextManager[None]]
     ) -> dict[str, float]:
-        """Return the metrics over all samples, equal on all members. Wait for other members inside `waiting()`."""
+        """Return the metrics over all samples, equal on all members. Wait for other members inside `waiting()`.
+
+        Evaluate the model, or, if the command `shows` the mean of an exchange, the model that committing it would give.
+        """
         ...
 
     # Checkpoints and data.

@@ -40,6 +40,11 @@ class Stopwatch:
         self._told_at += clock_s
         return compute_s, clock_s
 
+    def take_back(self, compute_s: float, clock_s: float) -> None:
+        """Add what `exchange_begins` returned to the next exchange's seconds."""
+        self._worked_s += compute_s
+        self._told_at -= clock_s
+
     def work_begins(self) -> None:
         """Count local work from now on: the loop has control. Does nothing if it had control before."""
         if self._working_since is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
@@ -192,14 +192,19 @@ class TorchPort:
         self.interference.committed(view, round)
 
     def evaluate(
-        self,
-        command: m.Evaluate,  # noqa: ARG002
-        waiting: Callable[[], AbstractContextManager[None]],
+        self, command: m.Evaluate, state: Replicated, waiting: Callable[[], AbstractContextManager[None]]
     ) -> dict[str, float]:
         if self.evaluation is None:
             raise RuntimeError("no evaluation was asked for")
-        with self.replica.shown():
+        with self._previewed(command, state), self.replica.shown():
             return self.evaluation.run(self.peers.transport, waiting)
+
+    def _previewed(self, command: m.Evaluate, state: Replicated) -> AbstractContextManager[None]:
+        """Install the mean of the exchange for which all came to evaluate, for a `with` block."""
+        if command.control is None or not command.shows:
+            return nullcontext()
+        step = Installing(state.period.mode, state.period.mode, partial(self._joint_step, state.samples))
+        return self.peers.reduction.previewed(step, command.control)
 
     # Checkpoints and data.
 

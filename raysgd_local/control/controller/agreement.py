@@ -12,6 +12,7 @@ from raysgd_local.control.controller.events import Heartbeat
 from raysgd_local.control.controller.state import Controller, Running, Turn
 from raysgd_local.control.marks import mark
 from raysgd_local.control.messages import LoopPosition
+from raysgd_local.control.replicated.state import told_odds
 from raysgd_local.control.run_events import EventName
 
 _PATIENCE_S = 2.0
@@ -36,11 +37,15 @@ def disagree(turn: Turn, heartbeat: Heartbeat) -> bool:
     if not wants:
         return False
     mark("ranks_disagree")
-    told = "; ".join(f"rank {rank} {want}" for rank, want in wants.items())
-    turn.record(EventName.RANKS_DISAGREE, wants={str(rank): want for rank, want in wants.items()})
-    reason = f"the ranks' loops wait for different things: {told}"
-    turn.finish("failed", reason, f"{reason}.\n{_REMEDY}", tuple(wants))
+    end(turn, wants)
     return True
+
+
+def end(turn: Turn, wants: dict[int, str]) -> None:
+    """End the run with a user error: by rank, what the loops want."""
+    turn.record(EventName.RANKS_DISAGREE, wants={str(rank): want for rank, want in wants.items()})
+    reason = told_odds(tuple(wants.items()))
+    turn.finish("failed", reason, f"{reason}.\n{_REMEDY}", tuple(wants))
 
 
 def _wants(state: Controller, heartbeat: Heartbeat, now: float) -> dict[int, str]:

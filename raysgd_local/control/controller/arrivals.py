@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from raysgd_local.control.controller import beginning, boundary, membership, orders, saving, termination
+from raysgd_local.control.controller import agreement, beginning, boundary, membership, orders, saving, termination
 from raysgd_local.control.controller.boundary import Resolution
 from raysgd_local.control.controller.events import RecordRounds
 from raysgd_local.control.controller.state import Paused, Resolving, Restoring, Running, Segment, Starting, Turn
@@ -23,7 +23,7 @@ def arrive(turn: Turn, report: Report) -> None:
         return
     if report.place is LoopPosition.START and report.view == 0:
         if state.workers[report.worker].standing is Standing.UP:
-            turn.stand(report.worker, Standing.READY)
+            turn.stand(report.worker, Standing.READY, epochs=report.epochs)
             if len(state.standing(Standing.MEMBER)) < state.settings.workers_max:  # else a spare
                 membership.ask_yield(turn)
     elif segment is not None and (report.view, report.segment) == (segment.view.number, segment.number):
@@ -111,6 +111,9 @@ def _settle(turn: Turn, segment: Segment) -> None:
         return
     segment = _enter(turn, segment, resolution)
     segment = _stopped(turn, segment, reports)
+    if segment.books.replicated.at_odds:
+        agreement.end(turn, dict(segment.books.replicated.at_odds))
+        return
     if turn.state.outcome is not None:
         orders.last_order(turn, segment, resolution, turn.state.outcome, save=True)
         return

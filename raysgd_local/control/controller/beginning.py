@@ -11,6 +11,7 @@ from raysgd_local.control.controller.checkpoints import CheckpointRecord
 from raysgd_local.control.controller.events import KillWorker, RewindTables
 from raysgd_local.control.controller.state import Restoring, Segment, Turn
 from raysgd_local.control.controller.transitions import Standing
+from raysgd_local.control.data.deal import Deal
 from raysgd_local.control.data.ledger import Ledger
 from raysgd_local.control.marks import mark
 from raysgd_local.control.messages import CheckpointStart, FreshStart, View
@@ -41,8 +42,9 @@ def _begin_fresh(turn: Turn, view: View) -> None:
 def _begin_from(turn: Turn, view: View, snapshot: CheckpointRecord) -> None:
     """Go back to a checkpoint. Keep its deal for as many members; otherwise deal the rest of the epoch anew."""
     before = resumed(snapshot.replicated, turn.state.settings.program)
-    state = replace(before, blocks=dealing.blocks_of(turn, view.members))
-    books = Books(state, snapshot.ledger, snapshot.deal, _renamed(snapshot, view))
+    before = replace(before, blocks=dealing.blocks_of(turn, view.members))
+    state, deal = _going_to(turn, view, before, snapshot.deal)
+    books = Books(state, snapshot.ledger, deal, _renamed(snapshot, view))
     turn.do(RewindTables(state.round, state.evaluations))
     turn.record(EventName.RESUMED, checkpoint=snapshot.name, round=state.round, epoch=state.epoch)
     if len(view.members) != len(snapshot.writers):
@@ -52,6 +54,16 @@ def _begin_from(turn: Turn, view: View, snapshot: CheckpointRecord) -> None:
         mark("resumed_by_another_number")
         books = dealing.dealt(turn, books, None, view, {})
     orders.first_order(turn, view, books, CheckpointStart(snapshot.name))
+
+
+def _going_to(turn: Turn, view: View, state: Replicated, deal: Deal | None) -> tuple[Replicated, Deal | None]:
+    """Let rounds across epochs end with the loops' present total of epochs: it may be another than before."""
+    total = max(turn.state.workers[worker].epochs for worker in view.members)
+    if not state.epochs or not state.open or total in (0, state.epochs):
+        return state, deal
+    mark("resumed_with_another_total")
+    state = replace(state, epochs=max(total, state.epoch + 1))
+    return state, None if deal is None else replace(deal, epochs=state.epochs)
 
 
 def _renamed(snapshot: CheckpointRecord, view: View) -> Placement | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from raysgd_local.algorithms.placement.table import Placement
-from raysgd_local.control.data.deal import Deal, lengths, lists
+from raysgd_local.control.data.deal import Deal, later_lengths, lengths, next_entries, pack, unpack
 from raysgd_local.control.data.ledger import Ledger
 from raysgd_local.control.marks import mark
 from raysgd_local.control.messages import LoopPosition, Report, View
@@ -95,19 +97,29 @@ def pending_positions(
     found: dict[str, tuple[int, ...]] = {}
     if deal is None:
         return found
+    passed = (state.epoch - deal.epoch) * deal.samples if deal.epochs else 0
     for worker, report in reports.items():
         if report.taken and worker not in behind and worker in view.members:
             rank = view.rank(worker)
-            start = state.cursors[rank]
-            found[worker] = tuple(int(p) for p in lists(deal)[rank][start : start + report.taken])
+            entries = next_entries(deal, rank, state.cursors[rank], report.taken)
+            found[worker] = tuple(entry - passed for entry in entries)
     return found
+
+
+def passed(books: Books) -> Books:
+    """Close the epochs that all members have passed in the midst of their lists. The deal goes on."""
+    state = books.replicated
+    if books.deal is None or not state.epochs:
+        return books
+    open_one = state.epoch if state.open else state.epoch - 1
+    return replace(books, ledger=books.ledger.pass_to(open_one, books.deal, state.cursors))
 
 
 def closed(books: Books) -> Books:
     """Enter every list of the deal up to its cursor into the ledger; close the epoch if it is over."""
-    state, ledger, deal = books.replicated, books.ledger, books.deal
-    if deal is None:
+    if books.deal is None:
         return books
+    state, ledger, deal = books.replicated, passed(books).ledger, books.deal
     enter = ledger.close if state.open else ledger.close_epoch
     return replace(books, ledger=enter(deal, state.cursors), deal=None)
 
@@ -141,8 +153,12 @@ def deal_for(
     seed: int,
     local_data: bool,
     shares: Mapping[str, float],
+    left: tuple[bool, ...] = (),
 ) -> Books:
-    """Deal the rest of the open epoch to `members`, by their `shares`."""
+    """Deal the rest of the open epoch to `members`, by their `shares`; and the later epochs, if rounds go across.
+
+    `left`: for each rank whether it left the open epoch early.
+    """
     ledger = books.ledger
     rank = {worker: index for index, worker in enumerate(members)}
     deal = Deal(
@@ -156,22 +172,44 @@ def deal_for(
         shares=tuple(shares[worker] for worker in members),
         pending=tuple(pending.get(worker, ()) for worker in members),
         local_data=local_data,
+        epochs=books.replicated.epochs,
+        ahead=_taken_ahead(ledger, tuple(pending.values())) if books.replicated.epochs else (),
+        left=left if books.replicated.epochs and any(left) else (),
     )
     return replace(books, ledger=ledger.dealt(), deal=deal, placement=placement)
+
+
+def _taken_ahead(ledger: Ledger, pending: Sequence[tuple[int, ...]]) -> tuple[bytes, ...]:
+    """Return the bitmaps of the samples of later epochs that are consumed or pending."""
+    bitmaps = [unpack(bitmap, ledger.samples).copy() for bitmap in ledger.ahead]
+    for entry in (entry for entries in pending for entry in entries if entry >= ledger.samples):
+        index, position = divmod(entry, ledger.samples)
+        while len(bitmaps) < index:
+            bitmaps.append(np.zeros(ledger.samples, dtype=bool))
+        bitmaps[index - 1][position] = True
+    return tuple(pack(bitmap) for bitmap in bitmaps)
 
 
 def deal_shares(
     state: Replicated, view: View | None, members: Sequence[str], program: Program
 ) -> dict[str, float]:
-    """Return each member's share of a deal: its samples in a round, relative to others'; 0 if it left the epoch."""
+    """Return each member's share of a deal: its samples in a round, relative to others'; 0 if it left the epoch,
+    and its list ends with that.
+    """
     before = () if view is None else view.members
     left = dict(zip(before, state.left_epoch, strict=False))
     parts = state.pacing.parts(state.period.tau) if state.period.mode in _PACED else ()
     paces = dict(zip(before, parts, strict=False))
     return {
-        worker: 0.0 if left.get(worker) else paces.get(worker, 1.0) * program.scale_of(rank)
+        worker: 0.0 if left.get(worker) and not state.epochs else paces.get(worker, 1.0) * program.scale_of(rank)
         for rank, worker in enumerate(members)
     }
+
+
+def left_by(state: Replicated, view: View | None, members: Sequence[str]) -> tuple[bool, ...]:
+    """Return for each of `members` whether its loop left the open epoch early."""
+    left = dict(zip(() if view is None else view.members, state.left_epoch, strict=False))
+    return tuple(state.open and left.get(worker, False) for worker in members)
 
 
 def seated(
@@ -184,14 +222,17 @@ def seated(
     """Return the replicated state for `members` at the start of `deal`: per-rank fields follow the workers."""
     before = () if view is None else view.members
     owed = dict(zip(before, state.owed, strict=False))
-    left = dict(zip(before, state.left_epoch, strict=False))
     sick = dict(zip(before, state.sick, strict=False))
     residuals = dict(zip(before, state.residuals, strict=False))
+    loops = dict(zip(before, state.loops, strict=False))
     return replace(
         state,
         cursors=tuple(0 for _ in members),
         lengths=None if deal is None else lengths(deal),
-        left_epoch=tuple(state.open and left.get(worker, False) for worker in members),
+        later=() if deal is None else later_lengths(deal),
+        loops=tuple(loops.get(w, min(state.loops, default=state.epoch)) for w in members) if state.epochs else (),
+        redeal=False,
+        left_epoch=left_by(state, view, members),
         sick=tuple(sick.get(worker, any(state.sick)) for worker in members),
         residuals=tuple(residuals.get(worker, 0.0) for worker in members),
         owed=tuple(owed.get(worker, 0.0) for worker in members) if state.owed else (),

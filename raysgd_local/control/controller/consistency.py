@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sized
 
 from raysgd_local.algorithms.placement.table import Placement
 from raysgd_local.algorithms.schedules.base import Period
-from raysgd_local.control.data.deal import Deal, lengths
+from raysgd_local.control.data.deal import Deal, ends_at, parts
 from raysgd_local.control.data.ledger import Ledger
 from raysgd_local.control.replicated.state import Replicated
 
@@ -68,7 +68,7 @@ def _of_ranks(state: Replicated, members: int) -> Iterator[str]:
     always: dict[str, Sized | None] = {"cursors": state.cursors, "left_epoch": state.left_epoch}
     always |= {"lengths": state.lengths}
     often = {"sick": state.sick, "residuals": state.residuals, "pacing": state.pacing.paces}
-    often |= {"owed": state.owed, "blocks": state.blocks}
+    often |= {"owed": state.owed, "blocks": state.blocks, "loops": state.loops}
     for name, values in (always | often).items():
         if values is not None and len(values) != members and (name in always or len(values)):
             yield f"{name} has {len(values)} values for {members} members"
@@ -78,12 +78,13 @@ def _of_ranks(state: Replicated, members: int) -> Iterator[str]:
 
 def _of_ledger(ledger: Ledger) -> Iterator[str]:
     wanted = 0 if ledger.epoch is None else (ledger.samples + 7) // 8
-    if len(ledger.consumed) != wanted:
+    if any(len(bitmap) != wanted for bitmap in (ledger.consumed, *ledger.ahead)):
         yield f"a bitmap of {len(ledger.consumed)} bytes for {ledger.samples} samples"
 
 
 def _of_deal(deal: Deal, ledger: Ledger, members: int) -> Iterator[str]:
-    if (deal.epoch, deal.samples) != (ledger.epoch, ledger.samples) or not 1 <= deal.number <= ledger.deals:
+    begun = ledger.epoch is not None and deal.epoch <= ledger.epoch < deal.epoch + parts(deal)
+    if not begun or deal.samples != ledger.samples or not 1 <= deal.number <= ledger.deals:
         yield "the deal is not of the ledger's epoch"
     if len(deal.consumed) != (deal.samples + 7) // 8 or not 1 <= deal.chunks == len(deal.holders):
         yield "the deal has other chunks than it says"
@@ -91,7 +92,8 @@ def _of_deal(deal: Deal, ledger: Ledger, members: int) -> Iterator[str]:
         yield f"the deal is not to {members} members"
     if not all(0 <= rank < members for chunk in deal.holders for rank in chunk):
         yield "the deal has a holder who is no member"
-    if not all(0 <= position < deal.samples for positions in deal.pending for position in positions):
+    entries = deal.samples * parts(deal)
+    if not all(0 <= position < entries for positions in deal.pending for position in positions):
         yield "the deal has a position beyond the training set"
     if not all(math.isfinite(share) and share >= 0 for share in deal.shares):
         yield "the deal has a share that is no number"
@@ -100,7 +102,11 @@ def _of_deal(deal: Deal, ledger: Ledger, members: int) -> Iterator[str]:
 def _of_epoch(state: Replicated, ledger: Ledger, deal: Deal | None) -> Iterator[str]:
     if state.lengths is None or not state.open:
         return
-    if deal is None or (ledger.epoch, lengths(deal)) != (state.epoch, state.lengths):
+    if deal is None or ledger.epoch != state.epoch or ends_at(deal, state.epoch) != state.lengths:
         yield "the open epoch's deal has lists of other lengths"
-    if not all(0 <= cursor <= length for cursor, length in zip(state.cursors, state.lengths, strict=True)):
+    if not 0 <= state.epochs <= _MOST or any(len(row) != len(state.lengths) for row in state.later):
+        yield "the later epochs' lists are of other members"
+        return
+    ends = state.list_ends or ()
+    if not all(0 <= cursor <= end for cursor, end in zip(state.cursors, ends, strict=True)):
         yield "a cursor is beyond its list"

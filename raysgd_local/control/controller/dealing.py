@@ -19,12 +19,14 @@ from raysgd_local.control.run_events import EventName
 
 def account(turn: Turn, segment: Segment, resolution: Resolution, view: View) -> Books:
     """Enter consumed samples into the ledger, place and deal the data for `view`, and seat the state for it."""
-    books, before = segment.books, segment.view
+    books, before = boundary.passed(segment.books), segment.view
     record_residuals(turn, dict(zip(before.members, books.replicated.residuals, strict=False)), view.members)
     reports = {report.worker: report for report in turn.state.reports}
     opens = boundary.opening(tuple(reports.values()), books.replicated)
     if opens is not None:
-        books = _opened(boundary.closed(books), opens)
+        across = turn.state.settings.program.across_epochs
+        epochs = max(report.epochs for report in reports.values()) if across else 0
+        books = _opened(boundary.closed(books), opens, epochs)
     elif not books.replicated.open:
         books = boundary.closed(books)
     elif view == before and not books.replicated.needs_deal and not _hands_over(turn, books, view):
@@ -40,9 +42,9 @@ def record_residuals(turn: Turn, norms: Mapping[str, float], members: Sequence[s
         turn.record(EventName.RESIDUAL_LOST, workers=list(lost), norm=sum(lost.values()))
 
 
-def _opened(books: Books, samples: int) -> Books:
+def _opened(books: Books, samples: int, epochs: int) -> Books:
     ledger = books.ledger.open_epoch(books.replicated.epoch, samples) if samples else books.ledger
-    return replace(books, ledger=ledger, replicated=replace(books.replicated, open=True))
+    return replace(books, ledger=ledger, replicated=replace(books.replicated, open=True, epochs=epochs))
 
 
 def dealt(turn: Turn, books: Books, before: View | None, view: View, pending: dict[str, tuple[int, ...]]) -> Books:
@@ -51,8 +53,16 @@ def dealt(turn: Turn, books: Books, before: View | None, view: View, pending: di
     if state.open and books.ledger.epoch == state.epoch:
         shares = boundary.deal_shares(state, before, view.members, settings.program)
         placement = _placed(turn, books, view)
+        left = boundary.left_by(state, before, view.members)
         books = boundary.deal_for(
-            boundary.closed(books), placement, view.members, pending, settings.seed, settings.local_data, shares
+            boundary.closed(books),
+            placement,
+            view.members,
+            pending,
+            settings.seed,
+            settings.local_data,
+            shares,
+            left,
         )
     seated = boundary.seated(state, before, view.members, books.deal, blocks_of(turn, view.members))
     return replace(books, replicated=seated)

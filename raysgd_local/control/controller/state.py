@@ -23,6 +23,7 @@ class WorkerRow:
     node: str = ""
     pid: int = 0
     up_s: float = 0.0  # when its process came up
+    epochs: int = 0  # total that its loop goes through, as it said when it was ready
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,14 @@
-"""The deal: assign the open epoch's remaining samples to ranks, by a pure function of a record on every member."""
+"""The deal: assign the open epoch's remaining samples to ranks, by a pure function of a record on every member.
+
+Where rounds go across epochs, so does a rank's list: its first part is of the open epoch, and each later epoch is
+another part. An entry of a list is a sample's position in the training set, plus the set's size for each epoch that
+follows the open one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 
@@ -37,6 +42,10 @@ class Deal:
         tuple[int, ...], ...
     ]  # for each rank, positions of its uncommitted steps: first in its own list
     local_data: bool = False  # only holders may get a chunk's samples; otherwise they are only preferred
+    # Only where rounds go across epochs:
+    epochs: int = 0  # of the run: lists go on to the last one; 0: they end with the open epoch
+    ahead: tuple[bytes, ...] = ()  # bitmaps of the samples that nobody gets in the epochs that follow the open one
+    left: tuple[bool, ...] = ()  # ranks that left the open epoch early: they get no new samples of it
 
 
 @lru_cache(maxsize=4)
@@ -60,6 +69,7 @@ def own_list(deal: Deal, rank: int) -> Ints:
     return _lists(deal, [rank])[0]
 
 
+@lru_cache(maxsize=8)
 def lengths(deal: Deal) -> tuple[int, ...]:
     """Return the length of each rank's list, without shuffling.
 
@@ -68,6 +78,114 @@ def lengths(deal: Deal) -> tuple[int, ...]:
     """
     new = _amounts(deal, _counts(_open_chunks(deal))).sum(axis=0).tolist()
     return tuple(len(positions) + count for positions, count in zip(deal.pending, new, strict=True))
+
+
+@lru_cache(maxsize=8)
+def later_lengths(deal: Deal) -> tuple[tuple[int, ...], ...]:
+    """Return the lengths of the lists' later parts, by rank for each epoch; the last entry is that of all further ones.
+
+    Empty if lists end with the open epoch.
+
+    >>> later_lengths(Deal(1, 0, 7, 10, 1, pack(np.ones(10, bool)), ((0,),), (1.0, 1.0), ((), ()), epochs=3))
+    ((5, 5),)
+    """
+    return tuple(lengths(part(deal, index)) for index in range(1, len(deal.ahead) + 2)) if deal.epochs else ()
+
+
+def ends_at(deal: Deal, epoch: int) -> tuple[int, ...]:
+    """Return for each rank the position at which `epoch` ends in its list.
+
+    >>> deal = Deal(1, 0, 7, 10, 1, pack(np.ones(10, bool)), ((0,),), (1.0, 1.0), ((), ()), epochs=9)
+    >>> ends_at(deal, 0), ends_at(deal, 3)
+    ((0, 0), (15, 15))
+    """
+    if epoch < deal.epoch:
+        return tuple(0 for _ in deal.shares)
+    rows = later_lengths(deal)
+    begun, fresh = rows[: epoch - deal.epoch], max(0, epoch - deal.epoch - len(rows))
+    return tuple(
+        end + sum(row[rank] for row in begun) + (fresh * rows[-1][rank] if fresh else 0)
+        for rank, end in enumerate(lengths(deal))
+    )
+
+
+def dealt_batches(deal: Deal, rank: int, start: int, epoch: int, batch_size: int) -> Iterator[tuple[int, Ints]]:
+    """Yield rank's batches from position `start` to the end of `epoch`: of each its epoch, and positions in the
+    training set.
+
+    A batch is of one epoch, so that the augmentation of a sample depends on nothing else.
+    """
+    for entries in own_entries(deal, rank, start, epoch - deal.epoch + 1):
+        for begin, end in batch_bounds(len(entries), 0, batch_size):
+            batch = entries[begin:end]
+            epochs = batch // deal.samples
+            for own in np.split(batch, np.flatnonzero(np.diff(epochs)) + 1):
+                yield deal.epoch + int(own[0]) // deal.samples, own % deal.samples
+
+
+def parts(deal: Deal) -> int:
+    """Return the number of parts of the lists."""
+    return max(1, deal.epochs - deal.epoch)
+
+
+def part(deal: Deal, index: int) -> Deal:
+    """Return the deal of the part `index` of the lists alone. Its entries are positions in the training set."""
+    if index == 0:
+        return deal
+    none = pack(np.zeros(deal.samples, dtype=bool))
+    return replace(
+        deal,
+        epoch=deal.epoch + index,
+        consumed=deal.ahead[index - 1] if index <= len(deal.ahead) else none,
+        pending=tuple(() for _ in deal.shares),
+        epochs=0,
+        ahead=(),
+        left=(),
+    )
+
+
+def own_entries(deal: Deal, rank: int, start: int, parts: int) -> Iterator[Ints]:
+    """Yield the entries of rank's list from position `start` to the end of its first `parts` parts, part by part.
+
+    >>> deal = Deal(1, 0, 7, 4, 1, pack(np.zeros(4, bool)), ((0,),), (1.0, 1.0), ((), ()), epochs=2)
+    >>> [entries.tolist() for entries in own_entries(deal, 0, 1, parts=2)]
+    [[3], [7, 5]]
+    """
+    rows = (lengths(deal), *later_lengths(deal))
+    index = 0
+    while index < parts:
+        length, fresh = rows[min(index, len(rows) - 1)][rank], index >= len(rows) - 1
+        if start < length:
+            yield own_list(part(deal, index), rank)[max(0, start) :] + index * deal.samples
+        elif fresh and not length:
+            return
+        skipped = max(1, start // length) if fresh else 1  # all further parts are equally long
+        start, index = start - skipped * length, index + skipped
+
+
+def next_entries(deal: Deal, rank: int, start: int, count: int) -> tuple[int, ...]:
+    """Return the `count` entries of rank's list from position `start`, or all that there are."""
+    found: list[int] = []
+    runs = own_entries(deal, rank, start, parts(deal))
+    while len(found) < count and (run := next(runs, None)) is not None:
+        found += run[: count - len(found)].tolist()
+    return tuple(found)
+
+
+def consumed_entries(deal: Deal, cursors: Sequence[int], first: int) -> Iterator[Ints]:
+    """Yield the entries of all ranks' lists up to their cursors, without those of the first `first` epochs."""
+    rest = np.array(cursors, dtype=np.int64)
+    rows = (lengths(deal), *later_lengths(deal))
+    pending = any(entry >= first * deal.samples for entries in deal.pending for entry in entries)
+    for index in range(parts(deal)):
+        if not rest.any():
+            return
+        taken = np.minimum(rest, rows[min(index, len(rows) - 1)])
+        if index >= first or (index == 0 and pending):
+            for positions, count in zip(lists(part(deal, index)), taken.tolist(), strict=True):
+                entries = positions[:count] + index * deal.samples
+                yield entries[entries >= first * deal.samples]
+        rest -= taken
 
 
 def uncovered(deal: Deal) -> tuple[int, ...]:
@@ -132,7 +250,7 @@ def _open_chunks(deal: Deal) -> list[Ints]:
     """Return each chunk's positions that are neither consumed nor pending, in order."""
     taken = unpack(deal.consumed, deal.samples)
     for positions in deal.pending:
-        taken[list(positions)] = True
+        taken[[position for position in positions if position < deal.samples]] = True
     unset = np.flatnonzero(~taken).astype(np.int64)
     edges = np.searchsorted(unset, chunk_bounds(deal.samples, deal.chunks))
     return np.split(unset, edges[1:-1])
@@ -145,6 +263,8 @@ def _counts(chunks: Sequence[Ints]) -> Ints:
 def _eligible(deal: Deal) -> Bools:
     """Return a mask of the ranks that may take each chunk's samples, (chunks, ranks)."""
     willing = np.array(deal.shares) > 0
+    if deal.left:
+        willing &= ~np.array(deal.left)
     if deal.local_data:
         return as_mask(deal.holders, len(deal.shares)) & willing
     return np.broadcast_to(willing, (deal.chunks, len(willing)))

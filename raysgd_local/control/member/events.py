@@ -21,6 +21,7 @@ class Want(Enum):
     EPOCH = LoopPosition.OPENING  # the next epoch's deal
     EVALUATE = LoopPosition.EVALUATING  # the metrics of the averaged model
     FINISH = LoopPosition.FINISHED  # the run's end: the loop returned
+    NOTHING = "nothing"  # it goes on, unless a boundary is due
 
     @property
     def place(self) -> LoopPosition:
@@ -69,6 +70,7 @@ class EpochWanted:
     """The loop begins an epoch."""
 
     samples: int  # size of the training set; 0: the loop loads data of its own
+    epochs: int = 0  # total that the loop goes through; 0: as it said before
 
 
 @dataclass(frozen=True)
@@ -298,6 +300,8 @@ class Evaluate:
 
     view: int
     round: int  # committed last
+    control: Control | None = None  # slots of the exchange for which all came instead of a round, if there was one
+    shows: bool = False  # evaluate the mean of that exchange; otherwise the model is the mean already
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,8 @@ def advance(member: Member, event: Event) -> Result:
             return member, ()
         case Done():
             return view_entry.go_on(member)
+        case Exchanged(_, control) if control.at_evaluation:
+            return rounds.evaluate(member, control)
         case Exchanged():
             member, commit = rounds.commit(member, event)
             member, then = view_entry.go_on(member)
@@ -90,13 +92,13 @@ def _ask(member: Member, event: Ask) -> Result:
         case ListEnded():
             return rounds.resume(replace(member, want=Want.DATA))
         case EpochLeft():
-            return rounds.resume(replace(member, want=Want.CLOSE))
-        case EpochWanted(samples):
-            return rounds.resume(replace(member, want=Want.EPOCH, dataset=samples))
+            return rounds.leave_epoch(member)
+        case EpochWanted(samples, epochs):
+            return rounds.resume(replace(member, want=Want.EPOCH, dataset=samples, epochs=epochs or member.epochs))
         case EvaluationDue():
             return rounds.resume(replace(member, want=Want.EVALUATE))
         case LoopFinished():
-            return rounds.arrive(replace(member, want=Want.FINISH))
+            return rounds.finish(member)
         case _:
             assert_never(event)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from raysgd_local.algorithms.schedules.base import Mode
 from raysgd_local.control.control_slots import Contribution, Control, Flags, HeldOut
+from raysgd_local.control.data.deal import ends_at
 from raysgd_local.control.marks import mark
 from raysgd_local.control.member import probing
 from raysgd_local.control.member.events import (
@@ -51,6 +52,31 @@ def step(member: Member, samples: int, consumed: int) -> Result:
         return member, (alone, Proceed(free=left - 1))
     member, commands = resume(member)
     return member, (alone, *commands)
+
+
+def leave_epoch(member: Member) -> Result:
+    """Let the loop go on to its next epoch, if rounds go across epochs. Otherwise all leave the epoch together.
+
+    A loop that leaves its batches early, or its last epoch, takes part in rounds until the epoch has closed for all.
+    """
+    state = member.known
+    if state.open and member.epoch + 1 < state.epochs and _through(member):
+        return resume(replace_fields(member, want=Want.NOTHING, epoch=member.epoch + 1))
+    return resume(replace_fields(member, want=Want.CLOSE))
+
+
+def _through(member: Member) -> bool:
+    """Whether the loop took steps on all its samples of the epoch in which it is."""
+    state, deal = member.known, member.in_force.deal
+    if state.lengths is None or deal is None:
+        return True
+    return state.cursors[member.rank] + member.uncommitted.taken >= ends_at(deal, member.epoch)[member.rank]
+
+
+def finish(member: Member) -> Result:
+    """Arrive for the last time. A loop that ends before the others' first leaves them the rest of its samples."""
+    member = replace_fields(member, want=Want.FINISH)
+    return resume(member) if member.known.epochs else arrive(member)
 
 
 def step_between_epochs(member: Member) -> tuple[Command, ...]:
@@ -109,16 +135,29 @@ def resume(member: Member) -> Result:
             return _exchange(replace_fields(member, want=Want.STEP))
         case Want.DATA if state.open and not state.stopped and state.used_up(member.rank, member.taken):
             return _exchange(member)
-        case Want.CLOSE | Want.FINISH if state.open and not state.stopped:
+        case Want.CLOSE | Want.FINISH if _closes(member):
             return _exchange(member)
+        case Want.CLOSE if state.epochs:
+            return replace_fields(member, want=Want.NOTHING, epoch=member.epoch + 1), (Proceed(),)
         case Want.EPOCH if not state.open and not state.stopped:
             return arrive(member)
+        case Want.EPOCH if state.open and member.stop_asked and state.epochs and not state.stopped:
+            return _exchange(member)
+        case Want.EVALUATE if state.open and state.epochs and not state.stopped:
+            return _exchange(member)
         case Want.EVALUATE:
             return member, (Evaluate(member.in_force.view.number, state.round),)
         case Want.FINISH:
             return arrive(member)
         case _:
             return member, (Proceed(),)
+
+
+def _closes(member: Member) -> bool:
+    """Whether the epoch that the loop left is still open: the loop's own, where rounds go across epochs."""
+    state = member.known
+    own = member.want is Want.FINISH or state.epoch <= member.epoch or not state.epochs
+    return state.open and not state.stopped and own
 
 
 def _due(member: Member) -> bool:
@@ -155,6 +194,7 @@ def _exchange(member: Member) -> Result:
         steps=member.steps,
         samples=member.samples,
         consumed=member.taken,
+        epoch=member.epoch,
         flags=_flags(member),
         held_out=member.held_out,
     )
@@ -179,6 +219,10 @@ def _flags(member: Member) -> Flags:
         flags |= Flags.LEFT
     if member.known.epoch == member.epochs - 1:
         flags |= Flags.LAST
+    if member.want is Want.EVALUATE:
+        flags |= Flags.EVALUATES
+    if member.want is Want.EPOCH:
+        flags |= Flags.BETWEEN
     return flags
 
 
@@ -213,6 +257,7 @@ def _segment_over(member: Member, state: Replicated, control: Control) -> bool:
         bool(control.flags & (Flags.YIELD | Flags.LEAVING))
         or state.needs_deal
         or state.diverged
+        or bool(state.at_odds)
         or state.round - member.segment_round >= program.segment_rounds
         or state.elapsed_s - member.segment_s >= program.segment_s
     )
@@ -257,11 +302,29 @@ def _row(member: Member, before: Replicated, state: Replicated, done: Exchanged)
     )
 
 
+def evaluate(member: Member, control: Control) -> Result:
+    """Evaluate in the middle of a round: all members came for it, and none has anything else to do first."""
+    mark("evaluated_in_a_round", control.steps > 0)
+    state = member.known
+    shows = state.period.mode != "gradients" and (control.weight > 0 or not state.settled)
+    command = Evaluate(member.in_force.view.number, state.round, control, shows)
+    return replace_fields(member, shown=control), (command,)
+
+
 def evaluated(member: Member, metrics: dict[str, float]) -> Result:
     """Enter the evaluation's metrics into the state, and let the loop go on."""
-    state = shared.evaluated(member.known, metrics, member.in_force.program.target)
-    row = EvalRow(state.round, state.steps, state.samples, max(0, state.epoch - 1), state.elapsed_s, dict(metrics))
-    member = replace_fields(member, replicated=state, want=Want.STEP, evaluations=(*member.evaluations, row))
+    shown, before = member.shown or Control(()), member.known
+    state = shared.evaluated(before, metrics, member.in_force.program.target, shown.steps)
+    row = EvalRow(
+        round=state.round,
+        steps=state.steps + shown.steps,
+        samples=state.samples + shown.samples,
+        epoch=max(0, (member.epoch if state.epochs else state.epoch) - 1),
+        elapsed_s=state.elapsed_s + (shown.clock_s if shown.members else 0.0),
+        metrics=dict(metrics),
+    )
+    evaluations = (*member.evaluations, row)
+    member = replace_fields(member, replicated=state, want=Want.NOTHING, evaluations=evaluations, shown=None)
     return resume(member)
 
 
@@ -269,7 +332,7 @@ def arrive(member: Member) -> Result:
     """Report to the controller at a boundary. Steps in flight and a probe's steps are not committed, so undo those."""
     mark("broke_in_flight", member.flight is not None)
     member, undo = probing.abandoned(member)
-    member = replace_fields(member, flight=None, **vars(member.uncommitted))
+    member = replace_fields(member, flight=None, shown=None, **vars(member.uncommitted))
     order = member.order
     report = Report(
         worker=member.worker,
@@ -282,6 +345,7 @@ def arrive(member: Member) -> Result:
         leaving=member.leaving,
         stops=member.stop_asked,
         samples=member.dataset,
+        epochs=member.epochs,
         rounds=member.rounds,
         evaluations=member.evaluations,
         changes=member.changes,

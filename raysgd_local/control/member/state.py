@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from raysgd_local.control.control_slots import HeldOut
+from raysgd_local.control.control_slots import Control, HeldOut
 from raysgd_local.control.member.events import Command, Want
 from raysgd_local.control.messages import Order
 from raysgd_local.control.replicated.round_row import RoundRow
@@ -53,6 +53,8 @@ class Member:
     taken: int = 0  # positions of the deal in `steps`
     dataset: int = 0  # size of the training set; 0: the loop loads data of its own
     epochs: int = 0  # total that the loop goes through
+    epoch: int = 0  # in which the loop is, where rounds go across epochs
+    shown: Control | None = None  # slots of the exchange whose mean is being evaluated
     over: bool = False  # the segment is over: arrive at a boundary
     broken: str = ""  # why the view failed; empty while it works
     stop_asked: bool = False  # the loop asked to end training
@@ -87,6 +89,21 @@ class Member:
         if self.order is None:
             raise RuntimeError("no order yet")  # a bug of a shell
         return self.order
+
+    @property
+    def loop_epoch(self) -> int:
+        """The epoch in which the loop is: its own where rounds go across epochs, otherwise all members'."""
+        return self.epoch if self.known.epochs else self.known.epoch
+
+    @property
+    def done(self) -> bool:
+        """Whether training is over and the loop has gone as far as the others': all evaluate equally often."""
+        return bool(self.known.stopped) and self.loop_epoch > self.known.begun
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the loop goes on to its next epoch by itself, once its samples of this one are used up."""
+        return self.epoch + 1 < self.known.epochs
 
     @property
     def known(self) -> Replicated:

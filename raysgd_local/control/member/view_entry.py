@@ -100,7 +100,8 @@ def _adopt(member: Member) -> Member:
     return replace(
         member,
         replicated=state,
-        want=Want.STEP if member.want is Want.EVALUATE and evaluated else member.want,
+        want=Want.NOTHING if member.want is Want.EVALUATE and evaluated else member.want,
+        epoch=member.epoch if own is not None and not order.restore else min(state.loops, default=state.epoch),
         steps=member.steps if keeps else 0,
         samples=member.samples if keeps else 0,
         taken=member.taken if keeps else 0,

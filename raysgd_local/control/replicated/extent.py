@@ -27,7 +27,7 @@ class Extent:
 
 def meets(control: Control) -> bool:
     """Whether all must average with all, whatever the schedule says, as members join, leave or need the model."""
-    return bool(control.flags & _MEETING) or any(control.sick)
+    return bool(control.flags & _MEETING) or any(control.sick) or control.at_evaluation
 
 
 def shares(control: Control, owed: Sequence[float], program: Program) -> tuple[float, ...]:

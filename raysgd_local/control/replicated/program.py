@@ -24,6 +24,7 @@ class Program:
     balance: Balance | None = None  # straggler balancing; None: all take equal numbers of steps
     averaging: Averaging = field(default_factory=Mean)
     whole: bool = False  # make the next averaging global and without delay: a joiner or checkpoint needs the model
+    across_epochs: bool = False  # rounds go on where an epoch ends
     batch_scale: tuple[float, ...] = ()  # factor on each rank's batch size; 1 for further ranks
 
     @cached_property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,8 +56,14 @@ class Replicated:
     blocks: tuple[int, ...] = ()  # number of each rank's block
     meet: bool = False  # the next averaging must be global
     partial: bool = False  # the newest averaging was not global
-    # Only for delayed averaging:
-    drain: bool = False  # training is over, but steps taken during the last averaging are averaged once more
+    drain: bool = False  # training is over, but steps taken since the last averaging are averaged once more
+    # Only where rounds go across epochs. `lengths` is then the end of the open epoch in each list:
+    epochs: int = 0  # of the run, as its loops say; 0: a round ends where an epoch ends
+    later: tuple[tuple[int, ...], ...] = ()  # lengths of the lists' later parts (see `deal.later_lengths`)
+    loops: tuple[int, ...] = ()  # for each rank the epoch in which its loop is
+    begun: int = -1  # once training is over: the newest epoch that a loop has begun; all loops go as far
+    redeal: bool = False  # the next epoch has to be dealt anew, because a rank left the last one early
+    at_odds: tuple[tuple[int, str], ...] = ()  # ranks whose loops want different things, and what
 
     @property
     def period(self) -> Period:
@@ -78,13 +85,38 @@ class Replicated:
         return self.round, self.evaluations
 
     def used_up(self, rank: int, taken: int = 0) -> bool:
-        """Whether rank's list of the open epoch is used up, counting `taken` positions that are not committed yet."""
-        return self.lengths is not None and self.cursors[rank] + taken >= self.lengths[rank]
+        """Whether rank's list is used up, counting `taken` positions that are not committed yet."""
+        ends = self.list_ends
+        return ends is not None and self.cursors[rank] + taken >= ends[rank]
+
+    @property
+    def list_ends(self) -> tuple[int, ...] | None:
+        """For each rank, the end of its list: of the open epoch's, or of the last epoch's where rounds go across."""
+        if self.lengths is None or not self.later:
+            return self.lengths
+        parts = max(0, self.epochs - self.epoch - 1)
+        further = max(0, parts - len(self.later))
+        rows = self.later[:parts]
+        return tuple(
+            end + sum(row[rank] for row in rows) + further * self.later[-1][rank]
+            for rank, end in enumerate(self.lengths)
+        )
 
     @property
     def idle(self) -> tuple[bool, ...]:
-        """For each rank, whether it has nothing more to do in the open epoch."""
+        """For each rank, whether it has nothing more to do in the open epoch, nor in a later one before that closes."""
         return tuple(left or self.used_up(rank) for rank, left in enumerate(self.left_epoch))
+
+    @property
+    def through(self) -> tuple[bool, ...]:
+        """For each rank, whether it is through with the open epoch."""
+        if not self.epochs:
+            return self.idle
+        if self.lengths is None:
+            own = [loop > self.epoch for loop in self.loops]
+        else:
+            own = [cursor >= length for cursor, length in zip(self.cursors, self.lengths, strict=True)]
+        return tuple(left or done for left, done in zip(self.left_epoch, own, strict=True))
 
     def participants(self, fraction: float) -> frozenset[int]:
         """Return the ranks that take steps in the open round: a random `fraction` of those that are not idle."""
@@ -111,7 +143,8 @@ class Replicated:
     @property
     def needs_deal(self) -> bool:
         """Whether the rest of the open epoch must be dealt again, because a rank left data behind or shares changed."""
-        return self.left_behind or (self.pacing.changed and self.open and self.lengths is not None)
+        dealt = self.open and self.lengths is not None
+        return self.left_behind or (dealt and (self.pacing.changed or self.redeal))
 
     @property
     def left_behind(self) -> bool:
@@ -136,13 +169,22 @@ def commit(state: Replicated, control: Control, program: Program, finite: bool =
     failed = _failure(control, finite, state.period.mode)
     if failed:
         return replace(state, diverged=True, stopped=failed)
+    if at_odds := _at_odds(control):
+        return replace(state, at_odds=at_odds, stopped=told_odds(at_odds))
     before, delay = state.period.mode, state.period.delay
     if program.balance is not None:
         state = replace(state, pacing=paced(state.pacing, control, program.balance, before))
     state = replace(state, schedule=program.schedule.next(state.schedule, _observe(state, control, reach.whole)))
     state = replace(state, switched=before != "gradients" and state.period.mode == "gradients")
     stopped = state.stopped or _stop(state, control, program)
-    return replace(state, stopped=stopped, drain=bool(stopped and delay and not state.drain))
+    begun = _begun(control) if stopped and state.epochs else -1
+    return replace(state, stopped=stopped, begun=begun, drain=bool(stopped and delay and not state.drain))
+
+
+def _begun(control: Control) -> int:
+    """Return the newest epoch that a member's loop has begun."""
+    outside = Flags.EVALUATES | Flags.BETWEEN
+    return max(said.epoch - bool(said.flags & outside) for said in control.members)
 
 
 def _says_all(state: Replicated, control: Control, program: Program) -> bool:
@@ -151,7 +193,7 @@ def _says_all(state: Replicated, control: Control, program: Program) -> bool:
     Not in a round without steps: nothing is sent in it.
     """
     after = _close_epoch(_counted(state, control))
-    closes = bool(control.flags & Flags.LAST) and state.open and not after.open
+    closes = bool(control.flags & Flags.LAST or state.epochs) and state.open and not after.open
     last = closes or bool(control.flags & Flags.LEAVING) or bool(_stop(after, control, program))
     return last and control.weight > 0
 
@@ -168,6 +210,7 @@ def _counted(state: Replicated, control: Control) -> Replicated:
         elapsed_s=state.elapsed_s + control.clock_s,
         cursors=tuple(cursor + said.consumed for cursor, _, said in pairs),
         left_epoch=tuple(left or bool(said.flags & Flags.LEFT) for _, left, said in pairs),
+        loops=tuple(said.epoch for said in control.members) if state.epochs else (),
         sick=control.sick,
     )
 
@@ -179,6 +222,26 @@ def _failure(control: Control, finite: bool, mode: Mode) -> str:
     if not finite or (any(control.sick) and control.weight == 0):
         return "diverged: no worker that took part in the round has a finite state"
     return _unequal_rates(control) if mode == "gradients" else ""
+
+
+def _at_odds(control: Control) -> tuple[tuple[int, str], ...]:
+    """Return by rank the wants of loops of which some evaluate and others have gone past that evaluation."""
+    waits = control.ranks(Flags.EVALUATES)
+    if not waits:
+        return ()
+    epoch = min(control.members[rank].epoch for rank in waits)
+    past = {
+        rank: f"trains in epoch {said.epoch}"
+        for rank, said in enumerate(control.members)
+        if rank not in waits and said.epoch >= epoch and (said.steps or said.flags & Flags.LEFT)
+    }
+    mark("evaluation_passed_by", bool(past))
+    return tuple(sorted({**dict.fromkeys(waits, "evaluates (ctx.evaluate)"), **past}.items())) if past else ()
+
+
+def told_odds(at_odds: Sequence[tuple[int, str]]) -> str:
+    """Say which ranks' loops want what."""
+    return "the ranks' loops wait for different things: " + "; ".join(f"rank {r} {want}" for r, want in at_odds)
 
 
 def _unequal_rates(control: Control) -> str:
@@ -240,16 +303,34 @@ def _observe(state: Replicated, control: Control, whole: bool) -> Observation:
         workers=len(control.members),
         lr=control.members[0].lr_settled,
         whole=whole,
-        rounds_left=rounds_left(state.lengths, state.cursors, control) if state.open else 0,
+        rounds_left=rounds_left(state.list_ends, state.cursors, control) if state.open else 0,
         compared=compared(control),
     )
 
 
 def _close_epoch(state: Replicated) -> Replicated:
-    """Close the epoch, for all at the same round, when all ranks are idle and no data are left behind."""
-    if not state.open or not all(state.idle) or state.left_behind:
+    """Close the epoch, for all at the same round, when all ranks are through and no data are left behind.
+
+    Where rounds go across epochs, several may close in a round, and training goes on.
+    """
+    while state.open and all(state.through) and not state.left_behind:
+        going_on = state.epochs > state.epoch + 1
+        state = _next_epoch(state) if going_on else replace(state, open=False, epoch=state.epoch + 1)
+        state = replace(state, left_epoch=tuple(False for _ in state.left_epoch))
+        if not state.epochs:
+            break
+    return state
+
+
+def _next_epoch(state: Replicated) -> Replicated:
+    mark("epoch_closed_in_a_round")
+    state = replace(state, epoch=state.epoch + 1)
+    if state.lengths is None:
         return state
-    return replace(state, open=False, epoch=state.epoch + 1, left_epoch=tuple(False for _ in state.left_epoch))
+    skipped = any(cursor < length for cursor, length in zip(state.cursors, state.lengths, strict=True))
+    first, *rest = state.later
+    ends = tuple(map(sum, zip(state.lengths, first, strict=True)))
+    return replace(state, lengths=ends, later=tuple(rest) or (first,), redeal=state.redeal or skipped)
 
 
 def stopped_between_epochs(state: Replicated) -> Replicated:
@@ -257,8 +338,12 @@ def stopped_between_epochs(state: Replicated) -> Replicated:
     return replace(state, stopped=_BY_THE_LOOP)
 
 
-def evaluated(state: Replicated, metrics: dict[str, float], target: tuple[str, float] | None) -> Replicated:
+def evaluated(
+    state: Replicated, metrics: dict[str, float], target: tuple[str, float] | None, pending: int = 0
+) -> Replicated:
     """Return the state after an evaluation of the averaged model. Reaching `target` stops the run.
+
+    Where all members together have `pending` steps that no round has averaged yet, one more round averages them.
 
     Metrics of other evaluations in the same round stay; of those with the same name the newest counts.
     """
@@ -270,7 +355,8 @@ def evaluated(state: Replicated, metrics: dict[str, float], target: tuple[str, f
         evaluated=tuple(sorted(metrics)),
         evaluated_round=state.round,
     )
-    return replace(state, stopped=_goal(metrics, target) or state.stopped)
+    reached = _goal(metrics, target)
+    return replace(state, stopped=reached or state.stopped, drain=state.drain or bool(reached and pending))
 
 
 def _goal(metrics: dict[str, float], target: tuple[str, float] | None) -> str:

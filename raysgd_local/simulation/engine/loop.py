@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-from raysgd_local.control.data.deal import batch_bounds, lists, scaled
+from raysgd_local.control.data.apportionment import Ints
+from raysgd_local.control.data.deal import dealt_batches, scaled
 from raysgd_local.control.member import events as m
 from raysgd_local.control.member.machine import Member
 from raysgd_local.control.messages import worker_number
@@ -76,25 +77,32 @@ def training_loop(plan: LoopPlan, worker: Trainee) -> Asks:
     """Yield the loop's requests, one at a time. The caller carries out each before it draws the next."""
     yield m.LoopStarted(plan.epochs)
     number = worker_number(worker.name)
-    while not worker.member.known.stopped and worker.member.known.epoch < plan.epochs:
-        epoch = worker.member.known.epoch
+    while worker.member.loop_epoch < plan.epochs and not worker.member.done:
+        epoch = worker.member.loop_epoch
         yield from _epoch(plan, worker)
         for _ in range(plan.evaluates + (number in plan.alone)):
-            yield m.EpochLeft()
+            yield from _leave(worker, epoch)
             yield m.EvaluationDue()
         if number in plan.quits and epoch + 1 >= plan.quits_after:
             break
         stops = 0 < plan.stop_epoch <= epoch + 1
         if stops:
             worker.post(m.StopAsked())
-        yield m.EpochLeft()
-        if worker.member.known.epoch == epoch and not worker.member.known.stopped:
+        yield from _leave(worker, epoch)
+        if worker.member.loop_epoch == epoch and not worker.member.known.stopped:
             yield m.EpochWanted(0)
             yield m.EpochLeft()
-        if stops and not worker.member.known.stopped and worker.member.known.epoch < plan.epochs:
+        if stops and not worker.member.known.stopped and worker.member.loop_epoch < plan.epochs:
             yield m.EpochWanted(0)
-    yield m.EpochLeft()
+    if not worker.member.known.epochs:
+        yield m.EpochLeft()
     yield m.LoopFinished()
+
+
+def _leave(worker: Trainee, epoch: int) -> Asks:
+    """Leave this epoch, unless the loop has left it already."""
+    if not worker.member.known.epochs or worker.member.epoch == epoch:
+        yield m.EpochLeft()
 
 
 def _epoch(plan: LoopPlan, worker: Trainee) -> Asks:
@@ -147,24 +155,27 @@ class _Dealt:
     def __init__(self, plan: LoopPlan, worker: Trainee) -> None:
         self._plan, self._worker = plan, worker
         self._dealt = (0, 0)
-        self._batches: Iterator[tuple[int, ...]] = iter(())
+        self._batches: Iterator[tuple[int, Ints]] = iter(())
 
     def __iter__(self) -> Iterator[Batch | m.ListEnded]:
-        while (epoch := self._seat()) is not None:
-            positions = next(self._batches, None)
-            yield m.ListEnded() if positions is None else Batch(epoch, positions)
+        while self._seat():
+            batch = next(self._batches, None)
+            if batch is not None:
+                yield Batch(batch[0], tuple(batch[1].tolist()))
+            elif self._worker.member.goes_on:
+                return
+            else:
+                yield m.ListEnded()
 
-    def _seat(self) -> int | None:
-        """Take over a new deal, if there is one. Return the epoch, or None if it is over."""
+    def _seat(self) -> bool:
+        """Take over a new deal, if there is one. Return whether there may be more batches."""
         member = self._worker.member
         state, deal = member.known, member.in_force.deal
         if state.stopped or not state.open or deal is None:
-            return None
+            return False
         if (deal.number, self._worker.undone) != self._dealt:
             self._dealt = deal.number, self._worker.undone
-            positions = lists(deal)[member.rank]
             size = scaled(self._plan.batch_size, member.in_force.program.scale_of(member.rank))
             start = state.cursors[member.rank] + member.uncommitted.taken
-            bounds = batch_bounds(len(positions), start, size)
-            self._batches = iter([tuple(positions[a:b].tolist()) for a, b in bounds])
-        return deal.epoch
+            self._batches = dealt_batches(deal, member.rank, start, member.loop_epoch, size)
+        return True

@@ -16,7 +16,7 @@ from raysgd_local.control.controller.events import RecordEvent, RecordRounds
 from raysgd_local.control.controller.state import Controller
 from raysgd_local.control.controller.transitions import Phase, Standing
 from raysgd_local.control.data.chunk_transfer import Gift, Held
-from raysgd_local.control.data.deal import Deal, lists, pack, uncovered, unpack
+from raysgd_local.control.data.deal import Deal, lists, uncovered, unpack
 from raysgd_local.control.member.events import Exchange
 from raysgd_local.control.member.state import Member
 from raysgd_local.control.messages import Continuation, Order
@@ -100,6 +100,11 @@ class InvariantChecker(FleetObserver):
             present and self.resolved.get(anchor.round, anchor) != anchor
         ):  # a zombie may hold a beginning that was lost
             violated("2: what is resolved stays", f"round {anchor.round} was another one")
+
+    def showing(self, models: Sequence[float]) -> None:
+        """Check the models that members show in an evaluation in the midst of a round."""
+        if not all(_same(x, models[0]) for x in models):
+            violated("1: what is evaluated is the same on all", str(models))
 
     def asking(self, worker: WatchedWorker, command: Exchange) -> None:
         """Check a member that begins an exchange: its slot has its samples and every request for a boundary."""
@@ -232,14 +237,17 @@ class InvariantChecker(FleetObserver):
         if ledger.epoch is None:
             return
         entered = ledger.close(books.deal, state.cursors) if books.deal else ledger
-        times = np.frombuffer(anchor.times(ledger.epoch), dtype=np.uint8)
-        inside = np.zeros(ledger.samples, dtype=bool)
-        inside[: len(times)] = times > 0
-        if pack(inside) != entered.consumed:
-            differ = np.flatnonzero(inside != unpack(entered.consumed, ledger.samples)).tolist()
-            violated("4: the ledger knows what is in the model", f"epoch {ledger.epoch}, samples {differ}")
-        if books.deal is not None:
-            dealt = np.concatenate([unpack(books.deal.consumed, ledger.samples).nonzero()[0], *lists(books.deal)])
+        for epoch, bitmap in enumerate((entered.consumed, *entered.ahead, b""), start=ledger.epoch):
+            times = np.frombuffer(anchor.times(epoch), dtype=np.uint8)
+            inside, told = np.zeros((2, ledger.samples), dtype=bool)
+            inside[: len(times)] = times > 0
+            told |= unpack(bitmap, ledger.samples) if bitmap else False
+            if (inside != told).any():
+                differ = np.flatnonzero(inside != told).tolist()
+                violated("4: the ledger knows what is in the model", f"epoch {epoch}, samples {differ}")
+        if books.deal is not None and books.deal.epoch == ledger.epoch:
+            first = [entries[entries < ledger.samples] for entries in lists(books.deal)]
+            dealt = np.concatenate([unpack(books.deal.consumed, ledger.samples).nonzero()[0], *first])
             bounds = chunk_bounds(ledger.samples, books.deal.chunks)
             nobody = [p for chunk in uncovered(books.deal) for p in range(bounds[chunk], bounds[chunk + 1])]
             if not set(range(ledger.samples)) - set(nobody) <= set(dealt.tolist()) or len(set(dealt)) < len(dealt):

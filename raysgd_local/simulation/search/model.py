@@ -177,7 +177,16 @@ class NumberReplica:
         self.apart, self.start, self.taken, self.flown = shard.apart, self.x, [], None
 
     def loss(self) -> float:
-        return (self.anchor.x - 0.3) ** 2 + 0.05
+        return loss_at(self.anchor.x)
+
+    def shown(self, reduced: Reduced | None) -> float:
+        """Return the number that an evaluation shows: the committed one, or what committing `reduced` would make."""
+        return self.anchor.x if reduced is None or reduced.moved is None else reduced.moved.anchor
+
+
+def loss_at(x: float) -> float:
+    """Return the loss of a model."""
+    return (x - 0.3) ** 2 + 0.05
 
 
 def fresh(worker: str) -> NumberReplica:

@@ -22,7 +22,7 @@ from raysgd_local.simulation.engine.scenario import Scenario
 from raysgd_local.simulation.engine.strand import Strand
 from raysgd_local.simulation.engine.world import Process, World
 from raysgd_local.simulation.search.invariants import InvariantChecker, WatchedWorker
-from raysgd_local.simulation.search.model import Part, Reduced, Shard, fresh
+from raysgd_local.simulation.search.model import Part, Reduced, Shard, fresh, loss_at
 from raysgd_local.simulation.search.probing import NumberProbe, average_trials
 from raysgd_local.simulation.search.reducing import reduce_round
 from raysgd_local.training.replica_port import ExchangeResult
@@ -181,18 +181,26 @@ class NumberPort:
         self._world.committed(self._worker, view, round)
 
     def evaluate(
-        self, command: m.Evaluate, waiting: Callable[[], AbstractContextManager[None]]
+        self,
+        command: m.Evaluate,
+        state: Replicated,  # noqa: ARG002
+        waiting: Callable[[], AbstractContextManager[None]],
     ) -> dict[str, float]:
+        shown = self.replica.tried if command.shows else None
         with waiting():
-            given = self._worker, self.replica.loss()
-            metrics: dict[str, float] = self._collectives.call(
-                f"evaluation {command.round}", self._evaluate, given
-            )
+            given = self._worker, self.replica.shown(shown)
+            combine = self._evaluate if shown is None else self._evaluate_mean
+            metrics: dict[str, float] = self._collectives.call(f"evaluation {command.round}", combine, given)
             return metrics
 
     def _evaluate(self, given: Sequence[tuple[WatchedWorker, float]]) -> dict[str, float]:
         self._checker.exchanging([worker for worker, _ in given], evaluating=True)
-        return _metrics([loss for _, loss in given])
+        return _metrics([loss_at(x) for _, x in given])
+
+    def _evaluate_mean(self, given: Sequence[tuple[WatchedWorker, float]]) -> dict[str, float]:
+        self._checker.exchanging([worker for worker, _ in given])
+        self._checker.showing([x for _, x in given])
+        return _metrics([loss_at(x) for _, x in given])
 
     # Checkpoints and data.
 

@@ -48,6 +48,7 @@ def random_scenario(seed: int, faults: int = 8, methods: bool = True) -> Scenari
             schedule=method.schedule,
             averaging=method.averaging,
             batch_scale=_random_scales(Random(f"batches {seed}")),
+            across_epochs=Random(f"epochs {seed}").random() < 0.5,
         ),
         workers_min=random.randint(1, max(1, most - 1)),
         workers_max=most,

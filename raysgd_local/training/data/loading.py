@@ -8,6 +8,8 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Generator, Iterator
+from itertools import groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -16,10 +18,13 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 
 from raysgd_local.algorithms.placement import ChunkPlacement
 from raysgd_local.algorithms.placement.table import chunk_bounds
-from raysgd_local.control.data.deal import Deal, batch_bounds, own_list, scaled
+from raysgd_local.control.data.deal import Deal, dealt_batches, scaled
 from raysgd_local.errors import InputError
 from raysgd_local.training.data.augmentation import SeededCollate, SeededSamples, draws_nothing
 from raysgd_local.training.data.batches import collate_of
+
+_Indices = tuple[int, list[int]]
+"""A batch: its epoch, and the indices of its samples."""
 
 
 class DealtBatches:
@@ -44,13 +49,13 @@ class DealtBatches:
         self._batch_size, self._seed, self._options = batch_size, seed, _checked(options)
         self._order = _Order(dataset, placement or ChunkPlacement(), seed)
         self._dealt, self._rank = (0, 0), 0
-        self._left: list[list[int]] = []  # batches that were not returned yet
-        self._epoch = self._deaths = 0  # `_deaths`: how often in a row loader processes died over the next batch
+        self._left: list[_Indices] = []  # batches that were not returned yet
+        self._deaths = 0  # how often in a row loader processes died over the next batch
         self.lost: list[str] = []  # reasons of the deaths of loader processes, until they are told
-        self._fetched = self._fetch([], 0)
+        self._fetched = self._fetch([])
 
-    def deal(self, deal: Deal, rank: int, start: int, *, scale: float = 1.0, times: int = 0) -> None:
-        """Continue with rank's list in `deal`, from position `start`, and drop batches fetched ahead.
+    def deal(self, deal: Deal, rank: int, start: int, epoch: int, *, scale: float = 1.0, times: int = 0) -> None:
+        """Continue with rank's list in `deal`, from position `start` to the end of `epoch`; drop batches fetched ahead.
 
         `scale`: factor on the batch size. `times`: how often the loop was reset to an earlier position. If neither
         the deal nor `times` changed, nothing happens.
@@ -59,14 +64,15 @@ class DealtBatches:
             return
         self.close()
         self._dealt, self._rank = (deal.number, times), rank
-        positions = self._order.samples(own_list(deal, rank), deal)
-        bounds = batch_bounds(len(positions), start, scaled(self._batch_size, scale))
-        self._left, self._epoch = [positions[a:b].tolist() for a, b in bounds], deal.epoch
-        self._fetched = self._fetch(self._left, self._epoch)
+        batches = dealt_batches(deal, rank, start, epoch, scaled(self._batch_size, scale))
+        self._left = [(of, self._order.samples(positions, deal).tolist()) for of, positions in batches]
+        self._fetched = self._fetch(self._left)
 
-    def _fetch(self, batches: list[list[int]], epoch: int) -> Generator[tuple[Any, int], None, None]:
-        if not batches:
-            return
+    def _fetch(self, batches: list[_Indices]) -> Generator[tuple[Any, int], None, None]:
+        for epoch, group in groupby(batches, key=itemgetter(0)):
+            yield from self._of_epoch([indices for _, indices in group], epoch)
+
+    def _of_epoch(self, batches: list[list[int]], epoch: int) -> Iterator[tuple[Any, int]]:
         collate = self._options.get("collate_fn") or collate_of(self.dataset) or default_collate
         plain = draws_nothing(self.dataset) and "collate_fn" not in self._options
         # Not the global generator, which the model uses. The DataLoader seeds its processes from this one.
@@ -94,7 +100,7 @@ class DealtBatches:
                     raise
                 self._deaths += 1
                 self.lost.append(str(error))
-                self._fetched = self._fetch(self._left, self._epoch)
+                self._fetched = self._fetch(self._left)
                 continue
             self._deaths, self._left = 0, self._left[1:]
             return found

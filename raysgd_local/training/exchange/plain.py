@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -209,6 +210,20 @@ class Reduction:
         self._kept_used = self._tried
         self._install(how, control)
         self._checksum, self._anchored = None, how.mode != "gradients"
+
+    @contextmanager
+    def previewed(self, how: Installing, control: Control) -> Iterator[None]:
+        """Install the reduced vector for a `with` block, as `commit` would, then go back to the state before it."""
+        before, anchor = self.state.snapshot(), None if self.anchor is None else self.anchor.saved()
+        kept, self._kept, used, self._kept_used = self._kept, self._scratch, self._kept_used, self._tried
+        self._install(how, control)
+        try:
+            yield
+        finally:
+            self._kept, self._kept_used = kept, used
+            self.state.restore(before)
+            if self.anchor is not None and anchor is not None:
+                self.anchor.restore(anchor)
 
     def _install(self, how: Installing, control: Control) -> None:
         flat, weight = self._kept[: self._kept_used], control.weight
