@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from controller_run import Run, row, started
 
@@ -14,9 +15,10 @@ import raysgd_local.control
 from raysgd_local.algorithms.schedules import EveryStep, FixedPeriod
 from raysgd_local.algorithms.schedules.base import Period, Probe
 from raysgd_local.control import marks
-from raysgd_local.control.control_slots import Contribution, Control
+from raysgd_local.control.control_slots import Contribution, Control, Flags
 from raysgd_local.control.controller import events as c
 from raysgd_local.control.controller.settings import CheckpointPolicy
+from raysgd_local.control.data.deal import Deal, pack
 from raysgd_local.control.member import events as m
 from raysgd_local.control.member import machine
 from raysgd_local.control.member.state import Flight, ProbeProgress
@@ -266,9 +268,9 @@ def test_the_only_holder_of_a_resolved_round_that_dies_before_it_healed_the_othe
         run.arrive("w1", state={"round": 0}, broken="cut")
 
 
-def checkpointed():
+def checkpointed(**settings):
     """A run with a checkpoint of round 1, whose name comes with it."""
-    run = started(checkpoints=OFTEN)
+    run = started(checkpoints=OFTEN, **settings)
     for worker in ("w0", "w1"):
         run.arrive(worker, state=ROUND, rounds=(row(1),))
     name = run.order().save.name
@@ -413,6 +415,15 @@ def test_a_checkpoint_that_cannot_be_loaded():
         run.tell(c.Arrived(Report("w3", view, 1, LoopPosition.START, **broken)))
 
 
+def test_a_run_across_epochs_that_resumes_with_more_of_them():
+    run, _ = checkpointed(across_epochs=True, epochs=3)
+    everyone_dies(run)
+    run.up("w2", epochs=5)
+    with marks.expected("resumed_with_another_total"):
+        run.up("w3", epochs=5)
+    assert run.order().replicated.epochs == run.order().deal.epochs == 5
+
+
 def test_a_run_that_resumes_with_one_worker_less():
     run, _ = checkpointed()
     everyone_dies(run)
@@ -535,6 +546,37 @@ def test_a_probe_after_a_broken_view_left_a_step_pending():
     member, order = probing(steps=1, samples=4, taken=4)
     with marks.expected("pending_step_before_probe"):
         machine.advance(member, m.Ordered(order))
+
+
+def across(**state):
+    """A member whose rounds go across three epochs of 4 and 4 samples for each rank."""
+    member, order = in_view(lengths=(4, 4), later=((4, 4),), epochs=3, loops=(0, 0), **state)
+    deal = Deal(1, 0, 7, 8, 1, pack(np.zeros(8, bool)), ((0,),), (1.0, 1.0), ((), ()), epochs=3)
+    return replace(member, order=replace(order, deal=deal)), replace(order, deal=deal)
+
+
+def test_an_epoch_that_ends_within_a_round():
+    member, order = across()
+    with marks.expected("epoch_closed_in_a_round"):
+        control = Control((said(consumed=6, epoch=1), said(consumed=4)))
+        state = replicated.commit(member.known, control, order.program)
+    assert (state.epoch, state.open, state.lengths, state.cursors) == (1, True, (8, 8), (6, 4))
+
+
+def test_an_evaluation_in_the_midst_of_a_round():
+    member, _ = across()
+    waits = said(flags=Flags.EVALUATES, epoch=1)
+    with marks.expected("evaluated_in_a_round"):
+        _, commands = machine.advance(member, m.Exchanged(1, Control((waits, waits)), 0.1))
+    assert commands == (m.Evaluate(1, 0, Control((waits, waits)), shows=True),)
+
+
+def test_an_evaluation_that_another_loop_has_gone_past():
+    member, order = across()
+    control = Control((said(flags=Flags.EVALUATES, epoch=1), said(epoch=1)))
+    with marks.expected("evaluation_passed_by"):
+        state = replicated.commit(member.known, control, order.program)
+    assert dict(state.at_odds) == {0: "evaluates (ctx.evaluate)", 1: "trains in epoch 1"}
 
 
 def test_a_step_after_its_epoch_is_over():

@@ -17,8 +17,8 @@ from raysgd_local.control.replicated.round_row import RoundRow
 class Run:
     """A controller and everything that it has said."""
 
-    def __init__(self, workers_min=1, workers_max=2, resume=None, **settings):
-        program = Program(FixedPeriod(2))
+    def __init__(self, workers_min=1, workers_max=2, resume=None, across_epochs=False, **settings):
+        program = Program(FixedPeriod(2), across_epochs=across_epochs)
         self.state = begin(Settings(program, workers_min, workers_max, **settings), resume)
         self.now = 0.0
         self.said = []
@@ -33,10 +33,10 @@ class Run:
             self.said += commands
         return self.said[began:]
 
-    def up(self, *workers):
+    def up(self, *workers, epochs=0):
         for worker in workers:
             self.tell(c.WorkerUp(worker, f"node-{worker}", 1))
-            self.tell(c.Arrived(Report(worker, 0, 0, LoopPosition.START)))
+            self.tell(c.Arrived(Report(worker, 0, 0, LoopPosition.START, epochs=epochs)))
 
     def order(self):
         return [command for command in self.said if isinstance(command, c.Form)][-1].order
@@ -49,13 +49,13 @@ class Run:
         self.tell(c.Arrived(self.report(worker, place, self.order(), **changes)))
 
 
-def started(workers_max=2, samples=8, **settings):
+def started(workers_max=2, samples=8, epochs=1, **settings):
     """A run with all workers in an open epoch over `samples` samples."""
     run = Run(workers_max=workers_max, **settings)
     workers = [f"w{i}" for i in range(workers_max)]
     run.up(*workers)
     for worker in workers:
-        run.arrive(worker, LoopPosition.OPENING, samples=samples)
+        run.arrive(worker, LoopPosition.OPENING, samples=samples, epochs=epochs)
     return run
 
 
