@@ -17,7 +17,7 @@ from raysgd_local.algorithms.weights import Samples, Weights
 
 OptimizerState = Literal["keep", "reset", "average"]
 Exchange = Literal["same", "float32"]
-Rounds = Literal["across-epochs", "within-epochs"]
+Rounds = Literal["within-epochs", "across-epochs"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Algorithm:
     lr_scaling: Scaling = "none"  # of the learning rate with the number of workers (see `learning_rate.scale`)
     weights: Weights = field(default_factory=Samples)  # weight of each member in the mean
     exchange: Exchange = "same"  # type in which bf16 and fp16 parameters travel: their own, or float32
-    rounds: Rounds = "across-epochs"  # whether a round goes on, or ends, where an epoch ends
+    rounds: Rounds = "within-epochs"  # whether a round ends, or goes on, where an epoch ends
 
     def __post_init__(self) -> None:
         validation.schedule("schedule", self.schedule)

@@ -35,6 +35,7 @@ class Flags(IntFlag):
     LAST = 128  # the open epoch is the last of this member's loop
     EVALUATES = 256  # this member waits for the others at an evaluation
     BETWEEN = 512  # this member's loop is between two epochs
+    ENDED = 1024  # this member's loop has ended
 
 
 def _wide() -> Any:
@@ -235,8 +236,8 @@ class Control:
 
     @property
     def at_evaluation(self) -> bool:
-        """Whether all members came for an evaluation: then this is no round."""
-        return all(c.flags & Flags.EVALUATES for c in self.members)
+        """Whether all members came for an evaluation, with finite state: then this is no round."""
+        return all(c.flags & Flags.EVALUATES for c in self.members) and not any(self.sick)
 
     def ranks(self, flag: Flags) -> tuple[int, ...]:
         """The ranks that set `flag`."""

@@ -70,8 +70,24 @@ def digest(commands: Sequence[Command]) -> str:
 def _digest(commands: Sequence[Command], plain_form: Callable[[Command], Any]) -> str:
     if not commands:
         return ""
-    plain = [[type(command).__name__, plain_form(command)] for command in commands]
+    plain = [[type(command).__name__, _as_before(plain_form(command))] for command in commands]
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
+
+
+_ACROSS_EPOCHS = {
+    **dict.fromkeys(("epochs", "across_epochs", "redeal"), 0),
+    **{name: [] for name in ("later", "loops", "skips", "at_odds", "ahead", "left")},
+    "begun": -1,
+}
+"""Fields that orders have for rounds across epochs, with the values that they have without."""
+
+
+def _as_before(plain: Any) -> Any:
+    """Leave out fields that came later, where they say nothing: digests of runs from before stay what they were."""
+    if isinstance(plain, dict):
+        silent = {key for key, absent in _ACROSS_EPOCHS.items() if key in plain and plain[key] == absent}
+        return {key: _as_before(value) for key, value in plain.items() if key not in silent}
+    return [_as_before(item) for item in plain] if isinstance(plain, (list, tuple)) else plain
 
 
 class JournalWriter:

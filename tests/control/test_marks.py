@@ -550,7 +550,7 @@ def test_a_probe_after_a_broken_view_left_a_step_pending():
 
 def across(**state):
     """A member whose rounds go across three epochs of 4 and 4 samples for each rank."""
-    member, order = in_view(lengths=(4, 4), later=((4, 4),), epochs=3, loops=(0, 0), **state)
+    member, order = in_view(lengths=(4, 4), later=((4, 4),), epochs=3, loops=(0, 0), skips=(0, 0), **state)
     deal = Deal(1, 0, 7, 8, 1, pack(np.zeros(8, bool)), ((0,),), (1.0, 1.0), ((), ()), epochs=3)
     return replace(member, order=replace(order, deal=deal)), replace(order, deal=deal)
 

@@ -153,11 +153,11 @@ def deal_for(
     seed: int,
     local_data: bool,
     shares: Mapping[str, float],
-    left: tuple[bool, ...] = (),
+    left: tuple[int, ...] = (),
 ) -> Books:
     """Deal the rest of the open epoch to `members`, by their `shares`; and the later epochs, if rounds go across.
 
-    `left`: for each rank whether it left the open epoch early.
+    `left`: for each rank the first epoch of which it takes samples.
     """
     ledger = books.ledger
     rank = {worker: index for index, worker in enumerate(members)}
@@ -174,7 +174,7 @@ def deal_for(
         local_data=local_data,
         epochs=books.replicated.epochs,
         ahead=_taken_ahead(ledger, tuple(pending.values())) if books.replicated.epochs else (),
-        left=left if books.replicated.epochs and any(left) else (),
+        left=left,
     )
     return replace(books, ledger=ledger.dealt(), deal=deal, placement=placement)
 
@@ -206,8 +206,13 @@ def deal_shares(
     }
 
 
-def left_by(state: Replicated, view: View | None, members: Sequence[str]) -> tuple[bool, ...]:
-    """Return for each of `members` whether its loop left the open epoch early."""
+def skips_of(state: Replicated, view: View | None, members: Sequence[str]) -> tuple[int, ...]:
+    """Return for each of `members` the first epoch of which it takes samples; empty where rounds end with epochs."""
+    skips = dict(zip(() if view is None else view.members, state.skips, strict=False))
+    return tuple(skips.get(worker, 0) for worker in members) if state.epochs else ()
+
+
+def _left_by(state: Replicated, view: View | None, members: Sequence[str]) -> tuple[bool, ...]:
     left = dict(zip(() if view is None else view.members, state.left_epoch, strict=False))
     return tuple(state.open and left.get(worker, False) for worker in members)
 
@@ -232,7 +237,8 @@ def seated(
         later=() if deal is None else later_lengths(deal),
         loops=tuple(loops.get(w, min(state.loops, default=state.epoch)) for w in members) if state.epochs else (),
         redeal=False,
-        left_epoch=left_by(state, view, members),
+        left_epoch=_left_by(state, view, members),
+        skips=skips_of(state, view, members),
         sick=tuple(sick.get(worker, any(state.sick)) for worker in members),
         residuals=tuple(residuals.get(worker, 0.0) for worker in members),
         owed=tuple(owed.get(worker, 0.0) for worker in members) if state.owed else (),

@@ -68,7 +68,7 @@ def _of_ranks(state: Replicated, members: int) -> Iterator[str]:
     always: dict[str, Sized | None] = {"cursors": state.cursors, "left_epoch": state.left_epoch}
     always |= {"lengths": state.lengths}
     often = {"sick": state.sick, "residuals": state.residuals, "pacing": state.pacing.paces}
-    often |= {"owed": state.owed, "blocks": state.blocks, "loops": state.loops}
+    often |= {"owed": state.owed, "blocks": state.blocks, "loops": state.loops, "skips": state.skips}
     for name, values in (always | often).items():
         if values is not None and len(values) != members and (name in always or len(values)):
             yield f"{name} has {len(values)} values for {members} members"

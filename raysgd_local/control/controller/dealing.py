@@ -53,7 +53,7 @@ def dealt(turn: Turn, books: Books, before: View | None, view: View, pending: di
     if state.open and books.ledger.epoch == state.epoch:
         shares = boundary.deal_shares(state, before, view.members, settings.program)
         placement = _placed(turn, books, view)
-        left = boundary.left_by(state, before, view.members)
+        left = boundary.skips_of(state, before, view.members)
         books = boundary.deal_for(
             boundary.closed(books),
             placement,

@@ -45,7 +45,7 @@ class Deal:
     # Only where rounds go across epochs:
     epochs: int = 0  # of the run: lists go on to the last one; 0: they end with the open epoch
     ahead: tuple[bytes, ...] = ()  # bitmaps of the samples that nobody gets in the epochs that follow the open one
-    left: tuple[bool, ...] = ()  # ranks that left the open epoch early: they get no new samples of it
+    left: tuple[int, ...] = ()  # for each rank the first epoch of which it gets new samples: it left those before
 
 
 @lru_cache(maxsize=4)
@@ -89,7 +89,10 @@ def later_lengths(deal: Deal) -> tuple[tuple[int, ...], ...]:
     >>> later_lengths(Deal(1, 0, 7, 10, 1, pack(np.ones(10, bool)), ((0,),), (1.0, 1.0), ((), ()), epochs=3))
     ((5, 5),)
     """
-    return tuple(lengths(part(deal, index)) for index in range(1, len(deal.ahead) + 2)) if deal.epochs else ()
+    if not deal.epochs:
+        return ()
+    differ = max((first - deal.epoch - 1 for first in deal.left if first < deal.epochs), default=0)
+    return tuple(lengths(part(deal, index)) for index in range(1, max(len(deal.ahead), differ) + 2))
 
 
 def ends_at(deal: Deal, epoch: int) -> tuple[int, ...]:
@@ -140,7 +143,6 @@ def part(deal: Deal, index: int) -> Deal:
         pending=tuple(() for _ in deal.shares),
         epochs=0,
         ahead=(),
-        left=(),
     )
 
 
@@ -264,7 +266,7 @@ def _eligible(deal: Deal) -> Bools:
     """Return a mask of the ranks that may take each chunk's samples, (chunks, ranks)."""
     willing = np.array(deal.shares) > 0
     if deal.left:
-        willing &= ~np.array(deal.left)
+        willing &= np.array(deal.left) <= deal.epoch
     if deal.local_data:
         return as_mask(deal.holders, len(deal.shares)) & willing
     return np.broadcast_to(willing, (deal.chunks, len(willing)))

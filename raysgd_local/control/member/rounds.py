@@ -57,7 +57,7 @@ def step(member: Member, samples: int, consumed: int) -> Result:
 def leave_epoch(member: Member) -> Result:
     """Let the loop go on to its next epoch, if rounds go across epochs. Otherwise all leave the epoch together.
 
-    A loop that leaves its batches early, or its last epoch, takes part in rounds until the epoch has closed for all.
+    A loop that leaves its batches early tells the others with a round, so that they get the rest of its samples.
     """
     state = member.known
     if state.open and member.epoch + 1 < state.epochs and _through(member):
@@ -70,7 +70,9 @@ def _through(member: Member) -> bool:
     state, deal = member.known, member.in_force.deal
     if state.lengths is None or deal is None:
         return True
-    return state.cursors[member.rank] + member.uncommitted.taken >= ends_at(deal, member.epoch)[member.rank]
+    tried = member.trial.taken if probing.under_way(member) else 0
+    taken = state.cursors[member.rank] + member.uncommitted.taken + tried
+    return taken >= ends_at(deal, member.epoch)[member.rank]
 
 
 def finish(member: Member) -> Result:
@@ -154,10 +156,14 @@ def resume(member: Member) -> Result:
 
 
 def _closes(member: Member) -> bool:
-    """Whether the epoch that the loop left is still open: the loop's own, where rounds go across epochs."""
+    """Whether this member still has to take part in rounds before it leaves its epoch: until that has closed.
+
+    Where rounds go across epochs, until all know that it leaves its epoch early; if its loop has ended, until the end.
+    """
     state = member.known
-    own = member.want is Want.FINISH or state.epoch <= member.epoch or not state.epochs
-    return state.open and not state.stopped and own
+    if not state.open or state.stopped or not state.epochs or member.want is Want.FINISH:
+        return state.open and not state.stopped
+    return state.skips[member.rank] <= member.epoch
 
 
 def _due(member: Member) -> bool:
@@ -219,6 +225,8 @@ def _flags(member: Member) -> Flags:
         flags |= Flags.LEFT
     if member.known.epoch == member.epochs - 1:
         flags |= Flags.LAST
+    if member.want is Want.FINISH:
+        flags |= Flags.ENDED
     if member.want is Want.EVALUATE:
         flags |= Flags.EVALUATES
     if member.want is Want.EPOCH:

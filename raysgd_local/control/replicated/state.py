@@ -61,6 +61,9 @@ class Replicated:
     epochs: int = 0  # of the run, as its loops say; 0: a round ends where an epoch ends
     later: tuple[tuple[int, ...], ...] = ()  # lengths of the lists' later parts (see `deal.later_lengths`)
     loops: tuple[int, ...] = ()  # for each rank the epoch in which its loop is
+    skips: tuple[
+        int, ...
+    ] = ()  # for each rank the first epoch of which it takes samples: it left those before early
     begun: int = -1  # once training is over: the newest epoch that a loop has begun; all loops go as far
     redeal: bool = False  # the next epoch has to be dealt anew, because a rank left the last one early
     at_odds: tuple[tuple[int, str], ...] = ()  # ranks whose loops want different things, and what
@@ -105,6 +108,8 @@ class Replicated:
     @property
     def idle(self) -> tuple[bool, ...]:
         """For each rank, whether it has nothing more to do in the open epoch, nor in a later one before that closes."""
+        if self.epochs:
+            return tuple(skip >= self.epochs or self.used_up(rank) for rank, skip in enumerate(self.skips))
         return tuple(left or self.used_up(rank) for rank, left in enumerate(self.left_epoch))
 
     @property
@@ -201,7 +206,7 @@ def _says_all(state: Replicated, control: Control, program: Program) -> bool:
 def _counted(state: Replicated, control: Control) -> Replicated:
     """Add this round to totals and cursors."""
     pairs = list(zip(state.cursors, state.left_epoch, control.members, strict=True))
-    return replace(
+    state = replace(
         state,
         round=state.round + 1,
         steps=state.steps + control.steps,
@@ -210,9 +215,22 @@ def _counted(state: Replicated, control: Control) -> Replicated:
         elapsed_s=state.elapsed_s + control.clock_s,
         cursors=tuple(cursor + said.consumed for cursor, _, said in pairs),
         left_epoch=tuple(left or bool(said.flags & Flags.LEFT) for _, left, said in pairs),
-        loops=tuple(said.epoch for said in control.members) if state.epochs else (),
         sick=control.sick,
     )
+    return _placed(state, control) if state.epochs else state
+
+
+def _placed(state: Replicated, control: Control) -> Replicated:
+    """Return the state with the loops' places after a round across epochs, and the epochs that they left early."""
+    loops, skips = [], []
+    for said, skip in zip(control.members, state.skips, strict=True):
+        next_one = said.epoch + bool(said.flags & Flags.LEFT)
+        loops.append(next_one)
+        skips.append(
+            state.epochs if said.flags & Flags.ENDED else max(skip, next_one * bool(said.flags & Flags.LEFT))
+        )
+    left = tuple(skip > state.epoch for skip in skips)
+    return replace(state, loops=tuple(loops), skips=tuple(skips), left_epoch=left)
 
 
 def _failure(control: Control, finite: bool, mode: Mode) -> str:
@@ -231,7 +249,7 @@ def _at_odds(control: Control) -> tuple[tuple[int, str], ...]:
         return ()
     epoch = min(control.members[rank].epoch for rank in waits)
     past = {
-        rank: f"trains in epoch {said.epoch}"
+        rank: "has ended its loop" if said.flags & Flags.ENDED else f"trains in epoch {said.epoch}"
         for rank, said in enumerate(control.members)
         if rank not in waits and said.epoch >= epoch and (said.steps or said.flags & Flags.LEFT)
     }
@@ -303,7 +321,7 @@ def _observe(state: Replicated, control: Control, whole: bool) -> Observation:
         workers=len(control.members),
         lr=control.members[0].lr_settled,
         whole=whole,
-        rounds_left=rounds_left(state.list_ends, state.cursors, control) if state.open else 0,
+        rounds_left=max(0, rounds_left(state.lengths, state.cursors, control)) if state.open else 0,
         compared=compared(control),
     )
 
@@ -316,7 +334,8 @@ def _close_epoch(state: Replicated) -> Replicated:
     while state.open and all(state.through) and not state.left_behind:
         going_on = state.epochs > state.epoch + 1
         state = _next_epoch(state) if going_on else replace(state, open=False, epoch=state.epoch + 1)
-        state = replace(state, left_epoch=tuple(False for _ in state.left_epoch))
+        skips = state.skips or tuple(0 for _ in state.left_epoch)
+        state = replace(state, left_epoch=tuple(skip > state.epoch and state.open for skip in skips))
         if not state.epochs:
             break
     return state

@@ -51,7 +51,8 @@ def judge(
 
 def _goes_on_after_stop(plan: LoopPlan, state: Replicated) -> bool:
     """Whether another epoch was opened after all loops had asked to stop."""
-    return 0 < plan.stop_epoch <= state.epoch and (state.open or state.epoch > plan.stop_epoch)
+    opened = state.open and not state.epochs  # where rounds go across epochs, the next one is open already
+    return 0 < plan.stop_epoch <= state.epoch and (opened or state.epoch > plan.stop_epoch)
 
 
 def _all_quit(plan: LoopPlan, end: Controller) -> bool:

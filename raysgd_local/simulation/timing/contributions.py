@@ -32,8 +32,18 @@ class Contributions:
         """Return each worker's consumed positions if worker 0 consumes `first`: lists may differ by one sample."""
         if state.lengths is None:
             return [0] * self._plan.workers
-        left = [length - cursor for length, cursor in zip(state.lengths, state.cursors, strict=True)]
-        return left if first >= left[0] else [min(first, rest) for rest in left]
+        ends, at, rows = list(state.lengths), state.cursors[0] + first, state.later
+        begun = 0  # epochs after the open one in which worker 0 is at the end of the round
+        while begun + 1 < state.epochs - state.epoch and at >= ends[0]:
+            row = rows[min(begun, len(rows) - 1)]
+            ends, begun = [end + length for end, length in zip(ends, row, strict=True)], begun + 1
+        if at >= ends[0]:
+            return [end - cursor for end, cursor in zip(ends, state.cursors, strict=True)]
+        row = state.lengths if not begun else rows[min(begun - 1, len(rows) - 1)]
+        starts = [end - length for end, length in zip(ends, row, strict=True)]
+        ahead = at - starts[0]  # in the last of these epochs
+        places = zip(starts, ends, state.cursors, strict=True)
+        return [max(0, min(start + ahead, end) - cursor) for start, end, cursor in places]
 
 
 def _contribution(

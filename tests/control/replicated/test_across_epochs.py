@@ -1,4 +1,4 @@
-"""Rounds across epochs: when epochs close, who is through, what is left, in the state that all members compute alike."""
+"""Rounds across epochs: when epochs close, who is through, what is left, as all members compute it alike."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ STATE = Replicated(
     epochs=3,
     later=((24, 24),),
     loops=(0, 0),
+    skips=(0, 0),
 )
 
 
