@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from raysgd_local.control.control_slots import Contribution, Control
@@ -28,10 +29,13 @@ class Contributions:
         each = zip(compute_s.tolist(), clock_s.tolist(), self._consumed(said.consumed, state), strict=True)
         return Control(tuple(_contribution(said, loss, *own) for own in each))
 
-    def _consumed(self, first: int, state: Replicated) -> list[int]:
-        """Return each worker's consumed positions if worker 0 consumes `first`: lists may differ by one sample."""
+    def _consumed(self, first: int, state: Replicated) -> Sequence[int | None]:
+        """Return each worker's consumed positions if worker 0 consumes `first`: lists may differ by one sample.
+
+        None where no data are dealt.
+        """
         if state.lengths is None:
-            return [0] * self._plan.workers
+            return [None] * self._plan.workers
         ends, at, rows = list(state.lengths), state.cursors[0] + first, state.later
         begun = 0  # epochs after the open one in which worker 0 is at the end of the round
         while begun + 1 < state.epochs - state.epoch and at >= ends[0]:
@@ -47,15 +51,15 @@ class Contributions:
 
 
 def _contribution(
-    said: Contribution, loss: float, compute_s: float, clock_s: float, consumed: int
+    said: Contribution, loss: float, compute_s: float, clock_s: float, consumed: int | None
 ) -> Contribution:
-    samples = consumed or said.samples
+    samples = said.samples if consumed is None else consumed
     return Contribution(
         weight=float(samples),
         loss_sum=loss * samples,
         steps=said.steps,
         samples=samples,
-        consumed=consumed,
+        consumed=consumed or 0,
         compute_s=compute_s,
         clock_s=clock_s,
         lr=said.lr,
