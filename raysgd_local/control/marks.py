@@ -76,6 +76,7 @@ MARKS = {
     "step_between_epochs": "the epoch has ended with the loop's last step, but the loop takes another one",
     "step_after_the_end": "training is over, but the loop asks for a step: it is not taken",
     "replicas_differ": "members came to a round with different committed states: the run fails",
+    "optimizers_differ": "loops step different optimizers together, where gradients are averaged: the run fails",
 }
 
 UNIT_TEST_ONLY: dict[str, str] = {

@@ -161,14 +161,15 @@ class Reduction:
 
     def _written(self, flat: torch.Tensor, mode: Mode, said: Contribution, rank: int) -> Iterator[int]:
         """Write this member's part; yield numbers of elements written. The slot is last: it says if all are finite."""
-        packing = self._packing(flat, mode, said.weight)
+        packing = self._packing(flat, mode, said)
         yield from packing.parts()
         flags = said.flags if packing.finite else said.flags | Flags.NONFINITE
         self._write_slot(flat, replace(said, flags=flags), rank)
 
-    def _packing(self, flat: torch.Tensor, mode: Mode, weight: float) -> Packing:
-        pack = self.state.packing_gradients if mode == "gradients" else self.state.packing
-        return pack(flat, weight)
+    def _packing(self, flat: torch.Tensor, mode: Mode, said: Contribution) -> Packing:
+        if mode == "gradients":
+            return self.state.packing_gradients(flat, said.weight, said.stepping)
+        return self.state.packing(flat, said.weight)
 
     def _write_slot(self, flat: torch.Tensor, said: Contribution, rank: int) -> None:
         slots = flat[self.state.numel :].view(-1, self._slot)  # (world_size, slot)
@@ -226,7 +227,7 @@ class Reduction:
             self._leave_anchor(self.anchor, how)
 
     def _install_gradients(self, flat: torch.Tensor, how: Installing, control: Control) -> None:
-        self.state.install_gradients(flat, control.weight)
+        self.state.install_gradients(flat, control.stepping_weight, control.stepping)
         how.step(control)
         self.state.install_buffers(flat, control.weight)
 
@@ -269,7 +270,7 @@ class Reduction:
 
     def _commit_missed(self, flat: torch.Tensor, how: Installing) -> Control:
         """Commit the round that this member missed, and return its slots."""
-        control = self._control(flat)
+        control = self._control(flat).in_step  # that is no change where members were in step before
         self.commit(how, control)
         self._checksum = 0
         return control

@@ -122,6 +122,10 @@ class Replica:
             beside=self.beside(),
         )
 
+    def stepping(self, bits: int) -> list[tuple[int, Prepared]]:
+        """Return the optimizers, with their numbers, whose bits are set; for 0 all."""
+        return [(i, prepared) for i, prepared in enumerate(self.optimizers) if not bits or bits >> i & 1]
+
     def described(self, state: ReplicaState) -> dict[str, str]:
         """Describe the parts that all members need alike, by name: state to average, optimizers, registered objects."""
         found = state.described()
