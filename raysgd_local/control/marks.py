@@ -81,6 +81,7 @@ MARKS = {
 
 UNIT_TEST_ONLY: dict[str, str] = {
     "replicas_differ": "only a bug or a broken machine makes replicas differ; the search would report a violation",
+    "optimizers_differ": "simulated loops step all optimizers together",
     "start_put_off_for_preparing": "the search's runs may pause no longer than they wait for workers at the start",
     "view_broke_for_ever": "no fault of the search breaks so many views in a row",
     "step_between_epochs": "simulated loops take no steps without samples",

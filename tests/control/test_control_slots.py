@@ -12,6 +12,7 @@ SAID = Contribution(
     steps=3,
     samples=2**24 - 1,
     consumed=48,
+    stepping=5,
     compute_s=0.5,
     clock_s=0.75,
     lr=0.125,
