@@ -9,6 +9,7 @@ from functools import partial
 
 import torch
 
+from raysgd_local.algorithms.schedules.modes import modes
 from raysgd_local.control.control_slots import Contribution, Control, Flags
 from raysgd_local.control.member import events as m
 from raysgd_local.control.member.state import Member
@@ -61,6 +62,8 @@ class TorchPort:
         self.replica.check_registered()
         if not self._place.algorithm.weights.plain:
             self.stepper.check_linear()
+        if "gradients" in modes(self._place.algorithm.schedule):
+            self.replica.check_dense()
         self.replica.schedulers.know([prepared.optimizer for prepared in self.replica.optimizers])
         state = self.replica.averaged()
         reduction = make_reduction(state, self.peers.network.allocate, self._place.members, self._place.algorithm)
