@@ -249,9 +249,9 @@ class TrainContext:
 
         `loss` is the mean loss over the step's samples, a scalar; a tensor stays on its device. `samples` is the number
         of these samples, by default all in the batches taken since the last step. `optimizer` names the prepared
-        optimizers, one or several, that take this step; the others keep their gradients and state. Their own step on
-        the same batch adds no samples and no loss, and has the batch's weight. Raises `UsageError` if no batch was
-        taken and `samples` is not given, and `InputError` for an optimizer that was not prepared.
+        optimizers, one or several, that take this step; the others keep gradients and state. A further step on a batch
+        has its weight, but no samples and no loss. Raises `UsageError` if no batch was taken and `samples` is not
+        given, and `InputError` for an optimizer that was not prepared.
         """
         self._only_after("step")
         arguments.loss(loss)
@@ -259,7 +259,7 @@ class TrainContext:
         stepping = selection([prepared.optimizer for prepared in shell.replica.optimizers], optimizer)
         if stepping:
             check_method(shell.place.algorithm, shell.order.program, state.period.mode)
-        consumed = self._batches.take_unstepped() if self._batches is not None else 0
+        consumed = self._batches.take_unstepped() if self._batches else 0
         due = self._counted.due(consumed, samples, stepping)
         if state.stopped:
             return

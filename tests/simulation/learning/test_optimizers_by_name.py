@@ -182,13 +182,17 @@ CHAOS = [
 
 
 @pytest.mark.parametrize(
-    "schedule", [EveryStep(), FixedPeriod(3), Switch(FixedPeriod(3), EveryStep(), AtEpoch(1))]
+    ("schedule", "chaos"),
+    [
+        *((EveryStep(), chaos) for chaos in CHAOS),
+        *((FixedPeriod(3), chaos) for chaos in CHAOS[::4]),
+        *((Switch(FixedPeriod(3), EveryStep(), AtEpoch(1)), chaos) for chaos in CHAOS[::4]),
+    ],
 )
-@pytest.mark.parametrize("chaos", CHAOS)
 def test_workers_that_come_and_go_in_the_middle_of_a_batch_get_in_step(tmp_path, schedule, chaos):
-    result = simulated(tmp_path, schedule, workers=3, faults=chaos, samples=101, epochs=3)
+    result = simulated(tmp_path, schedule, workers=3, faults=chaos, samples=61)
     assert result.metrics["status"] == "finished"
-    assert (result.metrics["samples"], result.metrics["samples_lost"]) == (3 * 101, 0)
+    assert (result.metrics["samples"], result.metrics["samples_lost"]) == (2 * 61, 0)
 
 
 def test_compressed_gradients_are_refused_in_words(tmp_path):
