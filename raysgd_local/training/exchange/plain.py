@@ -221,6 +221,8 @@ class Reduction:
                 self.state.install(flat, weight)
             else:
                 self._install_at_anchor(self.anchor, flat, how, control)
+        elif how.mode == "gradients" and control.flags & Flags.OVERFLOW:
+            how.step(control)  # all overflowed: all skip the step, and lower the loss scale
         elif self.anchor is not None and how.mode == "apart" != how.then:
             self.anchor.rejoin()
         if self.anchor is not None and how.mode == "gradients":
