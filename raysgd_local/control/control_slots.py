@@ -14,7 +14,7 @@ from functools import cached_property, reduce
 from operator import attrgetter, or_
 from typing import Any, get_type_hints
 
-from raysgd_local.records import made
+from raysgd_local.records import made, replace_fields
 
 # An integer below 2**24 travels exactly in a float32; wider ones are cut into digits of this base.
 _BASE = 1 << 24
@@ -33,9 +33,11 @@ class Flags(IntFlag):
     LEFT = 32  # this member's loop left the open epoch; the rest of its list is dealt anew
     DIVERGED = 64  # this member is further from the anchor than the schedule allows
     LAST = 128  # the open epoch is the last of this member's loop
-    EVALUATES = 256  # this member waits for the others at an evaluation
-    BETWEEN = 512  # this member's loop is between two epochs
-    ENDED = 1024  # this member's loop has ended
+    HOLDS = 256  # this member's loop steps optimizers by name: it may step others on its newest batch
+    WAITS = 512  # this member's step belongs to a later round: others first finish a batch (`Control.in_step`)
+    EVALUATES = 1024  # this member waits for the others at an evaluation
+    BETWEEN = 2048  # this member's loop is between two epochs
+    ENDED = 4096  # this member's loop has ended
 
 
 def _wide() -> Any:
@@ -61,6 +63,7 @@ class Contribution:
     weight: float = 0.0  # in the mean; 0: no state of this member is in it
     loss_sum: float = 0.0  # training loss, summed over samples
     steps: int = 0  # optimizer steps in this round
+    stepping: int = 0  # bits of the optimizers that step together; 0: all, and where steps are local
     samples: int = 0  # in `steps`
     consumed: int = 0  # positions of the deal in `steps`
     epoch: int = 0  # of this member's loop
@@ -177,6 +180,37 @@ class Control:
         return math.fsum(c.weight for c in self.members)
 
     @cached_property
+    def steppings(self) -> dict[int, tuple[int, ...]]:
+        """The optimizers that members step together (`Contribution.stepping`), with their ranks. One, if all agree."""
+        found: dict[int, tuple[int, ...]] = {}
+        for rank, said in enumerate(self.members):
+            if said.steps:
+                found[said.stepping] = (*found.get(said.stepping, ()), rank)
+        return found
+
+    @cached_property
+    def stepping(self) -> int:
+        """The optimizers that step in this round of averaged gradients, on all members."""
+        return next(iter(self.steppings), 0)
+
+    @cached_property
+    def stepping_weight(self) -> float:
+        """The weight of the members whose gradients are averaged in this round."""
+        return math.fsum(c.weight for c in self.members if not c.flags & Flags.WAITS)
+
+    @cached_property
+    def in_step(self) -> Control:
+        """This round where members that begin a batch wait until others have finished theirs.
+
+        A loop that steps optimizers one after the other is in the middle of a batch at every other boundary. There a
+        worker joins, or gets data again, and begins a batch. Nothing else can be settled: see `steppings`.
+        """
+        within = {c.stepping for c in self.members if c.steps and not c.samples}
+        if len(self.steppings) < 2 or len(within) != 1:
+            return self
+        return Control(tuple(_waiting(c) if c.steps and c.stepping not in within else c for c in self.members))
+
+    @cached_property
     def steps(self) -> int:
         return sum(c.steps for c in self.members)
 
@@ -242,3 +276,9 @@ class Control:
     def ranks(self, flag: Flags) -> tuple[int, ...]:
         """The ranks that set `flag`."""
         return tuple(rank for rank, c in enumerate(self.members) if c.flags & flag)
+
+
+def _waiting(said: Contribution) -> Contribution:
+    """Return the slot of a member whose step belongs to a later round; its buffers are averaged in this one."""
+    kept = said.flags & ~(Flags.OVERFLOW | Flags.NONFINITE) if said.flags & Flags.OVERFLOW else said.flags
+    return replace_fields(said, steps=0, samples=0, consumed=0, loss_sum=0.0, flags=kept | Flags.WAITS)

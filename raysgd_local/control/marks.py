@@ -80,10 +80,12 @@ MARKS = {
     "step_between_epochs": "the epoch has ended with the loop's last step, but the loop takes another one",
     "step_after_the_end": "training is over, but the loop asks for a step: it is not taken",
     "replicas_differ": "members came to a round with different committed states: the run fails",
+    "optimizers_differ": "loops step different optimizers together, where gradients are averaged: the run fails",
 }
 
 UNIT_TEST_ONLY: dict[str, str] = {
     "replicas_differ": "only a bug or a broken machine makes replicas differ; the search would report a violation",
+    "optimizers_differ": "simulated loops step all optimizers together",
     "start_put_off_for_preparing": "the search's runs may pause no longer than they wait for workers at the start",
     "view_broke_for_ever": "no fault of the search breaks so many views in a row",
     "step_between_epochs": "simulated loops take no steps without samples",

@@ -97,7 +97,7 @@ class ReplicaState:
         self._collect_buffers(buffers or {})
         averaged = self._optimizers if optimizer_state == "average" else []
         self._averaged = AveragedOptimizers(averaged, self.dtype)
-        self._gradients = Gradients(self._parameters, self._layout)
+        self._gradients = Gradients(self._parameters, self._layout, None)
         self._blocks = PackedBlocks(self._layout)
         self._tail = self._layout.numel + self._statistics.numel + self._mean.numel
         self.numel = self._tail + max(self._averaged.numel, self._gradients.numel)
@@ -138,9 +138,20 @@ class ReplicaState:
         """Like `pack`, in blocks that are written and checked as they are drawn."""
         return self._packing(flat, weight, _real(self._parameters), self._averaged)
 
-    def packing_gradients(self, flat: Tensor, weight: float) -> Packing:
-        """Like `packing`, with gradients in the place of parameters, in `flat[:numel]` too."""
-        return self._packing(flat, weight, self._gradients.own(), self._gradients)
+    def packing_gradients(self, flat: Tensor, weight: float, stepping: int = 0) -> Packing:
+        """Like `packing`, with gradients in the place of parameters, in `flat[:numel]` too.
+
+        `stepping`: the bits of the optimizers with whose parameters' gradients they step; 0: all gradients.
+        """
+        gradients = self._gradients_of(stepping)
+        return self._packing(flat, weight, gradients.own(), gradients)
+
+    def _gradients_of(self, stepping: int) -> Gradients:
+        if not stepping:
+            return self._gradients
+        chosen = [optimizer for number, optimizer in enumerate(self._optimizers) if stepping >> number & 1]
+        ids = {id(p) for optimizer in chosen for group in optimizer.param_groups for p in group["params"]}
+        return Gradients(self._parameters, self._layout, ids)
 
     @torch.no_grad()
     def install(self, flat: Tensor, total_weight: float) -> None:
@@ -189,10 +200,10 @@ class ReplicaState:
                 optimizer.state.clear()
 
     @torch.no_grad()
-    def install_gradients(self, flat: Tensor, total_weight: float) -> None:
-        """Write the mean gradients into `.grad`. Call `install_buffers` after the optimizer's step."""
+    def install_gradients(self, flat: Tensor, total_weight: float, stepping: int = 0) -> None:
+        """Write the mean gradients into `.grad`. Call `install_buffers` after the optimizers' step."""
         presence = flat[self._tail : self._tail + self._gradients.numel]
-        self._gradients.install(flat[: self._layout.numel], presence, total_weight)
+        self._gradients_of(stepping).install(flat[: self._layout.numel], presence, total_weight)
 
     @torch.no_grad()
     def install_buffers(self, flat: Tensor, total_weight: float) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -17,12 +18,14 @@ from raysgd_local.control.member import probing
 from raysgd_local.control.messages import View
 from raysgd_local.errors import InputError, UsageError
 from raysgd_local.training import arguments
+from raysgd_local.training.counted_samples import CountedSamples
 from raysgd_local.training.data.loading import DealtBatches, not_empty
 from raysgd_local.training.epoch_batches import Batches
 from raysgd_local.training.evaluation import Evaluation, Metrics
 from raysgd_local.training.gathering import Gather
 from raysgd_local.training.logged import logged
 from raysgd_local.training.replica.replica import Joining, Prepared, Stateful
+from raysgd_local.training.replica.selection import check_method, selection
 from raysgd_local.training.shell import Shell
 
 M = TypeVar("M", bound=nn.Module)
@@ -44,6 +47,7 @@ class TrainContext:
         self._epoch = -1  # the epoch that the loop is in
         self._entered = False  # whether the loop took batches, or a step, in it
         self._batches: Batches | None = None
+        self._counted = CountedSamples()
 
     # Preparing.
 
@@ -238,47 +242,51 @@ class TrainContext:
         self._batches = Batches(self._shell, source)
         return self._batches
 
-    def step(self, loss: torch.Tensor | float, samples: int | None = None) -> None:
+    def step(
+        self,
+        loss: torch.Tensor | float,
+        samples: int | None = None,
+        *,
+        optimizer: torch.optim.Optimizer | Iterable[torch.optim.Optimizer] | None = None,
+    ) -> None:
         """Take an optimizer step with the present gradients, zero them, and average if an averaging is due.
 
         `loss` is the mean loss over the step's samples, a scalar; a tensor stays on its device. `samples` is the number
-        of these samples, by default all in the batches taken since the last step. Raises `UsageError` if there was no
-        such batch and `samples` is not given.
+        of these samples, by default all in the batches taken since the last step. `optimizer` names the prepared
+        optimizers, one or several, that take this step; the others keep gradients and state. A further step on a batch
+        has its weight, but no samples and no loss. Raises `UsageError` if no batch was taken and `samples` is not
+        given, and `InputError` for an optimizer that was not prepared.
         """
         self._only_after("step")
         arguments.loss(loss)
-        if samples is not None:
-            samples = arguments.whole_number("samples", samples, at_least=0)
-        shell = self._shell
-        consumed = self._batches.take_unstepped() if self._batches is not None else 0
-        count = consumed if samples is None else samples
-        if not consumed and samples is None:
-            raise UsageError(
-                "ctx.step needs samples=… where no batch was taken from ctx.batches since the last step"
-            )
-        state = shell.state
+        shell, state = self._shell, self._shell.state
+        stepping = selection([prepared.optimizer for prepared in shell.replica.optimizers], optimizer)
+        if stepping:
+            check_method(shell.place.algorithm, shell.order.program, state.period.mode)
+        consumed = self._batches.take_unstepped() if self._batches else 0
+        due = self._counted.due(consumed, samples, stepping)
         if state.stopped:
             return
         if not state.open and state.epoch != self._epoch:
-            self._step_between_epochs(count)
+            self._step_between_epochs(due)
             return
         if not state.open:
             self._begin_own_data()
         self._entered = True
-        shell.loss.add(loss, count)
-        shell.replica.schedulers.step_begins()
+        shell.loss.add(loss, due.samples)
+        shell.replica.schedulers.step_begins(stepping)
         shell.interference.before_step(shell.replica)
-        shell.step(count, consumed)
+        shell.step(due)
         shell.replica.schedulers.step_ends()
         shell.interference.after_step()
 
-    def _step_between_epochs(self, samples: int) -> None:
+    def _step_between_epochs(self, due: m.StepDue) -> None:
         """Take a further step on an epoch's last batch, with which the epoch has ended for all workers.
 
         It must not begin the next epoch. See `rounds.step_between_epochs`.
         """
-        self._shell.drive(m.StepDue(samples, 0))
-        self._shell.stepper.drop()
+        self._shell.drive(replace(due, consumed=0))
+        self._shell.stepper.drop(due.stepping)
 
     def _begin_own_data(self) -> None:
         """Begin the epoch of a loop that takes no data from `batches`."""
@@ -344,6 +352,7 @@ class TrainContext:
         if self._batches is not None:
             self._batches.leave()
             self._batches = None
+        self._counted = CountedSamples()
         if self._leaves_now():
             self._shell.drive(m.EpochLeft())
 

@@ -56,14 +56,14 @@ class MemberShell:
             self._replica_port.cut(event.view)
         self._inbox.put(event)
 
-    def step(self, samples: int, consumed: int) -> None:
-        """Take a step of the loop, whose gradients are ready, over `samples` samples and `consumed` positions."""
+    def step(self, due: m.StepDue) -> None:
+        """Take a step of the loop, whose gradients are ready."""
         self.steps += 1
         if self._allowance.free and self._inbox.empty():
-            pending = self.member.samples + self._allowance.take(samples, consumed)
-            self._replica_port.local_step(pending, self.member.known)
+            pending = self.member.samples + self._allowance.take(due)
+            self._replica_port.local_step(m.LocalStep(pending, due.stepping), self.member.known)
         else:
-            self.drive(m.StepDue(samples, consumed))
+            self.drive(due)
 
     def drive(self, event: m.Event) -> None:
         """Feed the member an event and run its commands until it hands control back to the loop."""
@@ -84,8 +84,8 @@ class MemberShell:
     def _run(self, command: m.Command) -> m.Event | None:
         """Carry out one command. Return its outcome, or None for a command without an answer."""
         match command:
-            case m.LocalStep(pending):
-                self._replica_port.local_step(pending, self.state)
+            case m.LocalStep():
+                self._replica_port.local_step(command, self.state)
             case m.Proceed(free):
                 self._allowance.grant(free)
                 self.watch.work_begins()

@@ -9,6 +9,7 @@ from functools import partial
 
 import torch
 
+from raysgd_local.algorithms.schedules.modes import modes
 from raysgd_local.control.control_slots import Contribution, Control, Flags
 from raysgd_local.control.member import events as m
 from raysgd_local.control.member.state import Member
@@ -61,6 +62,9 @@ class TorchPort:
         self.replica.check_registered()
         if not self._place.algorithm.weights.plain:
             self.stepper.check_linear()
+        if "gradients" in modes(self._place.algorithm.schedule):
+            self.replica.check_dense()
+        self.replica.schedulers.know([prepared.optimizer for prepared in self.replica.optimizers])
         state = self.replica.averaged()
         reduction = make_reduction(state, self.peers.network.allocate, self._place.members, self._place.algorithm)
         self.replica.anchor, self.replica.residual = reduction.anchor, reduction.residual
@@ -122,9 +126,9 @@ class TorchPort:
 
     # Steps, and probes.
 
-    def local_step(self, pending: int, state: Replicated) -> None:
+    def local_step(self, command: m.LocalStep, state: Replicated) -> None:
         workers = len(state.left_epoch)
-        self.stepper.step(state.samples + pending * workers, workers)
+        self.stepper.step(state.samples + command.pending * workers, workers, command.stepping)
 
     def probe(self, command: m.Mark | m.Look | m.ShowMean | m.Undo) -> None:
         self.probing.obey(command, self.peers.reduction)
@@ -133,7 +137,7 @@ class TorchPort:
 
     def finish_steps(self, said: Contribution, state: Replicated) -> None:
         if state.period.mode == "gradients" and said.steps:
-            self.stepper.unscale()
+            self.stepper.unscale(said.stepping)
         if self._place.device.type == "cuda":
             torch.cuda.synchronize(self._place.device)
 
@@ -143,11 +147,11 @@ class TorchPort:
             said,
             weight=self._weight(said),
             loss_sum=self.loss.value(),
-            lr=self.stepper.lr(samples, workers),
+            lr=self.stepper.lr(samples, workers, said.stepping),
             lr_decay=self.stepper.decay(samples),
             lr_settled=self.stepper.settled_lr(samples, workers),
             scale=self.stepper.scale,
-            scheduler_steps=self.replica.schedulers.position,
+            scheduler_steps=self.replica.schedulers.position(said.stepping),
             residual=self.peers.reduction.left_out,
             flags=said.flags | self.stepper.flags | self._diverged(state.period.delta),
             held_out=self.probing.told(said.held_out),
@@ -182,7 +186,8 @@ class TorchPort:
         before = state.samples - command.control.samples
         step = Installing(command.mode, command.then, partial(self._joint_step, before))
         self.peers.reduction.commit(step, command.control)
-        self.loss.committed()
+        if not command.control.members[self._rank].flags & Flags.WAITS:
+            self.loss.committed()
         self.stepper.committed(command.mode, command.control, self._rank)
 
     def _joint_step(self, samples_before: int, control: Control) -> None:

@@ -13,6 +13,7 @@ SAID = Contribution(
     samples=2**24 - 1,
     consumed=48,
     epoch=3,
+    stepping=5,
     compute_s=0.5,
     clock_s=0.75,
     lr=0.125,

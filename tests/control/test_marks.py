@@ -596,3 +596,11 @@ def test_members_with_different_states():
     member, order = in_view()
     with marks.expected("replicas_differ"):
         replicated.commit(member.known, Control((said(checksum=1), said(checksum=2))), order.program)
+
+
+def test_members_whose_loops_step_different_optimizers_together():
+    member, order = in_view(EveryStep())
+    told = Control((said(steps=1, samples=4, stepping=1), said(steps=1, samples=4, stepping=2)))
+    with marks.expected("optimizers_differ"):
+        state = replicated.commit(member.known, told, order.program)
+    assert "optimizer 0 on rank 0; optimizer 1 on rank 1" in state.stopped

@@ -10,7 +10,8 @@ from torch import nn
 from torch.utils.data import IterableDataset, TensorDataset
 
 import raysgd_local
-from raysgd_local.algorithms.schedules import FixedPeriod
+from raysgd_local.algorithms.algorithm import Algorithm
+from raysgd_local.algorithms.schedules import AtEpoch, EveryStep, FixedPeriod, Switch
 from raysgd_local.control.controller.settings import CheckpointPolicy, Settings
 from raysgd_local.control.member.events import LeaveAsked
 from raysgd_local.control.replicated.program import Program
@@ -324,3 +325,23 @@ def test_parameters_of_the_loss_train_beside_the_model(ctx):
             loss.backward()
             ctx.step(loss.detach())
     assert scale.item() != 0
+
+
+@pytest.mark.parametrize("schedule", [EveryStep(), Switch(FixedPeriod(2), EveryStep(), AtEpoch(1))])
+def test_an_optimizer_that_takes_sparse_gradients_only_is_refused_before_the_first_step_if_gradients_are_averaged(
+    schedule,
+):
+    for allowed in (schedule, FixedPeriod(2)):
+        settings = Settings(Program(allowed), 1, 1, checkpoints=CheckpointPolicy(last=False))
+        setup = WorkerSetup("w0", 0, algorithm=Algorithm(allowed))
+        ctx = TrainContext(Shell(setup, InProcessNetwork(), DirectLink(settings)))
+        model = ctx.prepare_model(nn.Embedding(8, 4, sparse=True))
+        ctx.prepare_optimizer(torch.optim.SparseAdam(model.parameters(), lr=0.1))
+        if allowed is schedule:
+            with pytest.raises(InputError, match="^optimizer: 'SparseAdam' is not allowed.*dense gradients"):
+                next(iter(ctx.epochs(1)))
+            continue
+        for _ in ctx.epochs(1):
+            loss = model(torch.tensor([1, 2])).square().mean()
+            loss.backward()
+            ctx.step(loss, samples=2)

@@ -42,8 +42,10 @@ class LoopStarted:
 class StepDue:
     """Gradients are ready for an optimizer step."""
 
-    samples: int  # over which the gradients are the mean
+    samples: int  # over which the gradients are the mean, if no step before counts these
     consumed: int  # positions of the deal
+    further: int = 0  # the same, if a step before counts them
+    stepping: int = 0  # bits of the optimizers that step; 0: all
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class StepsTaken:
     steps: int
     samples: int  # in all of these steps
     consumed: int  # positions of the deal in all of these steps
+    further: int = 0  # samples in these steps that a step before counts
+    stepping: int = 0  # bits of the optimizers of the newest step; 0: all
 
 
 @dataclass(frozen=True)
@@ -244,16 +248,14 @@ class LocalStep:
     """Take an optimizer step without the other members."""
 
     pending: int = 0  # this member's uncommitted samples before this step
+    stepping: int = 0  # bits of the optimizers that step; 0: all
 
 
 @dataclass(frozen=True)
 class Mark:
-    """Begin a stage of a probe: keep the state to go back to, and drop gradients.
+    """Begin a stage of a probe: keep the state to go back to, and drop gradients."""
 
-    A probe compares losses on the same held-out batches after local steps and after as many synchronous ones.
-    """
-
-    local: bool  # this stage takes local steps; otherwise it is the one after the synchronous steps
+    local: bool  # it is the stage of local steps: losses after it are compared with those after synchronous steps
 
 
 @dataclass(frozen=True)

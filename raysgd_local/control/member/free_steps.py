@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raysgd_local.control.member.events import StepsTaken
+from raysgd_local.control.member.events import StepDue, StepsTaken
 
 
 class Allowance:
@@ -13,7 +13,11 @@ class Allowance:
     """
 
     def __init__(self) -> None:
-        self._free = self._steps = self._samples = self._consumed = 0
+        self._free = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        self._steps = self._samples = self._consumed = self._further = self._stepping = 0
 
     def grant(self, free: int) -> None:
         """Allow the next `free` steps."""
@@ -24,13 +28,15 @@ class Allowance:
         """Whether the next step is free. If an event has come from outside, it is not: the member hears of it first."""
         return self._free > 0
 
-    def take(self, samples: int, consumed: int) -> int:
+    def take(self, due: StepDue) -> int:
         """Count a step. Return the number of samples in the free steps before it."""
         before = self._samples
         self._free -= 1
         self._steps += 1
-        self._samples += samples
-        self._consumed += consumed
+        self._samples += due.samples
+        self._consumed += due.consumed
+        self._further += due.further
+        self._stepping = due.stepping
         return before
 
     def ended(self) -> tuple[StepsTaken, ...]:
@@ -38,6 +44,6 @@ class Allowance:
         self._free = 0
         if not self._steps:
             return ()
-        taken = StepsTaken(self._steps, self._samples, self._consumed)
-        self._steps = self._samples = self._consumed = 0
+        taken = StepsTaken(self._steps, self._samples, self._consumed, self._further, self._stepping)
+        self._forget()
         return (taken,)

@@ -43,10 +43,10 @@ __all__ = ["Member", "advance"]
 def advance(member: Member, event: Event) -> Result:
     """Return the member's next state, and the commands that its shell must run in this order."""
     match event:
-        case StepDue(samples, consumed):
-            return rounds.step(member, samples, consumed)
-        case StepsTaken(steps, samples, consumed):
-            return rounds.taken(member, steps, samples, consumed), ()
+        case StepDue():
+            return rounds.step(member, event)
+        case StepsTaken(steps):
+            return rounds.taken(member, steps, event), ()
         case Ordered(order):
             return view_entry.obey(member, order)
         case Cut(view, why):

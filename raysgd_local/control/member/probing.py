@@ -56,7 +56,7 @@ def go_on(member: Member, probe: Probe) -> Result:
         commands = (Mark(local=probe.steps > 0),)
         mark("pending_step_before_probe", member.steps > 0)
         trial = ProbeProgress("local" if probe.steps else "looking")
-        member = replace_fields(member, trial=trial, steps=0, samples=0, taken=0)
+        member = replace_fields(member, trial=trial, steps=0, samples=0, taken=0, further=0)
     trial = member.trial
     left = probe.steps - trial.steps if trial.stage == "local" else probe.held_out - trial.looked
     if left > 0 and _willing(member):

@@ -19,6 +19,8 @@ from raysgd_local.control.member.events import (
     Launch,
     LocalStep,
     Proceed,
+    StepDue,
+    StepsTaken,
     Want,
 )
 from raysgd_local.control.member.state import Adopt, Flight, Member, ProbeProgress, Result
@@ -32,19 +34,19 @@ _FADING = 0.9
 """Decay of the round-time estimate: one short round, such as an epoch's last, must not shrink the time-outs."""
 
 
-def step(member: Member, samples: int, consumed: int) -> Result:
+def step(member: Member, due: StepDue) -> Result:
     """Take a step of the loop: locally at once, or in the exchange with all members; none once training is over."""
     if member.known.stopped:
         mark("step_after_the_end")
         return member, (Proceed(),)
     if not member.known.open:
-        return member, step_between_epochs(member)
+        return member, step_between_epochs(member, due)
     if probing.under_way(member):
-        member, tried = probing.step(member, samples, consumed)
+        member, tried = probing.step(member, due.samples, due.consumed)
         member, commands = resume(member)
         return member, (*tried, *commands)
-    alone = LocalStep(pending=member.uncommitted.samples)
-    member = taken(replace_fields(member, want=Want.STEP), 1, samples, consumed)
+    alone = LocalStep(pending=member.uncommitted.samples, stepping=due.stepping)
+    member = taken(replace_fields(member, want=Want.STEP), 1, due)
     if member.known.period.mode == "gradients":
         return resume(member)
     left = _left(member)
@@ -81,24 +83,26 @@ def finish(member: Member) -> Result:
     return resume(member) if member.known.epochs else arrive(member)
 
 
-def step_between_epochs(member: Member) -> tuple[Command, ...]:
-    """Answer a step after the epoch ended: a second optimizer's on the last batch, for example, without samples.
+def step_between_epochs(member: Member, due: StepDue) -> tuple[Command, ...]:
+    """Answer a step after the epoch ended: a second one on the last batch, for example, without samples.
 
     A member alone takes it, as plain PyTorch would. Of several, some may have no such step, and no round is left in
     which to average it: they would come to an evaluation or a checkpoint with different models, so it is dropped.
     """
     mark("step_between_epochs")
     alone = len(member.in_force.view.members) == 1 and member.known.period.mode != "gradients"
-    return (LocalStep(), Proceed()) if alone else (Proceed(),)
+    return (LocalStep(stepping=due.stepping), Proceed()) if alone else (Proceed(),)
 
 
-def taken(member: Member, steps: int, samples: int, consumed: int) -> Member:
+def taken(member: Member, steps: int, took: StepDue | StepsTaken) -> Member:
     """Add steps to the open round."""
     return replace_fields(
         member,
         steps=member.steps + steps,
-        samples=member.samples + samples,
-        taken=member.taken + consumed,
+        samples=member.samples + took.samples,
+        taken=member.taken + took.consumed,
+        further=member.further + took.further,
+        stepping=took.stepping,
     )
 
 
@@ -167,9 +171,20 @@ def _closes(member: Member) -> bool:
 
 
 def _due(member: Member) -> bool:
+    """Whether the round's exchange is due after a step.
+
+    Where steps are local, the last batch's steps stay in one round: another round would have no samples.
+    """
     state = member.known
-    enough = state.period.mode == "gradients" or member.steps >= state.local_steps(member.rank)
-    return member.steps > 0 and enough
+    if state.period.mode == "gradients":
+        return member.steps > 0
+    unfinished = _holds(member) and state.used_up(member.rank, member.uncommitted.taken)
+    return member.steps > 0 and member.steps >= state.local_steps(member.rank) and not unfinished
+
+
+def _holds(member: Member) -> bool:
+    """Whether the loop may step other optimizers on the batch of the newest step."""
+    return member.stepping != 0 and member.want is Want.STEP
 
 
 def _goes_on(member: Member) -> bool:
@@ -196,8 +211,9 @@ def _sits_out(member: Member) -> bool:
 
 def _exchange(member: Member) -> Result:
     said = Contribution(
-        weight=float(member.samples),
+        weight=_weight(member),
         steps=member.steps,
+        stepping=member.stepping if member.steps and member.known.period.mode == "gradients" else 0,
         samples=member.samples,
         consumed=member.taken,
         epoch=member.epoch,
@@ -208,9 +224,16 @@ def _exchange(member: Member) -> Result:
     mode = state.period.mode
     how: Mode = "partial" if member.in_force.program.stages(mode) else mode
     command = Exchange(member.in_force.view.number, state.round + 1, how, said)
-    travelling = Flight(member.steps, member.samples, member.taken)
-    ahead = replace_fields(member, flight=travelling, steps=0, samples=0, taken=0)
+    travelling = Flight(member.steps, member.samples, member.taken, member.further)
+    ahead = replace_fields(member, flight=travelling, steps=0, samples=0, taken=0, further=0)
     return (ahead, (Launch(command), Proceed())) if _goes_on(ahead) else (member, (command,))
+
+
+def _weight(member: Member) -> float:
+    """Return the number of samples, those of further steps on a batch included; 1 for one member: its mean is exact."""
+    samples = float(member.samples + member.further)
+    alone = len(member.in_force.view.members) == 1 and not member.in_force.program.partial
+    return min(samples, 1.0) if alone else samples
 
 
 def _flags(member: Member) -> Flags:
@@ -223,6 +246,8 @@ def _flags(member: Member) -> Flags:
         flags |= Flags.STOP
     if member.want in (Want.CLOSE, Want.FINISH):
         flags |= Flags.LEFT
+    if _holds(member):
+        flags |= Flags.HOLDS
     if member.known.epoch == member.epochs - 1:
         flags |= Flags.LAST
     if member.want is Want.FINISH:
@@ -239,10 +264,11 @@ def commit(member: Member, done: Exchanged) -> Result:
 
     The member's `todo` then has the alignment of local state, if one is due.
     """
-    before, control = member.known, done.control
+    before, control = member.known, done.control if member.aligned else done.control.in_step
     state = shared.commit(before, control, member.in_force.program, done.finite)
-    row = _row(member, before, state, done)
-    since = Flight(0, 0, 0) if member.flight is None else Flight(member.steps, member.samples, member.taken)
+    row = _row(member, before, state, replace_fields(done, control=control))
+    stays = member.flight is not None or control.members[member.rank].flags & Flags.WAITS
+    since = Flight(member.steps, member.samples, member.taken, member.further) if stays else Flight(0, 0, 0)
     member = replace_fields(
         member,
         replicated=state,
@@ -253,6 +279,7 @@ def commit(member: Member, done: Exchanged) -> Result:
         round_s=max(row.compute_s + row.wait_s + row.sync_s, _FADING * member.round_s),
         over=_segment_over(member, state, control),
         todo=aligning(state, member.rank),
+        aligned=before.period.mode == "gradients" and (member.aligned or len(done.control.steppings) == 1),
         trial=ProbeProgress(),
         held_out=HeldOut(),
     )

@@ -37,6 +37,7 @@ class Flight:
     steps: int
     samples: int
     taken: int  # positions of the deal
+    further: int = 0  # samples in `steps` that a step before counts
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,9 @@ class Member:
     steps: int = 0  # uncommitted optimizer steps; while an exchange is in flight, those since its launch
     samples: int = 0  # samples in `steps`
     taken: int = 0  # positions of the deal in `steps`
+    further: int = 0  # samples in `steps` that a step before counts: further optimizers' steps on the same batch
+    stepping: int = 0  # bits of the optimizers of the newest step; 0: all
+    aligned: bool = False  # in this segment all members' loops step the same optimizers together
     dataset: int = 0  # size of the training set; 0: the loop loads data of its own
     epochs: int = 0  # total that the loop goes through
     epoch: int = 0  # in which the loop is, where rounds go across epochs
@@ -81,7 +85,12 @@ class Member:
     def uncommitted(self) -> Flight:
         """All uncommitted steps of this member, those in flight included."""
         flown = self.flight or Flight(0, 0, 0)
-        return Flight(self.steps + flown.steps, self.samples + flown.samples, self.taken + flown.taken)
+        return Flight(
+            self.steps + flown.steps,
+            self.samples + flown.samples,
+            self.taken + flown.taken,
+            self.further + flown.further,
+        )
 
     @property
     def in_force(self) -> Order:

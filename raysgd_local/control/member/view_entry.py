@@ -31,7 +31,7 @@ def obey(member: Member, order: Order) -> Result:
     if order.finish or member.worker not in order.view.members:
         return replace(member, order=order), (Exit(order.finish or "left"),)
     todo = _entering(member, order)
-    return go_on(replace(member, order=order, todo=todo, broken="", damaged="", over=False))
+    return go_on(replace(member, order=order, todo=todo, broken="", damaged="", over=False, aligned=False))
 
 
 def _entering(member: Member, order: Order) -> tuple[Command | Adopt, ...]:
@@ -105,6 +105,7 @@ def _adopt(member: Member) -> Member:
         steps=member.steps if keeps else 0,
         samples=member.samples if keeps else 0,
         taken=member.taken if keeps else 0,
+        further=member.further if keeps else 0,
         segment_round=state.round,
         segment_s=state.elapsed_s,
     )

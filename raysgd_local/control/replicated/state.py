@@ -167,7 +167,7 @@ def commit(state: Replicated, control: Control, program: Program, finite: bool =
     reach = extent(state, control, program)
     owed = () if reach.whole else owed_after(control, state.owed_by_rank, reach.blocks)
     residuals = tuple(0.0 if reach.everything else said.residual for said in control.members)
-    state = _close_epoch(_counted(state, control))
+    state = _counted(state, control)
     state = replace(
         state, owed=owed, meet=state.meet and not reach.whole, partial=not reach.whole, residuals=residuals
     )
@@ -197,14 +197,14 @@ def _says_all(state: Replicated, control: Control, program: Program) -> bool:
 
     Not in a round without steps: nothing is sent in it.
     """
-    after = _close_epoch(_counted(state, control))
+    after = _counted(state, control)
     closes = bool(control.flags & Flags.LAST or state.epochs) and state.open and not after.open
     last = closes or bool(control.flags & Flags.LEAVING) or bool(_stop(after, control, program))
     return last and control.weight > 0
 
 
 def _counted(state: Replicated, control: Control) -> Replicated:
-    """Add this round to totals and cursors."""
+    """Add this round to totals and cursors, and close the epoch if it is over."""
     pairs = list(zip(state.cursors, state.left_epoch, control.members, strict=True))
     state = replace(
         state,
@@ -217,7 +217,9 @@ def _counted(state: Replicated, control: Control) -> Replicated:
         left_epoch=tuple(left or bool(said.flags & Flags.LEFT) for _, left, said in pairs),
         sick=control.sick,
     )
-    return _placed(state, control) if state.epochs else state
+    if state.epochs:
+        state = _placed(state, control)
+    return state if control.flags & Flags.HOLDS else _close_epoch(state)
 
 
 def _placed(state: Replicated, control: Control) -> Replicated:
@@ -239,7 +241,29 @@ def _failure(control: Control, finite: bool, mode: Mode) -> str:
         return "replicas differ: members came to a round with different committed states"
     if not finite or (any(control.sick) and control.weight == 0):
         return "diverged: no worker that took part in the round has a finite state"
-    return _unequal_rates(control) if mode == "gradients" else ""
+    return (_unequal_steps(control) or _unequal_rates(control)) if mode == "gradients" else ""
+
+
+def _unequal_steps(control: Control) -> str:
+    """Compare the optimizers that step together. Members that have no data take part in the others' steps."""
+    if len(control.steppings) < 2:
+        return ""
+    mark("optimizers_differ")
+    told = "; ".join(f"{_optimizers(chosen)} on {_ranks(ranks)}" for chosen, ranks in control.steppings.items())
+    return (
+        f"ranks step different optimizers in a step that all workers take together: {told}. Where gradients are "
+        "averaged, all ranks have to step the same optimizers (ctx.step(…, optimizer=…)) in the same order"
+    )
+
+
+def _optimizers(chosen: int) -> str:
+    """Name optimizers by the order in which they were prepared, from 0."""
+    numbers = [str(number) for number in range(chosen.bit_length()) if chosen >> number & 1]
+    return f"optimizer{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}" if numbers else "all optimizers"
+
+
+def _ranks(ranks: Sequence[int]) -> str:
+    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
 
 
 def _at_odds(control: Control) -> tuple[tuple[int, str], ...]:
@@ -264,8 +288,9 @@ def told_odds(at_odds: Sequence[tuple[int, str]]) -> str:
 
 def _unequal_rates(control: Control) -> str:
     """Compare the learning rates of a step that all take together. Members whose schedulers are behind catch up."""
-    newest = max(said.scheduler_steps for said in control.members)
-    rates = {rank: said.lr for rank, said in enumerate(control.members) if said.scheduler_steps == newest}
+    stepping = {rank: said for rank, said in enumerate(control.members) if said.steps or not control.stepping}
+    newest = max(said.scheduler_steps for said in stepping.values())
+    rates = {rank: said.lr for rank, said in stepping.items() if said.scheduler_steps == newest}
     highest = max(rates.values())
     if highest - min(rates.values()) <= _RATE_TOLERANCE * highest:
         return ""
@@ -300,7 +325,7 @@ def extent(state: Replicated, control: Control, program: Program) -> Extent:
 
 def _ends(state: Replicated, control: Control, program: Program) -> bool:
     """Whether the epoch, training, or the averaging of parameters ends with this round, so that the model is needed."""
-    after = _close_epoch(_counted(state, control))
+    after = _counted(state, control)
     if (state.open and not after.open) or _stop(after, control, program):
         return True
     then = program.schedule.next(state.schedule, _observe(after, control, whole=True)).period.mode

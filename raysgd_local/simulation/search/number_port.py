@@ -100,7 +100,7 @@ class NumberPort:
 
     # Steps, and probes.
 
-    def local_step(self, pending: int, state: Replicated) -> None:  # noqa: ARG002
+    def local_step(self, command: m.LocalStep, state: Replicated) -> None:  # noqa: ARG002
         self.replica.local_step()
 
     def probe(self, command: m.Mark | m.Look | m.ShowMean | m.Undo) -> None:

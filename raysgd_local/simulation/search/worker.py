@@ -135,8 +135,8 @@ class SimulatedWorker:
                 case Exit(killed):
                     self._exit(killed)
                     return
-                case m.StepDue(samples, consumed):
-                    self._shell.step(samples, consumed)
+                case m.StepDue():
+                    self._shell.step(ask)
                 case _:
                     self._shell.drive(ask)
             self._stand_while_hung()

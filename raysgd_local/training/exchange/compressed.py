@@ -52,7 +52,7 @@ class CompressedReduction(Reduction):
         """Write this member's part of the flat vector. State that is not finite gets the weight 0."""
         self._check()
         flat, self._tried = self._scratch[: self._used], self._used
-        self._healthy = self._packing(flat, mode, said.weight).complete()
+        self._healthy = self._packing(flat, mode, said).complete()
         said = said if self._healthy else counting_for_nothing(said)
         self._write_slot(flat, said, rank)
         self._try = _Tried(weight=said.weight)

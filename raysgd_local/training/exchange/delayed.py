@@ -54,7 +54,7 @@ class DelayedReduction(CompressedReduction):
     ) -> Callable[[], Control]:
         """Copy the present state, and return a function that reduces the copy."""
         super()._check()
-        deque(super()._packing(self._launched.packed, mode, said.weight).parts(), maxlen=0)
+        deque(super()._packing(self._launched.packed, mode, said).parts(), maxlen=0)
         self.state.pack_parameters(self._launched.start, 1.0)
         self._launched.integers = self.state.integers()
         self._launched.travels = True
@@ -64,9 +64,9 @@ class DelayedReduction(CompressedReduction):
         """Forget the launched copy, because its exchange is lost."""
         self._launched.travels = False
 
-    def _packing(self, flat: torch.Tensor, mode: Mode, weight: float) -> Packing:
-        if not self._launched.travels or not weight:
-            return super()._packing(flat, mode, weight)
+    def _packing(self, flat: torch.Tensor, mode: Mode, said: Contribution) -> Packing:
+        if not self._launched.travels or not said.weight:
+            return super()._packing(flat, mode, said)
         own, ends = flat[: self.state.numel], self.state.ends
         blocks = list(zip([0, *ends], ends, strict=False))
 

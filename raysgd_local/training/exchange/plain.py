@@ -162,14 +162,15 @@ class Reduction:
 
     def _written(self, flat: torch.Tensor, mode: Mode, said: Contribution, rank: int) -> Iterator[int]:
         """Write this member's part; yield numbers of elements written. The slot is last: it says if all are finite."""
-        packing = self._packing(flat, mode, said.weight)
+        packing = self._packing(flat, mode, said)
         yield from packing.parts()
         flags = said.flags if packing.finite else said.flags | Flags.NONFINITE
         self._write_slot(flat, replace(said, flags=flags), rank)
 
-    def _packing(self, flat: torch.Tensor, mode: Mode, weight: float) -> Packing:
-        pack = self.state.packing_gradients if mode == "gradients" else self.state.packing
-        return pack(flat, weight)
+    def _packing(self, flat: torch.Tensor, mode: Mode, said: Contribution) -> Packing:
+        if mode == "gradients":
+            return self.state.packing_gradients(flat, said.weight, said.stepping)
+        return self.state.packing(flat, said.weight)
 
     def _write_slot(self, flat: torch.Tensor, said: Contribution, rank: int) -> None:
         slots = flat[self.state.numel :].view(-1, self._slot)  # (world_size, slot)
@@ -235,13 +236,15 @@ class Reduction:
                 self.state.install(flat, weight)
             else:
                 self._install_at_anchor(self.anchor, flat, how, control)
+        elif how.mode == "gradients" and control.flags & Flags.OVERFLOW:
+            how.step(control)  # all overflowed: all skip the step, and lower the loss scale
         elif self.anchor is not None and how.mode == "apart" != how.then:
             self.anchor.rejoin()
         if self.anchor is not None and how.mode == "gradients":
             self._leave_anchor(self.anchor, how)
 
     def _install_gradients(self, flat: torch.Tensor, how: Installing, control: Control) -> None:
-        self.state.install_gradients(flat, control.weight)
+        self.state.install_gradients(flat, control.stepping_weight, control.stepping)
         how.step(control)
         self.state.install_buffers(flat, control.weight)
 
@@ -284,7 +287,7 @@ class Reduction:
 
     def _commit_missed(self, flat: torch.Tensor, how: Installing) -> Control:
         """Commit the round that this member missed, and return its slots."""
-        control = self._control(flat)
+        control = self._control(flat).in_step  # that is no change where members were in step before
         self.commit(how, control)
         self._checksum = 0
         return control

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol, cast
 import torch
 from torch import nn
 
-from raysgd_local.errors import UsageError
+from raysgd_local.errors import InputError, UsageError
 from raysgd_local.state.anchor import Anchor
 from raysgd_local.state.buffers import fit_buffers, load_unsaved_buffers, unsaved_buffers
 from raysgd_local.state.compressed_messages import Residual
@@ -122,6 +122,10 @@ class Replica:
             beside=self.beside(),
         )
 
+    def stepping(self, bits: int) -> list[tuple[int, Prepared]]:
+        """Return the optimizers, with their numbers, whose bits are set; for 0 all."""
+        return [(i, prepared) for i, prepared in enumerate(self.optimizers) if not bits or bits >> i & 1]
+
     def described(self, state: ReplicaState) -> dict[str, str]:
         """Describe the parts that all members need alike, by name: state to average, optimizers, registered objects."""
         found = state.described()
@@ -143,6 +147,15 @@ class Replica:
                     known.add(id(parameter))
                     found[f"optimizer {i}, parameter {j} (in no prepared model)"] = cast(nn.Parameter, parameter)
         return found
+
+    def check_dense(self) -> None:
+        """Raise `InputError` for an optimizer that can't step with a mean of gradients, which is dense."""
+        if any(isinstance(prepared.optimizer, torch.optim.SparseAdam) for prepared in self.optimizers):
+            allowed = (
+                "an optimizer that takes dense gradients (SGD, Adagrad, Adam, …), where gradients are averaged"
+            )
+            hint = "a schedule of local steps, such as FixedPeriod(16), averages no gradients"
+            raise InputError("optimizer", "SparseAdam", allowed, hint)
 
     def check_groups(self) -> None:
         """Raise `UsageError` if an optimizer's parameter groups are others than when training began."""

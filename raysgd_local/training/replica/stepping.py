@@ -31,7 +31,8 @@ class Stepper:
         self.epoch_samples = 1  # size of the training set; 1 until it is known
         self.flags = Flags.NONE  # OVERFLOW if the present gradients overflowed
         self.good_steps = 0  # steps since the loss scale changed
-        self._unscaled = False  # the loss scale is out of the present gradients already
+        # optimizers whose gradients the loss scale is out of already, by number: whether these overflowed
+        self._unscaled: dict[int, bool] = {}
 
     def decay(self, samples: int) -> float:
         """Return our decay factor times the loop's: its present rate over its highest so far."""
@@ -47,9 +48,10 @@ class Stepper:
             return self.schedule.factor(epochs, self._lr_scaling, workers)
         return self.schedule(epochs) * scale(self._lr_scaling, workers)
 
-    def lr(self, samples: int, workers: int) -> float:
-        """Return the first parameter group's learning rate, for `rounds.csv`."""
-        return self._loop_lr * self._factor(samples, workers)
+    def lr(self, samples: int, workers: int, stepping: int = 0) -> float:
+        """Return the learning rate of the first parameter group that steps, for `rounds.csv`."""
+        _, first = self._replica.stepping(stepping)[0]
+        return float(first.loop_lrs()[0]) * self._factor(samples, workers)
 
     def settled_lr(self, samples: int, workers: int) -> float:
         """Return the first parameter group's rate without warm-up, for schedules: base × decay × scaling."""
@@ -66,29 +68,33 @@ class Stepper:
         scaler = self._replica.scaler
         return float(scaler.get_scale()) if scaler is not None else 0.0
 
-    def step(self, samples: int, workers: int) -> None:
-        """Take a local step. In mixed precision an overflow skips it, on this worker only."""
-        overflow = self.unscale()
-        self._step(samples, workers, skip=overflow)
-        self._rescale(overflow)
+    def step(self, samples: int, workers: int, stepping: int = 0) -> None:
+        """Take a local step. In mixed precision an overflow skips it, on this worker only.
 
-    def drop(self) -> None:
+        `stepping`, here and below: the bits of the optimizers that step; 0: all. The others keep state and gradients.
+        """
+        overflow = self.unscale(stepping)
+        self._step(samples, workers, stepping, skip=overflow)
+        self._rescale(overflow, stepping)
+
+    def drop(self, stepping: int = 0) -> None:
         """Drop the present gradients without a step."""
-        self._unscaled, self.flags = False, Flags.NONE
-        for prepared in self._replica.optimizers:
+        self.flags = Flags.NONE
+        for number, prepared in self._replica.stepping(stepping):
+            self._unscaled.pop(number, None)
             prepared.optimizer.zero_grad()
 
-    def unscale(self) -> bool:
+    def unscale(self, stepping: int = 0) -> bool:
         """Divide the gradients by the loss scale, and return whether they overflowed. Sets `flags` for all members."""
         scaler = self._replica.scaler
         if scaler is None:
             return False
-        if self._unscaled:
-            return bool(self.flags & Flags.OVERFLOW)
-        for prepared in self._replica.optimizers:
-            scaler.unscale_(prepared.optimizer)
-        self._unscaled = True
-        overflow = not all(_finite(prepared) for prepared in self._replica.optimizers)
+        chosen = self._replica.stepping(stepping)
+        for number, prepared in chosen:
+            if number not in self._unscaled:
+                scaler.unscale_(prepared.optimizer)
+                self._unscaled[number] = not _finite(prepared)
+        overflow = any(self._unscaled[number] for number, _ in chosen)
         self.flags = Flags.OVERFLOW if overflow else Flags.NONE
         return overflow
 
@@ -96,19 +102,19 @@ class Stepper:
         """Take a step on the reduced gradients. If they overflowed on any member, all members skip it."""
         self.follow(control)
         overflow = bool(control.flags & Flags.OVERFLOW)
-        self.unscale()  # a member without a batch has nothing to unscale, but its scaler must follow the others'
-        self._step(samples, workers, skip=overflow)
-        self._rescale(overflow)
+        self._step(samples, workers, control.stepping, skip=overflow)
+        self._rescale(overflow, control.stepping)
 
     def follow(self, control: Control) -> None:
         """Step schedulers that were behind another member's when the exchange began."""
-        self._replica.schedulers.reach(max(said.scheduler_steps for said in control.members))
+        ahead = [said.scheduler_steps for said in control.members if said.steps or not control.stepping]
+        self._replica.schedulers.reach(max(ahead), control.stepping)
 
-    def _step(self, samples: int, workers: int, skip: bool) -> None:
+    def _step(self, samples: int, workers: int, stepping: int, skip: bool) -> None:
         self._replica.check_groups()
         factor = self._factor(samples, workers)
         self._replica.highest_lr = max(self._replica.highest_lr, self._loop_lr)
-        for prepared in self._replica.optimizers:
+        for _, prepared in self._replica.stepping(stepping):
             if not skip:
                 self._step_one(prepared, factor)
             prepared.optimizer.zero_grad()
@@ -120,20 +126,34 @@ class Stepper:
         prepared.optimizer.step()
         prepared.applied()
 
-    def _rescale(self, overflow: bool) -> None:
+    def _rescale(self, overflow: bool, stepping: int) -> None:
         """Update the loss scale by GradScaler's rule: lower it after an overflow, raise it after enough good steps.
 
         Not by GradScaler itself, since `overflow` may be a joint decision of all members.
         """
         scaler = self._replica.scaler
-        self._unscaled, self.flags = False, Flags.NONE
+        self.flags = Flags.NONE
+        for number, _ in self._replica.stepping(stepping):
+            self._unscaled.pop(number, None)
         if scaler is None:
             return
         self.good_steps = 0 if overflow else self.good_steps + 1
         factor = scaler.get_backoff_factor() if overflow else 1.0
         if self.good_steps >= scaler.get_growth_interval():
             self.good_steps, factor = 0, scaler.get_growth_factor()
-        scaler.update(scaler.get_scale() * factor)
+        self._set_scale(scaler, scaler.get_scale() * factor)
+
+    def _set_scale(self, scaler: torch.amp.GradScaler, scale: float) -> None:
+        """Set the loss scale, also in the gradients that optimizers keep which did not step."""
+        device = self._replica.optimizers[0].parameters()[0].device
+        scaler.scale(torch.zeros((), device=device))  # a member without a batch has not used the scale yet
+        before = scaler.get_scale()
+        scaler.update(scale)
+        factor = scaler.get_scale() / before
+        kept = [p for number, p in enumerate(self._replica.optimizers) if number not in self._unscaled]
+        for parameter in {id(p): p for prepared in kept for p in prepared.parameters()}.values():
+            if factor != 1.0 and parameter.grad is not None:
+                parameter.grad.mul_(factor)
 
     def check_linear(self) -> None:
         """Raise `InputError` unless the steps of a round are linear in its gradients, as `reach` requires."""
@@ -159,10 +179,10 @@ class Stepper:
         if mode != "gradients":
             self.follow(control)
         steps = [said.steps for said in control.members]
-        self._replica.schedulers.miss(max(steps) - steps[rank])
+        self._replica.schedulers.miss(max(steps) - steps[rank], control.stepping)
         scales = [said.scale for said in control.members if said.scale > 0]
         if mode != "gradients" and self._replica.scaler is not None and scales:
-            self._replica.scaler.update(min(scales))
+            self._set_scale(self._replica.scaler, min(scales))
 
 
 def _finite(prepared: Prepared) -> bool:
