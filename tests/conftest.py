@@ -25,14 +25,28 @@ settings.load_profile("shared machine")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+REAL = ("ray", "long", "hosts")
+"""Marks of tests with many processes of their own, some of which have deadlines: one at a time."""
+
+
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whoever uses the `cluster` has the mark `ray`; whoever has the mark uses the one cluster."""
+    """Whoever uses the `cluster` has the mark `ray`; whoever has the mark uses the one cluster.
+
+    One process runs all that is real, which begins first as it takes longest; of the rest, a file stays in one.
+    """
     for item in items:
         fixtures = getattr(item, "fixturenames", [])
         if "cluster" in fixtures:
             item.add_marker(pytest.mark.ray)
         elif item.get_closest_marker("ray"):
             fixtures.append("cluster")
+        item.add_marker(pytest.mark.xdist_group("real" if is_real(item) else item.path.stem))
+    items.sort(key=is_real, reverse=True)
+
+
+def is_real(item: pytest.Item) -> bool:
+    return any(item.get_closest_marker(mark) for mark in REAL)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
