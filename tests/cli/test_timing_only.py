@@ -83,6 +83,7 @@ def test_workers_of_unequal_speed_wait_for_the_slowest_where_nothing_is_balanced
     assert rounds["wait_s"].iloc[0] == pytest.approx(2 * 0.04 / 3)  # two wait as long as they computed
 
 
+@pytest.mark.long
 def test_a_thousand_workers_do_a_thousand_rounds_within_a_minute(tmp_path):
     """A tenth of them in a sixth of the time, since it takes a while to begin: of one processor."""
     fixed = ["--method", "k-avg", "--set", "algorithm.schedule.tau=1", "--set", "task.epochs=50"]

@@ -55,6 +55,9 @@ def test_its_newest_checkpoint_is_whole(old: Path) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.parametrize(
+    "old", [pytest.param(name, marks=[pytest.mark.long] * (name != RUNS[0])) for name in RUNS], indirect=True
+)
 def test_training_goes_on_to_its_end(old: Path, cluster: str) -> None:
     before = pd.read_csv(old / reader.ROUNDS)
     command = [sys.executable, "-m", "raysgd_local.cli", "train", "--resume", str(old), "--address", cluster]

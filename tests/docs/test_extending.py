@@ -37,6 +37,7 @@ def test_the_schedule_s_state_survives_a_checkpoint(workplace):
     assert Growing().restore(json.loads(json.dumps(to_plain(state)))) == state
 
 
+@pytest.mark.long
 def test_the_schedule_trains(tmp_path, cluster):
     write_files(PAGE, tmp_path)
     printed = run_script(SCRIPTS[1], tmp_path, cluster)
@@ -61,6 +62,7 @@ def test_the_task_is_trained_by_the_command_with_the_schedule(tmp_path, cluster)
     assert pd.read_csv(tmp_path / "runs" / "wines" / "rounds.csv")["tau"].max() == 8
 
 
+@pytest.mark.long
 def test_the_observer_hears_of_every_round(tmp_path, cluster):
     write_files(PAGE, tmp_path)
     run_script(SCRIPTS[2], tmp_path, cluster)

@@ -32,8 +32,15 @@ def full() -> int:
     return os.open("/dev/full", os.O_WRONLY)
 
 
-@pytest.mark.parametrize("broken", [closed_pipe, full])
-@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+@pytest.mark.parametrize(
+    ("stream", "broken"),
+    [
+        ("stdout", closed_pipe),
+        ("stderr", full),
+        pytest.param("stdout", full, marks=pytest.mark.long),
+        pytest.param("stderr", closed_pipe, marks=pytest.mark.long),
+    ],
+)
 def test_a_reader_that_is_gone_and_a_full_log_change_nothing(tmp_path, broken, stream) -> None:
     end = broken()
     other = {"stdout": "stderr", "stderr": "stdout"}[stream]
@@ -128,7 +135,7 @@ finally:
     [
         # Of a script that imports Ray, whose exception hook makes Python end with 1 after KeyboardInterrupt.
         (signal.SIGINT, {1, -signal.SIGINT}, "KeyboardInterrupt "),
-        (signal.SIGTERM, {128 + signal.SIGTERM}, "SystemExit 143"),
+        pytest.param(signal.SIGTERM, {128 + signal.SIGTERM}, "SystemExit 143", marks=pytest.mark.long),
     ],
     ids=["SIGINT", "SIGTERM"],
 )

@@ -231,7 +231,6 @@ def test_a_checkpoint_setting_that_both_ways_give_is_refused():
         ({"train_loop_per_worker": 3}, "train_loop_per_worker"),
         ({"chaos": 3}, "chaos"),
     ],
-    ids=str,
 )
 def test_arguments_of_the_wrong_kind_are_named(given, field):
     with pytest.raises(InputError, match=f"^{field}: "):

@@ -107,6 +107,7 @@ def test_the_journal_of_a_run_interrupted_amid_faults_gives_the_same_commands_ag
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_an_exception_in_user_code_is_rehearsed_and_survived(cluster, tmp_path):
     result = rehearse(tmp_path, "error:1@round=20", failures=1).fit()
     (error,) = events(result.path, "user_error")

@@ -130,6 +130,7 @@ def test_an_address_without_a_cluster_is_bad_input(tmp_path):
     assert list(tmp_path.glob("*/config.yaml")) == []
 
 
+@pytest.mark.long
 def test_a_reader_that_is_gone_does_not_end_the_run(cluster, tmp_path):
     read, gone = os.pipe()
     os.close(read)

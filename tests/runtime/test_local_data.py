@@ -70,6 +70,7 @@ def test_with_two_copies_a_death_loses_no_data_and_the_copies_are_made_again(clu
 
 
 @pytest.mark.ray
+@pytest.mark.long
 def test_with_one_copy_a_death_right_after_the_stated_round_loses_its_data_and_says_so(cluster, tmp_path):
     result = train(tmp_path, 1, "kill:1@round=20; kill:1@3600s", workers=(1, 2))
     (fired,) = events(result.path, "chaos_fired")

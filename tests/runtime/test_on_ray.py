@@ -26,12 +26,12 @@ from raysgd_local.run_files.storage import Storage
 pytestmark = pytest.mark.ray
 
 
-def trainer(loop, tmp_path, workers=2, schedule=None, config=None, failures=0):
+def trainer(loop, tmp_path, workers=2, schedule=None, config=None, failures=0, cpus=1):
     return LocalSGDTrainer(
         train_loop_per_worker=loop,
         train_loop_config=config or {},
         algorithm=Algorithm(schedule=schedule or FixedPeriod(2)),
-        scaling_config=ScalingConfig(num_workers=workers),
+        scaling_config=ScalingConfig(num_workers=workers, resources_per_worker={"CPU": cpus}),
         run_config=RunConfig(
             name="run",
             storage_path=str(tmp_path),
@@ -72,7 +72,10 @@ def resnet_loop(config):
                 ctx.log(digest=hashlib.sha256(state).hexdigest(), frozen=gc.get_freeze_count())
 
 
-@pytest.mark.parametrize("schedule", [FixedPeriod(2), EveryStep()], ids=["tau2", "every-step"])
+@pytest.mark.parametrize(
+    "schedule",
+    [pytest.param(FixedPeriod(2), id="tau2"), pytest.param(EveryStep(), id="every-step", marks=pytest.mark.long)],
+)
 def test_an_unmodified_resnet_is_bit_identical_on_all_workers_after_every_round(cluster, tmp_path, schedule):
     result = trainer(resnet_loop, tmp_path, workers=2, schedule=schedule).fit()
     logged = pd.DataFrame([e for e in events(result.path) if e["event"] == "log"])
@@ -153,7 +156,7 @@ def test_a_killed_first_worker_costs_no_sample_and_no_survivors_process(cluster,
 
 
 def test_more_workers_than_the_cluster_can_have_is_told_after_the_stated_wait(cluster, tmp_path):
-    run = trainer(failing_loop, tmp_path, workers=1000)
+    run = trainer(failing_loop, tmp_path, workers=1000, cpus=9)  # none of them starts
     settings = run._request.settings
     timeouts = replace(settings.timeouts, start_s=2)
     run._request = replace(run._request, settings=replace(settings, timeouts=timeouts))

@@ -293,9 +293,9 @@ def test_a_loop_that_hangs_in_a_living_process_is_ended_by_the_stragglers_budget
     assert_exact(run, run.finish())
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def second_node(cluster):
-    """The id of another node of the shared cluster, half as large as the first; it is gone after the test."""
+    """The id of another node of the shared cluster, half as large as the first; its last test drains it."""
     from ray._private.node import Node
     from ray._private.parameter import RayParams
 
@@ -304,6 +304,16 @@ def second_node(cluster):
     node = Node(RayParams(gcs_address=cluster, **shape, **ports), head=False, spawn_reaper=False)
     yield node.node_id
     node.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
+
+
+class Somewhere:
+    def node(self):
+        return ray.get_runtime_context().get_node_id()
+
+
+def test_the_driver_lives_on_the_machine_that_asked_for_it(second_node):
+    actors = [ray.remote(**actor_options())(Somewhere).remote() for _ in range(4)]
+    assert {ray.get(actor.node.remote()) for actor in actors} == {Somewhere().node()} != {second_node}
 
 
 def drain(cluster: str, node: str) -> None:
@@ -327,16 +337,6 @@ def test_workers_on_a_draining_node_leave_without_a_broken_round(start, cluster,
     assert_exact(run, result)
     assert_nothing_broke(run)
     assert (result["workers_lost"], result["stall_s_max"]) == (0, 0.0)
-
-
-class Somewhere:
-    def node(self):
-        return ray.get_runtime_context().get_node_id()
-
-
-def test_the_driver_lives_on_the_machine_that_asked_for_it(second_node):
-    actors = [ray.remote(**actor_options())(Somewhere).remote() for _ in range(8)]
-    assert {ray.get(actor.node.remote()) for actor in actors} == {Somewhere().node()} != {second_node}
 
 
 def driver_of(run: Running) -> psutil.Process:
