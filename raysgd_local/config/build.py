@@ -17,6 +17,7 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
+from pydantic_core import PydanticSerializationError
 
 from raysgd_local.config.describe import WORDS, describe
 from raysgd_local.errors import InputError, nearest, shown
@@ -77,16 +78,22 @@ class Builder:
             return tuple(self.build(args[0], item, f"{path}.{i}") for i, item in enumerate(plain))
         return _leaf(hint, plain, path)
 
-    def plain(self, value: Any, hint: Any = None) -> Any:
-        """Convert `value` to lists, mappings, numbers and text: the inverse of `build(hint, …)`."""
+    def plain(self, value: Any, hint: Any = None, path: str = "") -> Any:
+        """Convert `value` to lists, mappings, numbers and text: the inverse of `build(hint, …)`.
+
+        Raises `InputError` for a value that has no such form.
+        """
         named = self._alternative_of(hint, value)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             hints = typing.get_type_hints(type(value))
-            fields = {f.name: self.plain(getattr(value, f.name), hints[f.name]) for f in _settings(type(value))}
+            fields = {
+                f.name: self.plain(getattr(value, f.name), hints[f.name], f"{path}.{f.name}".lstrip("."))
+                for f in _settings(type(value))
+            }
             return {named.key: named.name_of(value), **fields} if named else fields
         if isinstance(value, (list, tuple)):
-            return [self.plain(item) for item in value]
-        return value if type(value) in WORDS else TypeAdapter(type(value)).dump_python(value, mode="json")
+            return [self.plain(item, None, path) for item in value]
+        return value if type(value) in WORDS else _plain_value(value, path)
 
     def _alternative_of(self, hint: Any, value: Any) -> Alternative | None:
         hints = [] if value is None else [hint, *get_args(hint)]
@@ -166,6 +173,14 @@ def _chooses_anew(fields: Iterable[dataclasses.Field[Any]], given: Mapping[str, 
     """Whether a field marked `alternative` changes; then the default's other values don't apply any more."""
     marked = (field.name for field in fields if field.metadata.get("alternative"))
     return any(given.get(name, getattr(default, name)) != getattr(default, name) for name in marked)
+
+
+def _plain_value(value: Any, path: str) -> Any:
+    try:
+        return TypeAdapter(type(value)).dump_python(value, mode="json")
+    except (PydanticSerializationError, PydanticSchemaGenerationError) as error:
+        allowed = "a value that a file can hold: numbers, text, lists, mappings"
+        raise InputError(path, repr(value), allowed, "config.yaml has to repeat the run") from error
 
 
 def _mapping(plain: Any, path: str, allowed: str) -> Mapping[str, Any]:

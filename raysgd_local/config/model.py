@@ -158,9 +158,11 @@ class Network(Section):
 
 def _task(plain: Any) -> Any:
     """Return a task. A program may give a training loop too, of which a file has no form."""
-    if isinstance(plain, Task) or _is_loop(plain):
+    if not isinstance(plain, Task) and _is_loop(plain):
         return plain
-    return BUILDER.build(Task, plain, "task")
+    task = plain if isinstance(plain, Task) else BUILDER.build(Task, plain, "task")
+    BUILDER.plain(task, Task, "task")  # `config.yaml` will hold it
+    return task
 
 
 def _is_loop(value: Any) -> bool:
@@ -168,7 +170,7 @@ def _is_loop(value: Any) -> bool:
 
 
 def _plain_task(task: Task) -> Any:
-    return BUILDER.plain(task, Task)
+    return BUILDER.plain(task, Task, "task")
 
 
 def _algorithm(plain: Any) -> Algorithm:
@@ -178,7 +180,7 @@ def _algorithm(plain: Any) -> Algorithm:
 
 
 def _plain_algorithm(algorithm: Algorithm) -> Any:
-    return BUILDER.plain(algorithm, Algorithm)
+    return BUILDER.plain(algorithm, Algorithm, "algorithm")
 
 
 class Config(Section):

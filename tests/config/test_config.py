@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
-from raysgd_local import config
+from raysgd_local import config, tasks
 from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.algorithms.placement import RedundantChunks
 from raysgd_local.algorithms.recipes import RECIPES
@@ -222,3 +223,15 @@ def test_more_workers_by_option_are_checked_as_if_they_were_configured():
     with pytest.raises(InputError, match="alpha < 2"):
         few.with_workers(16)
     assert (few.with_workers(1).workers.min, few.with_workers(1).workers.max) == (1, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithAType(tasks.Task):
+    """A task with an option that no file can hold."""
+
+    how: type[int] = int
+
+
+def test_a_task_with_an_option_that_no_file_can_hold_is_refused_by_its_name() -> None:
+    with pytest.raises(InputError, match=r"task\.how.*a value that a file can hold"):
+        config.from_mapping({"task": WithAType()})
