@@ -23,7 +23,7 @@ _OPENERS: dict[str, Callable[[IO[bytes]], Any]] = {
     ".xz": lzma.open,
     ".zst": _zstd,
 }
-_BUFFER = 1 << 20
+_BUFFER = 1 << 16  # what was decompressed into it is lost where the file breaks
 ENDINGS = tuple(ending for ending in _OPENERS if ending != ".tgz")
 
 

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from raysgd_local.errors import ShardError
 from raysgd_local.sources.reading import STORAGE, read
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block, or the part of one that belongs to the data set."""
+
+    reference: Any  # ray.ObjectRef
+    begin: int  # of its rows
+    end: int
 
 
 class RayData:
@@ -18,27 +28,30 @@ class RayData:
     def __init__(self, dataset: Any) -> None:
         from ray.experimental import get_object_locations
 
-        blocks = [
-            (block, metadata.num_rows)
-            for bundle in dataset.materialize().iter_internal_ref_bundles()
-            for block, metadata in bundle.blocks
-        ]
-        places = get_object_locations([block for block, _ in blocks])
+        computed = dataset.materialize()
         self._blocks = {
-            f"block-{number:06}": (block, rows, tuple(places[block]["node_ids"]))
-            for number, (block, rows) in enumerate(blocks)
+            f"block-{number:06}": block
+            for number, block in enumerate(
+                Block(reference, *((part.start_offset, part.end_offset) if part else (0, metadata.num_rows)))
+                for bundle in computed.iter_internal_ref_bundles()
+                for reference, metadata, part in zip(
+                    bundle.block_refs, bundle.metadata, bundle.slices, strict=True
+                )
+            )
         }
+        places = get_object_locations([block.reference for block in self._blocks.values()])
+        self._nodes = {name: tuple(places[block.reference]["node_ids"]) for name, block in self._blocks.items()}
 
     def shards(self) -> Sequence[str]:
         return tuple(self._blocks)
 
     def rows(self, shard: str) -> int | None:
-        rows: int | None = self._blocks[shard][1]
-        return rows
+        block = self._block(shard, 0)
+        return block.end - block.begin
 
     def nodes(self, shard: str) -> tuple[str, ...]:
         """Return the ids of the nodes that had the block when the data set was computed; none for a small block."""
-        return self._blocks[shard][2]
+        return self._nodes[shard]
 
     def open(self, shard: str, start: int) -> Iterator[Any]:
         from ray.exceptions import RayError
@@ -49,8 +62,12 @@ class RayData:
         import ray
         from ray.data.block import BlockAccessor
 
+        block = self._block(shard, start)
+        content = BlockAccessor.for_block(ray.get(block.reference))
+        rest = content.slice(min(block.begin + start, block.end), block.end)
+        return iter(BlockAccessor.for_block(rest).iter_rows(public_row_format=True))
+
+    def _block(self, shard: str, start: int) -> Block:
         if shard not in self._blocks:
             raise ShardError(shard, start, "the data set has no such block")
-        block = BlockAccessor.for_block(ray.get(self._blocks[shard][0]))
-        rest = BlockAccessor.for_block(block.slice(start, max(start, block.num_rows())))
-        return iter(rest.iter_rows(public_row_format=True))
+        return self._blocks[shard]

@@ -32,9 +32,9 @@ def check_starts(source: Source, starts: int = 5, same: Any = lambda a, b: a == 
 def broken_at(source: Source, shard: str, start: int = 0) -> tuple[list[Any], ShardError]:
     """Read a shard that breaks: the rows before, and the error, which names the row that follows them."""
     rows = []
+    reading = source.open(shard, start)
     with pytest.raises(ShardError) as caught:
-        for row in source.open(shard, start):
-            rows.append(row)
+        rows.extend(iter(reading))
     assert (caught.value.shard, caught.value.row) == (shard, start + len(rows))
     assert repr(shard) in str(caught.value)
     assert f"row {caught.value.row}" in str(caught.value)
