@@ -14,6 +14,9 @@ from raysgd_local.errors import InputError
 from raysgd_local.sources.compression import ENDINGS, plain_name
 from raysgd_local.sources.location import Location, absolute, is_uri
 
+_WILD = re.compile(r"[*?\[]")
+_WILD_IN_URI = re.compile(r"[*\[]")  # there a question mark begins the options
+
 
 class FileList:
     """The files of one kind at a path, sorted by name. They are looked up when they are first needed, in each process.
@@ -34,7 +37,7 @@ class FileList:
 
     def __getstate__(self) -> dict[str, Any]:
         """The files are looked up anew where they are read: a machine that lacks some has to notice."""
-        return {name: value for name, value in vars(self).items() if name not in ("location", "names", "_found")}
+        return {name: value for name, value in vars(self).items() if name != "_found"}
 
     @property
     def location(self) -> Location:
@@ -54,14 +57,15 @@ class FileList:
                 raise
             raise self._refused(str(error)) from error
         if not names:
-            raise self._refused("there is none")
+            braces = ", and braces are no wildcards" if "{" in self.path else ""
+            raise self._refused(f"there is none{braces}")
         self._check_copies(names)
         return location, tuple(sorted(names))
 
     def _literal(self) -> tuple[Location, list[str]] | None:
         """The path as it stands; None if nothing is there, and it may be a glob."""
-        if is_uri(self.path) and _WILD_IN_URI.search(self.path):
-            return None
+        if is_uri(self.path) and _is_glob(self.path):
+            return None  # stores may fail over a name with wildcards
         location = Location.at(self.path, self.filesystem)
         info = location.filesystem.get_file_info(location.root)
         if info.type == fs.FileType.File:
@@ -69,7 +73,7 @@ class FileList:
             return Location(location.filesystem, directory), [name]
         if info.type == fs.FileType.Directory:
             return location, [name for name in _names(location, recursive=True) if self._takes(name)]
-        return None if _WILD.search(self.path) else (location, [])
+        return None if _is_glob(self.path) else (location, [])
 
     def _takes(self, name: str) -> bool:
         """Whether a file of a directory is one of the data: of this kind, and not hidden (`.x`, `_SUCCESS`)."""
@@ -98,10 +102,6 @@ class FileList:
         return InputError("path", self.path, allowed, why)
 
 
-_WILD = re.compile(r"[*?\[]")
-_WILD_IN_URI = re.compile(r"[*\[]")  # there a question mark begins the options
-
-
 def ends_with(name: str, endings: tuple[str, ...], compressed: bool = True) -> bool:
     """Whether a name has one of the endings, before that of its compression if it may be `compressed`."""
     return (plain_name(name) if compressed else name).lower().endswith(endings)
@@ -116,19 +116,26 @@ def _names(location: Location, recursive: bool) -> Iterator[str]:
             yield info.path[len(root) :].lstrip("/")
 
 
+def _wild(part: str, uri: bool) -> bool:
+    return (_WILD_IN_URI if uri else _WILD).search(part) is not None
+
+
+def _is_glob(path: str) -> bool:
+    return _wild(path.partition("?")[0], uri=True) if is_uri(path) else _wild(path, uri=False)
+
+
 def _split(path: str) -> tuple[str, list[str]]:
     """Return the directory before the first wildcard, and the parts of the pattern that follows.
 
     >>> _split("/data/*/a?.txt"), _split("s3://b/x/*.txt?region=here")
     (('/data', ['*', 'a?.txt']), ('s3://b/x?region=here', ['*.txt']))
     """
-    wild, options = _WILD, ""
-    if is_uri(path):
-        wild = _WILD_IN_URI
+    uri, options = is_uri(path), ""
+    if uri:
         path, mark, options = path.partition("?")
         options = mark + options
     parts = path.split("/")
-    first = next(number for number, part in enumerate(parts) if wild.search(part))
+    first = next(number for number, part in enumerate(parts) if _wild(part, uri))
     root = "/".join(parts[:first])
     return (root or "/" * path.startswith("/")) + options, parts[first:]
 

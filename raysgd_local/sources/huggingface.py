@@ -64,9 +64,10 @@ class HuggingFace:
         """By `iter`, not `__iter__`: in a loader's process that would read only a part of the shards."""
         remembered = self._states.setdefault(shard, deque(maxlen=_STATES))
         for batch in part.iter(batch_size=_BATCH):
-            yield from _examples_of(batch)
-            row += _BATCH
-            if row % _STEP == 0 and not self._shuffled and (not remembered or row > remembered[-1][0]):
+            examples = _examples_of(batch)
+            yield from examples
+            row += len(examples)
+            if not self._shuffled and row >= _STEP + (remembered[-1][0] if remembered else 0):
                 remembered.append((row, part.state_dict()))
 
 
@@ -74,12 +75,12 @@ def _row(remembered: tuple[int, Any]) -> int:
     return remembered[0]
 
 
-def _examples_of(batch: Any) -> Iterator[dict[str, Any]]:
+def _examples_of(batch: Any) -> list[dict[str, Any]]:
     if not isinstance(batch, Mapping):
         allowed = "a format of single values: None, 'torch', 'numpy'"
         raise InputError("dataset", f"a format that reads {type(batch).__name__}", allowed, "see with_format")
     size = len(next(iter(batch.values()))) if batch else 0
-    return ({name: values[number] for name, values in batch.items()} for number in range(size))
+    return [{name: values[number] for name, values in batch.items()} for number in range(size)]
 
 
 def _has_buffer(examples: Any) -> bool:

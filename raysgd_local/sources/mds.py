@@ -47,10 +47,10 @@ class Mds:
         entry = self._entry(shard)
         reader = _reader(entry)
         with self._content(entry) as file:
-            count = int.from_bytes(file.read(4), "little")
+            count = int.from_bytes(_whole(file, 4), "little")
             if count != entry["samples"]:
                 raise ValueError(f"it has {count} samples, and {INDEX} says {entry['samples']}")
-            offsets = np.frombuffer(file.read(4 * (count + 1)), np.uint32).tolist()
+            offsets = np.frombuffer(_whole(file, 4 * (count + 1)), np.uint32).tolist()
             file.seek(offsets[min(start, count)])
             for begin, end in zip(offsets[start:-1], offsets[start + 1 :], strict=True):
                 yield reader.decode_sample(_whole(file, end - begin))
@@ -84,7 +84,12 @@ class Mds:
                 entries = json.load(file)["shards"]
             if any(entry["format"] != "mds" for entry in entries):
                 raise ValueError("it lists shards of another format")
-            return {entry["raw_data"]["basename"]: entry for entry in entries}
+            if any(not isinstance(entry["samples"], int) or "zip_data" not in entry for entry in entries):
+                raise ValueError("an entry lacks its number of samples, or its files")
+            found = {entry["raw_data"]["basename"]: entry for entry in entries}
+            if len(found) < len(entries):
+                raise ValueError("it lists a shard twice")
+            return found
         except (OSError, ValueError, KeyError, TypeError) as error:
             if isinstance(error, InputError):
                 raise
@@ -97,11 +102,12 @@ def _reader(entry: dict[str, Any]) -> Any:
         from streaming.base.format import reader_from_json
     except ImportError as error:
         raise InputError("path", "an MDS data set", "with `pip install raysgd-local[mds]`", str(error)) from error
-    reader = reader_from_json("", "", entry)
     try:
+        reader = reader_from_json("", "", entry)
         reader.validate(allow_unsafe_types=False)
-    except ValueError as error:
-        raise InputError("path", "an MDS data set", "columns without pickles", str(error)) from error
+    except (AssertionError, ValueError, KeyError, TypeError) as error:
+        allowed = "version 2 of the format, with columns without pickles"
+        raise InputError("path", "an MDS data set", allowed, f"{type(error).__name__}: {error}") from error
     return reader
 
 

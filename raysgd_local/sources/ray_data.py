@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from raysgd_local.errors import ShardError
+from raysgd_local.errors import InputError, ShardError
 from raysgd_local.sources.reading import STORAGE, read
 
 
@@ -40,7 +41,11 @@ class RayData:
             )
         }
         places = get_object_locations([block.reference for block in self._blocks.values()])
+        self._process = os.getpid()
         self._nodes = {name: tuple(places[block.reference]["node_ids"]) for name, block in self._blocks.items()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _process=os.getpid())
 
     def shards(self) -> Sequence[str]:
         return tuple(self._blocks)
@@ -62,6 +67,10 @@ class RayData:
         import ray
         from ray.data.block import BlockAccessor
 
+        if os.getpid() != self._process:
+            allowed = "to read in the process of a worker or a driver of Ray"
+            hint = "Ray's objects can't be reached from there: leave out the DataLoader's num_workers"
+            raise InputError("dataset", "a data set of Ray Data in a process of a DataLoader", allowed, hint)
         block = self._block(shard, start)
         content = BlockAccessor.for_block(ray.get(block.reference))
         rest = content.slice(min(block.begin + start, block.end), block.end)

@@ -18,7 +18,7 @@ _CHANGES_MEMBER = re.compile(rb"^\d+ (path|size|GNU\.[^=]*)=", re.M)  # entries 
 def key_and_extension(name: str) -> tuple[str, str] | None:
     """Split a member's name as `webdataset` does; None for a member that belongs to no row.
 
-    >>> key_and_extension("a.b/0001.seg.PNG"), key_and_extension("README"), key_and_extension("__index__.json")
+    >>> key_and_extension("a.b/0001.seg.PNG"), key_and_extension("README"), key_and_extension("__meta__/a.json")
     (('a.b/0001', 'seg.png'), None, None)
     """
     match = _NAME.fullmatch(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from itertools import chain
 
 import pytest
@@ -60,11 +61,15 @@ def test_a_shard_that_is_missing_or_cut_off_is_named_with_the_row(write):
 
 def test_pickles_are_refused(write):
     source = Mds(write({"x": "pkl"}, [{"x": {1}}]))
-    with pytest.raises(InputError, match="columns without pickles"):
+    with pytest.raises(InputError, match="columns without pickles.*unsafe type"):
         list(source.open(source.shards()[0], 0))
 
 
-@pytest.mark.parametrize("index", [None, "{", "[]", '{"shards": [{"format": "csv"}]}', '{"shards": [{}]}'])
+ENTRY = {"format": "mds", "samples": 1, "zip_data": None, "raw_data": {"basename": "a.mds"}}
+WRONG = ([{}], [{**ENTRY, "format": "csv"}], [{**ENTRY, "samples": None}], [ENTRY, ENTRY], ["a.mds"])
+
+
+@pytest.mark.parametrize("index", [None, "{", "[]", *(json.dumps({"shards": shards}) for shards in WRONG)])
 def test_a_directory_without_a_good_index_is_refused(tmp_path, index):
     if index is not None:
         (tmp_path / "index.json").write_text(index, encoding="utf-8")
@@ -74,8 +79,7 @@ def test_a_directory_without_a_good_index_is_refused(tmp_path, index):
 
 
 def test_without_the_library_the_message_says_how_to_get_it(tmp_path, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "streaming.base.format", None)
-    entry = {"format": "mds", "raw_data": {"basename": "a.mds"}, "zip_data": None, "samples": 1}
-    (tmp_path / "index.json").write_text(json.dumps({"version": 2, "shards": [entry]}), encoding="utf-8")
+    monkeypatch.setitem(sys.modules, "streaming.base.format", None)
+    (tmp_path / "index.json").write_text(json.dumps({"version": 2, "shards": [ENTRY]}), encoding="utf-8")
     with pytest.raises(InputError, match=r"raysgd-local\[mds\]"):
         list(Mds(tmp_path).open("a.mds", 0))

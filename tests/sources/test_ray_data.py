@@ -6,6 +6,7 @@ from itertools import chain
 
 import numpy as np
 import pytest
+from torch.utils.data import DataLoader, IterableDataset
 
 from raysgd_local.errors import ShardError
 from raysgd_local.sources import RayData, as_source
@@ -85,3 +86,21 @@ def test_parts_of_blocks_are_shards_too(cluster):
         for shard, found in rows.items():
             assert source.rows(shard) == len(found)
             assert [row["id"] for row in source.open(shard, 7)] == found[7:]
+
+
+class OfOneShard(IterableDataset):
+    def __init__(self, source):
+        self.source = source
+
+    def __iter__(self):
+        return self.source.open("block-000000", 0)
+
+
+def test_a_process_of_a_loader_is_told_that_it_cant_reach_blocks(cluster):
+    import ray
+
+    source = RayData(ray.data.range(10, override_num_blocks=1))
+    loader = DataLoader(OfOneShard(source), batch_size=None, num_workers=1)
+    with pytest.raises(RuntimeError, match="in a process of a DataLoader' is not allowed"):
+        list(loader)
+    assert len(list(DataLoader(OfOneShard(source), batch_size=None))) == 10
