@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from pyarrow import fs
@@ -59,7 +60,7 @@ class FileList:
         if not names:
             braces = ", and braces are no wildcards" if "{" in self.path else ""
             raise self._refused(f"there is none{braces}")
-        self._check_copies(names)
+        self._check_copies(location, names)
         return location, tuple(sorted(names))
 
     def _literal(self) -> tuple[Location, list[str]] | None:
@@ -87,10 +88,12 @@ class FileList:
         found = _names(location, recursive=len(pattern) > 1 or "**" in pattern)
         return location, [name for name in found if _match(name.split("/"), pattern)]
 
-    def _check_copies(self, names: Iterable[str]) -> None:
-        plain: dict[str, str] = {}
+    def _check_copies(self, location: Location, names: Iterable[str]) -> None:
+        """Refuse a file beside its compressed copy, and files that are reached twice, by symbolic links."""
+        content_of = _resolver(location.root) if location.local else str
+        seen: dict[str, str] = {}
         for name in sorted(names):
-            other = plain.setdefault(plain_name(name), name)
+            other = seen.setdefault(plain_name(content_of(name)), name)
             if other != name:
                 hint = "rows of both would be trained on: remove one, or name the files by a glob"
                 raise InputError("path", f"{other} and {name}", "each file once, compressed or not", hint)
@@ -105,6 +108,18 @@ class FileList:
 def ends_with(name: str, endings: tuple[str, ...], compressed: bool = True) -> bool:
     """Whether a name has one of the endings, before that of its compression if it may be `compressed`."""
     return (plain_name(name) if compressed else name).lower().endswith(endings)
+
+
+def _resolver(root: str) -> Callable[[str], str]:
+    """Return a function that resolves links in a name; each directory is resolved once, as there may be many files."""
+    directory_of = cache(os.path.realpath)
+
+    def resolved(name: str) -> str:
+        directory, _, own = f"{root}/{name}".rpartition("/")
+        path = f"{directory_of(directory)}/{own}"
+        return os.path.realpath(path) if os.path.islink(path) else path
+
+    return resolved
 
 
 def _names(location: Location, recursive: bool) -> Iterator[str]:

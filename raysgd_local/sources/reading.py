@@ -7,6 +7,7 @@ import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -44,9 +45,10 @@ def read(
     row = start
     try:
         row, rows = begin()
+        for _ in islice(rows, start - row):
+            row += 1
         for raw in rows:
-            if row >= start:
-                yield decode(raw)
+            yield decode(raw)
             row += 1
     except InputError:
         raise

@@ -128,6 +128,18 @@ def test_a_file_beside_its_compressed_copy_is_refused(tmp_path):
     assert TextLines(tmp_path / "*.txt").shards() == ("a.txt",)
 
 
+def test_files_that_links_lead_to_twice_are_refused_and_links_to_others_are_taken(tmp_path):
+    put(tmp_path, "set/a.txt", "elsewhere/b.txt")
+    (tmp_path / "set" / "more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "set" / "broken.txt").symlink_to("/nowhere/at/all")
+    assert TextLines(tmp_path / "set").shards() == ("a.txt", "more/b.txt")
+    for link, target in (("c.txt", "a.txt"), ("itself", ".")):
+        (tmp_path / "set" / link).symlink_to(target)
+        with pytest.raises(InputError, match=r"a\.txt and .* is not allowed; allowed: each file once"):
+            TextLines(tmp_path / "set").shards()
+        (tmp_path / "set" / link).unlink()
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
