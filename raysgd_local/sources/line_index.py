@@ -10,7 +10,7 @@ from typing import IO
 
 import numpy as np
 
-_BLOCK = 1 << 20  # bytes between two entries: so many are read, at most, before the row that is sought
+_BLOCK = 1 << 18  # bytes between two entries: so many are read, at most, before the row that is sought
 _NEWLINE, _RETURN = 10, 13
 
 
