@@ -43,6 +43,24 @@ class InputError(RaySGDError, ValueError):
         return InputError(f"{parent}.{self.field}", self.value, self.allowed, self.hint)
 
 
+class ShardError(InputError):
+    """A shard of the training data is missing, cut off or damaged. Rows before number `row` are good.
+
+    >>> print(ShardError("part-3.gz", 17, "the file ended too soon"))
+    data: shard 'part-3.gz' can't be read at row 17: the file ended too soon
+    """
+
+    def __init__(self, shard: str, row: int, why: str) -> None:
+        super().__init__("data", shard, "shards that can be read to their end", why)
+        self.shard, self.row, self.why = shard, row, why
+
+    def __reduce__(self) -> tuple[type[ShardError], tuple[str, int, str]]:
+        return type(self), (self.shard, self.row, self.why)
+
+    def __str__(self) -> str:
+        return f"{self.field}: shard {shown(self.shard)} can't be read at row {self.row}: {cut(self.why)}"
+
+
 class UsageError(RaySGDError):
     """The user's loop calls the context in a way that can't work. The message names the remedy."""
 
