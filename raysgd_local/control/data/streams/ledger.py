@@ -59,14 +59,15 @@ class StreamLedger:
         return coding.decode_table(self.lengths) - 1
 
     def learn(self, lengths: Mapping[int, int]) -> StreamLedger:
-        """Return the ledger with these lengths of shards. Raises ValueError if one differs from the known length."""
-        before, shards = self.known_lengths(), [shard for shard, length in lengths.items() if length >= 0]
-        for shard in shards:
-            if before[shard] not in (UNKNOWN, lengths[shard]):
-                raise ValueError(f"shard {shard} has {lengths[shard]} rows; it had {before[shard]}")
-        if all(before[shard] >= 0 for shard in shards):
+        """Return the ledger with these lengths of shards, without mere bounds. Raises ValueError if one differs from the known length."""
+        before = self.known_lengths()
+        exact = {shard: length for shard, length in lengths.items() if length >= 0}
+        for shard, length in exact.items():
+            if before[shard] not in (UNKNOWN, length):
+                raise ValueError(f"shard {shard} has {length} rows; it had {before[shard]}")
+        if all(before[shard] >= 0 for shard in exact):
             return self
-        return replace(self, lengths=coding.encode_table(with_lengths(before, lengths) + 1))
+        return replace(self, lengths=coding.encode_table(with_lengths(before, exact) + 1))
 
     def remaining(self, epoch: int) -> int | None:
         """Number of rows of the open epoch that are in no resolved round yet; None if a length is unknown."""

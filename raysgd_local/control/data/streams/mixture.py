@@ -19,7 +19,9 @@ class Mixture:
 
     weights: tuple[float, ...]  # for each source, above 0
     seed: int  # not negative
-    repeat: tuple[bool, ...]  # for each source whether it begins anew when it ends; otherwise others go on without it
+    repeat: tuple[
+        bool, ...
+    ]  # for each source whether it begins anew when it ends; otherwise others go on without it
 
 
 @dataclass(frozen=True)

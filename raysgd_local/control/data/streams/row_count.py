@@ -16,7 +16,9 @@ class RowsConsumed:
     """The rows behind some number of samples."""
 
     rows: int  # leading rows of the list that are consumed: the worker's cursor
-    split: int  # rows after them that are in those samples nevertheless; if they are dealt again, parts are repeated
+    split: (
+        int  # rows after them that are in those samples nevertheless; if they are dealt again, parts are repeated
+    )
 
 
 class RowCount:
@@ -68,7 +70,9 @@ class RowCount:
         """Return the rows that are consumed when steps were taken on the first `samples` samples."""
         index = samples - self._forgotten
         if not 0 <= index < len(self._complete):
-            raise ValueError(f"{samples} samples: neither fewer than {self._forgotten} nor more than {self.samples}")
+            raise ValueError(
+                f"{samples} samples: neither fewer than {self._forgotten} nor more than {self.samples}"
+            )
         if samples == self.samples and self._end is not None:
             return RowsConsumed(self._end, 0)
         rows = self._complete[index]
