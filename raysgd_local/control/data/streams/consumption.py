@@ -15,8 +15,8 @@ import numpy as np
 from raysgd_local.control.data.apportionment import Ints
 from raysgd_local.control.data.streams.deal import StreamDeal, pending_rows, stream
 from raysgd_local.control.data.streams.ranges import Ranges
-from raysgd_local.control.data.streams.schedule import schedule
-from raysgd_local.control.data.streams.spans import spans
+from raysgd_local.control.data.streams.schedule import Schedule, schedule
+from raysgd_local.control.data.streams.spans import Spans, spans
 
 _OF_WINDOWS = 2  # family of random streams
 
@@ -53,19 +53,17 @@ def consumed(deal: StreamDeal, rank: int, cursor: int, lengths: Ints) -> Ranges:
     >>> deal = StreamLedger.of([4, 6]).open_epoch(0).deal(0, seed=7, shares=(1.0,), interleave=2, window=3)
     >>> lengths = np.array([4, 6])
     >>> [list(consumed(deal, 0, cursor, lengths).of_shard(0)) for cursor in (2, 6, 10)]
-    [[(1, 2)], [(0, 3)], [(0, 4)]]
+    [[(0, 1)], [(0, 3)], [(0, 4)]]
     """
-    if wanted := needed(deal, rank, cursor, lengths):
-        raise RuntimeError(f"the lengths of shards {', '.join(map(str, wanted))} must be known first")
-    pending, own = pending_rows(deal, rank), spans(deal, rank)
-    here = window_position(deal, pending.count, cursor)
-    end = here.begin + (deal.window if here.inside else 0)
-    plan = schedule(own.sizes(lengths), deal.interleave, end)
+    plan = _plan(deal, rank, cursor, lengths)
+    if plan.wanted:
+        raise RuntimeError(f"the lengths of shards {', '.join(map(str, plan.wanted))} must be known first")
+    own, here, reading = plan.spans, plan.position, plan.schedule
     counts = np.zeros(len(own), dtype=np.int64)
-    counts[: len(plan.opened)] = plan.rows_at(plan.time_of(here.begin))
-    found = pending.head(here.pending) | own.heads(counts)
+    counts[: len(reading.opened)] = reading.rows_at(reading.time_of(here.begin))
+    found = plan.pending.head(here.pending) | own.heads(counts)
     if here.inside:
-        rows = own.addresses(*plan.reads(here.begin, end))
+        rows = own.addresses(*reading.reads(here.begin, plan.end))
         order = window_order(deal, rank, here.window, len(rows))
         found |= Ranges.of_rows(rows[order[: here.inside]])
     return found
@@ -78,11 +76,30 @@ def needed(deal: StreamDeal, rank: int, cursor: int, lengths: Ints) -> dict[int,
     as −1 − rows in `lengths`). Ask again with what was found: shards that open after the end of others come later.
     Workers tell the lengths of the shards that they read to their end, so this asks for those of a dead one.
     """
-    own, pending = spans(deal, rank), pending_rows(deal, rank).count
-    here = window_position(deal, pending, cursor)
+    return _plan(deal, rank, cursor, lengths).wanted
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """The rank's reading as far as it matters to a cursor."""
+
+    pending: Ranges
+    spans: Spans
+    position: WindowPosition
+    end: int  # rows up to the end of the cursor's window, if it is inside one
+    schedule: Schedule
+
+    @property
+    def wanted(self) -> dict[int, int]:
+        unsure = self.schedule.unsure(self.end)
+        return {int(self.spans.shard[index]): self.spans.row(index, rows - 1) + 1 for index, rows in unsure}
+
+
+def _plan(deal: StreamDeal, rank: int, cursor: int, lengths: Ints) -> _Plan:
+    pending, own = pending_rows(deal, rank), spans(deal, rank)
+    here = window_position(deal, pending.count, cursor)
     end = here.begin + (deal.window if here.inside else 0)
-    unsure = schedule(own.sizes(lengths), deal.interleave, end).unsure(end)
-    return {int(own.shard[index]): own.row(index, rows - 1) + 1 for index, rows in unsure}
+    return _Plan(pending, own, here, end, schedule(own.sizes(lengths), deal.interleave, end))
 
 
 def list_length(deal: StreamDeal, rank: int, lengths: Ints) -> int | None:

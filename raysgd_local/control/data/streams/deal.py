@@ -22,7 +22,8 @@ UNKNOWN = -1
 EXACT_BYTES = 1 << 18
 """A deal says how long shards are in at most so many bytes. If their lengths need more, it has only rounded ones."""
 
-_LEVELS = 8  # distinct rounded lengths
+_LEVELS = 6  # distinct rounded lengths; with 0 and unknown 8, so that a length takes 3 bits
+_LONGEST = 4096  # shards whose lengths are exact nevertheless
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class StreamDeal:
     pending: tuple[bytes, ...]  # for each rank, rows of its uncommitted steps: first in its own list
     interleave: int = 1  # number of spans that a rank reads in turn
     window: int = 1  # number of consecutive positions that are shuffled together
-    rounded: bool = False  # lengths are rounded: good to deal by, but no shard can be split
+    longest: bytes = b""  # exact lengths of the longest shards; empty if all are exact (see `encode_lengths`)
     typical: int = 0  # mean length of the shards whose length is known, in the whole source; 0: none
     holders: tuple[tuple[int, ...], ...] = ()  # distinct sets of ranks near the bytes of some shards
     held_by: bytes = b""  # table: for each shard 1 + the number of its set of holders; 0, or no table: none
@@ -64,13 +65,24 @@ def dealt_lengths(deal: StreamDeal) -> Ints:
     [5, -1, 7]
     """
     lengths = np.full(deal.shards, UNKNOWN, dtype=np.int64)
-    lengths[unfinished(deal)] = coding.decode_table(deal.lengths) - 1
+    left = unfinished(deal)
+    lengths[left] = coding.decode_table(deal.lengths) - 1
+    if deal.longest:
+        numbers, exact = np.split(coding.decode(deal.longest), 2)
+        lengths[np.flatnonzero(left)[np.cumsum(numbers)]] = exact
     return lengths
 
 
 def known_lengths(deal: StreamDeal) -> Ints:
     """Return each shard's length as far as the deal knows it exactly: what a member knows without reading."""
-    return np.full(deal.shards, UNKNOWN, dtype=np.int64) if deal.rounded else dealt_lengths(deal)
+    lengths = dealt_lengths(deal)
+    if not deal.longest:
+        return lengths
+    numbers, _ = np.split(coding.decode(deal.longest), 2)
+    exact = np.flatnonzero(unfinished(deal))[np.cumsum(numbers)]
+    known = np.where(lengths > 0, UNKNOWN, lengths)
+    known[exact] = lengths[exact]
+    return known
 
 
 def holders_of(deal: StreamDeal) -> Ints:
@@ -89,12 +101,21 @@ def taken_rows(deal: StreamDeal) -> Ranges:
     return Ranges.between_all(bounds[0::2], bounds[1::2])
 
 
-def encode_lengths(lengths: Ints) -> tuple[bytes, bool]:
-    """Return the table of lengths for a deal, and whether they are rounded because the exact ones are too large."""
-    exact = coding.encode_table(np.maximum(lengths, UNKNOWN) + 1)
+def encode_lengths(lengths: Ints) -> tuple[bytes, bytes]:
+    """Return a deal's table of lengths, those of unfinished shards, and its `longest`.
+
+    If the exact table is too large, the lengths are rounded. Then the exact ones of the longest shards come along,
+    since a shard can only be split by its exact length: their numbers (the first, then differences) and lengths.
+    """
+    lengths = np.maximum(lengths, UNKNOWN)
+    exact = coding.encode_table(lengths + 1)
     if len(exact) <= EXACT_BYTES:
-        return exact, False
-    return coding.encode_table(rounded(lengths) + 1), True
+        return exact, b""
+    longest = np.sort(np.argpartition(lengths, -_LONGEST)[-_LONGEST:])
+    others = lengths.copy()
+    others[longest] = 0
+    table = coding.encode_table(rounded(others) + 1)
+    return table, coding.encode(np.concatenate([np.diff(longest, prepend=0), lengths[longest]]))
 
 
 def rounded(lengths: Ints) -> Ints:
@@ -102,7 +123,7 @@ def rounded(lengths: Ints) -> Ints:
 
     Each length above 0 is replaced by the mean of those in its class, and the classes' bounds grow geometrically.
     """
-    result = np.maximum(lengths, UNKNOWN)
+    result = lengths.copy()
     some = np.flatnonzero(result > 0)
     logs = np.log2(result[some])
     low, high = logs.min(initial=64), logs.max(initial=0)

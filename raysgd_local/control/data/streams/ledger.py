@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from raysgd_local.control.data.apportionment import Ints
+from raysgd_local.control.data.apportionment import Bools, Ints
 from raysgd_local.control.data.deal import pack, unpack
 from raysgd_local.control.data.streams import coding
 from raysgd_local.control.data.streams.consumption import consumed, needed, with_lengths
@@ -59,7 +59,10 @@ class StreamLedger:
         return coding.decode_table(self.lengths) - 1
 
     def learn(self, lengths: Mapping[int, int]) -> StreamLedger:
-        """Return the ledger with these lengths of shards, without mere bounds. Raises ValueError if one differs from the known length."""
+        """Return the ledger with these lengths of shards; bounds are ignored.
+
+        Raises ValueError if a length differs from the known one.
+        """
         before = self.known_lengths()
         exact = {shard: length for shard, length in lengths.items() if length >= 0}
         for shard, length in exact.items():
@@ -67,7 +70,10 @@ class StreamLedger:
                 raise ValueError(f"shard {shard} has {length} rows; it had {before[shard]}")
         if all(before[shard] >= 0 for shard in exact):
             return self
-        return replace(self, lengths=coding.encode_table(with_lengths(before, exact) + 1))
+        after = with_lengths(before, exact)
+        return replace(
+            self, lengths=coding.encode_table(after + 1), open=tuple(_learnt(b, after) for b in self.open)
+        )
 
     def remaining(self, epoch: int) -> int | None:
         """Number of rows of the open epoch that are in no resolved round yet; None if a length is unknown."""
@@ -103,7 +109,7 @@ class StreamLedger:
         """
         book, lengths = self._opened(epoch), self.known_lengths()
         finished = unpack(book.finished, self.shards)
-        table, rounded = encode_lengths(lengths[~finished])
+        table, longest = encode_lengths(lengths[~finished])
         sets = sorted({tuple(ranks) for ranks in holders if ranks})
         number = {ranks: index + 1 for index, ranks in enumerate(sets)}
         held_by = [number.get(tuple(ranks), 0) for ranks in holders]
@@ -119,7 +125,7 @@ class StreamLedger:
             pending=tuple(rows.encode() if rows else b"" for rows in pending or [Ranges()] * len(shares)),
             interleave=interleave,
             window=window,
-            rounded=rounded,
+            longest=longest,
             typical=int(np.ceil(lengths[lengths >= 0].mean())) if (lengths >= 0).any() else 0,
             holders=tuple(sets),
             held_by=coding.encode_table(np.array(held_by, dtype=np.int64)) if sets else b"",
@@ -148,12 +154,13 @@ class StreamLedger:
         `lengths`: those that workers found out since the last deal; a bound (see `UNKNOWN`) is used and forgotten.
         Raises RuntimeError if the deal's epoch is not open, or if lengths are needed (see `lengths_needed`).
         """
-        book, ledger = self._opened(deal.epoch), self.learn(lengths or {})
+        ledger = self.learn(lengths or {})
+        book = ledger._opened(deal.epoch)
         known = with_lengths(ledger.known_lengths(), lengths or {})
         entered = [consumed(deal, rank, cursor, known) for rank, cursor in enumerate(cursors)]
-        after, repeated = _entered(book, self.shards, entered)
-        ledger = replace(ledger, rows_repeated=self.rows_repeated + repeated)
-        return ledger._with(after)._finish()
+        after, repeated = _entered(book, entered, ledger.known_lengths())
+        books = tuple(after if book.epoch == deal.epoch else book for book in ledger.open)
+        return replace(ledger, open=books, rows_repeated=self.rows_repeated + repeated)
 
     def close_epoch(
         self, deal: StreamDeal, cursors: Sequence[int], lengths: Mapping[int, int] | None = None
@@ -171,10 +178,6 @@ class StreamLedger:
                 return book
         raise RuntimeError(f"epoch {epoch} is not open: {[book.epoch for book in self.open]} are")
 
-    def _with(self, changed: OpenEpoch) -> StreamLedger:
-        books = (changed if book.epoch == changed.epoch else book for book in self.open)
-        return replace(self, open=tuple(books))
-
     def _left(self, book: OpenEpoch) -> tuple[int, int]:
         """Return the rows of shards of known length that are not consumed, and the number of other shards."""
         left = self.known_lengths()
@@ -184,28 +187,25 @@ class StreamLedger:
         left[shards[begun]] -= counts[begun]
         return int(left[left > 0].sum()), int((left < 0).sum())
 
-    def _finish(self) -> StreamLedger:
-        """Mark the shards that are consumed to their end in all open epochs."""
-        lengths = self.known_lengths()
-        return replace(self, open=tuple(_finished(book, lengths) for book in self.open))
 
-
-def _entered(book: OpenEpoch, shards: int, entered: Sequence[Ranges]) -> tuple[OpenEpoch, int]:
+def _entered(book: OpenEpoch, entered: Sequence[Ranges], lengths: Ints) -> tuple[OpenEpoch, int]:
     """Return the epoch with more rows consumed, and how many of them were consumed before or are there twice."""
-    before = Ranges.decode(book.begun)
-    parts = [before, *entered]
-    union = Ranges.between_all(
-        np.concatenate([part.starts for part in parts]), np.concatenate([part.stops for part in parts])
-    )
-    done = np.flatnonzero(unpack(book.finished, shards))
-    kept = union.without_shards(done)
-    return replace(book, begun=kept.encode()), sum(part.count for part in parts) - kept.count
+    parts = [Ranges.decode(book.begun), *entered]
+    starts, stops = [part.starts for part in parts], [part.stops for part in parts]
+    finished = unpack(book.finished, len(lengths))
+    union = Ranges.between_all(np.concatenate(starts), np.concatenate(stops))
+    rows = union.without_shards(np.flatnonzero(finished))
+    return _recorded(book.epoch, rows, finished, lengths), sum(part.count for part in parts) - rows.count
 
 
-def _finished(book: OpenEpoch, lengths: Ints) -> OpenEpoch:
-    rows = Ranges.decode(book.begun)
+def _learnt(book: OpenEpoch, lengths: Ints) -> OpenEpoch:
+    return _recorded(book.epoch, Ranges.decode(book.begun), unpack(book.finished, len(lengths)), lengths)
+
+
+def _recorded(epoch: int, rows: Ranges, finished: Bools, lengths: Ints) -> OpenEpoch:
+    """Return the record of an epoch. Shards of which all rows are consumed become finished."""
     shards, counts = rows.shard_counts()
     ended = shards[counts == lengths[shards]]
-    flags = unpack(book.finished, len(lengths)) | (lengths == 0)
+    flags = finished | (lengths == 0)
     flags[ended] = True
-    return replace(book, finished=pack(flags), begun=rows.without_shards(ended).encode())
+    return OpenEpoch(epoch, pack(flags), rows.without_shards(ended).encode())

@@ -24,6 +24,7 @@ from raysgd_local.control.data.streams.deal import (
     StreamDeal,
     dealt_lengths,
     holders_of,
+    known_lengths,
     stream,
     taken_rows,
     unfinished,
@@ -43,7 +44,7 @@ class Items:
 
     shard: Ints
     weight: Ints  # rows, estimated where the length is unknown; at least 1
-    known: Ints  # rows; −1 if the length is unknown, or rounded
+    known: Ints  # rows; −1 if the length is not known exactly
     rest: Ints  # 1 for the rest of a shard that was begun, else 0
     held_by: Ints  # number of its set of holders; −1: none
 
@@ -92,7 +93,7 @@ def unknown_needed(deal: StreamDeal) -> tuple[int, ...]:
     ((1,), ())
     """
     items = _items(deal, taken_rows(deal))
-    if len(items.shard) >= sum(share > 0 for share in deal.shares) or deal.rounded:
+    if len(items.shard) >= sum(share > 0 for share in deal.shares):
         return ()
     return tuple(np.sort(items.shard[items.known < 0]).tolist())
 
@@ -113,10 +114,9 @@ def _items(deal: StreamDeal, taken: Ranges) -> Items:
     begun, counts = taken.shard_counts()
     done = np.zeros(deal.shards, dtype=np.int64)
     done[begun] = counts
-    known = np.where(lengths < 0, -1, np.maximum(lengths - done, 0))
-    weight = np.where(known < 0, np.maximum(_usual_length(deal, done) - done, 1), known)
-    if deal.rounded:
-        known, weight = np.where(lengths == 0, 0, -1), np.maximum(weight, 1)
+    known = np.where((exact := known_lengths(deal)) < 0, -1, exact - done)
+    usual = np.where(lengths < 0, _usual_length(deal, done), lengths)
+    weight = np.where(known < 0, np.maximum(usual - done, 1), known)
     shard = np.flatnonzero(unfinished(deal) & (known != 0))
     rest = np.isin(shard, begun).astype(np.int64)
     return Items(shard, weight[shard], known[shard], rest, holders_of(deal)[shard])

@@ -98,9 +98,9 @@ def spans(deal: StreamDeal, rank: int) -> Spans:
     Equal deals give equal spans in every process.
 
     >>> from raysgd_local.control.data.streams.ledger import StreamLedger
-    >>> deal = StreamLedger.of([4, 6, 7, None]).open_epoch(0).deal(0, seed=7, shares=(1.0, 1.0))
+    >>> deal = StreamLedger.of([4, 6, None]).open_epoch(0).deal(0, seed=7, shares=(2.0, 1.0))
     >>> [[(span.shard, span.start, span.stop) for span in spans(deal, rank)] for rank in (0, 1)]
-    [[(2, 0, None), (1, 0, 3)], [(1, 3, 6), (0, 0, 4)]]
+    [[(0, 0, 4), (1, 0, 1), (2, 0, None)], [(1, 1, 6)]]
     """
     everything = lines(deal)
     generator = stream(deal, _OF_RANKS, rank)

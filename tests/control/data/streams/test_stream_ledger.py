@@ -20,13 +20,13 @@ from raysgd_local.serialization import from_plain, to_plain
 IDENTITY = Transform(1, filters=False, pack=1)
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(st.integers(0, 10**9))
 def test_every_row_is_consumed_exactly_once_an_epoch_through_kills_and_joins(seed):
     StreamFleet(seed, IDENTITY).run()
 
 
-@settings(max_examples=300)
+@settings(max_examples=100)
 @given(st.integers(0, 10**9))
 def test_every_part_of_a_row_is_trained_on_whatever_the_transform_and_rows_split_are_counted(seed):
     StreamFleet(seed).run()
