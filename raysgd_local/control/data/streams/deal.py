@@ -39,7 +39,7 @@ class StreamDeal:
     lengths: bytes  # table of 1 + length for each shard that is not finished; 0: unknown
     shares: tuple[float, ...]  # for each rank its relative speed; 0: it gets no new rows
     pending: tuple[bytes, ...]  # for each rank, rows of its uncommitted steps: first in its own list
-    interleave: int = 1  # number of spans that a rank reads in turn
+    interleave: int = 1  # number of spans that a rank reads in turn, at most 4,096
     window: int = 1  # number of consecutive positions that are shuffled together
     longest: bytes = b""  # exact lengths of the longest shards; empty if all are exact (see `encode_lengths`)
     typical: int = 0  # mean length of the shards whose length is known, in the whole source; 0: none

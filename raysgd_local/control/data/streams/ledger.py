@@ -157,7 +157,7 @@ class StreamLedger:
         ledger = self.learn(lengths or {})
         book = ledger._opened(deal.epoch)
         known = with_lengths(ledger.known_lengths(), lengths or {})
-        entered = [consumed(deal, rank, cursor, known) for rank, cursor in enumerate(cursors)]
+        entered = [consumed(deal, rank, cursors[rank], known) for rank in range(len(deal.shares))]
         after, repeated = _entered(book, entered, ledger.known_lengths())
         books = tuple(after if book.epoch == deal.epoch else book for book in ledger.open)
         return replace(ledger, open=books, rows_repeated=self.rows_repeated + repeated)

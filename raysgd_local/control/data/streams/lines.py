@@ -156,7 +156,7 @@ def _line(items: Items, amounts: Ints) -> Line:
     takers = np.flatnonzero(amounts)
     if len(takers):
         exact = np.cumsum(amounts[takers]) * (edges[-1] / amounts.sum())
-        inner = _moved(np.round(exact[:-1]).astype(np.int64), items, edges)
+        inner = _moved(np.minimum(np.round(exact[:-1]).astype(np.int64), edges[-1]), items, edges)
         ends = np.zeros(len(amounts), dtype=np.int64)
         ends[takers] = [*inner, edges[-1]]
         cuts[1:] = np.maximum.accumulate(ends)

@@ -42,9 +42,9 @@ class RowCount:
 
     def __init__(self, start: int = 0) -> None:
         """Begin before the row `start`; samples are counted from here."""
-        self._forgotten = 0  # samples of which only the count is remembered
-        self._complete = [start]  # rows that are complete after `_forgotten` samples and each one more
-        self._rows: list[tuple[int, ...]] = [()]  # rows of each of these samples
+        self._forgotten = 0  # samples that are committed
+        self._complete = [start]  # leading rows that are consumed after these samples, and after each one more
+        self._split: list[frozenset[int]] = [frozenset()]  # rows beyond those that are in these samples
         self._end: int | None = None
 
     def emitted(self, rows: Iterable[int], complete: int) -> None:
@@ -53,9 +53,9 @@ class RowCount:
         `complete`: number of leading rows of which no sample is to come after this one. If a transform can't tell, it
         has to look ahead: a row that seems unfinished would be dealt again.
         """
-        before = self._complete[-1]
-        self._complete.append(max(before, complete))
-        self._rows.append(tuple(rows))
+        complete = max(self._complete[-1], complete)
+        self._complete.append(complete)
+        self._split.append(frozenset(row for row in self._split[-1].union(rows) if row >= complete))
 
     def ended(self, rows: int) -> None:
         """The list ended after so many rows, and no sample is to come."""
@@ -75,16 +75,10 @@ class RowCount:
             )
         if samples == self.samples and self._end is not None:
             return RowsConsumed(self._end, 0)
-        rows = self._complete[index]
-        return RowsConsumed(rows, len(_after(rows, self._rows[: index + 1])))
+        return RowsConsumed(self._complete[index], len(self._split[index]))
 
     def forget(self, samples: int) -> None:
-        """Drop what is only needed for counts below `samples`, which are committed."""
+        """Drop the counts below `samples`, which are committed."""
         index = samples - self._forgotten
-        kept = _after(self._complete[index], self._rows[: index + 1])
-        self._complete, self._rows = self._complete[index:], [tuple(kept), *self._rows[index + 1 :]]
+        del self._complete[:index], self._split[:index]
         self._forgotten = samples
-
-
-def _after(complete: int, samples: Iterable[tuple[int, ...]]) -> set[int]:
-    return {row for rows in samples for row in rows if row >= complete}

@@ -40,7 +40,8 @@ class Walk:
 
     Fill a window: read the row of `turn()`, and say `took()`, or `ended()` if the shard has no such row; until `turn()`
     is None. Then deliver the rows that were read by the numbers in `order()`, and begin the `next_window()`. The rows
-    delivered up to any cursor are those of `consumption.consumed`.
+    delivered up to any cursor are those of `consumption.consumed`. A row that is damaged counts as read, and as one of
+    which no sample is made.
 
     >>> from raysgd_local.control.data.streams.ledger import StreamLedger
     >>> deal = StreamLedger.of([2, None]).open_epoch(0).deal(0, seed=7, shares=(1.0,), interleave=2, window=4)

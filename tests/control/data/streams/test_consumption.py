@@ -1,11 +1,14 @@
 """Consumed rows by the cursor alone, and the incremental walk, against a reader that goes row by row."""
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stream_deals import hidden, mid_epoch
 
+from raysgd_local.control.data.streams import coding
 from raysgd_local.control.data.streams.consumption import (
     consumed,
     list_length,
@@ -123,6 +126,15 @@ def test_a_dead_workers_open_shards_have_to_be_read_again_only_as_far_as_it_got(
     assert needed(deal, 0, 21, unknown) == {first: 15, second: 15}, "in a window all its rows were read"
     third = 3 - first - second
     assert needed(deal, 0, 20, with_lengths(unknown, {first: -11, second: 4})) == {third: 6}
+
+
+def test_a_cursor_of_a_billion_rows_in_a_million_shards_is_answered_at_once():
+    lengths = np.random.default_rng(0).integers(900, 1201, 10**6)
+    ledger = StreamLedger(shards=10**6, lengths=coding.encode_table(lengths + 1)).open_epoch(0)
+    deal = ledger.deal(0, 3, (1.0,), interleave=8, window=1024)
+    begin = time.process_time()
+    assert consumed(deal, 0, 10**9 + 17, lengths).count == 10**9 + 17
+    assert time.process_time() - begin < 5  # about 1.3 s
 
 
 def test_a_shorter_window_comes_only_at_the_end_of_the_list():
