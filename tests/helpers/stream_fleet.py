@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from raysgd_local.control.data.deal import unpack
+from raysgd_local.control.data.streams import coding
 from raysgd_local.control.data.streams.consumption import list_length, needed, taken_between, with_lengths
 from raysgd_local.control.data.streams.deal import UNKNOWN, StreamDeal
 from raysgd_local.control.data.streams.ledger import StreamLedger
@@ -252,7 +252,7 @@ def recorded(ledger: StreamLedger, epoch: int) -> set[int]:
     (book,) = [book for book in ledger.open if book.epoch == epoch]
     lengths = ledger.known_lengths()
     found = set(Ranges.decode(book.begun).rows().tolist())
-    for shard in np.flatnonzero(unpack(book.finished, ledger.shards)).tolist():
+    for shard in np.flatnonzero(coding.decode_flags(book.finished)).tolist():
         assert lengths[shard] != UNKNOWN
         found |= {shard * ROWS + row for row in range(lengths[shard])}
     return found

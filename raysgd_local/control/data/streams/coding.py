@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from raysgd_local.control.data.apportionment import Ints
+from raysgd_local.control.data.apportionment import Bools, Ints
 
 _DIGIT = 3  # bits of a value in each half byte; the fourth says that the value goes on
 
@@ -66,6 +66,20 @@ def encode_table(values: Ints) -> bytes:
 def decode_table(code: bytes) -> Ints:
     """Return the table of `encode_table`; an empty one for no bytes."""
     return _decode_numbers(code[1:]) if code[:1] == b"n" else _decode_runs(code[1:])
+
+
+def encode_flags(flags: Bools) -> bytes:
+    """Return flags as runs or as bits.
+
+    >>> [len(encode_flags(np.arange(8000) % 2 < limit)) for limit in (0, 1)]
+    [4, 1009]
+    """
+    return encode_table(flags.astype(np.int64))
+
+
+def decode_flags(code: bytes) -> Bools:
+    """Return the flags of `encode_flags`."""
+    return decode_table(code).astype(bool)
 
 
 def _encode_runs(values: Ints) -> bytes:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from raysgd_local.control.data.apportionment import Bools, Ints
-from raysgd_local.control.data.deal import unpack
 from raysgd_local.control.data.streams import coding
 from raysgd_local.control.data.streams.ranges import Ranges
 
@@ -34,7 +33,7 @@ class StreamDeal:
     epoch: int
     seed: int  # not negative
     shards: int  # of the source
-    finished: bytes  # bitmap of the shards whose rows are all consumed (see `deal.pack`)
+    finished: bytes  # for each shard whether all its rows are consumed (see `coding.encode_flags`)
     begun: bytes  # consumed rows of other shards (see `Ranges.encode`)
     lengths: bytes  # table of 1 + length for each shard that is not finished; 0: unknown
     shares: tuple[float, ...]  # for each rank its relative speed; 0: it gets no new rows
@@ -54,7 +53,7 @@ class StreamDeal:
 
 def unfinished(deal: StreamDeal) -> Bools:
     """Return a mask of the shards that have rows left, or may have."""
-    return ~unpack(deal.finished, deal.shards)
+    return ~coding.decode_flags(deal.finished)
 
 
 def dealt_lengths(deal: StreamDeal) -> Ints:

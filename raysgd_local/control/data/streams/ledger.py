@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from raysgd_local.control.data.apportionment import Bools, Ints
-from raysgd_local.control.data.deal import pack, unpack
 from raysgd_local.control.data.streams import coding
 from raysgd_local.control.data.streams.consumption import consumed, needed, with_lengths
 from raysgd_local.control.data.streams.deal import UNKNOWN, StreamDeal, encode_lengths
@@ -20,7 +19,7 @@ class OpenEpoch:
     """The rows of an epoch that resolved rounds have consumed."""
 
     epoch: int
-    finished: bytes  # bitmap of the shards whose rows are all consumed (see `deal.pack`)
+    finished: bytes  # for each shard whether all its rows are consumed (see `coding.encode_flags`)
     begun: bytes  # consumed rows of other shards (see `Ranges.encode`)
 
 
@@ -84,13 +83,15 @@ class StreamLedger:
         """Number of rows of the open epoch that are in a resolved round."""
         book = self._opened(epoch)
         lengths = self.known_lengths()
-        return int(lengths[unpack(book.finished, self.shards)].sum()) + Ranges.decode(book.begun).count
+        return int(lengths[coding.decode_flags(book.finished)].sum()) + Ranges.decode(book.begun).count
 
     def open_epoch(self, epoch: int) -> StreamLedger:
         """Return the ledger with `epoch` open, none of its rows consumed. Raises RuntimeError if it is open."""
         if any(book.epoch == epoch for book in self.open):
             raise RuntimeError(f"epoch {epoch} is open")
-        return replace(self, open=(*self.open, OpenEpoch(epoch, pack(self.known_lengths() == 0), b"")))
+        return replace(
+            self, open=(*self.open, OpenEpoch(epoch, coding.encode_flags(self.known_lengths() == 0), b""))
+        )
 
     def deal(
         self,
@@ -108,7 +109,7 @@ class StreamLedger:
         `pending`: for each rank the rows of its uncommitted steps. `holders`: for each shard the ranks near its bytes.
         """
         book, lengths = self._opened(epoch), self.known_lengths()
-        finished = unpack(book.finished, self.shards)
+        finished = coding.decode_flags(book.finished)
         table, longest = encode_lengths(lengths[~finished])
         sets = sorted({tuple(ranks) for ranks in holders if ranks})
         number = {ranks: index + 1 for index, ranks in enumerate(sets)}
@@ -181,7 +182,7 @@ class StreamLedger:
     def _left(self, book: OpenEpoch) -> tuple[int, int]:
         """Return the rows of shards of known length that are not consumed, and the number of other shards."""
         left = self.known_lengths()
-        left[unpack(book.finished, self.shards)] = 0
+        left[coding.decode_flags(book.finished)] = 0
         shards, counts = Ranges.decode(book.begun).shard_counts()
         begun = left[shards] >= 0
         left[shards[begun]] -= counts[begun]
@@ -192,14 +193,14 @@ def _entered(book: OpenEpoch, entered: Sequence[Ranges], lengths: Ints) -> tuple
     """Return the epoch with more rows consumed, and how many of them were consumed before or are there twice."""
     parts = [Ranges.decode(book.begun), *entered]
     starts, stops = [part.starts for part in parts], [part.stops for part in parts]
-    finished = unpack(book.finished, len(lengths))
+    finished = coding.decode_flags(book.finished)
     union = Ranges.between_all(np.concatenate(starts), np.concatenate(stops))
     rows = union.without_shards(np.flatnonzero(finished))
     return _recorded(book.epoch, rows, finished, lengths), sum(part.count for part in parts) - rows.count
 
 
 def _learnt(book: OpenEpoch, lengths: Ints) -> OpenEpoch:
-    return _recorded(book.epoch, Ranges.decode(book.begun), unpack(book.finished, len(lengths)), lengths)
+    return _recorded(book.epoch, Ranges.decode(book.begun), coding.decode_flags(book.finished), lengths)
 
 
 def _recorded(epoch: int, rows: Ranges, finished: Bools, lengths: Ints) -> OpenEpoch:
@@ -208,4 +209,4 @@ def _recorded(epoch: int, rows: Ranges, finished: Bools, lengths: Ints) -> OpenE
     ended = shards[counts == lengths[shards]]
     flags = finished | (lengths == 0)
     flags[ended] = True
-    return OpenEpoch(epoch, pack(flags), rows.without_shards(ended).encode())
+    return OpenEpoch(epoch, coding.encode_flags(flags), rows.without_shards(ended).encode())

@@ -1,6 +1,7 @@
 """The ledger of streams: each row exactly once an epoch, through deaths, joins and deals; and bugs that must show."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -148,6 +149,15 @@ def test_two_epochs_may_be_open_and_each_has_its_own_rows():
         ledger.close(first, (1,))
     with pytest.raises(RuntimeError, match="epoch 1 is open"):
         ledger.open_epoch(1)
+
+
+def test_however_often_rows_are_dealt_again_few_shards_are_begun_and_the_record_stays_small():
+    ledger, rng = StreamLedger.of([500] * 1000).open_epoch(0), np.random.default_rng(0)
+    for _ in range(40):
+        deal = ledger.deal(0, 7, (1.0,) * 8, interleave=4, window=256)
+        ledger = ledger.dealt().close(deal, rng.integers(0, 1500, 8).tolist())
+        assert len(Ranges.decode(deal.begun).shard_counts()[0]) <= 2 * 8 * 4
+        assert len(pickle.dumps(deal)) < 4000
 
 
 def test_empty_shards_are_finished_when_their_length_is_known():
