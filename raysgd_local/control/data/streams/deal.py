@@ -18,6 +18,8 @@ from raysgd_local.control.data.streams.ranges import Ranges
 UNKNOWN = -1
 """The length of a shard that was not read to its end. −1 − n: not known either, but at least n rows."""
 
+MOST_INTERLEAVED = 4096  # times of rows that are read in turn must fit into 64 bits
+
 EXACT_BYTES = 1 << 18
 """A deal says how long shards are in at most so many bytes. If their lengths need more, it has only rounded ones."""
 
@@ -38,7 +40,7 @@ class StreamDeal:
     lengths: bytes  # table of 1 + length for each shard that is not finished; 0: unknown
     shares: tuple[float, ...]  # for each rank its relative speed; 0: it gets no new rows
     pending: tuple[bytes, ...]  # for each rank, rows of its uncommitted steps: first in its own list
-    interleave: int = 1  # number of spans that a rank reads in turn, at most 4,096
+    interleave: int = 1  # number of spans that a rank reads in turn, at most MOST_INTERLEAVED
     window: int = 1  # number of consecutive positions that are shuffled together
     longest: bytes = b""  # exact lengths of the longest shards; empty if all are exact (see `encode_lengths`)
     typical: int = 0  # mean length of the shards whose length is known, in the whole source; 0: none
@@ -49,6 +51,8 @@ class StreamDeal:
     def __post_init__(self) -> None:
         if len(self.pending) != len(self.shares):
             raise ValueError(f"{len(self.pending)} lists of pending rows for {len(self.shares)} ranks")
+        if not 1 <= self.interleave <= MOST_INTERLEAVED or self.window < 1:
+            raise ValueError(f"{self.interleave} spans in turn, and windows of {self.window} rows")
 
 
 def unfinished(deal: StreamDeal) -> Bools:

@@ -69,7 +69,7 @@ class Lines:
     taken: Ranges
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def lines(deal: StreamDeal) -> Lines:
     """Return the lines of a deal: equal deals give equal lines in every process."""
     taken = taken_rows(deal)

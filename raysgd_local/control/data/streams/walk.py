@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,8 +19,7 @@ from raysgd_local.control.data.streams.spans import spans
 _PENDING = -1  # number of the pending rows' window
 
 
-@dataclass(frozen=True)
-class Turn:
+class Turn(NamedTuple):
     """A row to read next."""
 
     span: int  # number of the span; −1 for a pending row
@@ -27,12 +27,15 @@ class Turn:
     row: int
 
 
-@dataclass
+@dataclass(slots=True)
 class _Reading:
     """A turn of the round, and the span that has it."""
 
-    span: int  # −1: none was opened yet
-    taken: int  # rows of it that were read
+    span: int = -1  # −1: none was opened yet
+    shard: int = -1
+    row: int = 0  # to read next
+    taken: int = 0  # rows that were read
+    size: int = 0  # rows of the span; below 0: unknown
 
 
 class Walk:
@@ -67,7 +70,7 @@ class Walk:
         self.learnt: dict[int, int] = {}  # lengths found since the walk began
         here = window_position(deal, self._pending.count, cursor)
         self._sizes = self._spans.sizes(lengths)
-        self._readings, self._next = _readings(self._sizes, deal.interleave, here.begin)
+        self._readings, self._next = self._begun(here.begin)
         in_pending = cursor < self._pending.count
         self._skip = here.pending if in_pending else here.inside
         self._window = (_PENDING if in_pending else here.window) - 1
@@ -84,24 +87,24 @@ class Walk:
         if self._window == _PENDING:
             return self._pending_turn()
         reading = self._open() if self._filled < self._deal.window else None
-        if reading is None:
-            return None
-        shard = int(self._spans.shard[reading.span])
-        return Turn(reading.span, shard, self._spans.row(reading.span, reading.taken))
+        return None if reading is None else Turn(reading.span, reading.shard, reading.row)
 
     def took(self) -> None:
         """The row of `turn` was read."""
         self._filled += 1
         if self._window != _PENDING:
-            self._readings[0].taken += 1
+            reading = self._readings[0]
+            reading.taken += 1
+            holes = reading.span in self._spans.holes
+            reading.row = self._spans.row(reading.span, reading.taken) if holes else reading.row + 1
             self._readings.rotate(-1)
 
     def ended(self) -> None:
         """The shard of `turn` ended before its row."""
         turn = self.turn()
-        if turn is None or turn.span < 0 or self._sizes[turn.span] >= 0:
+        if turn is None or turn.span < 0 or self._readings[0].size >= 0:
             raise RuntimeError(f"{turn} is of a shard that is longer, as far as was known")
-        self._sizes[turn.span], self.learnt[turn.shard] = self._readings[0].taken, turn.row
+        self._readings[0].size, self.learnt[turn.shard] = self._readings[0].taken, turn.row
 
     def order(self) -> list[int]:
         """Return the numbers of the window's rows in the order to deliver them, without those before the cursor."""
@@ -120,26 +123,32 @@ class Walk:
         """Return the reading that is in turn, after opening the next spans for readings that have ended."""
         while self._readings:
             reading = self._readings[0]
-            if reading.span >= 0 and reading.taken != self._sizes[reading.span]:
+            if reading.taken != reading.size:
                 return reading
             if self._next < len(self._spans):
-                self._readings[0] = _Reading(self._next, 0)
+                self._readings[0] = self._reading(self._next, 0)
                 self._next += 1
             else:
                 self._readings.popleft()
         return None
 
+    def _reading(self, span: int, taken: int) -> _Reading:
+        size = int(self._sizes[span])
+        row = self._spans.row(span, taken) if taken != size else 0
+        return _Reading(span, int(self._spans.shard[span]), row, taken, size)
 
-def _readings(sizes: Ints, interleave: int, position: int) -> tuple[deque[_Reading], int]:
-    """Return the readings at a position, the one in turn first, and the number of the span to open next."""
-    plan = schedule(sizes, interleave, position)
-    if plan.unsure(position):
-        raise RuntimeError("the lengths of shards that ended before the cursor must be known")
-    time = plan.time_of(position)
-    taken = plan.rows_at(time).tolist()
-    last = {opened % interleave: index for index, opened in enumerate(plan.opened.tolist())}
-    turns = [last.get((time + ahead) % interleave, -1) for ahead in range(interleave)]
-    return deque(_Reading(span, taken[span] if span >= 0 else 0) for span in turns), len(plan.opened)
+    def _begun(self, position: int) -> tuple[deque[_Reading], int]:
+        """Return the readings at a position, the one in turn first, and the number of the span to open next."""
+        interleave = self._deal.interleave
+        plan = schedule(self._sizes, interleave, position)
+        if plan.unsure(position):
+            raise RuntimeError("the lengths of shards that ended before the cursor must be known")
+        time = plan.time_of(position)
+        taken = plan.rows_at(time).tolist()
+        last = {opened % interleave: index for index, opened in enumerate(plan.opened.tolist())}
+        turns = (last.get((time + ahead) % interleave) for ahead in range(interleave))
+        readings = (_Reading() if span is None else self._reading(span, taken[span]) for span in turns)
+        return deque(readings), len(plan.opened)
 
 
 def deliver(deal: StreamDeal, rank: int, lengths: Ints, cursor: int = 0) -> Iterator[int]:

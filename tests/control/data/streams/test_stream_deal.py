@@ -168,6 +168,12 @@ def test_pending_rows_for_another_number_of_ranks_are_refused():
         deal_of([5], pending=[Ranges()])
 
 
+@pytest.mark.parametrize("settings", [{"interleave": 0}, {"interleave": 5000}, {"window": 0}])
+def test_no_spans_in_turn_too_many_or_an_empty_window_are_refused(settings):
+    with pytest.raises(ValueError, match="spans in turn, and windows of"):
+        deal_of([5], **settings)
+
+
 def million(kind):
     """The lengths of a million shards, as they are known, and as they are."""
     rng = np.random.default_rng(0)
