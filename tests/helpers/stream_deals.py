@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from raysgd_local.control.data.streams.consumption import taken_between
-from raysgd_local.control.data.streams.deal import UNKNOWN, StreamDeal
+from raysgd_local.control.data.streams.deal import StreamDeal
 from raysgd_local.control.data.streams.ledger import StreamLedger
+from raysgd_local.control.data.streams.lengths import UNKNOWN
 from raysgd_local.control.data.streams.ranges import Ranges
 
 

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from raysgd_local.control.data.streams import coding
-from raysgd_local.control.data.streams.consumption import list_length, needed, taken_between, with_lengths
-from raysgd_local.control.data.streams.deal import UNKNOWN, StreamDeal
+from raysgd_local.control.data.streams.consumption import list_length, needed, taken_between
+from raysgd_local.control.data.streams.deal import StreamDeal
 from raysgd_local.control.data.streams.ledger import StreamLedger
+from raysgd_local.control.data.streams.lengths import UNKNOWN, merged, with_lengths
 from raysgd_local.control.data.streams.lines import unknown_needed
 from raysgd_local.control.data.streams.ranges import ROWS, Ranges
 from raysgd_local.control.data.streams.row_count import RowCount
@@ -94,7 +95,7 @@ class Reader:
 class Worker:
     """What a worker keeps from view to view."""
 
-    learnt: dict = field(default_factory=dict)
+    found: dict = field(default_factory=dict)  # lengths and bounds
     pending: Ranges = field(default_factory=Ranges)
     steps: list = field(default_factory=list)  # pieces of uncommitted steps
 
@@ -148,12 +149,12 @@ class StreamFleet:
     def train(self, deal: StreamDeal, rank: int, worker: Worker) -> tuple[int, int]:
         """Fetch some samples, step on some of them, commit some of these; return the cursors of both."""
         start = worker.pending.count
-        known = with_lengths(self.ledger.known_lengths(), worker.learnt)
+        known = with_lengths(self.ledger.known_lengths(), worker.found)
         reader = Reader(deal, rank, known, self.lengths, self.transform, start)
         reader.fetch(int(self.rng.integers(0, 30)))
         stepped = int(self.rng.integers(0, len(reader.samples) + 1))
         committed = int(self.rng.integers(0, stepped + 1))
-        worker.learnt |= reader.walk.learnt
+        worker.found = merged(worker.found, reader.walk.found())
         before, after = reader.count.after(committed), reader.count.after(stepped)
         if self.rng.random() < 0.3:  # the view broke before its first commit
             worker.steps += pieces_in(reader.samples[:stepped])
@@ -170,16 +171,16 @@ class StreamFleet:
         deal = self.deal(epoch, last=True)
         cursors, told = [], {}
         for rank, worker in enumerate(self.workers):
-            known, start = with_lengths(self.ledger.known_lengths(), worker.learnt), worker.pending.count
+            known, start = with_lengths(self.ledger.known_lengths(), worker.found), worker.pending.count
             reader = Reader(deal, rank, known, self.lengths, self.transform, start)
             reader.fetch(sys.maxsize)
-            told |= worker.learnt | reader.walk.learnt
+            told = merged(told, worker.found, reader.walk.found())
             self.trained.update(worker.steps + pieces_in(reader.samples))
             self.consumed.update(worker.pending.rows().tolist() + reader.delivered)
             cursors.append(start + reader.count.after(len(reader.samples)).rows)
-            length = list_length(deal, rank, with_lengths(known, reader.walk.learnt))
+            length = list_length(deal, rank, with_lengths(known, reader.walk.found()))
             assert cursors[-1] == start + len(reader.delivered) == length
-            worker.pending, worker.steps, worker.learnt = Ranges(), [], {}
+            worker.pending, worker.steps, worker.found = Ranges(), [], {}
         for shard in self.ledger.lengths_needed(deal, cursors, told):
             raise AssertionError(f"the length of shard {shard}, which was read to its end, is still wanted")
         self.ledger = self.ledger.close_epoch(deal, cursors, told)
@@ -206,21 +207,16 @@ class StreamFleet:
 
     def told(self, deal: StreamDeal, survives, cursors, left) -> dict[int, int]:
         """What survivors tell, and what has to be read again because only the dead knew it."""
-        told: dict[int, int] = {}
-        for worker, alive in zip(self.workers, survives, strict=True):
-            told |= worker.learnt if alive else {}
-        while wanted := self._wanted(deal, survives, cursors, left, told):
+        ranks = np.flatnonzero(survives).tolist()
+        told = merged(*(self.workers[rank].found for rank in ranks))
+        known = with_lengths(self.ledger.known_lengths(), told)
+        for rank in ranks:
+            assert not needed(deal, rank, cursors[rank], known) | needed(deal, rank, left[rank], known)
+        while wanted := self.ledger.lengths_needed(deal, cursors, told):
             for shard, rows in wanted.items():
                 goes_on = self.lengths[shard] >= rows and self.rng.random() < 0.7
                 told[shard] = -1 - rows if goes_on else self.lengths[shard]
         return told
-
-    def _wanted(self, deal, survives, cursors, left, told) -> dict[int, int]:
-        known = with_lengths(self.ledger.known_lengths(), told)
-        wanted = self.ledger.lengths_needed(deal, cursors, told)
-        for rank in np.flatnonzero(survives).tolist():
-            wanted |= needed(deal, rank, max(cursors[rank], left[rank]), known)
-        return wanted
 
     def close(self, deal: StreamDeal, cursors: list[int], told: dict[int, int]) -> None:
         self.ledger = self.ledger.close(deal, cursors, told)

@@ -7,7 +7,6 @@ consumed whole, so only that one has to be replayed. A window is shorter only wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,7 +46,7 @@ def window_order(deal: StreamDeal, rank: int, window: int, size: int) -> Ints:
 def consumed(deal: StreamDeal, rank: int, cursor: int, lengths: Ints) -> Ranges:
     """Return the addresses of the rows before `cursor` in the rank's list, or all if the list is not as long.
 
-    `lengths`: of all shards (see `UNKNOWN`). Raises RuntimeError if some must be known first (see `needed`).
+    `lengths`: of all shards (see `lengths.UNKNOWN`). Raises RuntimeError if some must be known first (see `needed`).
 
     >>> from raysgd_local.control.data.streams.ledger import StreamLedger
     >>> deal = StreamLedger.of([4, 6]).open_epoch(0).deal(0, seed=7, shares=(1.0,), interleave=2, window=3)
@@ -111,13 +110,3 @@ def list_length(deal: StreamDeal, rank: int, lengths: Ints) -> int | None:
 def taken_between(deal: StreamDeal, rank: int, start: int, stop: int, lengths: Ints) -> Ranges:
     """Return the addresses of the rows from position `start` to `stop`: pending if the steps on them are."""
     return consumed(deal, rank, stop, lengths) - consumed(deal, rank, start, lengths)
-
-
-def with_lengths(lengths: Ints, more: Mapping[int, int]) -> Ints:
-    """Return `lengths` with those in `more`, which may also be bounds (see `UNKNOWN`), where they are not known."""
-    if not more:
-        return lengths
-    shards, found = np.array(list(more), dtype=np.int64), np.array(list(more.values()), dtype=np.int64)
-    before, result = lengths[shards], lengths.copy()
-    result[shards] = np.where(before >= 0, before, np.where(found >= 0, found, np.minimum(before, found)))
-    return result

@@ -13,18 +13,10 @@ import numpy as np
 
 from raysgd_local.control.data.apportionment import Bools, Ints
 from raysgd_local.control.data.streams import coding
+from raysgd_local.control.data.streams.lengths import UNKNOWN
 from raysgd_local.control.data.streams.ranges import Ranges
 
-UNKNOWN = -1
-"""The length of a shard that was not read to its end. −1 − n: not known either, but at least n rows."""
-
 MOST_INTERLEAVED = 4096  # times of rows that are read in turn must fit into 64 bits
-
-EXACT_BYTES = 1 << 18
-"""A deal says how long shards are in at most so many bytes. If their lengths need more, it has only rounded ones."""
-
-_LEVELS = 6  # distinct rounded lengths; with 0 and unknown 8, so that a length takes 3 bits
-_LONGEST = 4096  # shards whose lengths are exact nevertheless
 
 
 @dataclass(frozen=True)
@@ -42,7 +34,9 @@ class StreamDeal:
     pending: tuple[bytes, ...]  # for each rank, rows of its uncommitted steps: first in its own list
     interleave: int = 1  # number of spans that a rank reads in turn, at most MOST_INTERLEAVED
     window: int = 1  # number of consecutive positions that are shuffled together
-    longest: bytes = b""  # exact lengths of the longest shards; empty if all are exact (see `encode_lengths`)
+    longest: bytes = (
+        b""  # exact lengths of the longest shards; empty if all are exact (see `lengths.encode_lengths`)
+    )
     typical: int = 0  # mean length of the shards whose length is known, in the whole source; 0: none
     holders: tuple[tuple[int, ...], ...] = ()  # distinct sets of ranks near the bytes of some shards
     held_by: bytes = b""  # table: for each shard 1 + the number of its set of holders; 0, or no table: none
@@ -102,39 +96,6 @@ def taken_rows(deal: StreamDeal) -> Ranges:
     parts = [Ranges.decode(code) for code in (deal.begun, *deal.pending) if code]
     bounds = np.concatenate([part.bounds for part in parts]) if parts else Ranges().bounds
     return Ranges.between_all(bounds[0::2], bounds[1::2])
-
-
-def encode_lengths(lengths: Ints) -> tuple[bytes, bytes]:
-    """Return a deal's table of lengths, those of unfinished shards, and its `longest`.
-
-    If the exact table is too large, the lengths are rounded. Then the exact ones of the longest shards come along,
-    since a shard can only be split by its exact length: their numbers (the first, then differences) and lengths.
-    """
-    lengths = np.maximum(lengths, UNKNOWN)
-    exact = coding.encode_table(lengths + 1)
-    if len(exact) <= EXACT_BYTES:
-        return exact, b""
-    longest = np.sort(np.argpartition(lengths, -_LONGEST)[-_LONGEST:])
-    others = lengths.copy()
-    others[longest] = 0
-    table = coding.encode_table(rounded(others) + 1)
-    return table, coding.encode(np.concatenate([np.diff(longest, prepend=0), lengths[longest]]))
-
-
-def rounded(lengths: Ints) -> Ints:
-    """Return the lengths with only a few distinct values, and nearly the same sum.
-
-    Each length above 0 is replaced by the mean of those in its class, and the classes' bounds grow geometrically.
-    """
-    result = lengths.copy()
-    some = np.flatnonzero(result > 0)
-    logs = np.log2(result[some])
-    low, high = logs.min(initial=64), logs.max(initial=0)
-    classes = ((logs - low) / max(high - low, 1e-9) * (_LEVELS - 1e-6)).astype(np.int64)
-    sums = np.bincount(classes, weights=result[some], minlength=_LEVELS)
-    counts = np.bincount(classes, minlength=_LEVELS)
-    result[some] = np.round(sums / np.maximum(counts, 1)).astype(np.int64)[classes]
-    return result
 
 
 def stream(deal: StreamDeal, *key: int) -> np.random.Generator:

@@ -9,8 +9,9 @@ import numpy as np
 
 from raysgd_local.control.data.apportionment import Bools, Ints
 from raysgd_local.control.data.streams import coding
-from raysgd_local.control.data.streams.consumption import consumed, needed, with_lengths
-from raysgd_local.control.data.streams.deal import UNKNOWN, StreamDeal, encode_lengths
+from raysgd_local.control.data.streams.consumption import consumed, needed
+from raysgd_local.control.data.streams.deal import StreamDeal
+from raysgd_local.control.data.streams.lengths import UNKNOWN, encode_lengths, with_lengths
 from raysgd_local.control.data.streams.ranges import MOST_SHARDS, ROWS, Ranges
 
 
@@ -152,7 +153,7 @@ class StreamLedger:
     ) -> StreamLedger:
         """Mark each list of `deal` as consumed up to its rank's cursor, the end of the resolved rounds.
 
-        `lengths`: those that workers found out since the last deal; a bound (see `UNKNOWN`) is used and forgotten.
+        `lengths`: those that workers found out since the last deal (see `Walk.found`). Bounds are used and forgotten.
         Raises RuntimeError if the deal's epoch is not open, or if lengths are needed (see `lengths_needed`).
         """
         ledger = self.learn(lengths or {})

@@ -59,7 +59,7 @@ class Walk:
     ...         else:
     ...             walk.ended()
     ...     delivered.append([rows[number] for number in walk.order()])
-    >>> delivered, walk.learnt
+    >>> delivered, walk.found()
     ([['w', 'a', 'v', 'b'], ['z', 'y', 'x']], {1: 5})
     """
 
@@ -67,7 +67,7 @@ class Walk:
         """Begin at `cursor`. `lengths`: of all shards; those of shards that ended before the cursor must be known."""
         self._deal, self._rank = deal, rank
         self._pending, self._spans = pending_rows(deal, rank), spans(deal, rank)
-        self.learnt: dict[int, int] = {}  # lengths found since the walk began
+        self._ended: dict[int, int] = {}  # lengths found since the walk began
         here = window_position(deal, self._pending.count, cursor)
         self._sizes = self._spans.sizes(lengths)
         self._readings, self._next = self._begun(here.begin)
@@ -104,7 +104,15 @@ class Walk:
         turn = self.turn()
         if turn is None or turn.span < 0 or self._readings[0].size >= 0:
             raise RuntimeError(f"{turn} is of a shard that is longer, as far as was known")
-        self._readings[0].size, self.learnt[turn.shard] = self._readings[0].taken, turn.row
+        self._readings[0].size, self._ended[turn.shard] = self._readings[0].taken, turn.row
+
+    def found(self) -> dict[int, int]:
+        """Return the lengths that were unknown: of shards that have ended since, and bounds of those being read.
+
+        A worker tells them when it reports. With them every cursor up to here says which rows are consumed.
+        """
+        read = {reading.shard: -1 - reading.row for reading in self._readings if reading.size < 0}
+        return read | self._ended
 
     def order(self) -> list[int]:
         """Return the numbers of the window's rows in the order to deliver them, without those before the cursor."""

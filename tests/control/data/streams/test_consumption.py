@@ -15,10 +15,10 @@ from raysgd_local.control.data.streams.consumption import (
     needed,
     taken_between,
     window_order,
-    with_lengths,
 )
 from raysgd_local.control.data.streams.deal import known_lengths, pending_rows
 from raysgd_local.control.data.streams.ledger import StreamLedger
+from raysgd_local.control.data.streams.lengths import with_lengths
 from raysgd_local.control.data.streams.ranges import ROWS, Ranges
 from raysgd_local.control.data.streams.schedule import schedule
 from raysgd_local.control.data.streams.spans import spans
@@ -75,25 +75,34 @@ def test_a_walk_from_any_cursor_delivers_the_rest_of_the_list(seed):
             assert list(deliver(deal, rank, lengths, cursor)) == rows[cursor:]
 
 
-@settings(max_examples=50)
+def walked(walk, lengths):
+    """Read window by window, finding the ends of shards; yield the rows delivered in each window."""
+    while walk.next_window():
+        window = []
+        while turn := walk.turn():
+            if turn.row < lengths[turn.shard]:
+                window.append(turn.shard * ROWS + turn.row)
+                walk.took()
+            else:
+                walk.ended()
+        yield [window[number] for number in walk.order()]
+
+
+@settings(max_examples=100)
 @given(st.integers(0, 10**9))
 def test_a_walk_that_finds_the_ends_of_shards_delivers_what_one_does_that_knows_them(seed):
     _, deal, lengths = mid_epoch(seed)
     for rank in range(len(deal.shares)):
-        walk = Walk(deal, rank, known_lengths(deal))
-        rows = []
-        while walk.next_window():
-            window = []
-            while turn := walk.turn():
-                if turn.row < lengths[turn.shard]:
-                    window.append(turn.shard * ROWS + turn.row)
-                    walk.took()
-                else:
-                    walk.ended()
+        walk, rows, expected = Walk(deal, rank, known_lengths(deal)), [], whole_list(deal, rank, lengths)
+        for window in walked(walk, lengths):
             assert len(window) <= max(deal.window, pending_rows(deal, rank).count)
-            rows += [window[number] for number in walk.order()]
-        assert rows == whole_list(deal, rank, lengths)
-        assert all(lengths[shard] == length for shard, length in walk.learnt.items())
+            rows += window
+            found, cursor = with_lengths(known_lengths(deal), walk.found()), len(rows) - len(window) // 2
+            assert consumed(deal, rank, cursor, found).rows().tolist() == sorted(expected[:cursor])
+            again = walked(Walk(deal, rank, found, cursor), lengths)
+            assert [row for part in again for row in part] == expected[cursor:]
+        assert rows == expected
+        assert {shard: lengths[shard] for shard in walk.found()} == walk.found()
 
 
 @settings(max_examples=60)

@@ -17,14 +17,13 @@ from stream_fleet import recorded
 from raysgd_local.control.data.streams import coding
 from raysgd_local.control.data.streams.consumption import list_length, taken_between
 from raysgd_local.control.data.streams.deal import (
-    UNKNOWN,
     StreamDeal,
     dealt_lengths,
-    encode_lengths,
     known_lengths,
     pending_rows,
 )
 from raysgd_local.control.data.streams.ledger import StreamLedger
+from raysgd_local.control.data.streams.lengths import UNKNOWN, encode_lengths
 from raysgd_local.control.data.streams.lines import SLACK, lines, uncovered, unknown_needed
 from raysgd_local.control.data.streams.ranges import ROWS, Ranges
 from raysgd_local.control.data.streams.spans import spans
