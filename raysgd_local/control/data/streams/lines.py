@@ -14,6 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from raysgd_local.control.data.apportionment import (
+    Floats,
     Ints,
     apportion,
     as_mask,
@@ -31,8 +32,8 @@ from raysgd_local.control.data.streams.deal import (
 )
 from raysgd_local.control.data.streams.ranges import Ranges
 
-SLACK = 1 / 128
-"""A cut is moved to an item's end if no stretch changes by more than this part of its length."""
+SLACK = 1 / 256
+"""A cut is moved to an item's end if no rank's rows change by more than this part."""
 
 _LARGEST_FLOW = 1 << 30  # the maximum flow computes with 32 bits
 _OF_ITEMS = 0  # family of random streams
@@ -77,8 +78,10 @@ def lines(deal: StreamDeal) -> Lines:
     items = items.take(stream(deal, _OF_ITEMS).permutation(len(items.shard)))
     numbers = 2 * items.held_by + items.rest
     groups = [items.take(np.flatnonzero(numbers == number)) for number in np.unique(numbers)[::-1]]
+    shares = np.array(deal.shares, dtype=np.float64)
+    slack = SLACK * items.weight.sum() * shares / max(shares.sum(), 1e-300)
     amounts = _amounts(deal, groups)
-    return Lines(tuple(_line(group, row) for group, row in zip(groups, amounts, strict=True)), taken)
+    return Lines(tuple(_line(group, row, slack) for group, row in zip(groups, amounts, strict=True)), taken)
 
 
 def unknown_needed(deal: StreamDeal) -> tuple[int, ...]:
@@ -135,7 +138,7 @@ def _amounts(deal: StreamDeal, groups: list[Items]) -> Ints:
     amounts = np.zeros((len(groups), len(deal.shares)), dtype=np.int64)
     if len(ranks) == 0 or len(groups) == 0:
         return amounts
-    if not deal.holders:
+    if not deal.holders and not deal.local_data:
         amounts[:, ranks] = [apportion(int(total), shares) for total in totals]
         return amounts
     masks = as_mask([*deal.holders, ()], len(deal.shares))  # the last is for −1
@@ -149,27 +152,30 @@ def _amounts(deal: StreamDeal, groups: list[Items]) -> Ints:
     return amounts
 
 
-def _line(items: Items, amounts: Ints) -> Line:
-    """Cut a line in proportion to `amounts`. If nobody may take it, all its stretches are empty."""
+def _line(items: Items, amounts: Ints, slack: Floats) -> Line:
+    """Cut a line in proportion to `amounts`. If nobody may take it, all its stretches are empty.
+
+    `slack`: rows by which the stretch of each rank may be longer or shorter at each end, (ranks,).
+    """
     edges = np.concatenate([[0], np.cumsum(items.weight)])
     cuts = np.zeros(len(amounts) + 1, dtype=np.int64)
     takers = np.flatnonzero(amounts)
     if len(takers):
-        exact = np.cumsum(amounts[takers]) * (edges[-1] / amounts.sum())
-        inner = _moved(np.minimum(np.round(exact[:-1]).astype(np.int64), edges[-1]), items, edges)
+        exact = np.cumsum(amounts[takers])[:-1] * (edges[-1] / amounts.sum())
+        least = np.minimum(slack[takers[:-1]], slack[takers[1:]])
+        inner = _moved(np.minimum(np.round(exact).astype(np.int64), edges[-1]), items, edges, least)
         ends = np.zeros(len(amounts), dtype=np.int64)
         ends[takers] = [*inner, edges[-1]]
         cuts[1:] = np.maximum.accumulate(ends)
     return Line(items, edges, cuts)
 
 
-def _moved(cuts: Ints, items: Items, edges: Ints) -> Ints:
+def _moved(cuts: Ints, items: Items, edges: Ints, slack: Floats) -> Ints:
     """Move the inner cuts of a line to the nearer end of their item: if it is close, or the item can't be split."""
     which = np.searchsorted(edges, cuts, side="right") - 1
     which = np.minimum(which, len(items.weight) - 1)
     down, up = cuts - edges[which], edges[which + 1] - cuts
-    stretches = np.diff(cuts, prepend=0, append=edges[-1])
-    near = np.minimum(down, up) <= SLACK * np.minimum(stretches[:-1], stretches[1:])
     moved = np.where(down <= up, edges[which], edges[which + 1])
-    result: Ints = np.maximum.accumulate(np.where(near | (items.known[which] < 0), moved, cuts))
+    whole = (np.minimum(down, up) <= slack) | (items.known[which] < 0)
+    result: Ints = np.maximum.accumulate(np.where(whole, moved, cuts))
     return result
