@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from raysgd_local.control.data.apportionment import Bools, Ints
+from raysgd_local.control.data.apportionment import Ints
 from raysgd_local.control.data.streams import coding
 from raysgd_local.control.data.streams.consumption import consumed, needed
 from raysgd_local.control.data.streams.deal import StreamDeal
@@ -20,7 +20,7 @@ class OpenEpoch:
     """The rows of an epoch that resolved rounds have consumed."""
 
     epoch: int
-    finished: bytes  # for each shard whether all its rows are consumed (see `coding.encode_flags`)
+    finished: bytes  # flag of each shard: all its rows are consumed, as far as was known when a deal was closed
     begun: bytes  # consumed rows of other shards (see `Ranges.encode`)
 
 
@@ -70,10 +70,7 @@ class StreamLedger:
                 raise ValueError(f"shard {shard} has {length} rows; it had {before[shard]}")
         if all(before[shard] >= 0 for shard in exact):
             return self
-        after = with_lengths(before, exact)
-        return replace(
-            self, lengths=coding.encode_table(after + 1), open=tuple(_learnt(b, after) for b in self.open)
-        )
+        return replace(self, lengths=coding.encode_table(with_lengths(before, exact) + 1))
 
     def remaining(self, epoch: int) -> int | None:
         """Number of rows of the open epoch that are in no resolved round yet; None if a length is unknown."""
@@ -197,17 +194,9 @@ def _entered(book: OpenEpoch, entered: Sequence[Ranges], lengths: Ints) -> tuple
     finished = coding.decode_flags(book.finished)
     union = Ranges.between_all(np.concatenate(starts), np.concatenate(stops))
     rows = union.without_shards(np.flatnonzero(finished))
-    return _recorded(book.epoch, rows, finished, lengths), sum(part.count for part in parts) - rows.count
-
-
-def _learnt(book: OpenEpoch, lengths: Ints) -> OpenEpoch:
-    return _recorded(book.epoch, Ranges.decode(book.begun), coding.decode_flags(book.finished), lengths)
-
-
-def _recorded(epoch: int, rows: Ranges, finished: Bools, lengths: Ints) -> OpenEpoch:
-    """Return the record of an epoch. Shards of which all rows are consumed become finished."""
     shards, counts = rows.shard_counts()
     ended = shards[counts == lengths[shards]]
     flags = finished | (lengths == 0)
     flags[ended] = True
-    return OpenEpoch(epoch, coding.encode_flags(flags), rows.without_shards(ended).encode())
+    after = OpenEpoch(book.epoch, coding.encode_flags(flags), rows.without_shards(ended).encode())
+    return after, sum(part.count for part in parts) - rows.count

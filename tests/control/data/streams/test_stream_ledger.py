@@ -166,6 +166,18 @@ def test_empty_shards_are_finished_when_their_length_is_known():
     assert (ledger.rows_lost, ledger.shards_unread) == (0, 0)
 
 
+def test_a_shard_is_done_when_its_length_is_found_out_after_its_rows_were_consumed():
+    ledger = StreamLedger.of([None, None]).open_epoch(0)
+    deal = ledger.deal(0, 3, (1.0,))
+    first, second = spans(deal, 0).shard.tolist()
+    ledger = ledger.dealt().close(deal, (3,), {first: -1 - 3})
+    assert len(spans(ledger.deal(0, 3, (1.0,)), 0)) == 2
+    ledger = ledger.learn({first: 3, second: 0})
+    assert (ledger.remaining(0), len(spans(ledger.deal(0, 3, (1.0,)), 0))) == (0, 0)
+    closed = ledger.close_epoch(ledger.deal(0, 3, (1.0,)), (0,))
+    assert (closed.rows_lost, closed.rows_repeated, closed.shards_unread) == (0, 0, 0)
+
+
 def test_a_source_without_shards_opens_and_closes():
     ledger = StreamLedger.of([]).open_epoch(0)
     assert ledger.close_epoch(ledger.deal(0, 3, (1.0, 1.0)), (0, 0)).rows_lost == 0
