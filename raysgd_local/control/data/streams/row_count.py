@@ -53,7 +53,6 @@ class RowCount:
         `complete`: number of leading rows of which no sample is to come after this one. If a transform can't tell, it
         has to look ahead: a row that seems unfinished would be dealt again.
         """
-        complete = max(self._complete[-1], complete)
         self._complete.append(complete)
         self._split.append(frozenset(row for row in self._split[-1].union(rows) if row >= complete))
 

@@ -97,6 +97,9 @@ def test_a_walk_that_finds_the_ends_of_shards_delivers_what_one_does_that_knows_
         for window in walked(walk, lengths):
             assert len(window) <= max(deal.window, pending_rows(deal, rank).count)
             rows += window
+            assert all(
+                lengths[shard] == n or -1 - n in range(lengths[shard] + 1) for shard, n in walk.found().items()
+            )
             found, cursor = with_lengths(known_lengths(deal), walk.found()), len(rows) - len(window) // 2
             assert consumed(deal, rank, cursor, found).rows().tolist() == sorted(expected[:cursor])
             again = walked(Walk(deal, rank, found, cursor), lengths)
