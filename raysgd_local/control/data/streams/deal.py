@@ -1,0 +1,103 @@
+"""The deal of a stream: the record from which every member computes which rows of which shards it reads.
+
+A source has numbered shards, each an ordered sequence of rows. Its length is known, or not until a worker has read the
+shard to its end. A deal gives out the rows of an epoch that are neither consumed nor pending: whole shards, and the
+rests of shards that were begun. `spans` computes each rank's part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from raysgd_local.control.data.apportionment import Bools, Ints
+from raysgd_local.control.data.streams import coding
+from raysgd_local.control.data.streams.lengths import UNKNOWN
+from raysgd_local.control.data.streams.ranges import Ranges
+
+MOST_INTERLEAVED = 4096  # times of rows that are read in turn must fit into 64 bits
+
+
+@dataclass(frozen=True)
+class StreamDeal:
+    """The inputs from which the rows of an epoch are dealt. Small: it travels with orders, to all members."""
+
+    number: int  # counts the deals of a run, from 1
+    epoch: int
+    seed: int  # not negative
+    shards: int  # of the source
+    finished: bytes  # for each shard whether all its rows are consumed (see `coding.encode_flags`)
+    begun: bytes  # consumed rows of other shards (see `Ranges.encode`)
+    lengths: bytes  # table of 1 + length for each shard that is not finished; 0: unknown
+    shares: tuple[float, ...]  # for each rank its relative speed; 0: it gets no new rows
+    pending: tuple[bytes, ...]  # for each rank, rows of its uncommitted steps: first in its own list
+    interleave: int = 1  # number of spans that a rank reads in turn, at most MOST_INTERLEAVED
+    window: int = 1  # number of consecutive positions that are shuffled together
+    longest: bytes = (
+        b""  # exact lengths of the longest shards; empty if all are exact (see `lengths.encode_lengths`)
+    )
+    typical: int = 0  # mean length of the shards whose length is known, in the whole source; 0: none
+    holders: tuple[tuple[int, ...], ...] = ()  # distinct sets of ranks near the bytes of some shards
+    held_by: bytes = b""  # table: for each shard 1 + the number of its set of holders; 0, or no table: none
+    local_data: bool = False  # only holders may get a shard; otherwise they are only preferred
+
+    def __post_init__(self) -> None:
+        if len(self.pending) != len(self.shares):
+            raise ValueError(f"{len(self.pending)} lists of pending rows for {len(self.shares)} ranks")
+        if not 1 <= self.interleave <= MOST_INTERLEAVED or self.window < 1:
+            raise ValueError(f"{self.interleave} spans in turn, and windows of {self.window} rows")
+
+
+def unfinished(deal: StreamDeal) -> Bools:
+    """Return a mask of the shards that have rows left, or may have."""
+    return ~coding.decode_flags(deal.finished)
+
+
+def dealt_lengths(deal: StreamDeal) -> Ints:
+    """Return each shard's length as the deal knows it, UNKNOWN where it doesn't, and for shards that are finished.
+
+    >>> from raysgd_local.control.data.streams.ledger import StreamLedger
+    >>> dealt_lengths(StreamLedger.of([5, None, 7]).open_epoch(0).deal(0, seed=7, shares=(1.0,))).tolist()
+    [5, -1, 7]
+    """
+    lengths = np.full(deal.shards, UNKNOWN, dtype=np.int64)
+    left = unfinished(deal)
+    lengths[left] = coding.decode_table(deal.lengths) - 1
+    if deal.longest:
+        numbers, exact = np.split(coding.decode(deal.longest), 2)
+        lengths[np.flatnonzero(left)[np.cumsum(numbers)]] = exact
+    return lengths
+
+
+def known_lengths(deal: StreamDeal) -> Ints:
+    """Return each shard's length as far as the deal knows it exactly: what a member knows without reading."""
+    lengths = dealt_lengths(deal)
+    if not deal.longest:
+        return lengths
+    numbers, _ = np.split(coding.decode(deal.longest), 2)
+    exact = np.flatnonzero(unfinished(deal))[np.cumsum(numbers)]
+    known = np.where(lengths > 0, UNKNOWN, lengths)
+    known[exact] = lengths[exact]
+    return known
+
+
+def holders_of(deal: StreamDeal) -> Ints:
+    """Return the number of each shard's set of holders; −1 if it has none."""
+    return coding.decode_table(deal.held_by) - 1 if deal.held_by else np.full(deal.shards, -1, dtype=np.int64)
+
+
+def pending_rows(deal: StreamDeal, rank: int) -> Ranges:
+    return Ranges.decode(deal.pending[rank])
+
+
+def taken_rows(deal: StreamDeal) -> Ranges:
+    """Return the rows that are not dealt anew: consumed ones of unfinished shards, and all ranks' pending ones."""
+    parts = [Ranges.decode(code) for code in (deal.begun, *deal.pending) if code]
+    bounds = np.concatenate([part.bounds for part in parts]) if parts else Ranges().bounds
+    return Ranges.between_all(bounds[0::2], bounds[1::2])
+
+
+def stream(deal: StreamDeal, *key: int) -> np.random.Generator:
+    """Return the generator of one of the deal's random orders."""
+    return np.random.default_rng((deal.seed, deal.epoch, deal.number, *key))

@@ -1,0 +1,202 @@
+"""The ledger of a stream: which rows of each open epoch were trained on, how long shards are, and counts of errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from raysgd_local.control.data.apportionment import Ints
+from raysgd_local.control.data.streams import coding
+from raysgd_local.control.data.streams.consumption import consumed, needed
+from raysgd_local.control.data.streams.deal import StreamDeal
+from raysgd_local.control.data.streams.lengths import UNKNOWN, encode_lengths, with_lengths
+from raysgd_local.control.data.streams.ranges import MOST_SHARDS, ROWS, Ranges
+
+
+@dataclass(frozen=True)
+class OpenEpoch:
+    """The rows of an epoch that resolved rounds have consumed."""
+
+    epoch: int
+    finished: bytes  # flag of each shard: all its rows are consumed, as far as was known when a deal was closed
+    begun: bytes  # consumed rows of other shards (see `Ranges.encode`)
+
+
+@dataclass(frozen=True)
+class StreamLedger:
+    """The rows that resolved rounds have consumed. Rounds that failed don't count.
+
+    >>> ledger = StreamLedger.of([4, None]).open_epoch(0)
+    >>> deal = ledger.deal(0, seed=7, shares=(1.0, 1.0))
+    >>> ledger.lengths_needed(deal, cursors=(2, 1)), ledger.close(deal, (2, 1), {1: 3}).remaining(0)
+    ({1: 1}, 4)
+    """
+
+    shards: int = 0  # of the source; 0 before the first epoch
+    lengths: bytes = b""  # table of 1 + length for each shard; 0: unknown
+    open: tuple[OpenEpoch, ...] = ()  # usually one; two where a period crosses the end of an epoch
+    deals: int = 0  # deals made since the run began
+    rows_lost: int = 0  # in no resolved round when their epoch closed; over all epochs
+    rows_repeated: int = 0  # repetitions of rows within an epoch; over all epochs
+    shards_unread: int = 0  # of unknown length, not read to their end when their epoch closed; over all epochs
+
+    @staticmethod
+    def of(lengths: Iterable[int | None]) -> StreamLedger:
+        """Return the ledger of a source with shards of these lengths; None: unknown."""
+        table = np.array([0 if length is None else 1 + length for length in lengths], dtype=np.int64)
+        if len(table) > MOST_SHARDS or table.max(initial=0) > ROWS:
+            raise ValueError(f"{len(table)} shards of up to {table.max() - 1} rows: too many for an address")
+        return StreamLedger(shards=len(table), lengths=coding.encode_table(table))
+
+    @property
+    def next_deal_number(self) -> int:
+        return self.deals + 1
+
+    def known_lengths(self) -> Ints:
+        """Return each shard's length, UNKNOWN where no worker has read it to its end."""
+        return coding.decode_table(self.lengths) - 1
+
+    def learn(self, lengths: Mapping[int, int]) -> StreamLedger:
+        """Return the ledger with these lengths of shards; bounds are ignored.
+
+        Raises ValueError if a length differs from the known one.
+        """
+        before = self.known_lengths()
+        exact = {shard: length for shard, length in lengths.items() if length >= 0}
+        for shard, length in exact.items():
+            if before[shard] not in (UNKNOWN, length):
+                raise ValueError(f"shard {shard} has {length} rows; it had {before[shard]}")
+        if all(before[shard] >= 0 for shard in exact):
+            return self
+        return replace(self, lengths=coding.encode_table(with_lengths(before, exact) + 1))
+
+    def remaining(self, epoch: int) -> int | None:
+        """Number of rows of the open epoch that are in no resolved round yet; None if a length is unknown."""
+        rows, unread = self._left(self._opened(epoch))
+        return None if unread else rows
+
+    def consumed_rows(self, epoch: int) -> int:
+        """Number of rows of the open epoch that are in a resolved round."""
+        book = self._opened(epoch)
+        lengths = self.known_lengths()
+        return int(lengths[coding.decode_flags(book.finished)].sum()) + Ranges.decode(book.begun).count
+
+    def open_epoch(self, epoch: int) -> StreamLedger:
+        """Return the ledger with `epoch` open, none of its rows consumed. Raises RuntimeError if it is open."""
+        if any(book.epoch == epoch for book in self.open):
+            raise RuntimeError(f"epoch {epoch} is open")
+        return replace(
+            self, open=(*self.open, OpenEpoch(epoch, coding.encode_flags(self.known_lengths() == 0), b""))
+        )
+
+    def deal(
+        self,
+        epoch: int,
+        seed: int,
+        shares: tuple[float, ...],
+        pending: Sequence[Ranges] = (),
+        interleave: int = 1,
+        window: int = 1,
+        holders: Sequence[Sequence[int]] = (),
+        local_data: bool = False,
+    ) -> StreamDeal:
+        """Return the deal of the open epoch's rest to ranks. `dealt` counts it.
+
+        `pending`: for each rank the rows of its uncommitted steps. `holders`: for each shard the ranks near its bytes.
+        """
+        book, lengths = self._opened(epoch), self.known_lengths()
+        finished = coding.decode_flags(book.finished)
+        table, longest = encode_lengths(lengths[~finished])
+        sets = sorted({tuple(ranks) for ranks in holders if ranks})
+        number = {ranks: index + 1 for index, ranks in enumerate(sets)}
+        held_by = [number.get(tuple(ranks), 0) for ranks in holders]
+        return StreamDeal(
+            number=self.next_deal_number,
+            epoch=epoch,
+            seed=seed,
+            shards=self.shards,
+            finished=book.finished,
+            begun=book.begun,
+            lengths=table,
+            shares=shares,
+            pending=tuple(rows.encode() if rows else b"" for rows in pending or [Ranges()] * len(shares)),
+            interleave=interleave,
+            window=window,
+            longest=longest,
+            typical=int(np.ceil(lengths[lengths >= 0].mean())) if (lengths >= 0).any() else 0,
+            holders=tuple(sets),
+            held_by=coding.encode_table(np.array(held_by, dtype=np.int64)) if sets else b"",
+            local_data=local_data,
+        )
+
+    def dealt(self) -> StreamLedger:
+        """Return the ledger after the deal with `next_deal_number` was made."""
+        return replace(self, deals=self.deals + 1)
+
+    def lengths_needed(
+        self, deal: StreamDeal, cursors: Sequence[int], lengths: Mapping[int, int] | None = None
+    ) -> dict[int, int]:
+        """Return the unknown lengths without which `close` can't say which rows are consumed (see `needed`)."""
+        known = with_lengths(self.known_lengths(), lengths or {})
+        found: dict[int, int] = {}
+        for rank, cursor in enumerate(cursors):
+            found.update(needed(deal, rank, cursor, known))
+        return found
+
+    def close(
+        self, deal: StreamDeal, cursors: Sequence[int], lengths: Mapping[int, int] | None = None
+    ) -> StreamLedger:
+        """Mark each list of `deal` as consumed up to its rank's cursor, the end of the resolved rounds.
+
+        `lengths`: those that workers found out since the last deal (see `Walk.found`). Bounds are used and forgotten.
+        Raises RuntimeError if the deal's epoch is not open, or if lengths are needed (see `lengths_needed`).
+        """
+        ledger = self.learn(lengths or {})
+        book = ledger._opened(deal.epoch)
+        known = with_lengths(ledger.known_lengths(), lengths or {})
+        entered = [consumed(deal, rank, cursors[rank], known) for rank in range(len(deal.shares))]
+        after, repeated = _entered(book, entered, ledger.known_lengths())
+        books = tuple(after if book.epoch == deal.epoch else book for book in ledger.open)
+        return replace(ledger, open=books, rows_repeated=self.rows_repeated + repeated)
+
+    def close_epoch(
+        self, deal: StreamDeal, cursors: Sequence[int], lengths: Mapping[int, int] | None = None
+    ) -> StreamLedger:
+        """Enter the epoch's last deal and close the epoch. Rows that are in no resolved round count as lost."""
+        ledger = self.close(deal, cursors, lengths)
+        rows, unread = ledger._left(ledger._opened(deal.epoch))
+        left = tuple(book for book in ledger.open if book.epoch != deal.epoch)
+        lost, unread = ledger.rows_lost + rows, ledger.shards_unread + unread
+        return replace(ledger, open=left, rows_lost=lost, shards_unread=unread)
+
+    def _opened(self, epoch: int) -> OpenEpoch:
+        for book in self.open:
+            if book.epoch == epoch:
+                return book
+        raise RuntimeError(f"epoch {epoch} is not open: {[book.epoch for book in self.open]} are")
+
+    def _left(self, book: OpenEpoch) -> tuple[int, int]:
+        """Return the rows of shards of known length that are not consumed, and the number of other shards."""
+        left = self.known_lengths()
+        left[coding.decode_flags(book.finished)] = 0
+        shards, counts = Ranges.decode(book.begun).shard_counts()
+        begun = left[shards] >= 0
+        left[shards[begun]] -= counts[begun]
+        return int(left[left > 0].sum()), int((left < 0).sum())
+
+
+def _entered(book: OpenEpoch, entered: Sequence[Ranges], lengths: Ints) -> tuple[OpenEpoch, int]:
+    """Return the epoch with more rows consumed, and how many of them were consumed before or are there twice."""
+    parts = [Ranges.decode(book.begun), *entered]
+    starts, stops = [part.starts for part in parts], [part.stops for part in parts]
+    finished = coding.decode_flags(book.finished)
+    union = Ranges.between_all(np.concatenate(starts), np.concatenate(stops))
+    rows = union.without_shards(np.flatnonzero(finished))
+    shards, counts = rows.shard_counts()
+    ended = shards[counts == lengths[shards]]
+    flags = finished | (lengths == 0)
+    flags[ended] = True
+    after = OpenEpoch(book.epoch, coding.encode_flags(flags), rows.without_shards(ended).encode())
+    return after, sum(part.count for part in parts) - rows.count
