@@ -13,8 +13,8 @@ from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.config import Checkpoints, Config, Network, Stop, Workers, method_name
 from raysgd_local.control.controller.settings import CheckpointPolicy, Settings, Timeouts
 from raysgd_local.control.replicated.balancing import Balance
+from raysgd_local.control.replicated.endings import is_error
 from raysgd_local.control.replicated.program import Program
-from raysgd_local.control.replicated.state import is_error
 from raysgd_local.faults.language import Fault, parse_real
 from raysgd_local.run_files.observer import RunObserver, RunStart
 from raysgd_local.tasks import task_name

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from raysgd_local.config import Target
-from raysgd_local.control.replicated.state import is_error
+from raysgd_local.control.replicated.endings import is_error
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,7 +16,7 @@ from raysgd_local import config as configuration
 from raysgd_local.config import Config, files
 from raysgd_local.config.model import Count, Seconds
 from raysgd_local.config.sections import Section, validated
-from raysgd_local.control.replicated.state import is_error
+from raysgd_local.control.replicated.endings import is_error
 from raysgd_local.errors import InputError
 from raysgd_local.tuning import domains
 from raysgd_local.tuning.domains import Domain, GridSearch

@@ -21,8 +21,9 @@ from raysgd_local.algorithms.compression import Half, Int8, RandomK, TopK
 from raysgd_local.algorithms.outer import BlockMomentum, OuterOptimizer, SlowMo
 from raysgd_local.algorithms.schedules import AtEpoch, Delayed, EveryStep, FixedPeriod, Once, Switch
 from raysgd_local.control.controller.settings import CheckpointPolicy
+from raysgd_local.control.replicated.endings import resumed
 from raysgd_local.control.replicated.program import Program
-from raysgd_local.control.replicated.state import Replicated, resumed
+from raysgd_local.control.replicated.state import Replicated
 from raysgd_local.run_files.checkpoint_survey import finished, survey
 from raysgd_local.run_files.storage import Storage
 

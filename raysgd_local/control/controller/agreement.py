@@ -12,7 +12,7 @@ from raysgd_local.control.controller.events import Heartbeat
 from raysgd_local.control.controller.state import Controller, Running, Turn
 from raysgd_local.control.marks import mark
 from raysgd_local.control.messages import LoopPosition
-from raysgd_local.control.replicated.state import told_odds
+from raysgd_local.control.replicated.failures import told_odds
 from raysgd_local.control.run_events import EventName
 
 _PATIENCE_S = 2.0

@@ -12,7 +12,8 @@ from raysgd_local.control.controller.state import Paused, Resolving, Restoring, 
 from raysgd_local.control.controller.transitions import Phase, Standing
 from raysgd_local.control.marks import mark
 from raysgd_local.control.messages import LoopPosition, Report
-from raysgd_local.control.replicated.state import Replicated, stopped_between_epochs
+from raysgd_local.control.replicated.endings import stopped_between_epochs
+from raysgd_local.control.replicated.state import Replicated
 from raysgd_local.control.run_events import EventName
 
 

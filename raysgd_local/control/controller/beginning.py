@@ -15,7 +15,8 @@ from raysgd_local.control.data.deal import Deal
 from raysgd_local.control.data.ledger import Ledger
 from raysgd_local.control.marks import mark
 from raysgd_local.control.messages import CheckpointStart, FreshStart, View
-from raysgd_local.control.replicated.state import Replicated, resumed
+from raysgd_local.control.replicated.endings import resumed
+from raysgd_local.control.replicated.state import Replicated
 from raysgd_local.control.run_events import EventName
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from raysgd_local.control.marks import mark
-from raysgd_local.control.member import probing, rounds, view_entry
+from raysgd_local.control.member import evaluating, probing, rounds, view_entry
 from raysgd_local.control.member.events import (
     Ask,
     Averaged,
@@ -62,7 +62,7 @@ def advance(member: Member, event: Event) -> Result:
         case Done():
             return view_entry.go_on(member)
         case Exchanged(_, control) if control.at_evaluation:
-            return rounds.evaluate(member, control)
+            return evaluating.evaluate(member, control)
         case Exchanged():
             member, commit = rounds.commit(member, event)
             member, then = view_entry.go_on(member)
@@ -72,7 +72,7 @@ def advance(member: Member, event: Event) -> Result:
             member, then = rounds.resume(member)
             return member, (*commands, *then)
         case Evaluated(_, metrics):
-            return rounds.evaluated(member, metrics)
+            return evaluating.evaluated(member, metrics)
         case YieldAsked(view, segment):
             mark("yield_before_its_order", member.order is None or (view, segment) > member.order.number)
             return replace(member, yield_asked=max(member.yield_asked, (view, segment))), ()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from raysgd_local.algorithms.schedules.base import Mode
 from raysgd_local.control.control_slots import Contribution, Control, Flags, HeldOut
-from raysgd_local.control.data.deal import ends_at
 from raysgd_local.control.marks import mark
 from raysgd_local.control.member import probing
+from raysgd_local.control.member.epoch_ends import closes, step_between_epochs, through
 from raysgd_local.control.member.events import (
     Align,
     Arrive,
@@ -28,7 +28,7 @@ from raysgd_local.control.messages import Report
 from raysgd_local.control.replicated import state as shared
 from raysgd_local.control.replicated.round_row import CommittedRound, RoundRow
 from raysgd_local.control.replicated.state import Replicated
-from raysgd_local.records import EvalRow, PeriodChange, replace_fields
+from raysgd_local.records import PeriodChange, replace_fields
 
 _FADING = 0.9
 """Decay of the round-time estimate: one short round, such as an epoch's last, must not shrink the time-outs."""
@@ -62,36 +62,15 @@ def leave_epoch(member: Member) -> Result:
     A loop that leaves its batches early tells the others with a round, so that they get the rest of its samples.
     """
     state = member.known
-    if state.open and member.epoch + 1 < state.epochs and _through(member):
+    if state.open and member.epoch + 1 < state.epochs and through(member):
         return resume(replace_fields(member, want=Want.NOTHING, epoch=member.epoch + 1))
     return resume(replace_fields(member, want=Want.CLOSE))
-
-
-def _through(member: Member) -> bool:
-    """Whether the loop took steps on all its samples of the epoch in which it is."""
-    state, deal = member.known, member.in_force.deal
-    if state.lengths is None or deal is None:
-        return True
-    tried = member.trial.taken if probing.under_way(member) else 0
-    taken = state.cursors[member.rank] + member.uncommitted.taken + tried
-    return taken >= ends_at(deal, member.epoch)[member.rank]
 
 
 def finish(member: Member) -> Result:
     """Arrive for the last time. A loop that ends before the others' first leaves them the rest of its samples."""
     member = replace_fields(member, want=Want.FINISH)
     return resume(member) if member.known.epochs else arrive(member)
-
-
-def step_between_epochs(member: Member, due: StepDue) -> tuple[Command, ...]:
-    """Answer a step after the epoch ended: a second one on the last batch, for example, without samples.
-
-    A member alone takes it, as plain PyTorch would. Of several, some may have no such step, and no round is left in
-    which to average it: they would come to an evaluation or a checkpoint with different models, so it is dropped.
-    """
-    mark("step_between_epochs")
-    alone = len(member.in_force.view.members) == 1 and member.known.period.mode != "gradients"
-    return (LocalStep(stepping=due.stepping), Proceed()) if alone else (Proceed(),)
 
 
 def taken(member: Member, steps: int, took: StepDue | StepsTaken) -> Member:
@@ -141,7 +120,7 @@ def resume(member: Member) -> Result:
             return _exchange(replace_fields(member, want=Want.STEP))
         case Want.DATA if state.open and not state.stopped and state.used_up(member.rank, member.taken):
             return _exchange(member)
-        case Want.CLOSE | Want.FINISH if _closes(member):
+        case Want.CLOSE | Want.FINISH if closes(member):
             return _exchange(member)
         case Want.CLOSE if state.epochs:
             return replace_fields(member, want=Want.NOTHING, epoch=member.epoch + 1), (Proceed(),)
@@ -157,17 +136,6 @@ def resume(member: Member) -> Result:
             return arrive(member)
         case _:
             return member, (Proceed(),)
-
-
-def _closes(member: Member) -> bool:
-    """Whether this member still has to take part in rounds before it leaves its epoch: until that has closed.
-
-    Where rounds go across epochs, until all know that it leaves its epoch early; if its loop has ended, until the end.
-    """
-    state = member.known
-    if not state.open or state.stopped or not state.epochs or member.want is Want.FINISH:
-        return state.open and not state.stopped
-    return state.skips[member.rank] <= member.epoch
 
 
 def _due(member: Member) -> bool:
@@ -335,32 +303,6 @@ def _row(member: Member, before: Replicated, state: Replicated, done: Exchanged)
             overlapped=member.flight is not None,
         )
     )
-
-
-def evaluate(member: Member, control: Control) -> Result:
-    """Evaluate in the middle of a round: all members came for it, and none has anything else to do first."""
-    mark("evaluated_in_a_round", control.steps > 0)
-    state = member.known
-    shows = state.period.mode != "gradients" and (control.weight > 0 or not state.settled)
-    command = Evaluate(member.in_force.view.number, state.round, control, shows)
-    return replace_fields(member, shown=control), (command,)
-
-
-def evaluated(member: Member, metrics: dict[str, float]) -> Result:
-    """Enter the evaluation's metrics into the state, and let the loop go on."""
-    shown, before = member.shown or Control(()), member.known
-    state = shared.evaluated(before, metrics, member.in_force.program.target, shown.steps)
-    row = EvalRow(
-        round=state.round,
-        steps=state.steps + shown.steps,
-        samples=state.samples + shown.samples,
-        epoch=max(0, (member.epoch if state.epochs else state.epoch) - 1),
-        elapsed_s=state.elapsed_s + (shown.clock_s if shown.members else 0.0),
-        metrics=dict(metrics),
-    )
-    evaluations = (*member.evaluations, row)
-    member = replace_fields(member, replicated=state, want=Want.NOTHING, evaluations=evaluations, shown=None)
-    return resume(member)
 
 
 def arrive(member: Member) -> Result:

@@ -20,7 +20,9 @@ class Program:
     segment_rounds: int = 1_000_000  # or after this many rounds
     max_steps: int | None = None  # end of training, in optimizer steps over all workers
     max_s: float | None = None  # end of training, in training time
-    target: tuple[str, float] | None = None  # name and value of a metric that ends training (see `state.is_error`)
+    target: tuple[str, float] | None = (
+        None  # name and value of a metric that ends training (see `endings.is_error`)
+    )
     balance: Balance | None = None  # straggler balancing; None: all take equal numbers of steps
     averaging: Averaging = field(default_factory=Mean)
     whole: bool = False  # make the next averaging global and without delay: a joiner or checkpoint needs the model

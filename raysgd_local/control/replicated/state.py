@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from raysgd_local.algorithms.schedules.base import Mode, Observation, Period
+from raysgd_local.algorithms.schedules.base import Observation, Period
 from raysgd_local.control.control_slots import Control, Flags
 from raysgd_local.control.marks import mark
 from raysgd_local.control.replicated.balancing import EVEN, Pacing, paced
 from raysgd_local.control.replicated.extent import Extent, meets, owed_after, shares
+from raysgd_local.control.replicated.failures import at_odds, failure, told_odds
 from raysgd_local.control.replicated.probe_result import compared, rounds_left
 from raysgd_local.control.replicated.program import Program
 
-_BY_THE_LOOP = "stopped by the training loop"
-
-_RATE_TOLERANCE = 1e-5
-"""Largest relative difference of learning rates that count as equal: slots travel in float32."""
+BY_THE_LOOP = "stopped by the training loop"
 
 
 @dataclass(frozen=True)
@@ -171,11 +168,11 @@ def commit(state: Replicated, control: Control, program: Program, finite: bool =
     state = replace(
         state, owed=owed, meet=state.meet and not reach.whole, partial=not reach.whole, residuals=residuals
     )
-    failed = _failure(control, finite, state.period.mode)
+    failed = failure(control, finite, state.period.mode)
     if failed:
         return replace(state, diverged=True, stopped=failed)
-    if at_odds := _at_odds(control):
-        return replace(state, at_odds=at_odds, stopped=told_odds(at_odds))
+    if odds := at_odds(control):
+        return replace(state, at_odds=odds, stopped=told_odds(odds))
     before, delay = state.period.mode, state.period.delay
     if program.balance is not None:
         state = replace(state, pacing=paced(state.pacing, control, program.balance, before))
@@ -235,77 +232,12 @@ def _placed(state: Replicated, control: Control) -> Replicated:
     return replace(state, loops=tuple(loops), skips=tuple(skips), left_epoch=left)
 
 
-def _failure(control: Control, finite: bool, mode: Mode) -> str:
-    if not control.agreed:
-        mark("replicas_differ")
-        return "replicas differ: members came to a round with different committed states"
-    if not finite or (any(control.sick) and control.weight == 0):
-        return "diverged: no worker that took part in the round has a finite state"
-    return (_unequal_steps(control) or _unequal_rates(control)) if mode == "gradients" else ""
-
-
-def _unequal_steps(control: Control) -> str:
-    """Compare the optimizers that step together. Members that have no data take part in the others' steps."""
-    if len(control.steppings) < 2:
-        return ""
-    mark("optimizers_differ")
-    told = "; ".join(f"{_optimizers(chosen)} on {_ranks(ranks)}" for chosen, ranks in control.steppings.items())
-    return (
-        f"ranks step different optimizers in a step that all workers take together: {told}. Where gradients are "
-        "averaged, all ranks have to step the same optimizers (ctx.step(…, optimizer=…)) in the same order"
-    )
-
-
-def _optimizers(chosen: int) -> str:
-    """Name optimizers by the order in which they were prepared, from 0."""
-    numbers = [str(number) for number in range(chosen.bit_length()) if chosen >> number & 1]
-    return f"optimizer{'s' if len(numbers) > 1 else ''} {', '.join(numbers)}" if numbers else "all optimizers"
-
-
-def _ranks(ranks: Sequence[int]) -> str:
-    return f"rank{'s' if len(ranks) > 1 else ''} {', '.join(map(str, ranks))}"
-
-
-def _at_odds(control: Control) -> tuple[tuple[int, str], ...]:
-    """Return by rank the wants of loops of which some evaluate and others have gone past that evaluation."""
-    waits = control.ranks(Flags.EVALUATES)
-    if not waits:
-        return ()
-    epoch = min(control.members[rank].epoch for rank in waits)
-    past = {
-        rank: "has ended its loop" if said.flags & Flags.ENDED else f"trains in epoch {said.epoch}"
-        for rank, said in enumerate(control.members)
-        if rank not in waits and said.epoch >= epoch and (said.steps or said.flags & Flags.LEFT)
-    }
-    mark("evaluation_passed_by", bool(past))
-    return tuple(sorted({**dict.fromkeys(waits, "evaluates (ctx.evaluate)"), **past}.items())) if past else ()
-
-
-def told_odds(at_odds: Sequence[tuple[int, str]]) -> str:
-    """Say which ranks' loops want what."""
-    return "the ranks' loops wait for different things: " + "; ".join(f"rank {r} {want}" for r, want in at_odds)
-
-
-def _unequal_rates(control: Control) -> str:
-    """Compare the learning rates of a step that all take together. Members whose schedulers are behind catch up."""
-    stepping = {rank: said for rank, said in enumerate(control.members) if said.steps or not control.stepping}
-    newest = max(said.scheduler_steps for said in stepping.values())
-    rates = {rank: said.lr for rank, said in stepping.items() if said.scheduler_steps == newest}
-    highest = max(rates.values())
-    if highest - min(rates.values()) <= _RATE_TOLERANCE * highest:
-        return ""
-    told = ", ".join(f"{rate:g} on rank {rank}" for rank, rate in rates.items())
-    return (
-        f"learning rates differ in a step that all workers take together: {told}. Set the same rate on all; give "
-        "schedulers to ctx.prepare_scheduler"
-    )
-
-
 def _stop(state: Replicated, control: Control, program: Program) -> str:
-    return _BY_THE_LOOP if control.flags & Flags.STOP else _limit(state, program)
+    return BY_THE_LOOP if control.flags & Flags.STOP else limit(state, program)
 
 
-def _limit(state: Replicated, program: Program) -> str:
+def limit(state: Replicated, program: Program) -> str:
+    """Return the limit that training has reached; empty if it has reached none."""
     if program.max_steps is not None and state.steps >= program.max_steps:
         return f"{state.steps} steps taken"
     if program.max_s is not None and state.elapsed_s >= program.max_s:
@@ -375,53 +307,3 @@ def _next_epoch(state: Replicated) -> Replicated:
     first, *rest = state.later
     ends = tuple(map(sum, zip(state.lengths, first, strict=True)))
     return replace(state, lengths=ends, later=tuple(rest) or (first,), redeal=state.redeal or skipped)
-
-
-def stopped_between_epochs(state: Replicated) -> Replicated:
-    """Return the state after all loops asked to end training, while no epoch was open."""
-    return replace(state, stopped=_BY_THE_LOOP)
-
-
-def evaluated(
-    state: Replicated, metrics: dict[str, float], target: tuple[str, float] | None, pending: int = 0
-) -> Replicated:
-    """Return the state after an evaluation of the averaged model. Reaching `target` stops the run.
-
-    Where all members together have `pending` steps that no round has averaged yet, one more round averages them.
-
-    Metrics of other evaluations in the same round stay; of those with the same name the newest counts.
-    """
-    before = dict(state.metrics) if state.evaluated_round == state.round else {}
-    state = replace(
-        state,
-        evaluations=state.evaluations + 1,
-        metrics=tuple(sorted({**before, **metrics}.items())),
-        evaluated=tuple(sorted(metrics)),
-        evaluated_round=state.round,
-    )
-    reached = _goal(metrics, target)
-    return replace(state, stopped=reached or state.stopped, drain=state.drain or bool(reached and pending))
-
-
-def _goal(metrics: dict[str, float], target: tuple[str, float] | None) -> str:
-    if target is None or target[0] not in metrics or math.isnan(metrics[target[0]]):
-        return ""
-    name, wanted = target
-    reached = metrics[name] <= wanted if is_error(name) else metrics[name] >= wanted
-    return f"{name} reached {wanted:g}" if reached else ""
-
-
-def resumed(state: Replicated, program: Program) -> Replicated:
-    """Return a checkpoint's state under the present limits: training that ended by the old limits may go on."""
-    if state.diverged or state.stopped in ("", _BY_THE_LOOP):
-        return state
-    return replace(state, stopped=_limit(state, program) or _goal(dict(state.metrics), program.target))
-
-
-def is_error(metric: str) -> bool:
-    """Whether a lower value of this metric is better.
-
-    >>> is_error("loss"), is_error("top1_error"), is_error("accuracy")
-    (True, True, False)
-    """
-    return any(word in metric.lower() for word in ("loss", "error", "perplexity"))

@@ -8,8 +8,9 @@ import pytest
 
 from raysgd_local.algorithms.schedules import FixedPeriod
 from raysgd_local.control.control_slots import Contribution, Control, Flags
+from raysgd_local.control.replicated.endings import evaluated
 from raysgd_local.control.replicated.program import Program
-from raysgd_local.control.replicated.state import Replicated, commit, evaluated
+from raysgd_local.control.replicated.state import Replicated, commit
 
 PROGRAM = Program(FixedPeriod(64), across_epochs=True)
 STATE = Replicated(
