@@ -84,6 +84,7 @@ MARKS = {
 }
 
 UNIT_TEST_ONLY: dict[str, str] = {
+    "resumed_with_another_total": "simulated loops keep their number of epochs",
     "replicas_differ": "only a bug or a broken machine makes replicas differ; the search would report a violation",
     "optimizers_differ": "simulated loops step all optimizers together",
     "start_put_off_for_preparing": "the search's runs may pause no longer than they wait for workers at the start",
