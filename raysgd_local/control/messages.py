@@ -60,6 +60,7 @@ class Report:
     taken: int = 0  # positions of the deal consumed by `steps`, not committed
     samples: int = 0  # size of the training set; the controller deals it when all report `OPENING`
     epochs: int = 0  # total that the loop goes through
+    epoch: int = 0  # with which a joiner begins to keep step with this loop, where rounds go across epochs
     rounds: tuple[RoundRow, ...] = ()  # committed since this member's last report
     evaluations: tuple[EvalRow, ...] = ()  # since this member's last report
     changes: tuple[PeriodChange, ...] = ()  # since this member's last report

@@ -223,19 +223,24 @@ def seated(
     members: Sequence[str],
     deal: Deal | None,
     blocks: tuple[int, ...] = (),
+    loops: Mapping[str, int] | None = None,
 ) -> Replicated:
-    """Return the replicated state for `members` at the start of `deal`: per-rank fields follow the workers."""
+    """Return the replicated state for `members` at the start of `deal`: per-rank fields follow the workers.
+
+    `loops`: the epochs in which workers' loops are, where rounds go across epochs. A joiner's begins with the earliest.
+    """
+    loops = loops or {}
+    first = min(loops.values(), default=min(state.loops, default=state.epoch))
     before = () if view is None else view.members
     owed = dict(zip(before, state.owed, strict=False))
     sick = dict(zip(before, state.sick, strict=False))
     residuals = dict(zip(before, state.residuals, strict=False))
-    loops = dict(zip(before, state.loops, strict=False))
     return replace(
         state,
         cursors=tuple(0 for _ in members),
         lengths=None if deal is None else lengths(deal),
         later=() if deal is None else later_lengths(deal),
-        loops=tuple(loops.get(w, min(state.loops, default=state.epoch)) for w in members) if state.epochs else (),
+        loops=tuple(loops.get(worker, first) for worker in members) if state.epochs else (),
         redeal=False,
         left_epoch=_left_by(state, view, members),
         skips=skips_of(state, view, members),

@@ -32,7 +32,8 @@ def account(turn: Turn, segment: Segment, resolution: Resolution, view: View) ->
     elif view == before and not books.replicated.needs_deal and not _hands_over(turn, books, view):
         return books
     pending = boundary.pending_positions(books.deal, before, books.replicated, reports, resolution.behind)
-    return dealt(turn, books, before, view, pending)
+    loops = {report.worker: report.epoch for report in reports.values() if report.replicated is not None}
+    return dealt(turn, books, before, view, pending, loops)
 
 
 def record_residuals(turn: Turn, norms: Mapping[str, float], members: Sequence[str]) -> None:
@@ -47,7 +48,14 @@ def _opened(books: Books, samples: int, epochs: int) -> Books:
     return replace(books, ledger=ledger, replicated=replace(books.replicated, open=True, epochs=epochs))
 
 
-def dealt(turn: Turn, books: Books, before: View | None, view: View, pending: dict[str, tuple[int, ...]]) -> Books:
+def dealt(
+    turn: Turn,
+    books: Books,
+    before: View | None,
+    view: View,
+    pending: dict[str, tuple[int, ...]],
+    loops: Mapping[str, int] | None = None,
+) -> Books:
     """Deal the open epoch to the view's members, if it deals any data at all, and seat the state for them."""
     settings, state = turn.state.settings, books.replicated
     if state.open and books.ledger.epoch == state.epoch:
@@ -64,7 +72,7 @@ def dealt(turn: Turn, books: Books, before: View | None, view: View, pending: di
             shares,
             left,
         )
-    seated = boundary.seated(state, before, view.members, books.deal, blocks_of(turn, view.members))
+    seated = boundary.seated(state, before, view.members, books.deal, blocks_of(turn, view.members), loops)
     return replace(books, replicated=seated)
 
 

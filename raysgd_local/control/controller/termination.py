@@ -40,7 +40,8 @@ def reason_to_end(turn: Turn, books: Books, reports: Sequence[Report]) -> Ending
     mark("stop_waits_for_pending_steps", bool(state.stop) and not boundary.drained(reports))
     if state.stop and boundary.drained(reports):
         return Ending(Outcome("interrupted", state.stop), save=True)
-    if all(report.place is LoopPosition.FINISHED for report in reports):
+    goes_on = bool(replicated.epochs) and replicated.open and not replicated.stopped  # the one with data left died
+    if all(report.place is LoopPosition.FINISHED for report in reports) and not goes_on:
         return Ending(Outcome("finished", replicated.stopped or "all epochs are done"), save=True)
     return None
 

@@ -323,6 +323,7 @@ def arrive(member: Member) -> Result:
         stops=member.stop_asked,
         samples=member.dataset,
         epochs=member.epochs,
+        epoch=member.epoch - (member.want is Want.EVALUATE and member.epoch > 0),
         rounds=member.rounds,
         evaluations=member.evaluations,
         changes=member.changes,
