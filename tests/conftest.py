@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import signal
 from collections.abc import Iterator
-from functools import cache
-from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
-from xdist.scheduler import LoadScopeScheduling
 
 pytest_plugins = ["run_directories"]
 
@@ -31,44 +26,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Whoever uses the `cluster` has the mark `ray`; whoever has the mark uses the one cluster, and is run first."""
+    """Whoever uses the `cluster` has the mark `ray`; whoever has the mark uses the one cluster."""
     for item in items:
         fixtures = getattr(item, "fixturenames", [])
         if "cluster" in fixtures:
             item.add_marker(pytest.mark.ray)
         elif item.get_closest_marker("ray"):
             fixtures.append("cluster")
-    items.sort(key=lambda item: item.get_closest_marker("ray") is None)
-
-
-@cache
-def on_ray(file: Path) -> frozenset[str]:
-    """The tests of a file that use the cluster: the process that hands tests out knows their names alone."""
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    marked = any("mark.ray" in ast.unparse(node) for node in tree.body if isinstance(node, ast.Assign))
-    tests = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    return frozenset(
-        test.name
-        for test in tests
-        if marked
-        or "cluster" in {argument.arg for argument in test.args.args}
-        or any("mark.ray" in ast.unparse(decorator) for decorator in test.decorator_list)
-    )
-
-
-class OneCluster(LoadScopeScheduling):
-    """One process runs all tests on Ray; of the others a file stays in one.
-
-    pytest-xdist's own groups add to a test's id, which pytest 9.2 does not let them.
-    """
-
-    def _split_scope(self, nodeid: str) -> str:
-        file, _, test = nodeid.partition("::")
-        return "ray" if test.partition("[")[0] in on_ray(self.config.rootpath / file) else file
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneCluster:
-    return OneCluster(config, log)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

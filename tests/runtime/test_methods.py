@@ -218,7 +218,7 @@ LAST = {  # a compressed run's last round
 }
 
 
-ACROSS = ("mean", "once", "elastic", "slowmo", "int8", "gossip", "hierarchical", "fedavg")
+ACROSS = ("mean", "elastic", "slowmo", "int8", "gossip", "hierarchical", "fedavg")
 """Methods that are tried where rounds go across epochs, too."""
 
 

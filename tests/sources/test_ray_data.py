@@ -42,10 +42,12 @@ def test_the_nodes_of_a_block_are_those_that_have_its_bytes(cluster):
     import ray
 
     source = RayData(ray.data.from_numpy([np.zeros((1000, 100)), np.ones((1000, 100))]))
-    (node,) = [node["NodeID"] for node in ray.nodes()]
-    assert {source.nodes(shard) for shard in source.shards()} <= {(node,), ()}
+    nodes = {node["NodeID"] for node in ray.nodes()}  # other tests may have added some
+    assert {node for shard in source.shards() for node in source.nodes(shard)} <= nodes
     large = RayData(ray.data.range_tensor(4000, shape=(100,), override_num_blocks=2))
-    assert [large.nodes(shard) for shard in large.shards()] == [(node,)] * 2
+    for shard in large.shards():
+        assert large.nodes(shard)
+        assert set(large.nodes(shard)) <= nodes
     row = next(large.open("block-000000", 7))
     assert row["data"].shape == (100,)
 
