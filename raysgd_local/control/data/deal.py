@@ -157,10 +157,10 @@ def own_entries(deal: Deal, rank: int, start: int, parts: int) -> Iterator[Ints]
     index = 0
     while index < parts:
         length, fresh = rows[min(index, len(rows) - 1)][rank], index >= len(rows) - 1
+        if fresh and not length:
+            return
         if start < length:
             yield own_list(part(deal, index), rank)[max(0, start) :] + index * deal.samples
-        elif fresh and not length:
-            return
         skipped = max(1, start // length) if fresh else 1  # all further parts are equally long
         start, index = start - skipped * length, index + skipped
 

@@ -13,7 +13,18 @@ from hypothesis import strategies as st
 
 from raysgd_local.algorithms.placement.table import ChunkHolder, Placement, chunk_bounds, rebalance
 from raysgd_local.control.data.apportionment import apportion, fill, maximum_flow, split_among_holders
-from raysgd_local.control.data.deal import Deal, batch_bounds, lengths, lists, own_list, pack, uncovered, unpack
+from raysgd_local.control.data.deal import (
+    Deal,
+    batch_bounds,
+    lengths,
+    lists,
+    next_entries,
+    own_entries,
+    own_list,
+    pack,
+    uncovered,
+    unpack,
+)
 from raysgd_local.errors import InputError
 from raysgd_local.serialization import from_plain, to_plain
 
@@ -262,3 +273,13 @@ def test_batches_follow_each_other_to_the_end_and_none_is_tiny_but_an_only_one(l
 def test_a_batch_size_of_zero_is_refused():
     with pytest.raises(InputError, match="batch_size"):
         batch_bounds(10, 0, 0)
+
+
+def test_a_rank_that_gets_nothing_of_later_epochs_has_a_list_that_ends():
+    none = pack(np.zeros(4, dtype=bool))
+    deal = Deal(1, 0, 7, 4, 1, none, ((0,),), (1.0, 0.0), ((), (1,)), epochs=5)
+    assert [entries.tolist() for entries in own_entries(deal, 1, 0, parts=5)] == [[1]]
+    assert next_entries(deal, 1, 0, 9) == (1,)
+    assert sorted(next_entries(deal, 0, 3, 99)) == list(
+        range(4, 20)
+    )  # epochs 1 to 4: three samples were left of epoch 0
