@@ -252,13 +252,17 @@ class ReplicaState:
         self._statistics.rebase()
         self._frozen.remember()
 
+    @property
+    def _installed_optimizers(self) -> list[torch.optim.Optimizer]:
+        return [] if self._policy == "keep" else self._optimizers
+
     def snapshot(self) -> dict[str, Any]:
-        """Copy model, optimizers and statistics to the CPU, without shared storage: for a joiner or a checkpoint."""
+        """Copy all that an installation changes to the CPU: model, statistics, optimizers unless each keeps its own."""
         state = {
             "model": self._model.state_dict(),
             "buffers": dict(self._model.named_buffers()),
             "beside": self._beside,
-            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+            "optimizers": [optimizer.state_dict() for optimizer in self._installed_optimizers],
             "statistics": self._statistics.anchors,
         }
         return cast(dict[str, Any], on_cpu(state))
@@ -272,7 +276,7 @@ class ReplicaState:
             buffer.copy_(snapshot["buffers"][name])
         for name, parameter in self._beside.items():
             parameter.copy_(snapshot["beside"][name])
-        for optimizer, state in zip(self._optimizers, snapshot["optimizers"], strict=True):
+        for optimizer, state in zip(self._installed_optimizers, snapshot["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         self._statistics.rebase(snapshot["statistics"])
 

@@ -58,9 +58,7 @@ class Replicated:
     epochs: int = 0  # of the run, as its loops say; 0: a round ends where an epoch ends
     later: tuple[tuple[int, ...], ...] = ()  # lengths of the lists' later parts (see `deal.later_lengths`)
     loops: tuple[int, ...] = ()  # for each rank the epoch in which its loop is
-    skips: tuple[
-        int, ...
-    ] = ()  # for each rank the first epoch of which it takes samples: it left those before early
+    skips: tuple[int, ...] = ()  # for each rank the first epoch that it has not left early
     begun: int = -1  # once training is over: the newest epoch that a loop has begun; all loops go as far
     redeal: bool = False  # the next epoch has to be dealt anew, because a rank left the last one early
     at_odds: tuple[tuple[int, str], ...] = ()  # ranks whose loops want different things, and what
@@ -223,11 +221,9 @@ def _placed(state: Replicated, control: Control) -> Replicated:
     """Return the state with the loops' places after a round across epochs, and the epochs that they left early."""
     loops, skips = [], []
     for said, skip in zip(control.members, state.skips, strict=True):
-        next_one = said.epoch + bool(said.flags & Flags.LEFT)
-        loops.append(next_one)
-        skips.append(
-            state.epochs if said.flags & Flags.ENDED else max(skip, next_one * bool(said.flags & Flags.LEFT))
-        )
+        leaves, ended = bool(said.flags & Flags.LEFT), bool(said.flags & Flags.ENDED)
+        loops.append(said.epoch + leaves)
+        skips.append(state.epochs if ended else said.epoch + 1 if leaves else skip)
     left = tuple(skip > state.epoch for skip in skips)
     return replace(state, loops=tuple(loops), skips=tuple(skips), left_epoch=left)
 
@@ -291,10 +287,8 @@ def _close_epoch(state: Replicated) -> Replicated:
     while state.open and all(state.through) and not state.left_behind:
         going_on = state.epochs > state.epoch + 1
         state = _next_epoch(state) if going_on else replace(state, open=False, epoch=state.epoch + 1)
-        skips = state.skips or tuple(0 for _ in state.left_epoch)
-        state = replace(state, left_epoch=tuple(skip > state.epoch and state.open for skip in skips))
-        if not state.epochs:
-            break
+        left = [state.open and skip > state.epoch for skip in state.skips] or [False for _ in state.left_epoch]
+        state = replace(state, left_epoch=tuple(left))
     return state
 
 
