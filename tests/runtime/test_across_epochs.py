@@ -105,8 +105,7 @@ METHODS = {
 }
 
 
-def trained(train_in_threads, algorithm, evaluates, name):
-    loop = Loop(samples=4 * 10 * 3, batch_size=3, epochs=5, evaluates=evaluates)  # 10 steps an epoch
+def trained(train_in_threads, algorithm, loop, name="run"):
     done = train_in_threads(
         loop,
         workers=4,
@@ -116,14 +115,20 @@ def trained(train_in_threads, algorithm, evaluates, name):
         name=name,
     )
     assert done.result["status"] == "finished", done.outcome.finish
-    assert set(loop.seen.values()) == {5}
-    return done, loop
+    return done
+
+
+def of_ten_steps(epochs, **options):
+    """A loop whose epochs have ten steps on each of four workers."""
+    return Loop(samples=4 * 10 * 3, batch_size=3, epochs=epochs, **options)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_an_evaluation_changes_nothing_and_shows_all_ranks_the_same_model(train_in_threads, name):
-    with_it, loop = trained(train_in_threads, METHODS[name], True, "with")
-    without, _ = trained(train_in_threads, METHODS[name], False, "without")
+    loop, other = of_ten_steps(5, evaluates=True), of_ten_steps(5)
+    with_it = trained(train_in_threads, METHODS[name], loop, "with")
+    without = trained(train_in_threads, METHODS[name], other, "without")
+    assert set(loop.seen.values()) == set(other.seen.values()) == {5}
     assert [row["steps"] for row in with_it.rows()] == [row["steps"] for row in without.rows()]
     for ours, theirs in zip(with_it.models(), without.models(), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
@@ -156,16 +161,8 @@ def test_an_evaluation_in_a_round_is_of_the_mean_of_the_members_models(train_in_
 
 @pytest.mark.parametrize("name", ["mean", "outer", "elastic", "once", "gossip"])
 def test_a_stop_after_an_evaluation_ends_with_the_model_that_was_judged(train_in_threads, name):
-    algorithm = METHODS[name]
-    loop = Loop(samples=4 * 10 * 3, batch_size=3, epochs=50, evaluates=True, stop=100.0)
-    done = train_in_threads(
-        loop,
-        workers=4,
-        schedule=algorithm.schedule,
-        spec={"algorithm": algorithm},
-        program={**ACROSS, "averaging": algorithm.averaging},
-    )
-    assert done.result["status"] == "finished"
+    loop = of_ten_steps(50, evaluates=True, stop=100.0)
+    done = trained(train_in_threads, METHODS[name], loop)
     assert {epoch for epoch, _ in loop.shown} == {0}
     judged = loop.shown[0][1]
     ctx_model = done.group.shells["w0"].replica
@@ -175,7 +172,7 @@ def test_a_stop_after_an_evaluation_ends_with_the_model_that_was_judged(train_in
 
 
 def test_a_target_that_an_evaluation_reaches_ends_training_there(train_in_threads):
-    loop = Loop(samples=4 * 10 * 3, batch_size=3, epochs=50, evaluates=True)
+    loop = of_ten_steps(50, evaluates=True)
     program = {**ACROSS, "target": ("error", 100.0)}
     done = train_in_threads(loop, workers=4, schedule=FixedPeriod(7), program=program)
     assert done.result["status"] == "finished"
