@@ -188,8 +188,8 @@ class TrainContext:
     def epochs(self, total: int) -> Iterator[int]:
         """Yield the remaining epochs, from the present one up to `total`, counted from 0.
 
-        The first call waits for the model. Rounds go on where an epoch ends, so a worker begins its next epoch while
-        others are in the one before; with `rounds="within-epochs"` an epoch ends for all after the same round.
+        The first call waits for the model. An epoch ends for all workers after the same round; with
+        `rounds="across-epochs"` for each worker with its own samples, so others may still be in the one before.
         """
         total = arguments.whole_number("epochs", total, at_least=0)
         self._shell.epochs = total
