@@ -53,8 +53,9 @@ def test_a_local_overflow_skips_that_workers_step_and_the_smallest_scale_becomes
     assert all(torch.isfinite(t).all() for model in done.models() for t in model)
 
 
-def test_gradients_are_those_without_a_scale(train_in_threads):
-    weights = []
+@pytest.mark.parametrize("samples", [24, 27], ids=["equal lists", "one has no batch at the last step"])
+def test_gradients_are_those_without_a_scale(train_in_threads, samples):
+    weights, batches = [], []
 
     def loop(scaled):
         def run():
@@ -65,15 +66,20 @@ def test_gradients_are_those_without_a_scale(train_in_threads):
             ctx.prepare_optimizer(torch.optim.SGD(model.parameters(), lr=0.01), clip_grad_norm=0.5)
             scaler = torch.amp.GradScaler("cpu", init_scale=64.0, enabled=scaled)
             scaler = ctx.prepare_scaler(scaler) if scaled else scaler
+            taken = 0
             for _ in ctx.epochs(1):
-                for (x,) in ctx.batches(TensorDataset(torch.eye(3).repeat(8, 1)), batch_size=3):
+                for (x,) in ctx.batches(TensorDataset(torch.eye(3).repeat(9, 1)[:samples]), batch_size=3):
                     loss = model(x).pow(2).mean()
                     scaler.scale(loss).backward()
                     ctx.step(loss)
+                    taken += 1
             weights.append(model.weight.detach().flatten().tolist())
+            batches.append(taken)
 
         return run
 
     for scaled in (True, False):
         train_in_threads(loop(scaled), workers=2, schedule=EveryStep(), name=f"scaled-{scaled}")
     assert weights[0] == pytest.approx(weights[2])
+    assert weights[1] == weights[0]
+    assert sorted(batches[:2]) == ([4, 4] if samples == 24 else [4, 5])
