@@ -19,7 +19,7 @@ from raysgd_local.simulation.timing.plan import TimingPlan
 
 
 def run_of(directory, cluster, tau):
-    loop = LoopPlan(epochs=1, samples=0, batch_size=32, evaluates=False, own_steps=2000)
+    loop = LoopPlan(epochs=1, samples=0, batch_size=32, evaluates=False, own_steps=4000)
     rows = simulate_timing(TimingPlan(Program(FixedPeriod(tau)), 4, cluster, loop, seed=2)).rows
     directory.mkdir()
     (directory / "config.yaml").write_text("{}")

@@ -11,7 +11,7 @@ from raysgd_local.simulation.search.random_scenario import random_scenario
 from raysgd_local.simulation.search.trial import TrialResult
 
 
-@pytest.mark.parametrize("first", range(0, 100, 50))
+@pytest.mark.parametrize("first", [0, 50, *(pytest.param(first, marks=pytest.mark.long) for first in (100, 150))])
 def test_no_invariant_is_violated(first):
     for seed in range(first, first + 50):
         outcome = seed_search.check(seed)
