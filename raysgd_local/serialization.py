@@ -44,7 +44,7 @@ def _build(kind: Any, plain: Any) -> Any:
         return _build_record(kind, plain)
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (typing.Union, types.UnionType):
-        return None if plain is None else _build(next(a for a in args if a is not type(None)), plain)
+        return None if plain is None else _build(_arm(args, plain), plain)
     if origin is tuple:
         items = _of(list, plain, kind)
         item_kinds = [args[0]] * len(items) if args[1:] == (...,) else args
@@ -56,6 +56,14 @@ def _build(kind: Any, plain: Any) -> Any:
     if isinstance(kind, type) and issubclass(kind, Enum):
         return kind(plain)
     return _build_leaf(kind, plain)
+
+
+def _arm(kinds: tuple[Any, ...], plain: Any) -> Any:
+    """Return the kind of a union that the value is of: of records, the one that has all its fields."""
+    kinds = tuple(kind for kind in kinds if kind is not type(None))
+    if len(kinds) > 1 and isinstance(plain, dict):
+        return next((kind for kind in kinds if plain.keys() <= _hints(kind).keys()), kinds[0])
+    return kinds[0]
 
 
 def _build_record(kind: type, plain: Any) -> Any:

@@ -38,6 +38,7 @@ class Flags(IntFlag):
     EVALUATES = 1024  # this member waits for the others at an evaluation
     BETWEEN = 2048  # this member's loop is between two epochs
     ENDED = 4096  # this member's loop has ended
+    EXHAUSTED = 8192  # this member's list of a stream is used up: only its reader knows where it ends
 
 
 def _wide() -> Any:
@@ -66,6 +67,7 @@ class Contribution:
     stepping: int = 0  # bits of the optimizers that step together; 0: all, and where steps are local
     samples: int = 0  # in `steps`
     consumed: int = 0  # positions of the deal in `steps`
+    split: int = 0  # rows after these positions of which samples in `steps`, or in earlier steps, have a part
     epoch: int = 0  # of this member's loop
     compute_s: float = 0.0  # time in local steps, of `clock_s`
     clock_s: float = 0.0  # time since this member's previous exchange began
@@ -281,4 +283,4 @@ class Control:
 def _waiting(said: Contribution) -> Contribution:
     """Return the slot of a member whose step belongs to a later round; its buffers are averaged in this one."""
     kept = said.flags & ~(Flags.OVERFLOW | Flags.NONFINITE) if said.flags & Flags.OVERFLOW else said.flags
-    return replace_fields(said, steps=0, samples=0, consumed=0, loss_sum=0.0, flags=kept | Flags.WAITS)
+    return replace_fields(said, steps=0, samples=0, consumed=0, split=0, loss_sum=0.0, flags=kept | Flags.WAITS)

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 from raysgd_local.control.data.deal import Deal, Sources
+from raysgd_local.control.data.streams.deal import StreamDeal
+from raysgd_local.control.data.streams.lengths import Lengths
+from raysgd_local.control.data.streams.shards import Shards
 from raysgd_local.control.replicated.program import Program
 from raysgd_local.control.replicated.round_row import RoundRow
 from raysgd_local.control.replicated.state import Replicated
@@ -59,6 +62,9 @@ class Report:
     steps: int = 0  # local steps since the last commit
     taken: int = 0  # positions of the deal consumed by `steps`, not committed
     samples: int = 0  # size of the training set; the controller deals it when all report `OPENING`
+    shards: Shards | None = None  # of a stream, in place of `samples`
+    found: Lengths = ()  # of shards that this member has read of the deal; bounds for those that it is reading
+    rows_split: int = 0  # rows read again, since the last report, of which samples were made that are stepped on
     epochs: int = 0  # total that the loop goes through
     epoch: int = 0  # with which a joiner begins to keep step with this loop, where rounds go across epochs
     rounds: tuple[RoundRow, ...] = ()  # committed since this member's last report
@@ -123,7 +129,9 @@ class Order:
     replicated: Replicated  # the resolved state of the run
     incarnation: int = 1
     start: Start = Continuation()  # how each member comes to `replicated`
-    deal: Deal | None = None  # of the open epoch; None while no epoch is open
+    deal: Deal | StreamDeal | None = None  # of the open epoch; None while no epoch is open
+    found: Lengths = ()  # lengths that members have found out since the deal was made
+    measure: tuple[tuple[str, Lengths], ...] = ()  # what workers have to measure, before they arrive again
     sources: Sources = ()  # for each chunk the workers that hold its data, where data is local to workers
     save: Save | None = None
     closing: bool = False  # training is over: copy the state for `save`, then arrive again

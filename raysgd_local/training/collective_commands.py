@@ -49,6 +49,10 @@ class CollectiveCommands:
                 return self._evaluate(command, member)
             case m.Restore(name):
                 return self._restore(name, member, view)
+            case m.Measure(shards):
+                self._watch.work_ends()
+                self._port.measure(shards)
+                return m.Done(view)
             case _:
                 self._watch.work_ends()
                 with self._watch.waiting():

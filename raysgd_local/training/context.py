@@ -19,6 +19,7 @@ from raysgd_local.control.messages import View
 from raysgd_local.errors import InputError, UsageError
 from raysgd_local.training import arguments
 from raysgd_local.training.counted_samples import CountedSamples
+from raysgd_local.training.data.loaded import Loaded
 from raysgd_local.training.data.loading import DealtBatches, not_empty
 from raysgd_local.training.epoch_batches import Batches
 from raysgd_local.training.evaluation import Evaluation, Metrics
@@ -27,6 +28,7 @@ from raysgd_local.training.logged import logged
 from raysgd_local.training.replica.replica import Joining, Prepared, Stateful
 from raysgd_local.training.replica.selection import check_method, selection
 from raysgd_local.training.shell import Shell
+from raysgd_local.training.streams.choice import streamed
 
 M = TypeVar("M", bound=nn.Module)
 O = TypeVar("O", bound=torch.optim.Optimizer)  # noqa: E741
@@ -214,13 +216,27 @@ class TrainContext:
         self._shell.drive(m.EpochWanted(0, total))
         self._shell.drive(m.EpochLeft())
 
-    def batches(self, dataset: Dataset[Any], batch_size: int, **loader_options: Any) -> Iterator[Any]:
+    def batches(
+        self,
+        dataset: Any,
+        batch_size: int,
+        *,
+        transform: Any = None,
+        on_bad_shard: Literal["fail", "skip"] = "fail",
+        **loader_options: Any,
+    ) -> Iterator[Any]:
         """Yield this worker's batches of the open epoch, on its device. Call it once in an epoch.
 
-        If a worker dies, the others get its remaining samples. `dataset` is map-style, and the same on all workers.
+        If a worker dies, the others get its remaining samples. `dataset` is the same on all workers: map-style, or a
+        stream, that is a source of shards (see `raysgd_local.sources`), a path, or a data set for which there is one.
         `batch_size` is in samples, for one worker. `loader_options` are those of torch's `DataLoader`, without the
-        options that choose or order samples. Raises `UsageError` outside of `epochs` and at a second call in an epoch,
-        and `InputError` if the workers' data sets differ in size, or the checkpoint's from the present one.
+        options that choose or order samples.
+
+        Only for streams: `transform` makes samples of rows, a function, a `Transform` (`Pack`) or a list of these.
+        With `on_bad_shard="skip"` a shard ends at the first row that can't be read.
+
+        Raises `UsageError` outside of `epochs` and at a second call in an epoch, `ShardError` for a shard that can't be
+        read, and `InputError` if the workers' data sets differ, or the checkpoint's from the present one.
         """
         if not self._begun:
             raise UsageError("ctx.batches belongs into a loop over ctx.epochs")
@@ -229,18 +245,24 @@ class TrainContext:
                 "ctx.batches can be used once an epoch: join the data sets (torch.utils.data.ConcatDataset)"
             )
         batch_size = arguments.whole_number("batch_size", batch_size, at_least=1)
+        stream = streamed(dataset, batch_size, transform, on_bad_shard, loader_options, self._shell)
+        source = stream or self._map_style(dataset, batch_size, loader_options)
+        self._shell.stream = stream
+        self._shell.watch.start()
+        self._entered = True
+        self._shell.drive(m.EpochWanted(source.samples, self._shell.epochs, source.shards))
+        self._batches = Batches(self._shell, source)
+        return self._batches
+
+    def _map_style(self, dataset: Dataset[Any], batch_size: int, loader_options: dict[str, Any]) -> DealtBatches:
         place, placement = self._shell.place, self._shell.place.algorithm.placement
         if place.restricted:
             dataset = self._shell.chunks.restrict(dataset)
         if placement.expand_batch:
             batch_size *= placement.copies_among(self.world_size)
-        source = DealtBatches(dataset, batch_size, place.seed, loader_options, placement)
-        self._shell.stepper.epoch_samples = source.samples
-        self._shell.watch.start()
-        self._entered = True
-        self._shell.drive(m.EpochWanted(source.samples, self._shell.epochs))
-        self._batches = Batches(self._shell, source)
-        return self._batches
+        batches = DealtBatches(dataset, batch_size, place.seed, loader_options, placement)
+        self._shell.stepper.epoch_samples = batches.samples
+        return batches
 
     def step(
         self,
@@ -263,8 +285,8 @@ class TrainContext:
         stepping = selection([prepared.optimizer for prepared in shell.replica.optimizers], optimizer)
         if stepping:
             check_method(shell.place.algorithm, shell.order.program, state.period.mode)
-        consumed = self._batches.take_unstepped() if self._batches else 0
-        due = self._counted.due(consumed, samples, stepping)
+        taken = self._batches.take_unstepped() if self._batches else Loaded()
+        due = self._counted.due(taken, samples, stepping)
         if state.stopped:
             return
         if not state.open and state.epoch != self._epoch:

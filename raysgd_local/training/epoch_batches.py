@@ -6,10 +6,12 @@ from typing import Any
 
 from raysgd_local.control.member import events as m
 from raysgd_local.control.member.machine import Member
-from raysgd_local.errors import InputError, UsageError
+from raysgd_local.errors import UsageError
 from raysgd_local.training.data.batches import to_device
+from raysgd_local.training.data.loaded import Loaded
 from raysgd_local.training.data.loading import DealtBatches
 from raysgd_local.training.shell import Shell
+from raysgd_local.training.streams.loading import StreamedBatches
 
 
 class Batches:
@@ -19,9 +21,9 @@ class Batches:
     epoch has ended for all workers.
     """
 
-    def __init__(self, shell: Shell, source: DealtBatches) -> None:
+    def __init__(self, shell: Shell, source: DealtBatches | StreamedBatches) -> None:
         self._shell, self._source = shell, source
-        self._unstepped = 0
+        self._unstepped = Loaded()
         self._asked: Member | None = None
         self.left = False
 
@@ -38,13 +40,14 @@ class Batches:
             for reason in self._source.lost:
                 self._shell.log({"loader_restarted": reason})
             self._source.lost.clear()
-            if found is not None:
-                batch, positions = found
-                self._unstepped += positions
-                return to_device(batch, self._shell.place.device)
-            if self._unstepped or self._shell.member.goes_on:
+            if found is not None and found.samples:
+                self._unstepped = self._unstepped.and_then(found)
+                return to_device(found.batch, self._shell.place.device)
+            rest = found or Loaded()
+            if self._unstepped.samples or (self._shell.member.goes_on and not rest.consumed):
+                self._unstepped = self._unstepped.and_then(rest)
                 break  # the loop may still take a step with the batches that it has
-            self._shell.drive(m.ListEnded())
+            self._shell.drive(m.ListEnded(rest.consumed, rest.reached))
         raise StopIteration
 
     def _going_on(self) -> bool:
@@ -54,16 +57,7 @@ class Batches:
         state, order = self._shell.state, self._shell.order
         if state.stopped or not state.open or order.deal is None:
             return False
-        if order.deal.samples != self._source.samples:
-            allowed = f"the {order.deal.samples} samples over which the open epoch was dealt"
-            hint = "every worker needs the same data set, and so does a run that goes on from a checkpoint"
-            if state.epochs:
-                hint += "; for a set that changes from epoch to epoch choose algorithm.rounds: within-epochs"
-            raise InputError("training set", f"{self._source.samples} samples", allowed, hint)
-        start, scale = state.cursors[member.rank] + member.uncommitted.taken, order.program.scale_of(member.rank)
-        self._source.deal(
-            order.deal, member.rank, start, member.loop_epoch, scale=scale, times=self._shell.rewound
-        )
+        self._source.seat(member, self._shell.rewound)
         self._asked = member
         return True
 
@@ -72,7 +66,7 @@ class Batches:
         self.left = True
         self._source.close()
 
-    def take_unstepped(self) -> int:
-        """Return the number of positions in the batches since the last step."""
-        taken, self._unstepped = self._unstepped, 0
+    def take_unstepped(self) -> Loaded:
+        """Return the batches since the last step."""
+        taken, self._unstepped = self._unstepped, Loaded()
         return taken

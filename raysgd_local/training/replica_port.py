@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from raysgd_local.control.control_slots import Contribution, Control
+from raysgd_local.control.data.streams.lengths import Lengths
 from raysgd_local.control.member import events as m
 from raysgd_local.control.member.state import Member
 from raysgd_local.control.messages import Order, Report, Save
@@ -107,6 +108,10 @@ class ReplicaPort(Protocol):
         """Copy the state for a checkpoint and return. The copy is written in the background."""
         ...
 
+    def measure(self, shards: Lengths) -> None:
+        """Find out how long these shards of the stream are. `with_holdings` tells it."""
+        ...
+
     def with_holdings(self, report: Report) -> Report:
-        """Add the chunks whose data this worker holds, and the bytes of chunks that it received."""
+        """Add the chunks whose data this worker holds, the bytes of chunks that it received, and what it has read."""
         ...

@@ -14,6 +14,7 @@ from raysgd_local.training.ports import ControllerPort, TrainingStatus
 from raysgd_local.training.replica.probe import Probing
 from raysgd_local.training.status import status_of
 from raysgd_local.training.stopwatch import Stopwatch
+from raysgd_local.training.streams.loading import StreamedBatches
 from raysgd_local.training.torch_port import TorchPort
 from raysgd_local.training.worker_setup import WorkerSetup
 from raysgd_local.transport.contract import Network
@@ -42,6 +43,15 @@ class Shell(MemberShell):
         self.drive(m.LoopStarted(self.epochs))
         if not self.order.restore:
             self._port.seed(self.member)
+
+    @property
+    def stream(self) -> StreamedBatches | None:
+        """The stream of which this worker reads its part; None for a map-style set."""
+        return self._port.stream
+
+    @stream.setter
+    def stream(self, stream: StreamedBatches | None) -> None:
+        self._port.stream = stream
 
     @property
     def evaluation(self) -> Evaluation | None:

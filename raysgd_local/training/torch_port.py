@@ -11,6 +11,7 @@ import torch
 
 from raysgd_local.algorithms.schedules.modes import modes
 from raysgd_local.control.control_slots import Contribution, Control, Flags
+from raysgd_local.control.data.streams.lengths import Lengths
 from raysgd_local.control.member import events as m
 from raysgd_local.control.member.state import Member
 from raysgd_local.control.messages import Order, Report, Save
@@ -30,6 +31,7 @@ from raysgd_local.training.replica.replica import Replica
 from raysgd_local.training.replica.rng import seed_generators
 from raysgd_local.training.replica.stepping import Stepper
 from raysgd_local.training.replica_port import ExchangeResult
+from raysgd_local.training.streams.loading import StreamedBatches
 from raysgd_local.training.worker_setup import WorkerSetup
 from raysgd_local.transport.contract import Network
 
@@ -53,6 +55,7 @@ class TorchPort:
         self.evaluation: Evaluation | None = None
         self.interference = Interference()
         self.chunks = ChunkStore()
+        self.stream: StreamedBatches | None = None
         self._writer = checkpoint_parts.ShardWriter(place.worker, place.storage, link, background, place.claim)
         self._probing: Probing | None = None
         self._rank = 0  # of this member in the newest exchange
@@ -216,8 +219,14 @@ class TorchPort:
     def save(self, save: Save, rank: int) -> None:
         self._writer.save(save, self.replica, rank)
 
+    def measure(self, shards: Lengths) -> None:
+        if self.stream is not None:
+            self.stream.measure(shards)
+
     def with_holdings(self, report: Report) -> Report:
-        return replace_fields(report, chunks=self.chunks.held.chunks, moved_bytes=self.chunks.take_moved_bytes())
+        found = self.stream.found() if self.stream is not None else ()
+        moved_bytes = self.chunks.take_moved_bytes()
+        return replace_fields(report, chunks=self.chunks.held.chunks, moved_bytes=moved_bytes, found=found)
 
     def close(self) -> None:
         """Leave the view, so that the other members notice at once, and finish writing."""

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from raysgd_local.control.controller import agreement, beginning, boundary, membership, orders, saving, termination
+from raysgd_local.control.controller import (
+    agreement,
+    beginning,
+    boundary,
+    dealing,
+    membership,
+    orders,
+    saving,
+    streams,
+    termination,
+)
 from raysgd_local.control.controller.boundary import Resolution
 from raysgd_local.control.controller.events import RecordRounds
 from raysgd_local.control.controller.state import Paused, Resolving, Restoring, Running, Segment, Starting, Turn
@@ -112,6 +122,10 @@ def _settle(turn: Turn, segment: Segment) -> None:
         return
     segment = _enter(turn, segment, resolution)
     segment = _stopped(turn, segment, reports)
+    segment = _told(turn, segment, reports)
+    if unmeasured := dealing.unmeasured(turn, segment, reports):
+        orders.measure(turn, segment, unmeasured, reports)
+        return
     if segment.books.replicated.at_odds:
         agreement.end(turn, dict(segment.books.replicated.at_odds))
         return
@@ -159,6 +173,15 @@ def _stopped(turn: Turn, segment: Segment, reports: Sequence[Report]) -> Segment
     mark("stopped_between_epochs")
     segment = replace(segment, books=replace(books, replicated=stopped_between_epochs(books.replicated)))
     turn.update(segment)
+    return segment
+
+
+def _told(turn: Turn, segment: Segment, reports: Sequence[Report]) -> Segment:
+    """Enter lengths of shards that members have found out into the books."""
+    found = streams.told(segment.books.found, reports)
+    if found != segment.books.found:
+        segment = replace(segment, books=replace(segment.books, found=found))
+        turn.update(segment)
     return segment
 
 

@@ -13,6 +13,8 @@ from raysgd_local.control.controller.state import Restoring, Segment, Turn
 from raysgd_local.control.controller.transitions import Standing
 from raysgd_local.control.data.deal import Deal
 from raysgd_local.control.data.ledger import Ledger
+from raysgd_local.control.data.streams.deal import StreamDeal
+from raysgd_local.control.data.streams.ledger import StreamLedger
 from raysgd_local.control.marks import mark
 from raysgd_local.control.messages import CheckpointStart, FreshStart, View
 from raysgd_local.control.replicated.endings import resumed
@@ -43,9 +45,10 @@ def _begin_fresh(turn: Turn, view: View) -> None:
 def _begin_from(turn: Turn, view: View, snapshot: CheckpointRecord) -> None:
     """Go back to a checkpoint. Keep its deal for as many members; otherwise deal the rest of the epoch anew."""
     before = resumed(snapshot.replicated, turn.state.settings.program)
-    before = replace(before, blocks=dealing.blocks_of(turn, view.members))
+    snapshot = replace(snapshot, ledger=_read_again(snapshot.ledger, before))
+    before = replace(before, splits=tuple(0 for _ in before.splits), blocks=dealing.blocks_of(turn, view.members))
     state, deal = _going_to(turn, view, before, snapshot.deal)
-    books = Books(state, snapshot.ledger, deal, _renamed(snapshot, view))
+    books = Books(state, snapshot.ledger, deal, snapshot.found, _renamed(snapshot, view))
     turn.do(RewindTables(state.round, state.evaluations))
     turn.record(EventName.RESUMED, checkpoint=snapshot.name, round=state.round, epoch=state.epoch)
     if len(view.members) != len(snapshot.writers):
@@ -57,14 +60,23 @@ def _begin_from(turn: Turn, view: View, snapshot: CheckpointRecord) -> None:
     orders.first_order(turn, view, books, CheckpointStart(snapshot.name))
 
 
-def _going_to(turn: Turn, view: View, state: Replicated, deal: Deal | None) -> tuple[Replicated, Deal | None]:
+def _going_to(
+    turn: Turn, view: View, state: Replicated, deal: Deal | StreamDeal | None
+) -> tuple[Replicated, Deal | StreamDeal | None]:
     """Let rounds across epochs end with the loops' present total of epochs: it may be another than before."""
     total = max(turn.state.workers[worker].epochs for worker in view.members)
-    if not state.epochs or not state.open or total in (0, state.epochs):
+    if not state.epochs or not state.open or total in (0, state.epochs) or isinstance(deal, StreamDeal):
         return state, deal
     mark("resumed_with_another_total")
     state = replace(state, epochs=max(total, state.epoch + 1))
     return state, None if deal is None else replace(deal, epochs=state.epochs)
+
+
+def _read_again(ledger: Ledger | StreamLedger, state: Replicated) -> Ledger | StreamLedger:
+    """Count the rows of a stream that were split where the checkpoint's readers stood: they are read again."""
+    if not isinstance(ledger, StreamLedger):
+        return ledger
+    return replace(ledger, rows_split=ledger.rows_split + sum(state.splits))
 
 
 def _renamed(snapshot: CheckpointRecord, view: View) -> Placement | None:

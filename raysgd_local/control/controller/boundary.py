@@ -8,18 +8,28 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from raysgd_local.algorithms.placement.table import Placement
+from raysgd_local.control.controller import streams
 from raysgd_local.control.data.deal import Deal, later_lengths, lengths, next_entries, pack, unpack
 from raysgd_local.control.data.ledger import Ledger
+from raysgd_local.control.data.streams.deal import StreamDeal
+from raysgd_local.control.data.streams.ledger import StreamLedger
+from raysgd_local.control.data.streams.lengths import Lengths
+from raysgd_local.control.data.streams.ranges import Ranges
+from raysgd_local.control.data.streams.shards import Shards
 from raysgd_local.control.marks import mark
 from raysgd_local.control.messages import LoopPosition, Report, View
 from raysgd_local.control.replicated import balancing
 from raysgd_local.control.replicated.program import Program
 from raysgd_local.control.replicated.round_row import RoundRow
-from raysgd_local.control.replicated.state import Replicated
+from raysgd_local.control.replicated.state import ENDLESS, Replicated
 from raysgd_local.records import EvalRow, PeriodChange
 
 _PACED = ("parameters", "partial")
 """Modes in which members may take unequal numbers of steps in a round."""
+
+
+Pending = Mapping[str, tuple[int, ...]] | Mapping[str, Ranges]
+"""By worker: entries of its list, or rows of a stream, of its uncommitted steps."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +37,9 @@ class Books:
     """The run's resolved state, and the samples in it."""
 
     replicated: Replicated
-    ledger: Ledger
-    deal: Deal | None = None  # of the open epoch
+    ledger: Ledger | StreamLedger
+    deal: Deal | StreamDeal | None = None  # of the open epoch
+    found: Lengths = ()  # of shards, since the deal was made: lengths that the ledger does not know, and bounds
     placement: Placement | None = None  # None until data was dealt for the first time
 
 
@@ -90,13 +101,14 @@ def settled(reports: Sequence[Report]) -> bool:
     return all(report.replicated is None or report.replicated.settled for report in reports)
 
 
-def pending_positions(
-    deal: Deal | None, view: View, state: Replicated, reports: Mapping[str, Report], behind: Sequence[str]
-) -> dict[str, tuple[int, ...]]:
+def pending_positions(books: Books, view: View, reports: Mapping[str, Report], behind: Sequence[str]) -> Pending:
     """Return for each worker the positions of its uncommitted steps. A healed worker drops its steps, so has none."""
     found: dict[str, tuple[int, ...]] = {}
+    deal, state = books.deal, books.replicated
     if deal is None:
         return found
+    if isinstance(deal, StreamDeal):
+        return streams.pending_rows(deal, books.ledger, books.found, view, state, reports, behind)
     passed = (state.epoch - deal.epoch) * deal.samples if deal.epochs else 0
     for worker, report in reports.items():
         if report.taken and worker not in behind and worker in view.members:
@@ -109,7 +121,7 @@ def pending_positions(
 def passed(books: Books) -> Books:
     """Close the epochs that all members have passed in the midst of their lists. The deal goes on."""
     state = books.replicated
-    if books.deal is None or not state.epochs:
+    if not isinstance(books.deal, Deal) or not isinstance(books.ledger, Ledger) or not state.epochs:
         return books
     open_one = state.epoch if state.open else state.epoch - 1
     return replace(books, ledger=books.ledger.pass_to(open_one, books.deal, state.cursors))
@@ -120,21 +132,31 @@ def closed(books: Books) -> Books:
     if books.deal is None:
         return books
     state, ledger, deal = books.replicated, passed(books).ledger, books.deal
-    enter = ledger.close if state.open else ledger.close_epoch
-    return replace(books, ledger=enter(deal, state.cursors), deal=None)
+    match ledger, deal:
+        case StreamLedger(), StreamDeal():
+            end = ledger.close if state.open else ledger.close_epoch
+            return replace(books, ledger=end(deal, state.cursors, dict(books.found)), deal=None, found=())
+        case Ledger(), Deal():
+            enter = ledger.close if state.open else ledger.close_epoch
+            return replace(books, ledger=enter(deal, state.cursors), deal=None)
+        case _:
+            raise RuntimeError("the deal is not of the ledger's kind")
 
 
-def opening(reports: Sequence[Report], state: Replicated) -> int | None:
-    """Return the size of the training set if all members wait for the next epoch's deal; otherwise None.
+def opening(reports: Sequence[Report], state: Replicated) -> int | Shards | None:
+    """Return the training set's size, or a stream's shards, if all members wait for the next epoch's deal.
+
+    Otherwise return None.
 
     A member whose loop has ended before the others' waits for nothing: it leaves the epoch at once, to the others.
     """
-    waiting = [report.samples for report in reports if report.place is LoopPosition.OPENING]
+    waiting = [report for report in reports if report.place is LoopPosition.OPENING]
     ended = sum(report.place is LoopPosition.FINISHED for report in reports)
     if state.open or state.stopped or not waiting or len(waiting) + ended < len(reports):
         return None
     mark("loop_ended_before_others", ended > 0)
-    return max(waiting)
+    shards = [report.shards for report in waiting if report.shards is not None]
+    return shards[0] if shards else max(report.samples for report in waiting)
 
 
 def stopped_by_all(reports: Sequence[Report], state: Replicated) -> bool:
@@ -147,6 +169,7 @@ def stopped_by_all(reports: Sequence[Report], state: Replicated) -> bool:
 
 def deal_for(
     books: Books,
+    ledger: Ledger,
     placement: Placement,
     members: Sequence[str],
     pending: Mapping[str, tuple[int, ...]],
@@ -159,7 +182,6 @@ def deal_for(
 
     `left`: for each rank the first epoch of which it takes samples.
     """
-    ledger = books.ledger
     rank = {worker: index for index, worker in enumerate(members)}
     deal = Deal(
         number=ledger.next_deal_number,
@@ -217,11 +239,18 @@ def _left_by(state: Replicated, view: View | None, members: Sequence[str]) -> tu
     return tuple(state.open and left.get(worker, False) for worker in members)
 
 
+def list_lengths(deal: Deal | StreamDeal | None) -> tuple[int, ...] | None:
+    """Return the length of each rank's list; None without a deal. That of a stream is known when it was read."""
+    if isinstance(deal, StreamDeal):
+        return (ENDLESS,) * len(deal.shares)
+    return None if deal is None else lengths(deal)
+
+
 def seated(
     state: Replicated,
     view: View | None,
     members: Sequence[str],
-    deal: Deal | None,
+    deal: Deal | StreamDeal | None,
     blocks: tuple[int, ...] = (),
     loops: Mapping[str, int] | None = None,
 ) -> Replicated:
@@ -238,8 +267,9 @@ def seated(
     return replace(
         state,
         cursors=tuple(0 for _ in members),
-        lengths=None if deal is None else lengths(deal),
-        later=() if deal is None else later_lengths(deal),
+        lengths=list_lengths(deal),
+        splits=tuple(0 for _ in members) if isinstance(deal, StreamDeal) else (),
+        later=later_lengths(deal) if isinstance(deal, Deal) else (),
         loops=tuple(loops.get(worker, first) for worker in members) if state.epochs else (),
         redeal=False,
         left_epoch=_left_by(state, view, members),

@@ -15,6 +15,9 @@ from raysgd_local.control.controller.events import ShardWritten
 from raysgd_local.control.controller.settings import CheckpointPolicy
 from raysgd_local.control.data.deal import Deal
 from raysgd_local.control.data.ledger import Ledger
+from raysgd_local.control.data.streams.deal import StreamDeal
+from raysgd_local.control.data.streams.ledger import StreamLedger
+from raysgd_local.control.data.streams.lengths import Lengths
 from raysgd_local.control.marks import mark
 from raysgd_local.control.replicated.state import Replicated
 from raysgd_local.errors import CheckpointError
@@ -41,9 +44,10 @@ class CheckpointRecord:
     members: tuple[str, ...]  # of the view, in rank order: shard i is of rank i
     everyone: bool  # there is a shard of each member, not of rank 0 alone
     replicated: Replicated  # the resolved state
-    ledger: Ledger  # consumed samples of the open epoch
-    deal: Deal | None  # of the open epoch; None while no epoch is open
+    ledger: Ledger | StreamLedger  # consumed samples of the open epoch
+    deal: Deal | StreamDeal | None  # of the open epoch; None while no epoch is open
     placement: Placement | None  # of chunks on workers; None before the first deal
+    found: Lengths = ()  # of a stream's shards, since the deal was made
 
     @property
     def writers(self) -> tuple[str, ...]:

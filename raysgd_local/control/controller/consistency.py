@@ -9,6 +9,9 @@ from raysgd_local.algorithms.placement.table import Placement
 from raysgd_local.algorithms.schedules.base import Period
 from raysgd_local.control.data.deal import Deal, ends_at, parts
 from raysgd_local.control.data.ledger import Ledger
+from raysgd_local.control.data.streams import coding
+from raysgd_local.control.data.streams.deal import StreamDeal
+from raysgd_local.control.data.streams.ledger import StreamLedger
 from raysgd_local.control.replicated.state import Replicated
 
 _MOST = 2**62
@@ -17,8 +20,8 @@ _MOST = 2**62
 def contradiction(
     members: tuple[str, ...],
     state: Replicated,
-    ledger: Ledger,
-    deal: Deal | None,
+    ledger: Ledger | StreamLedger,
+    deal: Deal | StreamDeal | None,
     placement: Placement | None,
 ) -> str:
     """Return the first contradiction among the parts of a checkpoint's record; empty if there is none."""
@@ -34,14 +37,20 @@ def contradiction_of_period(period: Period) -> str:
 def _contradictions(
     members: tuple[str, ...],
     state: Replicated,
-    ledger: Ledger,
-    deal: Deal | None,
+    ledger: Ledger | StreamLedger,
+    deal: Deal | StreamDeal | None,
     placement: Placement | None,
 ) -> Iterator[str]:
     if not members or len(set(members)) < len(members):
         yield f"members {members}"
     yield from _of_counts(state, ledger)
     yield from _of_ranks(state, len(members))
+    if isinstance(ledger, StreamLedger):
+        yield from _of_stream(state, ledger, deal, len(members))
+        return
+    if isinstance(deal, StreamDeal):
+        yield "a stream's deal, and no ledger of a stream"
+        return
     yield from _of_ledger(ledger)
     if deal is not None:
         yield from _of_deal(deal, ledger, len(members))
@@ -50,7 +59,7 @@ def _contradictions(
         yield f"{placement.chunks} chunks are placed and {deal.chunks} dealt"
 
 
-def _of_counts(state: Replicated, ledger: Ledger) -> Iterator[str]:
+def _of_counts(state: Replicated, ledger: Ledger | StreamLedger) -> Iterator[str]:
     names = ("round", "steps", "samples", "wire_bytes", "epoch", "evaluations")
     counts = {name: getattr(state, name) for name in names}
     counts |= {name: getattr(ledger, name) for name in ("deals", "samples_lost", "samples_repeated")}
@@ -97,6 +106,36 @@ def _of_deal(deal: Deal, ledger: Ledger, members: int) -> Iterator[str]:
         yield "the deal has a position beyond the training set"
     if not all(math.isfinite(share) and share >= 0 for share in deal.shares):
         yield "the deal has a share that is no number"
+
+
+def _of_stream(
+    state: Replicated, ledger: StreamLedger, deal: Deal | StreamDeal | None, members: int
+) -> Iterator[str]:
+    for name in ("rows_split", "shards_unread", "shards"):
+        if not 0 <= getattr(ledger, name) <= _MOST:
+            yield f"{name} is {getattr(ledger, name)}"
+    if len(ledger.known_lengths()) != ledger.shards:
+        yield f"{len(ledger.known_lengths())} lengths of {ledger.shards} shards"
+    if any(len(coding.decode_flags(book.finished)) != ledger.shards for book in ledger.open):
+        yield "the open epoch is of another number of shards"
+    if deal is None:
+        if state.open and state.lengths is not None:
+            yield "the open epoch has no deal"
+        return
+    if not isinstance(deal, StreamDeal) or deal.names != ledger.names or deal.shards != ledger.shards:
+        yield "the deal is of another source"
+        return
+    if deal.epoch != ledger.epoch or not 1 <= deal.number <= ledger.deals:
+        yield "the deal is not of the ledger's epoch"
+    if len(deal.shares) != members or deal.seed < 0:
+        yield f"the deal is not to {members} members"
+    if not all(math.isfinite(share) and share >= 0 for share in deal.shares):
+        yield "the deal has a share that is no number"
+    ends = state.lengths or ()
+    if len(ends) != len(state.cursors) or not all(
+        0 <= cursor <= end for cursor, end in zip(state.cursors, ends, strict=True)
+    ):
+        yield "a cursor is beyond its list"
 
 
 def _of_epoch(state: Replicated, ledger: Ledger, deal: Deal | None) -> Iterator[str]:

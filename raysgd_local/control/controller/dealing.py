@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from raysgd_local.algorithms.placement.table import ChunkHolder, Placement, default_chunks, rebalance
-from raysgd_local.control.controller import boundary
-from raysgd_local.control.controller.boundary import Books, Resolution
+from raysgd_local.control.controller import boundary, streams
+from raysgd_local.control.controller.boundary import Books, Pending, Resolution
 from raysgd_local.control.controller.state import Segment, Turn
 from raysgd_local.control.controller.transitions import Standing
 from raysgd_local.control.data import chunk_transfer
 from raysgd_local.control.data.deal import Sources
+from raysgd_local.control.data.streams.deal import StreamDeal
+from raysgd_local.control.data.streams.ledger import StreamLedger
+from raysgd_local.control.data.streams.ranges import Ranges
+from raysgd_local.control.data.streams.shards import Shards
 from raysgd_local.control.marks import mark
-from raysgd_local.control.messages import View
+from raysgd_local.control.messages import Report, View
 from raysgd_local.control.run_events import EventName
 
 
@@ -31,7 +36,8 @@ def account(turn: Turn, segment: Segment, resolution: Resolution, view: View) ->
         books = boundary.closed(books)
     elif view == before and not books.replicated.needs_deal and not _hands_over(turn, books, view):
         return books
-    pending = boundary.pending_positions(books.deal, before, books.replicated, reports, resolution.behind)
+    pending = boundary.pending_positions(books, before, reports, resolution.behind)
+    books = _split(books, before, reports)
     loops = {report.worker: report.epoch for report in reports.values() if report.replicated is not None}
     return dealt(turn, books, before, view, pending, loops)
 
@@ -43,8 +49,20 @@ def record_residuals(turn: Turn, norms: Mapping[str, float], members: Sequence[s
         turn.record(EventName.RESIDUAL_LOST, workers=list(lost), norm=sum(lost.values()))
 
 
-def _opened(books: Books, samples: int, epochs: int) -> Books:
-    ledger = books.ledger.open_epoch(books.replicated.epoch, samples) if samples else books.ledger
+def _split(books: Books, view: View, reports: Mapping[str, Report]) -> Books:
+    """Count the rows of a stream that will be read again though samples were made of them."""
+    if not isinstance(books.ledger, StreamLedger):
+        return books
+    rows = streams.split(books.replicated, view, reports)
+    return replace(books, ledger=replace(books.ledger, rows_split=books.ledger.rows_split + rows))
+
+
+def _opened(books: Books, opens: int | Shards, epochs: int) -> Books:
+    epoch, ledger = books.replicated.epoch, books.ledger
+    if isinstance(opens, Shards):
+        ledger = streams.opened(ledger, epoch, opens, books.found)
+    elif opens:
+        ledger = streams.map_style(ledger).open_epoch(epoch, opens)
     return replace(books, ledger=ledger, replicated=replace(books.replicated, open=True, epochs=epochs))
 
 
@@ -53,27 +71,30 @@ def dealt(
     books: Books,
     before: View | None,
     view: View,
-    pending: dict[str, tuple[int, ...]],
+    pending: Pending,
     loops: Mapping[str, int] | None = None,
 ) -> Books:
     """Deal the open epoch to the view's members, if it deals any data at all, and seat the state for them."""
     settings, state = turn.state.settings, books.replicated
     if state.open and books.ledger.epoch == state.epoch:
         shares = boundary.deal_shares(state, before, view.members, settings.program)
-        placement = _placed(turn, books, view)
-        left = boundary.skips_of(state, before, view.members)
-        books = boundary.deal_for(
-            boundary.closed(books),
-            placement,
-            view.members,
-            pending,
-            settings.seed,
-            settings.local_data,
-            shares,
-            left,
-        )
+        books = _dealt(turn, boundary.closed(books), before, view, pending, shares)
     seated = boundary.seated(state, before, view.members, books.deal, blocks_of(turn, view.members), loops)
     return replace(books, replicated=seated)
+
+
+def _dealt(
+    turn: Turn, books: Books, before: View | None, view: View, pending: Any, shares: Mapping[str, float]
+) -> Books:
+    settings, ledger = turn.state.settings, books.ledger
+    if isinstance(ledger, StreamLedger):
+        rows = [pending.get(worker, Ranges()) for worker in view.members]
+        ledger, deal = streams.dealt(ledger, [shares[worker] for worker in view.members], rows, settings)
+        return replace(books, ledger=ledger, deal=deal)
+    placement = _placed(turn, books, ledger.samples, view)
+    left = boundary.skips_of(books.replicated, before, view.members)
+    seed, local = settings.seed, settings.local_data
+    return boundary.deal_for(books, ledger, placement, view.members, pending, seed, local, shares, left)
 
 
 def blocks_of(turn: Turn, members: Sequence[str]) -> tuple[int, ...]:
@@ -82,12 +103,12 @@ def blocks_of(turn: Turn, members: Sequence[str]) -> tuple[int, ...]:
     return program.averaging.blocks(tuple(workers[w].node for w in members)) if program.partial else ()
 
 
-def _placed(turn: Turn, books: Books, view: View) -> Placement:
+def _placed(turn: Turn, books: Books, samples: int, view: View) -> Placement:
     """Place the chunks on the view's members; record those that no live worker holds any more."""
     settings = turn.state.settings
     placement = books.placement
     if placement is None:
-        samples, chunks = books.ledger.samples, settings.placement.chunks
+        chunks = settings.placement.chunks
         placement = Placement.empty(min(chunks or default_chunks(settings.workers_max, samples), samples))
     live = _holders(turn, view)
     copies = settings.placement.copies_among(len(live))
@@ -129,6 +150,21 @@ def have(turn: Turn, members: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """Return for each of these members the chunks whose data it reported to have."""
     chunks = {report.worker: report.chunks for report in turn.state.reports}
     return {worker: chunks[worker] for worker in members if worker in chunks}
+
+
+def unmeasured(turn: Turn, segment: Segment, reports: Sequence[Report]) -> dict[int, int]:
+    """Return the shards of a stream that must be measured at this boundary (see `consumption.needed`)."""
+    books = segment.books
+    if isinstance(books.deal, StreamDeal) and isinstance(books.ledger, StreamLedger):
+        needed = books.ledger.lengths_needed(books.deal, books.replicated.cursors, dict(books.found))
+        if needed:
+            return needed
+    opens = boundary.opening(reports, books.replicated)
+    if not isinstance(opens, Shards):
+        return {}
+    ledger = _opened(boundary.closed(books), opens, 0).ledger
+    workers = len(reports) + len(turn.state.standing(Standing.READY))
+    return streams.unfair(ledger, workers) if isinstance(ledger, StreamLedger) else {}
 
 
 def sources(turn: Turn, view: View, chunks: int) -> Sources:

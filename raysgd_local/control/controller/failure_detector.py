@@ -70,15 +70,16 @@ def _unready(turn: Turn) -> Iterator[tuple[str, str]]:
 def _absent(turn: Turn, heartbeat: Heartbeat) -> Iterator[tuple[str, str]]:
     """Yield members that did not arrive in time at a boundary at which others wait.
 
-    A member whose loop has ended comes long before the others, who may have work of their own between two epochs.
+    A member whose loop has ended comes long before the others, who may have work of their own between two epochs. A
+    member that measures shards may have much to read.
     """
     stage = turn.state.stage
     if not isinstance(stage, Running | Resolving) or stage.gathering_since is None:
         return
     waited_s = min(turn.now - stage.gathering_since, heartbeat.awake_s)
     timeouts = turn.state.settings.timeouts
-    ended = stage.segment.only_ended and bool(stage.segment.arrivals)
-    limit_s = timeouts.straggler.ceiling_s if ended else timeouts.arrival.seconds(round_s(heartbeat))
+    long = stage.segment.measuring or (stage.segment.only_ended and bool(stage.segment.arrivals))
+    limit_s = timeouts.straggler.ceiling_s if long else timeouts.arrival.seconds(round_s(heartbeat))
     if waited_s > limit_s:
         for worker in turn.state.members:
             if worker not in stage.segment.arrivals:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from raysgd_local.control.controller import boundary, dealing, membership
@@ -12,6 +12,7 @@ from raysgd_local.control.controller.events import Form
 from raysgd_local.control.controller.state import Finishing, Outcome, Running, Segment, Turn
 from raysgd_local.control.controller.transitions import Standing
 from raysgd_local.control.data import chunk_transfer
+from raysgd_local.control.data.deal import Deal
 from raysgd_local.control.marks import mark
 from raysgd_local.control.messages import Continuation, Order, Report, Save, Start, View
 from raysgd_local.control.replicated.program import Program
@@ -55,6 +56,24 @@ def last_order(turn: Turn, segment: Segment, resolution: Resolution, outcome: Ou
     order = _next(turn, segment, view, books, program, _continuation(segment, view, resolution))
     order = replace(order, closing=True, save=_begin_save(turn, view, books, final=True))
     give(turn, order, books, formed=segment.formed)
+
+
+def measure(turn: Turn, segment: Segment, lengths: Mapping[int, int], reports: Sequence[Report]) -> None:
+    """Have members measure shards that only dead workers knew, and arrive at this boundary again."""
+    readers = [report.worker for report in reports if report.shards is not None]
+    parts = {worker: tuple(sorted(lengths.items())[rank :: len(readers)]) for rank, worker in enumerate(readers)}
+    asked = replace(segment, number=segment.number + 1, arrivals={}, measuring=True)
+    order = Order(
+        view=segment.view,
+        segment=asked.number,
+        program=turn.state.settings.program,
+        replicated=segment.books.replicated,
+        incarnation=turn.state.incarnation,
+        deal=segment.books.deal,
+        measure=tuple(parts.items()),
+    )
+    turn.enter(Running(asked))
+    turn.do(Form(order, turn.state.members))
 
 
 def dismiss(turn: Turn, segment: Segment, outcome: Outcome) -> None:
@@ -156,7 +175,8 @@ def _next(turn: Turn, segment: Segment | None, view: View, books: Books, program
         incarnation=state.incarnation,
         start=start,
         deal=books.deal,
-        sources=dealing.sources(turn, view, books.deal.chunks) if books.deal is not None else (),
+        found=books.found,
+        sources=dealing.sources(turn, view, books.deal.chunks) if isinstance(books.deal, Deal) else (),
         paused_s=state.paused_s,
     )
 
@@ -194,6 +214,7 @@ def _begin_save(turn: Turn, view: View, books: Books, final: bool) -> Save:
         replicated=books.replicated,
         ledger=books.ledger,
         deal=books.deal,
+        found=books.found,
         placement=books.placement,
     )
     turn.set(saves=state.saves.begin(snapshot, final))

@@ -78,6 +78,8 @@ class Settings:
     spares: int = 0  # workers kept ready beyond `workers_max`
     seed: int = 0  # of the deals
     placement: ChunkPlacement = field(default_factory=DisjointChunks)  # of chunks on workers
+    interleave: int = 4  # shards of a stream that a worker reads in turn
+    shuffle_window: int = 1024  # consecutive rows of a worker's list that are shuffled together; 1: none
     local_data: bool = False  # a chunk's data is with its holders and nowhere else
     max_failures: int = 0  # tolerated exceptions in user code; -1: no limit
     max_losses: int | None = None  # tolerated losses of processes and nodes; None: no limit

@@ -37,6 +37,7 @@ class Segment:
     yielded: bool = False  # members were asked to end the segment
     broken: bool = False  # this view broke: its number is never used again
     formed: bool = False  # a member has committed a round of this view
+    measuring: bool = False  # members measure shards before they arrive again
 
     @property
     def only_ended(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from raysgd_local.control.data.deal import ends_at
+from raysgd_local.control.data.streams.deal import StreamDeal
 from raysgd_local.control.marks import mark
 from raysgd_local.control.member import probing
 from raysgd_local.control.member.events import Command, LocalStep, Proceed, StepDue, Want
@@ -14,6 +15,8 @@ def through(member: Member) -> bool:
     state, deal = member.known, member.in_force.deal
     if state.lengths is None or deal is None:
         return True
+    if isinstance(deal, StreamDeal):
+        return member.trial.last if probing.under_way(member) else member.used_up(member.uncommitted.taken)
     tried = member.trial.taken if probing.under_way(member) else 0
     taken = state.cursors[member.rank] + member.uncommitted.taken + tried
     return taken >= ends_at(deal, member.epoch)[member.rank]

@@ -7,6 +7,8 @@ from enum import Enum
 
 from raysgd_local.algorithms.schedules.base import Mode
 from raysgd_local.control.control_slots import Contribution, Control
+from raysgd_local.control.data.streams.lengths import Lengths
+from raysgd_local.control.data.streams.shards import Shards
 from raysgd_local.control.messages import LoopPosition, Order, Report, Save
 from raysgd_local.control.replicated.state import Replicated
 
@@ -28,6 +30,14 @@ class Want(Enum):
         return self.value if isinstance(self.value, LoopPosition) else LoopPosition.TRAINING
 
 
+@dataclass(frozen=True)
+class StreamPosition:
+    """How far a member's reader has come in its list of a stream."""
+
+    split: int  # rows after the last consumed one of which samples before this position have a part
+    last: bool  # the list ends here
+
+
 # Events: requests of the training loop.
 
 
@@ -46,6 +56,7 @@ class StepDue:
     consumed: int  # positions of the deal
     further: int = 0  # the same, if a step before counts them
     stepping: int = 0  # bits of the optimizers that step; 0: all
+    reached: StreamPosition | None = None  # behind the newest batch; None for a map-style set
 
 
 @dataclass(frozen=True)
@@ -57,11 +68,15 @@ class StepsTaken:
     consumed: int  # positions of the deal in all of these steps
     further: int = 0  # samples in these steps that a step before counts
     stepping: int = 0  # bits of the optimizers of the newest step; 0: all
+    reached: StreamPosition | None = None  # behind the newest batch; None for a map-style set
 
 
 @dataclass(frozen=True)
 class ListEnded:
     """The loop asks for a batch, but this member's list is used up."""
+
+    consumed: int = 0  # rows of a stream at the list's end of which no sample was made
+    reached: StreamPosition | None = None  # None for a map-style set
 
 
 @dataclass(frozen=True)
@@ -73,8 +88,9 @@ class EpochLeft:
 class EpochWanted:
     """The loop begins an epoch."""
 
-    samples: int  # size of the training set; 0: the loop loads data of its own
+    samples: int  # size of the training set; 0: the loop loads data of its own, or a stream
     epochs: int = 0  # total that the loop goes through; 0: as it said before
+    shards: Shards | None = None  # of the stream
 
 
 @dataclass(frozen=True)
@@ -236,6 +252,13 @@ class Fetch:
 
 
 @dataclass(frozen=True)
+class Measure:
+    """Find out how long these shards are, by reading them: those that knew it are gone."""
+
+    shards: Lengths  # (shard, rows): it suffices to know whether there are so many
+
+
+@dataclass(frozen=True)
 class CopyState:
     """Copy the state for a checkpoint, then write the copy while the loop goes on."""
 
@@ -348,7 +371,9 @@ class Exit:
     why: str  # as the order says
 
 
-Awaited = Connect | Heal | Transfer | Align | Restore | Fetch | Exchange | Collect | AverageProbe | Evaluate
+Awaited = (
+    Connect | Heal | Transfer | Align | Restore | Fetch | Measure | Exchange | Collect | AverageProbe | Evaluate
+)
 """Commands that may fail; each is answered with an event. `Arrive` is answered too, but can't fail."""
 
 Command = (

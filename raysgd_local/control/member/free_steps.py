@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raysgd_local.control.member.events import StepDue, StepsTaken
+from raysgd_local.control.member.events import StepDue, StepsTaken, StreamPosition
 
 
 class Allowance:
@@ -18,6 +18,7 @@ class Allowance:
 
     def _forget(self) -> None:
         self._steps = self._samples = self._consumed = self._further = self._stepping = 0
+        self._reached: StreamPosition | None = None
 
     def grant(self, free: int) -> None:
         """Allow the next `free` steps."""
@@ -37,6 +38,7 @@ class Allowance:
         self._consumed += due.consumed
         self._further += due.further
         self._stepping = due.stepping
+        self._reached = due.reached or self._reached
         return before
 
     def ended(self) -> tuple[StepsTaken, ...]:
@@ -44,6 +46,8 @@ class Allowance:
         self._free = 0
         if not self._steps:
             return ()
-        taken = StepsTaken(self._steps, self._samples, self._consumed, self._further, self._stepping)
+        taken = StepsTaken(
+            self._steps, self._samples, self._consumed, self._further, self._stepping, self._reached
+        )
         self._forget()
         return (taken,)

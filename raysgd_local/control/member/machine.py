@@ -90,11 +90,12 @@ def _ask(member: Member, event: Ask) -> Result:
         case LoopStarted(epochs):
             return rounds.arrive(replace(member, want=Want.STATE, epochs=epochs))
         case ListEnded():
-            return rounds.resume(replace(member, want=Want.DATA))
+            return rounds.list_ended(member, event)
         case EpochLeft():
             return rounds.leave_epoch(member)
-        case EpochWanted(samples, epochs):
-            return rounds.resume(replace(member, want=Want.EPOCH, dataset=samples, epochs=epochs or member.epochs))
+        case EpochWanted(samples, epochs, shards):
+            said = replace(member, dataset=samples, shards=shards, epochs=epochs or member.epochs)
+            return rounds.resume(replace(said, want=Want.EPOCH))
         case EvaluationDue():
             return rounds.resume(replace(member, want=Want.EVALUATE))
         case LoopFinished():

@@ -13,10 +13,12 @@ from raysgd_local.control.member.events import (
     Mark,
     Proceed,
     ShowMean,
+    StepDue,
+    StreamPosition,
     Undo,
     Want,
 )
-from raysgd_local.control.member.state import Member, ProbeProgress, Result
+from raysgd_local.control.member.state import Member, ProbeProgress, Result, reads_again
 from raysgd_local.records import replace_fields
 
 
@@ -32,15 +34,21 @@ def due(member: Member) -> bool:
     return state.period.probe is not None and open_lists and member.trial.stage != "done"
 
 
-def step(member: Member, samples: int, consumed: int) -> Result:
+def step(member: Member, due: StepDue) -> Result:
     """Take a step of the loop in a probe locally, or only record its loss."""
-    trial = member.trial
-    taken = trial.taken + consumed
+    samples = due.samples
+    trial = ended(member.trial, due.reached)
+    taken = trial.taken + due.consumed
     if trial.stage == "local":
         after = replace_fields(trial, steps=trial.steps + 1, samples=trial.samples + samples, taken=taken)
         return replace_fields(member, want=Want.STEP, trial=after), (LocalStep(pending=trial.samples),)
     trial = replace_fields(trial, looked=trial.looked + 1, looked_at=trial.looked_at + samples, taken=taken)
     return replace_fields(member, want=Want.STEP, trial=trial), (Look(samples),)
+
+
+def ended(trial: ProbeProgress, reached: StreamPosition | None) -> ProbeProgress:
+    """Return the progress behind a batch, or where there is none: a reader of a stream may have come to the end."""
+    return replace_fields(trial, last=True) if reached is not None and reached.last else trial
 
 
 def go_on(member: Member, probe: Probe) -> Result:
@@ -56,6 +64,7 @@ def go_on(member: Member, probe: Probe) -> Result:
         commands = (Mark(local=probe.steps > 0),)
         mark("pending_step_before_probe", member.steps > 0)
         trial = ProbeProgress("local" if probe.steps else "looking")
+        member = reads_again(member) if member.steps else member
         member = replace_fields(member, trial=trial, steps=0, samples=0, taken=0, further=0)
     trial = member.trial
     left = probe.steps - trial.steps if trial.stage == "local" else probe.held_out - trial.looked
@@ -87,6 +96,7 @@ def _ended(member: Member, probe: Probe, complete: bool) -> Result:
         tried_in, said = (_place(member) if complete else None), HeldOut()
     else:
         tried_in, said = None, HeldOut(trial.looked, trial.looked_at) if complete else HeldOut()
+    member = reads_again(member)
     return replace_fields(member, trial=ProbeProgress("done"), tried_in=tried_in, held_out=said), (Undo(),)
 
 
@@ -94,6 +104,7 @@ def abandoned(member: Member) -> Result:
     """Undo the probe, because the view broke. The next view's members begin it again."""
     undo: tuple[Command, ...] = (Undo(),) if under_way(member) else ()
     mark("probe_abandoned", under_way(member))
+    member = reads_again(member) if undo else member
     return replace_fields(member, trial=ProbeProgress(), held_out=HeldOut()), undo
 
 
@@ -101,7 +112,8 @@ def _willing(member: Member) -> bool:
     """Whether the loop will take another batch of the open epoch."""
     if member.want in (Want.CLOSE, Want.EVALUATE, Want.FINISH):
         return False
-    return member.want is not Want.DATA or not member.known.used_up(member.rank, member.trial.taken)
+    used_up = member.trial.last or member.known.used_up(member.rank, member.trial.taken)
+    return member.want is not Want.DATA or not used_up
 
 
 def _place(member: Member) -> tuple[int, int]:

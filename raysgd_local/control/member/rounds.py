@@ -17,6 +17,7 @@ from raysgd_local.control.member.events import (
     Exchange,
     Exchanged,
     Launch,
+    ListEnded,
     LocalStep,
     Proceed,
     StepDue,
@@ -42,7 +43,7 @@ def step(member: Member, due: StepDue) -> Result:
     if not member.known.open:
         return member, step_between_epochs(member, due)
     if probing.under_way(member):
-        member, tried = probing.step(member, due.samples, due.consumed)
+        member, tried = probing.step(member, due)
         member, commands = resume(member)
         return member, (*tried, *commands)
     alone = LocalStep(pending=member.uncommitted.samples, stepping=due.stepping)
@@ -54,6 +55,15 @@ def step(member: Member, due: StepDue) -> Result:
         return member, (alone, Proceed(free=left - 1))
     member, commands = resume(member)
     return member, (alone, *commands)
+
+
+def list_ended(member: Member, event: ListEnded) -> Result:
+    """Answer a loop that asks for a batch and has used up its list. Rows at its end may have given no sample."""
+    member = replace_fields(member, want=Want.DATA)
+    if probing.under_way(member):
+        return resume(replace_fields(member, trial=probing.ended(member.trial, event.reached)))
+    taken, reached = member.taken + event.consumed, event.reached or member.reached
+    return resume(replace_fields(member, taken=taken, reached=reached))
 
 
 def leave_epoch(member: Member) -> Result:
@@ -82,6 +92,7 @@ def taken(member: Member, steps: int, took: StepDue | StepsTaken) -> Member:
         taken=member.taken + took.consumed,
         further=member.further + took.further,
         stepping=took.stepping,
+        reached=took.reached or member.reached,
     )
 
 
@@ -118,7 +129,7 @@ def resume(member: Member) -> Result:
             return _exchange(member)
         case Want.STEP | Want.EPOCH if _sits_out(member):
             return _exchange(replace_fields(member, want=Want.STEP))
-        case Want.DATA if state.open and not state.stopped and state.used_up(member.rank, member.taken):
+        case Want.DATA if state.open and not state.stopped and member.used_up(member.taken):
             return _exchange(member)
         case Want.CLOSE | Want.FINISH if closes(member):
             return _exchange(member)
@@ -146,7 +157,7 @@ def _due(member: Member) -> bool:
     state = member.known
     if state.period.mode == "gradients":
         return member.steps > 0
-    unfinished = _holds(member) and state.used_up(member.rank, member.uncommitted.taken)
+    unfinished = _holds(member) and member.used_up(member.uncommitted.taken)
     return member.steps > 0 and member.steps >= state.local_steps(member.rank) and not unfinished
 
 
@@ -164,7 +175,7 @@ def _goes_on(member: Member) -> bool:
     state, ends = member.known, (Want.CLOSE, Want.EVALUATE, Want.FINISH)
     if member.in_force.program.whole or member.leaving or member.stop_asked or state.drain or member.want in ends:
         return False
-    if member.want is Want.DATA and state.used_up(member.rank, member.uncommitted.taken):
+    if member.want is Want.DATA and member.used_up(member.uncommitted.taken):
         return False
     return member.steps < min(state.period.delay, state.local_steps(member.rank) - 1)
 
@@ -184,6 +195,7 @@ def _exchange(member: Member) -> Result:
         stepping=member.stepping if member.steps and member.known.period.mode == "gradients" else 0,
         samples=member.samples,
         consumed=member.taken,
+        split=member.reached.split if member.reached is not None else 0,
         epoch=member.epoch,
         flags=_flags(member),
         held_out=member.held_out,
@@ -224,6 +236,8 @@ def _flags(member: Member) -> Flags:
         flags |= Flags.EVALUATES
     if member.want is Want.EPOCH:
         flags |= Flags.BETWEEN
+    if member.reached is not None and member.reached.last:
+        flags |= Flags.EXHAUSTED
     return flags
 
 
@@ -322,6 +336,8 @@ def arrive(member: Member) -> Result:
         leaving=member.leaving,
         stops=member.stop_asked,
         samples=member.dataset,
+        shards=member.shards,
+        rows_split=member.rows_split,
         epochs=member.epochs,
         epoch=member.epoch - (member.want is Want.EVALUATE and member.epoch > 0),
         rounds=member.rounds,
@@ -331,4 +347,4 @@ def arrive(member: Member) -> Result:
         damaged=member.damaged,
         broken=member.broken,
     )
-    return replace_fields(member, rounds=(), evaluations=(), changes=()), (*undo, Arrive(report))
+    return replace_fields(member, rounds=(), evaluations=(), changes=(), rows_split=0), (*undo, Arrive(report))

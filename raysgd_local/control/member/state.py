@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from raysgd_local.control.control_slots import Control, HeldOut
-from raysgd_local.control.member.events import Command, Want
+from raysgd_local.control.data.streams.shards import Shards
+from raysgd_local.control.member.events import Command, StreamPosition, Want
 from raysgd_local.control.messages import Order
 from raysgd_local.control.replicated.round_row import RoundRow
 from raysgd_local.control.replicated.state import Replicated
-from raysgd_local.records import EvalRow, PeriodChange
+from raysgd_local.records import EvalRow, PeriodChange, replace_fields
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class ProbeProgress:
     looked: int = 0  # held-out batches whose loss was recorded
     looked_at: int = 0  # samples in these batches
     taken: int = 0  # positions of the deal, in steps and held-out batches
+    last: bool = False  # the list of a stream ends behind them
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,10 @@ class Member:
     further: int = 0  # samples in `steps` that a step before counts: further optimizers' steps on the same batch
     stepping: int = 0  # bits of the optimizers of the newest step; 0: all
     aligned: bool = False  # in this segment all members' loops step the same optimizers together
-    dataset: int = 0  # size of the training set; 0: the loop loads data of its own
+    reached: StreamPosition | None = None  # in the list of a stream, behind all steps
+    rows_split: int = 0  # rows read again, since the last report, of which samples were made that are stepped on
+    dataset: int = 0  # size of the training set; 0: the loop loads data of its own, or a stream
+    shards: Shards | None = None  # of the stream
     epochs: int = 0  # total that the loop goes through
     epoch: int = 0  # in which the loop is, where rounds go across epochs
     shown: Control | None = None  # slots of the exchange whose mean is being evaluated
@@ -92,6 +97,11 @@ class Member:
             self.further + flown.further,
         )
 
+    def used_up(self, taken: int) -> bool:
+        """Whether this member's list is used up, counting `taken` positions that are not committed yet."""
+        ended = self.reached is not None and self.reached.last
+        return ended or self.known.used_up(self.rank, taken)
+
     @property
     def in_force(self) -> Order:
         """The newest order."""
@@ -123,3 +133,12 @@ class Member:
 
 
 Result = tuple[Member, tuple[Command, ...]]
+
+
+def reads_again(member: Member) -> Member:
+    """Count the rows that a reader has split where it begins anew: what it kept of them is gone."""
+    reached = member.reached
+    if reached is None:
+        return member
+    anew = replace_fields(reached, split=0, last=False)
+    return replace_fields(member, rows_split=member.rows_split + reached.split, reached=anew)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
+from raysgd_local.control.data.deal import Deal
+from raysgd_local.control.data.streams.deal import StreamDeal
 from raysgd_local.control.marks import mark
 from raysgd_local.control.member import rounds
 from raysgd_local.control.member.events import (
@@ -15,11 +17,12 @@ from raysgd_local.control.member.events import (
     Exit,
     Fetch,
     Heal,
+    Measure,
     Restore,
     Transfer,
     Want,
 )
-from raysgd_local.control.member.state import Adopt, Member, Result
+from raysgd_local.control.member.state import Adopt, Member, Result, reads_again
 from raysgd_local.control.messages import CheckpointStart, Continuation, FreshStart, Order
 from raysgd_local.control.replicated.state import Replicated
 
@@ -30,8 +33,26 @@ def obey(member: Member, order: Order) -> Result:
         return member, ()
     if order.finish or member.worker not in order.view.members:
         return replace(member, order=order), (Exit(order.finish or "left"),)
+    if order.measure:
+        return _measures(member, order)
     todo = _entering(member, order)
-    return go_on(replace(member, order=order, todo=todo, broken="", damaged="", over=False, aligned=False))
+    if member.order is not None and member.order.deal != order.deal:
+        member = reads_again(member) if _same_epoch(member.order.deal, order.deal) else member
+        member = replace(member, reached=None)
+    member = replace(member, order=order, todo=todo)
+    return go_on(replace(member, broken="", damaged="", over=False, aligned=False))
+
+
+def _same_epoch(before: Deal | StreamDeal | None, after: Deal | StreamDeal | None) -> bool:
+    return before is not None and after is not None and before.epoch == after.epoch
+
+
+def _measures(member: Member, order: Order) -> Result:
+    """Measure shards, then arrive at the same boundary again."""
+    mark("shards_measured")
+    wanted = dict(order.measure).get(member.worker, ())
+    member = replace(member, order=replace(member.in_force, segment=order.segment))
+    return replace(member, todo=(), over=True), (Measure(wanted),)
 
 
 def _entering(member: Member, order: Order) -> tuple[Command | Adopt, ...]:
@@ -106,12 +127,13 @@ def _adopt(member: Member) -> Member:
         samples=member.samples if keeps else 0,
         taken=member.taken if keeps else 0,
         further=member.further if keeps else 0,
+        reached=member.reached if keeps else None,
         segment_round=state.round,
         segment_s=state.elapsed_s,
     )
 
 
-_AWAITED = (Connect, Heal, Transfer, Align, Restore, Fetch)
+_AWAITED = (Connect, Heal, Transfer, Align, Restore, Fetch, Measure)
 """Commands of entering that may fail; the shell answers them with `Done` or `Failed`."""
 
 

@@ -19,6 +19,9 @@ from raysgd_local.control.replicated.program import Program
 
 BY_THE_LOOP = "stopped by the training loop"
 
+ENDLESS = 1 << 60
+"""The length of a list of a stream until its member has come to its end."""
+
 
 @dataclass(frozen=True)
 class Replicated:
@@ -36,7 +39,10 @@ class Replicated:
     epoch: int = 0  # the open epoch, or if none is open the next one
     open: bool = False  # whether an epoch is open
     cursors: tuple[int, ...] = ()  # positions consumed of each rank's list in the deal
-    lengths: tuple[int, ...] | None = None  # of these lists; None if the loop doesn't use `ctx.batches`
+    lengths: tuple[int, ...] | None = (
+        None  # of these lists (`ENDLESS`); None if the loop doesn't use `ctx.batches`
+    )
+    splits: tuple[int, ...] = ()  # for each rank, rows after its cursor of which its committed samples have a part
     left_epoch: tuple[bool, ...] = ()  # ranks whose loop left the open epoch early
     sick: tuple[bool, ...] = ()  # ranks whose state was not finite in the newest round
     residuals: tuple[float, ...] = ()  # norm of each rank's residual of compression, one round ago
@@ -201,6 +207,7 @@ def _says_all(state: Replicated, control: Control, program: Program) -> bool:
 def _counted(state: Replicated, control: Control) -> Replicated:
     """Add this round to totals and cursors, and close the epoch if it is over."""
     pairs = list(zip(state.cursors, state.left_epoch, control.members, strict=True))
+    cursors = tuple(cursor + said.consumed for cursor, _, said in pairs)
     state = replace(
         state,
         round=state.round + 1,
@@ -208,13 +215,23 @@ def _counted(state: Replicated, control: Control) -> Replicated:
         samples=state.samples + control.samples,
         wire_bytes=state.wire_bytes + control.wire_bytes,
         elapsed_s=state.elapsed_s + control.clock_s,
-        cursors=tuple(cursor + said.consumed for cursor, _, said in pairs),
+        cursors=cursors,
+        lengths=_lengths(state.lengths, cursors, control),
+        splits=tuple(said.split for said in control.members) if state.splits else (),
         left_epoch=tuple(left or bool(said.flags & Flags.LEFT) for _, left, said in pairs),
         sick=control.sick,
     )
     if state.epochs:
         state = _placed(state, control)
     return state if control.flags & Flags.HOLDS else _close_epoch(state)
+
+
+def _lengths(before: tuple[int, ...] | None, cursors: tuple[int, ...], control: Control) -> tuple[int, ...] | None:
+    """Return the lengths of the lists, after members have come to the end of theirs."""
+    if before is None or not control.flags & Flags.EXHAUSTED:
+        return before
+    ended = [bool(said.flags & Flags.EXHAUSTED) for said in control.members]
+    return tuple(cursor if end else length for length, cursor, end in zip(before, cursors, ended, strict=True))
 
 
 def _placed(state: Replicated, control: Control) -> Replicated:

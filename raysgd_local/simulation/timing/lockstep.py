@@ -154,7 +154,7 @@ class _Lockstep:
                 pass  # a local step is part of the round's time
             case m.AverageProbe() | m.Mark() | m.Look() | m.ShowMean() | m.Undo():
                 raise RuntimeError("programs with probes are refused")
-            case m.Evaluate() | m.Restore() | m.Fetch() | m.CopyState():
+            case m.Evaluate() | m.Restore() | m.Fetch() | m.Measure() | m.CopyState():
                 raise RuntimeError(
                     "no loop here evaluates, and no run has checkpoints or data of its workers' own"
                 )

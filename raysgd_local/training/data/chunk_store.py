@@ -12,6 +12,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from raysgd_local.algorithms.placement.table import chunk_bounds
 from raysgd_local.control.data.chunk_transfer import Held, gifts
+from raysgd_local.control.data.deal import Deal
 from raysgd_local.control.messages import Order
 from raysgd_local.errors import InputError
 from raysgd_local.training.replica.plain_values import from_bytes, to_bytes
@@ -43,7 +44,7 @@ class ChunkStore:
 
     def settle(self, transport: Transport, order: Order, rank: int) -> None:
         """Send and receive the chunks that the order moves. All members call it. Raises `TransportError`."""
-        if order.deal is not None:
+        if isinstance(order.deal, Deal):
             self._bounds = chunk_bounds(order.deal.samples, order.deal.chunks)
         for gift in gifts(order):
             given = {str(c): self.chunk(c) for c in gift.chunks} if gift.source == rank else {}

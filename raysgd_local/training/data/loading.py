@@ -14,14 +14,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset, default_collate
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset, default_collate
 
 from raysgd_local.algorithms.placement import ChunkPlacement
 from raysgd_local.algorithms.placement.table import chunk_bounds
 from raysgd_local.control.data.deal import Deal, dealt_batches, scaled
+from raysgd_local.control.member.machine import Member
 from raysgd_local.errors import InputError
 from raysgd_local.training.data.augmentation import SeededCollate, SeededSamples, draws_nothing
 from raysgd_local.training.data.batches import collate_of
+from raysgd_local.training.data.loaded import Loaded
 
 _Indices = tuple[int, list[int]]
 """A batch: its epoch, and the indices of its samples."""
@@ -29,6 +31,8 @@ _Indices = tuple[int, list[int]]
 
 class DealtBatches:
     """This worker's batches of the open epoch, which may be dealt again at any boundary."""
+
+    shards: None = None  # only streams have some
 
     def __init__(
         self,
@@ -38,13 +42,6 @@ class DealtBatches:
         options: dict[str, Any],
         placement: ChunkPlacement | None = None,
     ) -> None:
-        if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
-            raise InputError(
-                "dataset",
-                type(dataset).__name__,
-                "a map-style data set with __len__ and __getitem__",
-                "samples of an IterableDataset can't be dealt or accounted for",
-            )
         self.dataset, self.samples = dataset, not_empty(dataset, "training set", "ctx.batches")
         self._batch_size, self._seed, self._options = batch_size, seed, _checked(options)
         self._order = _Order(dataset, placement or ChunkPlacement(), seed)
@@ -53,6 +50,24 @@ class DealtBatches:
         self._deaths = 0  # how often in a row loader processes died over the next batch
         self.lost: list[str] = []  # reasons of the deaths of loader processes, until they are told
         self._fetched = self._fetch([])
+
+    def seat(self, member: Member, times: int) -> None:
+        """Go on where the member stands in the present deal. `times`: how often the loop was reset to an earlier place.
+
+        Raises `InputError` if the deal is not of this data set.
+        """
+        order, state, rank = member.in_force, member.known, member.rank
+        deal = order.deal
+        if not isinstance(deal, Deal) or deal.samples != self.samples:
+            allowed = "the stream that was dealt"
+            if isinstance(deal, Deal):
+                allowed = f"the {deal.samples} samples over which the open epoch was dealt"
+            hint = "every worker needs the same data set, and so does a run that goes on from a checkpoint"
+            if state.epochs:
+                hint += "; for a set that changes from epoch to epoch choose algorithm.rounds: within-epochs"
+            raise InputError("training set", f"{self.samples} samples", allowed, hint)
+        start = state.cursors[rank] + member.uncommitted.taken
+        self.deal(deal, rank, start, member.loop_epoch, scale=order.program.scale_of(rank), times=times)
 
     def deal(self, deal: Deal, rank: int, start: int, epoch: int, *, scale: float = 1.0, times: int = 0) -> None:
         """Continue with rank's list in `deal`, from position `start` to the end of `epoch`; drop batches fetched ahead.
@@ -87,8 +102,8 @@ class DealtBatches:
         for batch, positions in zip(_processes_of(loader), batches, strict=True):
             yield batch, len(positions)
 
-    def next(self) -> tuple[Any, int] | None:
-        """Return the next batch and its number of samples, or None if the list is used up.
+    def next(self) -> Loaded | None:
+        """Return the next batch, or None if the list is used up.
 
         If a loader process was killed, fetch the batch again with other processes; raise its error if that recurs.
         """
@@ -103,7 +118,7 @@ class DealtBatches:
                 self._fetched = self._fetch(self._left)
                 continue
             self._deaths, self._left = 0, self._left[1:]
-            return found
+            return None if found is None else Loaded(found[0], found[1], found[1])
 
     def close(self) -> None:
         """Drop batches fetched ahead, and end the loader's processes, which would otherwise live on."""

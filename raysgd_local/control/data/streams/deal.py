@@ -26,6 +26,7 @@ class StreamDeal:
     number: int  # counts the deals of a run, from 1
     epoch: int
     seed: int  # not negative
+    names: str  # of the source (see `Shards.names`)
     shards: int  # of the source
     finished: bytes  # for each shard whether all its rows are consumed (see `coding.encode_flags`)
     begun: bytes  # consumed rows of other shards (see `Ranges.encode`)

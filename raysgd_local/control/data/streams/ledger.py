@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from raysgd_local.control.data.apportionment import Ints
+from raysgd_local.control.data.ledger import Ledger
 from raysgd_local.control.data.streams import coding
 from raysgd_local.control.data.streams.consumption import consumed, needed
 from raysgd_local.control.data.streams.deal import StreamDeal
 from raysgd_local.control.data.streams.lengths import UNKNOWN, encode_lengths, with_lengths
 from raysgd_local.control.data.streams.ranges import MOST_SHARDS, ROWS, Ranges
+from raysgd_local.control.data.streams.shards import Shards
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,14 @@ class StreamLedger:
     ({1: 1}, 4)
     """
 
-    shards: int = 0  # of the source; 0 before the first epoch
+    names: str = ""  # of the source (see `Shards.names`)
+    shards: int = 0  # of the source
     lengths: bytes = b""  # table of 1 + length for each shard; 0: unknown
     open: tuple[OpenEpoch, ...] = ()  # usually one; two where a period crosses the end of an epoch
     deals: int = 0  # deals made since the run began
     rows_lost: int = 0  # in no resolved round when their epoch closed; over all epochs
     rows_repeated: int = 0  # repetitions of rows within an epoch; over all epochs
+    rows_split: int = 0  # read twice, of which samples that were trained on had a part; over all epochs
     shards_unread: int = 0  # of unknown length, not read to their end when their epoch closed; over all epochs
 
     @staticmethod
@@ -49,6 +53,36 @@ class StreamLedger:
         if len(table) > MOST_SHARDS or table.max(initial=0) > ROWS:
             raise ValueError(f"{len(table)} shards of up to {table.max() - 1} rows: too many for an address")
         return StreamLedger(shards=len(table), lengths=coding.encode_table(table))
+
+    @staticmethod
+    def of_shards(shards: Shards, before: StreamLedger | Ledger) -> StreamLedger:
+        """Return the ledger of a source, with the counts of the ledger before."""
+        fresh = StreamLedger.of(length if length >= 0 else None for length in shards.known_lengths().tolist())
+        stream = before if isinstance(before, StreamLedger) else StreamLedger()
+        return replace(
+            fresh,
+            names=shards.names,
+            deals=before.deals,
+            rows_lost=before.samples_lost,
+            rows_repeated=before.samples_repeated,
+            rows_split=stream.rows_split,
+            shards_unread=stream.shards_unread,
+        )
+
+    @property
+    def epoch(self) -> int | None:
+        """The first open epoch; None if none is open."""
+        return self.open[0].epoch if self.open else None
+
+    @property
+    def samples_lost(self) -> int:
+        """What tables call lost samples: here they are rows."""
+        return self.rows_lost
+
+    @property
+    def samples_repeated(self) -> int:
+        """What tables call repeated samples: here they are rows."""
+        return self.rows_repeated
 
     @property
     def next_deal_number(self) -> int:
@@ -116,6 +150,7 @@ class StreamLedger:
             number=self.next_deal_number,
             epoch=epoch,
             seed=seed,
+            names=self.names,
             shards=self.shards,
             finished=book.finished,
             begun=book.begun,

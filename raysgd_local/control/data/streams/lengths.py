@@ -15,6 +15,9 @@ UNKNOWN = -1
 EXACT_BYTES = 1 << 18
 """A deal says how long shards are in at most so many bytes. If their lengths need more, it has only rounded ones."""
 
+Lengths = tuple[tuple[int, int], ...]
+"""Numbers of shards, ascending, and for each a length or a bound."""
+
 _LEVELS = 6  # distinct rounded lengths; with 0 and unknown 8, so that a length takes 3 bits
 _LONGEST = 4096  # shards whose lengths are exact nevertheless
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -106,13 +107,24 @@ class Walk:
             raise RuntimeError(f"{turn} is of a shard that is longer, as far as was known")
         self._readings[0].size, self._ended[turn.shard] = self._readings[0].taken, turn.row
 
-    def found(self) -> dict[int, int]:
+    @property
+    def may_end(self) -> bool:
+        """Whether the shard of `turn` may end before its row: its length is not known."""
+        return self._readings[0].size < 0
+
+    @property
+    def ends_found(self) -> int:
+        """Number of shards whose length was found out."""
+        return len(self._ended)
+
+    def found(self, told: int = 0) -> dict[int, int]:
         """Return the lengths that were unknown: of shards that have ended since, and bounds of those being read.
 
-        A worker tells them when it reports. With them every cursor up to here says which rows are consumed.
+        Leave out the first `told` lengths. A worker tells them when it reports. With them every cursor up to here says
+        which rows are consumed.
         """
         read = {reading.shard: -1 - reading.row for reading in self._readings if reading.size < 0}
-        return read | self._ended
+        return read | dict(islice(self._ended.items(), told, None))
 
     def order(self) -> list[int]:
         """Return the numbers of the window's rows in the order to deliver them, without those before the cursor."""

@@ -1,0 +1,89 @@
+"""At a boundary, where the training set is a stream: its ledger, its deals, and lengths that only the dead knew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from raysgd_local.control.controller.settings import Settings
+from raysgd_local.control.data.ledger import Ledger
+from raysgd_local.control.data.streams.consumption import taken_between
+from raysgd_local.control.data.streams.deal import StreamDeal, known_lengths
+from raysgd_local.control.data.streams.ledger import StreamLedger
+from raysgd_local.control.data.streams.lengths import Lengths, merged, with_lengths
+from raysgd_local.control.data.streams.lines import unknown_needed
+from raysgd_local.control.data.streams.ranges import ROWS, Ranges
+from raysgd_local.control.data.streams.shards import Shards
+from raysgd_local.control.messages import Report, View
+from raysgd_local.control.replicated.state import Replicated
+
+
+def opened(ledger: Ledger | StreamLedger, epoch: int, shards: Shards, found: Lengths) -> StreamLedger:
+    """Return the ledger with `epoch` of this source open. A ledger of another source passes its counts on.
+
+    `found`: lengths that members have measured.
+    """
+    if not isinstance(ledger, StreamLedger) or ledger.names != shards.names:
+        ledger = StreamLedger.of_shards(shards, ledger)
+    known = {shard: length for shard, length in enumerate(shards.known_lengths().tolist()) if length >= 0}
+    return ledger.learn(known).learn(dict(found)).open_epoch(epoch)
+
+
+def map_style(ledger: Ledger | StreamLedger) -> Ledger:
+    """Return the ledger for a map-style set. A stream's passes its counts on."""
+    if isinstance(ledger, Ledger):
+        return ledger
+    return Ledger(deals=ledger.deals, samples_lost=ledger.rows_lost, samples_repeated=ledger.rows_repeated)
+
+
+def told(found: Lengths, reports: Sequence[Report]) -> Lengths:
+    """Return what is known of shards' lengths beside the ledger, after these reports."""
+    said = (dict(lengths) for lengths in (found, *(report.found for report in reports)))
+    return tuple(sorted(merged(*said).items()))
+
+
+def unfair(ledger: StreamLedger, workers: int) -> dict[int, int]:
+    """Return the shards of unknown length that must be measured before the open epoch can be dealt to so many workers.
+
+    There are fewer shards than workers, so some must be split (see `lines.unknown_needed`).
+    """
+    if ledger.epoch is None:
+        return {}
+    return dict.fromkeys(unknown_needed(ledger.deal(ledger.epoch, 0, (1.0,) * workers)), ROWS)
+
+
+def pending_rows(
+    deal: StreamDeal,
+    ledger: Ledger | StreamLedger,
+    found: Lengths,
+    view: View,
+    state: Replicated,
+    reports: Mapping[str, Report],
+    behind: Sequence[str],
+) -> dict[str, Ranges]:
+    """Return for each worker the rows of its uncommitted steps. A healed worker drops its steps, so has none."""
+    known = ledger.known_lengths() if isinstance(ledger, StreamLedger) else known_lengths(deal)
+    lengths = with_lengths(known, dict(found))
+    rows: dict[str, Ranges] = {}
+    for worker, report in reports.items():
+        if report.taken and worker not in behind and worker in view.members:
+            rank = view.rank(worker)
+            cursor = state.cursors[rank]
+            rows[worker] = taken_between(deal, rank, cursor, cursor + report.taken, lengths)
+    return rows
+
+
+def split(state: Replicated, view: View, reports: Mapping[str, Report]) -> int:
+    """Return the rows that were split: those that readers told, and those of readers that are gone."""
+    gone = [worker not in reports for worker in view.members]
+    lost = sum(rows for rows, left in zip(state.splits, gone, strict=False) if left)
+    return lost + sum(report.rows_split for report in reports.values())
+
+
+def dealt(
+    ledger: StreamLedger, shares: Sequence[float], pending: Sequence[Ranges], settings: Settings
+) -> tuple[StreamLedger, StreamDeal]:
+    """Deal the rest of the open epoch. Return the ledger that counts the deal, too."""
+    epoch = 0 if ledger.epoch is None else ledger.epoch
+    interleave, window = settings.interleave, settings.shuffle_window
+    deal = ledger.deal(epoch, settings.seed, tuple(shares), pending, interleave, window)
+    return ledger.dealt(), deal
