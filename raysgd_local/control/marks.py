@@ -51,6 +51,7 @@ MARKS = {
     "only_holder_of_state_leaves_later": "a member wants to leave, but only it has the newest state: it stays a round",
     "only_holder_of_chunk_leaves_later": "a member wants to leave, but only it has a chunk's data: it stays a round",
     "chunk_nobody_has": "a chunk's last holder is gone",
+    "shards_measured": "shards of a stream are read to learn how long they are: only dead workers knew it, or nobody",
     # The controller: checkpoints.
     "checkpoint_not_written": "a part or the manifest of a checkpoint could not be written",
     "checkpoint_lost_a_writer": "a worker died before it wrote its part of a checkpoint: the checkpoint is given up",

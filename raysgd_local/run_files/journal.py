@@ -74,18 +74,19 @@ def _digest(commands: Sequence[Command], plain_form: Callable[[Command], Any]) -
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:16]
 
 
-_ACROSS_EPOCHS = {
+_SILENT = {
     **dict.fromkeys(("epochs", "across_epochs", "redeal"), 0),
     **{name: [] for name in ("later", "loops", "skips", "at_odds", "ahead", "left")},
     "begun": -1,
+    **{name: [] for name in ("splits", "found", "measure")},
 }
-"""Fields that orders have for rounds across epochs, with the values that they have without."""
+"""Fields that orders have for rounds across epochs and for streams, with the values that they have without."""
 
 
 def _as_before(plain: Any) -> Any:
     """Leave out fields that came later, where they say nothing: digests of runs from before stay what they were."""
     if isinstance(plain, dict):
-        silent = {key for key, absent in _ACROSS_EPOCHS.items() if key in plain and plain[key] == absent}
+        silent = {key for key, absent in _SILENT.items() if key in plain and plain[key] == absent}
         return {key: _as_before(value) for key, value in plain.items() if key not in silent}
     return [_as_before(item) for item in plain] if isinstance(plain, (list, tuple)) else plain
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import threading
 from collections import Counter
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import raysgd_local
 from raysgd_local.algorithms.schedules import EveryStep, FixedPeriod
-from raysgd_local.sources.packing import Pack
 
 
 class Numbers:

@@ -16,6 +16,7 @@ from raysgd_local.control.data.streams.ledger import StreamLedger
 from raysgd_local.control.data.streams.lengths import Lengths
 from raysgd_local.control.data.streams.ranges import Ranges
 from raysgd_local.control.data.streams.shards import Shards
+from raysgd_local.control.data.streams.spans import empty_lists
 from raysgd_local.control.marks import mark
 from raysgd_local.control.messages import LoopPosition, Report, View
 from raysgd_local.control.replicated import balancing
@@ -242,7 +243,7 @@ def _left_by(state: Replicated, view: View | None, members: Sequence[str]) -> tu
 def list_lengths(deal: Deal | StreamDeal | None) -> tuple[int, ...] | None:
     """Return the length of each rank's list; None without a deal. That of a stream is known when it was read."""
     if isinstance(deal, StreamDeal):
-        return (ENDLESS,) * len(deal.shares)
+        return tuple(0 if empty else ENDLESS for empty in empty_lists(deal))
     return None if deal is None else lengths(deal)
 
 

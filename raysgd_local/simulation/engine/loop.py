@@ -8,9 +8,11 @@ from typing import Protocol
 
 from raysgd_local.control.data.apportionment import Ints
 from raysgd_local.control.data.deal import dealt_batches, scaled
+from raysgd_local.control.data.streams.deal import StreamDeal
 from raysgd_local.control.member import events as m
 from raysgd_local.control.member.machine import Member
 from raysgd_local.control.messages import worker_number
+from raysgd_local.simulation.engine.streams import Read, StreamPlan, StreamReader
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,14 @@ class Batch:
 
     epoch: int
     positions: tuple[int, ...]  # in the training set
+
+
+@dataclass(frozen=True)
+class NoSample:
+    """The list ends with these rows, of which no sample was made."""
+
+    epoch: int
+    rows: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -47,6 +57,7 @@ class LoopPlan:
     exits: tuple[int, ...] = ()  # numbers of workers whose loop ends its process at step `exit_step`
     crashes: bool = False  # every worker's process dies at step `exit_step`
     exit_step: int = 0
+    stream: StreamPlan | None = None  # read in place of a map-style set
 
     def differs(self) -> bool:
         """Whether ranks may wait for different things: an error of the loop."""
@@ -70,16 +81,19 @@ class Trainee(Protocol):
     def post(self, event: m.Event) -> None: ...
 
 
-Asks = Iterator[m.Event | Batch | Exit]
+Asks = Iterator[m.Event | Batch | NoSample | Exit]
 
 
-def training_loop(plan: LoopPlan, worker: Trainee) -> Asks:
-    """Yield the loop's requests, one at a time. The caller carries out each before it draws the next."""
+def training_loop(plan: LoopPlan, worker: Trainee, reader: StreamReader | None = None) -> Asks:
+    """Yield the loop's requests, one at a time. The caller carries out each before it draws the next.
+
+    `reader`: reads the stream, if the plan has one.
+    """
     yield m.LoopStarted(plan.epochs)
     number = worker_number(worker.name)
     while worker.member.loop_epoch < plan.epochs and not worker.member.done:
         epoch = worker.member.loop_epoch
-        yield from _epoch(plan, worker)
+        yield from _epoch(plan, worker, reader)
         for _ in range(plan.evaluates + (number in plan.alone)):
             yield from _leave(worker, epoch)
             yield m.EvaluationDue()
@@ -105,26 +119,30 @@ def _leave(worker: Trainee, epoch: int) -> Asks:
         yield m.EpochLeft()
 
 
-def _epoch(plan: LoopPlan, worker: Trainee) -> Asks:
-    if not plan.samples:
+def _epoch(plan: LoopPlan, worker: Trainee, reader: StreamReader | None) -> Asks:
+    if plan.stream is None and not plan.samples:
         yield from _own_data(plan, worker)
         return
-    yield m.EpochWanted(plan.samples)
+    if plan.stream is None:
+        yield m.EpochWanted(plan.samples)
+    else:
+        yield m.EpochWanted(0, shards=plan.stream.described)
     number = worker_number(worker.name)
     most = plan.early_batches if number in plan.early else -1  # batches that a probe gives again count too
-    for batch in _Dealt(plan, worker):
-        if isinstance(batch, m.ListEnded):
-            yield batch
-        elif most == 0:
+    for batch, due in _Dealt(plan, worker, reader):
+        if isinstance(batch, Batch) and most == 0:
             return
-        else:
-            most -= 1
+        if batch is not None:
             yield batch
-            if worker.member.known.stopped:
-                return
-            _stop(plan, worker)
-            yield from _exit(plan, worker)
-            yield m.StepDue(len(batch.positions), len(batch.positions))
+        if isinstance(due, m.ListEnded):
+            yield due
+            continue
+        most -= 1
+        if worker.member.known.stopped:
+            return
+        _stop(plan, worker)
+        yield from _exit(plan, worker)
+        yield due
 
 
 def _own_data(plan: LoopPlan, worker: Trainee) -> Asks:
@@ -150,22 +168,31 @@ def _exit(plan: LoopPlan, worker: Trainee) -> Iterator[Exit]:
 
 
 class _Dealt:
-    """The batches of the present deal, as `ctx.batches` yields them."""
+    """The batches of the present deal, as `ctx.batches` yields them, each with its step; or the list's end."""
 
-    def __init__(self, plan: LoopPlan, worker: Trainee) -> None:
-        self._plan, self._worker = plan, worker
+    def __init__(self, plan: LoopPlan, worker: Trainee, reader: StreamReader | None) -> None:
+        self._plan, self._worker, self._reader = plan, worker, reader
         self._dealt = (0, 0)
         self._batches: Iterator[tuple[int, Ints]] = iter(())
 
-    def __iter__(self) -> Iterator[Batch | m.ListEnded]:
+    def __iter__(self) -> Iterator[tuple[Batch | NoSample | None, m.StepDue | m.ListEnded]]:
         while self._seat():
-            batch = next(self._batches, None)
-            if batch is not None:
-                yield Batch(batch[0], tuple(batch[1].tolist()))
+            found = self._next()
+            if found is not None:
+                yield found
             elif self._worker.member.goes_on:
                 return
             else:
-                yield m.ListEnded()
+                yield None, m.ListEnded()
+
+    def _next(self) -> tuple[Batch | NoSample, m.StepDue | m.ListEnded] | None:
+        if self._reader is not None:
+            return _read(self._reader.next(), self._worker.member.loop_epoch)
+        batch = next(self._batches, None)
+        if batch is None:
+            return None
+        positions = tuple(batch[1].tolist())
+        return Batch(batch[0], positions), m.StepDue(len(positions), len(positions))
 
     def _seat(self) -> bool:
         """Take over a new deal, if there is one. Return whether there may be more batches."""
@@ -173,9 +200,24 @@ class _Dealt:
         state, deal = member.known, member.in_force.deal
         if state.stopped or not state.open or deal is None:
             return False
+        if isinstance(deal, StreamDeal):
+            if self._reader is not None:
+                self._reader.seat(member, deal, self._worker.undone)
+            return True
         if (deal.number, self._worker.undone) != self._dealt:
             self._dealt = deal.number, self._worker.undone
             size = scaled(self._plan.batch_size, member.in_force.program.scale_of(member.rank))
             start = state.cursors[member.rank] + member.uncommitted.taken
             self._batches = dealt_batches(deal, member.rank, start, member.loop_epoch, size)
         return True
+
+
+def _read(read: Read | None, epoch: int) -> tuple[Batch | NoSample, m.StepDue | m.ListEnded] | None:
+    if read is None:
+        return None
+    batch = read.batch
+    reached = m.StreamPosition(batch.split, batch.last)
+    if not batch.count:
+        return NoSample(epoch, read.consumed), m.ListEnded(len(read.consumed), reached)
+    due = m.StepDue(batch.count, len(read.consumed), reached=reached)
+    return Batch(epoch, read.consumed), due

@@ -140,6 +140,10 @@ class NumberReplica:
         self.gradient = self.x - target
         self.taken.append((epoch, tuple(positions)))
 
+    def pass_over(self, epoch: int, rows: Sequence[int]) -> None:
+        """Consume rows of a stream of which no sample was made."""
+        self.taken.append((epoch, tuple(rows)))
+
     def local_step(self) -> None:
         self.momentum = _MOMENTUM * self.momentum + self.gradient
         self.x -= _LR * self.momentum

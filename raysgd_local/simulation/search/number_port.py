@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from raysgd_local.control.control_slots import Contribution, Control, Flags
 from raysgd_local.control.controller.events import CheckpointFailed, ShardWritten
 from raysgd_local.control.data.chunk_transfer import Held, gifts
+from raysgd_local.control.data.streams.lengths import Lengths
 from raysgd_local.control.member import events as m
 from raysgd_local.control.member.state import Member
 from raysgd_local.control.messages import Order, Report, Save
@@ -20,6 +21,7 @@ from raysgd_local.errors import CheckpointError
 from raysgd_local.simulation.engine.collectives import Collectives
 from raysgd_local.simulation.engine.scenario import Scenario
 from raysgd_local.simulation.engine.strand import Strand
+from raysgd_local.simulation.engine.streams import StreamReader
 from raysgd_local.simulation.engine.world import Process, World
 from raysgd_local.simulation.search.invariants import InvariantChecker, WatchedWorker
 from raysgd_local.simulation.search.model import Part, Reduced, Shard, fresh, loss_at
@@ -30,6 +32,8 @@ from raysgd_local.training.replica_port import ExchangeResult
 
 class WatchedProcess(Process, WatchedWorker, Protocol):
     """A worker's process whose state is compared with other workers'."""
+
+    reader: StreamReader | None  # of the stream, if there is one
 
 
 class NumberPort:
@@ -218,8 +222,13 @@ class NumberPort:
         self._checker.wrote(name, rank, shard)
         self._world.tell(worker.name, ShardWritten(name, worker.name, rank, f"{name}/{rank}", "", 1))
 
+    def measure(self, shards: Lengths) -> None:
+        if self._worker.reader is not None:
+            self._worker.reader.measure(shards)
+
     def with_holdings(self, report: Report) -> Report:
-        return replace(report, chunks=self.held.chunks)
+        found = self._worker.reader.found() if self._worker.reader is not None else ()
+        return replace(report, chunks=self.held.chunks, found=found)
 
 
 def _nothing(given: Sequence[Any]) -> None:

@@ -16,6 +16,7 @@ from raysgd_local.simulation.cluster.cluster_model import ClusterModel
 from raysgd_local.simulation.cluster.step_times import Constant, Exponential, Pareto
 from raysgd_local.simulation.engine.loop import LoopPlan
 from raysgd_local.simulation.engine.scenario import Noise, Scenario
+from raysgd_local.simulation.engine.streams import StreamPlan
 from raysgd_local.simulation.search.random_faults import random_damage, random_faults
 from raysgd_local.simulation.search.random_methods import random_method
 
@@ -38,8 +39,9 @@ def random_scenario(seed: int, faults: int = 8, methods: bool = True) -> Scenari
     Without `methods` the method is a schedule alone, and all else is the same.
     """
     random = Random(seed)
-    most = random.randint(1, 6)
+    most, loop_random = random.randint(1, 6), Random(f"reading {seed}")
     loop = _with_wants(Random(f"wants {seed}"), _random_loop(random))
+    loop = _with_stream(Random(f"stream {seed}"), loop)
     program = _random_program(random)
     method = random_method(Random(f"method {seed}"), program.schedule) if methods else Algorithm(program.schedule)
     settings = Settings(
@@ -48,7 +50,7 @@ def random_scenario(seed: int, faults: int = 8, methods: bool = True) -> Scenari
             schedule=method.schedule,
             averaging=method.averaging,
             batch_scale=_random_scales(Random(f"batches {seed}")),
-            across_epochs=Random(f"epochs {seed}").random() < 0.5,
+            across_epochs=Random(f"epochs {seed}").random() < 0.5 and loop.stream is None,
         ),
         workers_min=random.randint(1, max(1, most - 1)),
         workers_max=most,
@@ -59,6 +61,8 @@ def random_scenario(seed: int, faults: int = 8, methods: bool = True) -> Scenari
         max_losses=random.choice((None, None, None, 3)),
         timeouts=QUICK,
         checkpoints=_random_policy(random),
+        interleave=loop_random.choice((1, 2, 4)),
+        shuffle_window=loop_random.choice((1, 3, 16)),
     )
     drawn = random_faults(random, faults, events=random.choice((60, 300, 1500)))
     return Scenario(
@@ -114,6 +118,18 @@ def _with_wants(random: Random, loop: LoopPlan) -> LoopPlan:
         replace(loop, crashes=True, exit_step=random.randint(1, 6)),
     )
     return random.choice(kinds)
+
+
+def _with_stream(random: Random, loop: LoopPlan) -> LoopPlan:
+    """Draw, for a part of the seeds, a stream in place of a map-style set."""
+    if not loop.samples or random.random() > 0.4:
+        return loop
+    shards = random.choice((1, 2, 3, 5, 8, 20))
+    lengths = tuple(random.choice((0, 1, 7, random.randint(0, 2 * loop.samples // shards))) for _ in range(shards))
+    if not any(lengths):
+        lengths = (loop.samples, *lengths[1:])
+    transform = random.choice(("", "", "filter", "split", "pack"))
+    return replace(loop, stream=StreamPlan(lengths, random.random() < 0.4, transform))
 
 
 def _random_schedule(random: Random) -> Schedule:

@@ -37,7 +37,8 @@ class TrialResult:
 
 def run_trial(scenario: Scenario) -> TrialResult:
     """Run to the end. Raises `Violated` if an invariant does not hold at any moment."""
-    watch, hired = InvariantChecker(), list[SimulatedWorker]()
+    stream = scenario.loop.stream
+    watch, hired = InvariantChecker(stream), list[SimulatedWorker]()
 
     def hire(name: str, node: str, world: World) -> SimulatedWorker:
         hired.append(SimulatedWorker(name, node, world, watch, scenario))
@@ -49,7 +50,8 @@ def run_trial(scenario: Scenario) -> TrialResult:
     finally:
         for worker in hired:
             worker.unwind()
-    watch.ended(fleet.controller, scenario.loop.samples, bool(scenario.loop.early or scenario.loop.quits))
+    rows = scenario.loop.samples if stream is None else sum(stream.lengths)
+    watch.ended(fleet.controller, rows, bool(scenario.loop.early or scenario.loop.quits))
     lost = [said.fields["worker"] for _, said in watch.events if said.event == EventName.WORKER_LOST]
     judge(finish, fleet.fired, fleet.controller, scenario, fleet.pace, lost)
     _replay(fleet)

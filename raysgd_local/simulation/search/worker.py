@@ -12,9 +12,10 @@ from raysgd_local.control.member import events as m
 from raysgd_local.control.member.state import Member
 from raysgd_local.control.messages import Order, worker_number
 from raysgd_local.simulation.engine.controller_link import VirtualClock, VirtualLink
-from raysgd_local.simulation.engine.loop import Batch, Exit, training_loop
+from raysgd_local.simulation.engine.loop import Batch, Exit, NoSample, training_loop
 from raysgd_local.simulation.engine.scenario import Scenario
 from raysgd_local.simulation.engine.strand import Strand
+from raysgd_local.simulation.engine.streams import StreamReader
 from raysgd_local.simulation.engine.world import World
 from raysgd_local.simulation.search.invariants import InvariantChecker
 from raysgd_local.simulation.search.model import NumberReplica
@@ -53,6 +54,8 @@ class SimulatedWorker:
         self._orders: list[Order] = []
         self._awaits_order = False
         self._strand = Strand(self._live)
+        stream = scenario.loop.stream
+        self.reader = None if stream is None else StreamReader(stream, scenario.loop.batch_size)
         self._port = NumberPort(self, world, checker, scenario, self._strand)
         self.connection = self._port.connection
         link = VirtualLink(name, world, self._next_order, log=lambda _: None)
@@ -128,10 +131,12 @@ class SimulatedWorker:
 
     def _train(self) -> None:
         self._stand_while_hung()
-        for ask in training_loop(self._plan, self):
+        for ask in training_loop(self._plan, self, self.reader):
             match ask:
                 case Batch():
                     self._compute(ask)
+                case NoSample(epoch, rows):
+                    self.replica.pass_over(epoch, rows)
                 case Exit(killed):
                     self._exit(killed)
                     return

@@ -19,7 +19,7 @@ from raysgd_local.control.member import machine
 from raysgd_local.control.messages import Order, Report, worker_name
 from raysgd_local.control.replicated.round_row import RoundRow
 from raysgd_local.simulation.engine.interruption import interruptible
-from raysgd_local.simulation.engine.loop import Batch, Exit, training_loop
+from raysgd_local.simulation.engine.loop import Batch, Exit, NoSample, training_loop
 from raysgd_local.simulation.engine.world import FleetObserver
 from raysgd_local.simulation.timing.plan import TimedRun, TimingPlan
 from raysgd_local.simulation.timing.reductions import Reductions
@@ -69,8 +69,8 @@ class _Lockstep:
             if isinstance(ask, Batch):
                 self.steps += 1
                 continue
-            if isinstance(ask, Exit):
-                raise RuntimeError("a loop that ends its process has no forecast")
+            if isinstance(ask, Exit | NoSample):
+                raise RuntimeError("a loop that ends its process, or reads a stream, has no forecast")
             if self._interrupted:
                 self._interrupted = False
                 self._tell(c.StopRequested("interrupted"))

@@ -111,6 +111,17 @@ def spans(deal: StreamDeal, rank: int) -> Spans:
     return _spans(table, everything.taken)
 
 
+def empty_lists(deal: StreamDeal) -> tuple[bool, ...]:
+    """Return for each rank whether its list is empty: it gets no shards, and has no pending rows.
+
+    >>> from raysgd_local.control.data.streams.ledger import StreamLedger
+    >>> empty_lists(StreamLedger.of([4, None]).open_epoch(0).deal(0, seed=7, shares=(1.0, 0.0)))
+    (False, True)
+    """
+    shards = sum((np.diff(line.cuts) for line in lines(deal).lines), np.zeros(len(deal.shares), dtype=np.int64))
+    return tuple(not count and not code for count, code in zip(shards.tolist(), deal.pending, strict=True))
+
+
 def _shuffled(parts: list[Ints], generator: np.random.Generator) -> Ints:
     table = np.concatenate([np.empty((0, 4), dtype=np.int64), *parts])
     return table[generator.permutation(len(table))]
