@@ -19,6 +19,7 @@ from raysgd_local.control.control_slots import Contribution, Control, Flags
 from raysgd_local.control.controller import events as c
 from raysgd_local.control.controller.settings import CheckpointPolicy
 from raysgd_local.control.data.deal import Deal, pack
+from raysgd_local.control.data.streams.shards import Shards
 from raysgd_local.control.member import events as m
 from raysgd_local.control.member import machine
 from raysgd_local.control.member.state import Flight, ProbeProgress
@@ -366,6 +367,19 @@ def test_a_chunk_whose_holder_died():
     run.tell(c.Died("w1", "killed"))
     with marks.expected("chunk_nobody_has"):
         run.arrive("w0", broken="cut")
+
+
+def test_a_dead_reader_of_a_stream():
+    shards = Shards.of(["a", "b"], [None, None])
+    run = Run(workers_max=2)
+    run.up("w0", "w1")
+    for worker in ("w0", "w1"):
+        run.arrive(worker, LoopPosition.OPENING, shards=shards)
+    run.tell(c.Died("w1", "killed"))
+    run.arrive("w0", state={"round": 1, "cursors": (0, 5)}, broken="cut", shards=shards)
+    agent = machine.Member("w0", order=run.order(), replicated=run.order().replicated)
+    with marks.expected("shards_measured"):
+        machine.advance(agent, m.Ordered(replace(run.order(), segment=run.order().segment + 1)))
 
 
 # The controller: checkpoints.

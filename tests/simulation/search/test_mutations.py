@@ -2,19 +2,26 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from raysgd_local.algorithms.placement.table import ChunkHolder
 from raysgd_local.control.control_slots import Control
 from raysgd_local.control.controller import agreement, arrivals, boundary, dealing, membership, orders
+from raysgd_local.control.controller import streams as controller_streams
 from raysgd_local.control.data.ledger import Ledger
+from raysgd_local.control.data.streams import consumption, spans
 from raysgd_local.control.member import machine as member
 from raysgd_local.control.member.events import YieldAsked
 from raysgd_local.control.member.free_steps import Allowance
 from raysgd_local.control.messages import LoopPosition
 from raysgd_local.control.replicated import state as replicated
+from raysgd_local.simulation.engine import streams
 from raysgd_local.simulation.search import methods, seed_search
 from raysgd_local.simulation.search.random_scenario import random_scenario
+from raysgd_local.sources.transform import Chain
+from raysgd_local.training.streams import batching
+from raysgd_local.training.streams.rows import ListRows
 
 SEEDS = 2000
 
@@ -169,3 +176,49 @@ def test_a_stop_that_all_ask_for_and_that_is_forgotten_until_the_next_round_is_f
 def test_a_crash_loop_that_is_replaced_for_ever_is_found(monkeypatch):
     monkeypatch.setattr(membership, "crash_looped", lambda state: False)
     assert found("every run ends")
+
+
+def test_a_window_that_is_not_replayed_is_found(monkeypatch):
+    monkeypatch.setattr(consumption, "window_order", lambda deal, rank, window, size: np.arange(size))
+    assert found("the ledger knows", "no sample twice", "what is lost is counted")
+
+
+def test_a_split_range_dealt_twice_is_found(monkeypatch):
+    right = spans._stretch
+
+    def wrong(line, rank):
+        items = right(line, rank)
+        items[:1, 1] = 0  # the rank's first item begins with the rows of the rank before
+        return items
+
+    monkeypatch.setattr(spans, "_stretch", wrong)
+    assert found("dealt once", "no sample twice", before=spans.spans.cache_clear)
+
+
+def test_prefetch_that_counts_is_found(monkeypatch):
+    def wrong(*arguments):
+        ready = None
+        for batch in batching._whole(*arguments):
+            if ready is not None:
+                ready.cursor = batch.cursor
+                yield ready
+            ready = batch
+        yield ready
+
+    monkeypatch.setattr(streams, "batches", wrong)
+    assert found("last sample made of it", "the ledger knows")
+
+
+def test_a_packers_rows_that_are_dropped_are_found(monkeypatch):
+    monkeypatch.setattr(Chain, "oldest", property(lambda self: None))
+    assert found("last sample made of it")
+
+
+def test_lengths_that_are_not_told_are_found(monkeypatch):
+    monkeypatch.setattr(ListRows, "news", lambda self: {})
+    assert found("must be known first")
+
+
+def test_pending_rows_that_are_dealt_anew_are_found(monkeypatch):
+    monkeypatch.setattr(controller_streams, "pending_rows", lambda *_: {})
+    assert found("no sample twice", "the ledger knows")

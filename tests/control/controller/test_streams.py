@@ -1,0 +1,143 @@
+"""Streams at boundaries: shards whose readers are gone are measured, ledgers follow, counts are kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from controller_run import Run
+
+from raysgd_local.control.controller import events as c
+from raysgd_local.control.controller import streams
+from raysgd_local.control.controller.checkpoints import manifest, record_of
+from raysgd_local.control.controller.transitions import Phase
+from raysgd_local.control.data.ledger import Ledger
+from raysgd_local.control.data.streams.ledger import StreamLedger
+from raysgd_local.control.data.streams.shards import Shards
+from raysgd_local.control.messages import LoopPosition
+from raysgd_local.control.replicated.state import ENDLESS
+
+UNKNOWN = Shards.of(["a", "b", "c", "d"], [None] * 4)
+
+
+def started(shards=UNKNOWN, workers=2, **settings):
+    run = Run(workers_max=workers, shuffle_window=1, interleave=1, **settings)
+    names = [f"w{i}" for i in range(workers)]
+    run.up(*names)
+    for name in names:
+        run.arrive(name, LoopPosition.OPENING, shards=shards, epochs=2)
+    return run
+
+
+def test_lists_of_a_stream_end_when_their_members_say_so():
+    run = started()
+    order = run.order()
+    assert order.deal.names == UNKNOWN.names
+    assert order.replicated.lengths == (ENDLESS, ENDLESS)
+    assert order.replicated.splits == (0, 0)
+
+
+def test_shards_that_only_the_dead_worker_had_read_are_measured_by_the_others():
+    run = started()
+    run.tell(c.Died("w1", "killed"))
+    run.arrive("w0", state={"round": 1, "cursors": (0, 5)}, broken="cut", shards=UNKNOWN)
+    asked = run.order()
+    ((worker, wanted),) = asked.measure
+    assert worker == "w0"
+    assert [rows for _, rows in wanted] == [5]
+    assert asked.view.number == 1
+    assert run.state.phase is Phase.RUNNING
+
+    shard = wanted[0][0]
+    run.arrive("w0", state={"cursors": (0, 5)}, broken="cut", shards=UNKNOWN, found=((shard, 3),))
+    again = run.order()  # the shard had only three rows, so two more are of the dead worker's next shard
+    ((_, wanted),) = again.measure
+    assert [rows for _, rows in wanted] == [2]
+
+    found = ((shard, 3), (wanted[0][0], -3))
+    run.arrive("w0", state={"cursors": (0, 5)}, broken="cut", shards=UNKNOWN, found=tuple(sorted(found)))
+    last = run.order()
+    assert not last.measure
+    assert last.view.members == ("w0",)
+    ledger = run.state.books.ledger
+    assert ledger.consumed_rows(0) == 5
+    assert ledger.known_lengths()[shard] == 3
+
+
+def test_a_worker_that_dies_while_it_measures_leaves_the_rest_to_others():
+    run = started(workers=3)
+    run.tell(c.Died("w2", "killed"))
+    for worker in ("w0", "w1"):
+        run.arrive(worker, state={"round": 1, "cursors": (0, 0, 2)}, broken="cut", shards=UNKNOWN)
+    asked = dict(run.order().measure)
+    measurer = next(worker for worker, wanted in asked.items() if wanted)
+    other = "w1" if measurer == "w0" else "w0"
+    run.arrive(other, broken="cut", shards=UNKNOWN)
+    run.tell(c.Died(measurer, "killed"))
+    assert [worker for worker, wanted in run.order().measure if wanted] == [other]
+
+
+def test_fewer_shards_than_workers_are_measured_before_they_are_dealt():
+    shards = Shards.of(["one"], [None])
+    run = started(shards)
+    (shard, _), *more = [wanted for _, lengths in run.order().measure for wanted in lengths]
+    assert (shard, more) == (0, [])
+    for worker in ("w0", "w1"):
+        run.arrive(worker, LoopPosition.OPENING, shards=shards, epochs=2, found=((0, 10),))
+    order = run.order()
+    assert not order.measure
+    assert order.deal.epoch == 0
+    assert run.state.books.ledger.known_lengths().tolist() == [10]
+
+
+def test_rows_that_were_split_are_counted_for_the_living_and_the_dead():
+    run = started(Shards.of(["a", "b"], [50, 50]))
+    run.tell(c.Died("w1", "killed"))
+    run.arrive("w0", state={"round": 1, "cursors": (4, 4), "splits": (2, 3)}, broken="cut", rows_split=1)
+    assert run.state.books.ledger.rows_split == 3 + 1
+    assert run.state.books.replicated.splits == (0,)
+
+
+def test_a_ledger_passes_its_counts_on_when_the_training_set_becomes_another():
+    stream = streams.opened(Ledger(deals=3, samples_lost=2, samples_repeated=1), 1, UNKNOWN, ())
+    assert (stream.deals, stream.rows_lost, stream.rows_repeated, stream.epoch) == (3, 2, 1, 1)
+    other = streams.opened(replace(stream, open=(), rows_split=4), 2, Shards.of(["x"], [5]), ())
+    assert (other.deals, other.rows_lost, other.rows_split, other.shards) == (3, 2, 4, 1)
+    back = streams.map_style(other)
+    assert (back.deals, back.samples_lost, back.samples_repeated) == (3, 2, 1)
+
+
+def test_a_checkpoint_of_a_stream_is_read_as_it_was_written():
+    run = started(Shards.of(["a", "b", "c"], [4, None, 9]))
+    run.tell(c.StopRequested("interrupted"))
+    for worker in ("w0", "w1"):
+        run.arrive(worker, state={"round": 1, "cursors": (2, 3), "splits": (1, 0)}, found=((1, -3),))
+    order = run.order()
+    saved = run.state.saves.writing[order.save.name].snapshot
+    assert saved.found == ((1, -3),)
+    read = record_of(manifest(saved, ()))
+    assert isinstance(read.ledger, StreamLedger)
+    assert (read.ledger, read.deal, read.found) == (saved.ledger, saved.deal, saved.found)
+
+    damaged = manifest(replace(saved, ledger=replace(saved.ledger, names="another")), ())
+    with pytest.raises(Exception, match="another source"):
+        record_of(damaged)
+
+
+def test_a_run_that_resumes_counts_rows_split_where_its_readers_stood():
+    run = started(Shards.of(["a", "b"], [50, 50]))
+    run.tell(c.StopRequested("interrupted"))
+    for worker in ("w0", "w1"):
+        run.arrive(worker, state={"round": 1, "cursors": (4, 4), "splits": (2, 3)})
+    order = run.order()
+    saved = run.state.saves.writing[order.save.name].snapshot
+    assert saved.ledger.rows_split == 0
+    again = Run(workers_max=2, resume=saved)
+    again.up("w0", "w1")
+    assert again.state.books.ledger.rows_split == 5
+    assert again.order().deal == saved.deal
+
+
+def test_known_lengths_of_a_source_are_those_it_tells():
+    assert np.array_equal(Shards.of(["a", "b"], [3, None]).known_lengths(), [3, -1])
