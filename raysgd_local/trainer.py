@@ -55,7 +55,9 @@ class LocalSGDTrainer:
     - `balance`: let workers of unequal speed take unequal numbers of steps.
     - `batch_scale`: for each rank a factor on the batch size.
     - `seed`: of the model, the data's order, and the random choices of methods.
+    - `datasets`: data sets by name, for `ctx.get_dataset_shard(name)`; those of Ray Data are computed once, here.
     - `data_access`: with `"local"` a worker has the data of its own chunks only, see `docs/data.md`.
+    - `data`: that section of a configuration, in place of `data_access`.
     - `stop`, `checkpoints`, `timeouts`, `network`: those sections of a configuration, as `Stop`, `Checkpoints`, …
       `run_config.checkpoint_config` has precedence for the settings that it has.
     - `start_timeout_s`, `pause_limit_s`, `max_losses`: as `workers.…` in a configuration.
@@ -88,6 +90,8 @@ class LocalSGDTrainer:
         start_timeout_s: float = Limits.start_timeout_s,
         pause_limit_s: float = Limits.pause_limit_s,
         max_losses: int | None = None,
+        datasets: dict[str, Any] | None = None,
+        data: Data | None = None,
     ) -> None:
         validation.one_of("data_access", data_access, get_args(Access))
         arguments = Arguments(
@@ -98,7 +102,8 @@ class LocalSGDTrainer:
             run=run_config or RunConfig(),
             limits=Limits(spares, balance, tuple(batch_scale), start_timeout_s, pause_limit_s, max_losses),
             stop=stop,
-            data=Data(access=data_access),
+            data=_data(data_access, data),
+            datasets=datasets,
             checkpoints=checkpoints,
             timeouts=timeouts,
             network=network,
@@ -138,7 +143,7 @@ class LocalSGDTrainer:
         handle these signals yourself. In another thread than the main one `fit` handles no signals.
         """
         request = self._request
-        check_picklable(request.loop, request.loop_config)
+        check_picklable(request.loop, request.loop_config, request.datasets)
         check_outer(request.algorithm.outer)
         storage = Storage.at(request.storage, request.filesystem).under(request.name)
         with signals.heeded() as stop:
@@ -193,6 +198,12 @@ class LocalSGDTrainer:
         """
         path = simulate_run(self._request, conditions or Conditions())
         return _result(json.loads((path / RESULT).read_text()), Storage.at(str(path)), self._request)
+
+
+def _data(access: Access, data: Data | None) -> Data | None:
+    if data is not None and access != "shared":
+        raise InputError("data_access", access, "data=Data(access=…), if data is given")
+    return Data(access=access) if data is None else data
 
 
 def _one_of_both(task: Task | None, loop: Callable[..., Any] | None) -> Task | Callable[..., Any]:

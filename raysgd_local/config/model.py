@@ -114,6 +114,8 @@ class Data(Section):
     """The data that workers can read."""
 
     access: Access = "shared"  # `shared`: every worker can read all data; `local`: only its own chunks
+    interleave: Annotated[int, Ge(1), Le(4096)] = 4  # shards of a stream that a worker reads in turn
+    shuffle_window: Annotated[int, Ge(1), Le(10**7)] = 1024  # rows of a stream that a worker shuffles together
 
 
 def _subnet(text: str) -> str:

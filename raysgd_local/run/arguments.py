@@ -55,6 +55,7 @@ class Arguments:
     seed: int = 0
     chaos: str = ""
     observers: Sequence[RunObserver] = ()
+    datasets: dict[str, Any] | None = None
 
 
 def from_arguments(given: Arguments) -> Request:
@@ -70,6 +71,7 @@ def from_arguments(given: Arguments) -> Request:
             *_observers("run_config.callbacks", given.run.callbacks or ()),
         ),
         repeat=config.model_copy(update={"name": None}),  # `train` on `config.yaml` is a new run
+        datasets=dict(given.datasets or {}),
     )
     return from_config(config, given.chaos, beside)
 
@@ -78,6 +80,8 @@ def _check(given: Arguments) -> None:
     check_settings(given.scaling, given.run)
     if given.loop_config is not None and not isinstance(given.loop_config, dict):
         raise InputError("train_loop_config", given.loop_config, "a dictionary, or None")
+    if given.datasets is not None and not isinstance(given.datasets, dict):
+        raise InputError("datasets", given.datasets, "a dictionary of data sets by name, or None")
     if not isinstance(given.chaos, str):
         raise InputError("chaos", given.chaos, "text: faults, such as 'kill:1@round=20'")
 
@@ -93,7 +97,7 @@ def config_of(given: Arguments) -> Config:
             "task": given.loop,
             "algorithm": given.algorithm,
             "workers": workers,
-            "data": given.data or Data(),
+            "data": _own("data", given.data, Data),
             "stop": _own("stop", given.stop, Stop),
             "checkpoints": _checkpoints(_own("checkpoints", given.checkpoints, Checkpoints), given),
             "timeouts": _own("timeouts", given.timeouts, Timeouts),

@@ -20,10 +20,10 @@ _SHORT = reprlib.Repr()
 _SHORT.maxother = _SHORT.maxstring = _LONGEST
 
 
-def check_picklable(loop: Any, loop_config: dict[str, Any] | None) -> None:
-    """Raise `InputError` where the loop, the task or a value of `train_loop_config` can't be pickled; names it."""
+def check_picklable(loop: Any, loop_config: dict[str, Any] | None, datasets: dict[str, Any] | None = None) -> None:
+    """Raise `InputError` where the loop, the task, a data set or a value of `train_loop_config` can't be pickled."""
     argument = "train_loop_per_worker" if inspect.isroutine(loop) else "task"
-    for path, value in (("train_loop_config", loop_config), (argument, loop)):
+    for path, value in (("train_loop_config", loop_config), ("datasets", datasets), (argument, loop)):
         if _why(value):
             raise _input_error(path, value)
 

@@ -43,12 +43,13 @@ class Request:
     chaos: tuple[Fault, ...] = ()  # faults to inject
     network: Network = field(default_factory=Network)
     observers: tuple[RunObserver, ...] = ()
+    datasets: dict[str, Any] = field(default_factory=dict)  # for `ctx.get_dataset_shard`, by name
 
     @property
     def by_command(self) -> bool:
         """Whether `raysgd-local train` can go on with the run: `config_yaml` has all of it."""
         importable = isinstance(self.loop, Task) and type(self.loop).__module__ != "__main__"
-        return importable and self.filesystem is None
+        return importable and self.filesystem is None and not self.datasets
 
     @property
     def cpus_at_most(self) -> int:
@@ -103,6 +104,7 @@ class BesideConfig:
     filesystem: Any = None  # pyarrow file system of `storage`
     storage: str | None = None  # path on it; None: the configuration's
     observers: tuple[RunObserver, ...] = ()
+    datasets: dict[str, Any] = field(default_factory=dict)  # by name
     repeat: Config | None = None  # for `config.yaml`, with which `train` repeats the run; None: the same
 
 
@@ -133,6 +135,7 @@ def from_config(config: Config, chaos: str = "", beside: BesideConfig | None = N
         chaos=parse_real(chaos, workers.max),
         network=config.network,
         observers=beside.observers,
+        datasets=beside.datasets,
     )
 
 
@@ -150,6 +153,8 @@ def _settings(config: Config) -> Settings:
         spares=workers.spares,
         seed=config.seed,
         placement=algorithm.placement,
+        interleave=config.data.interleave,
+        shuffle_window=config.data.shuffle_window,
         local_data=config.data.access == "local",
         max_failures=workers.max_failures,
         max_losses=workers.max_losses,

@@ -94,6 +94,7 @@ def _simulation(request: Request, conditions: Conditions, storage: Storage, show
             algorithm=algorithm,
             members=settings.workers_max,
             restricted=settings.local_data,
+            datasets=request.datasets,
         )
 
     return Simulation(

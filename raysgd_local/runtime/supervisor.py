@@ -23,6 +23,7 @@ from raysgd_local.run_files.observers import Delivery, Heard
 from raysgd_local.run_files.result import Names
 from raysgd_local.run_files.storage import Storage
 from raysgd_local.runtime import nodes
+from raysgd_local.runtime.datasets import pickled_datasets
 from raysgd_local.runtime.driver import launch
 from raysgd_local.runtime.listeners import Failure, Listeners
 from raysgd_local.runtime.restarts import DEATHS, Restarts, planned_again
@@ -59,6 +60,7 @@ def planned(
         formation_timeout_s=request.formation_s,
         collective_timeout_s=request.collective_s,
         beat_s=settings.timeouts.beat_s,
+        datasets=pickled_datasets(request.datasets),
         restricted=settings.local_data,
         chaos=bool(request.chaos),
         echo=echo,

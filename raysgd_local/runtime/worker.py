@@ -7,6 +7,7 @@ import os
 import queue
 import sys
 import threading
+from dataclasses import replace
 from typing import Any
 
 import cloudpickle
@@ -29,6 +30,7 @@ from raysgd_local.errors import InputError
 from raysgd_local.faults.language import Fault
 from raysgd_local.faults.schedule import RoundWatch
 from raysgd_local.runtime import preemption
+from raysgd_local.runtime.datasets import opened_datasets
 from raysgd_local.runtime.fault_effects import Sabotage
 from raysgd_local.runtime.worker_output import WorkerOutput
 from raysgd_local.runtime.worker_spec import Loop, WorkerSpec
@@ -85,7 +87,14 @@ class TrainWorker:
         device = torch.device("cuda:0" if spec.use_gpu else "cpu")
         self._shell = Shell(
             WorkerSetup(
-                name, spec.seed, spec.storage, device, spec.algorithm, members, spec.restricted, spec.claim
+                name,
+                spec.seed,
+                spec.storage,
+                device,
+                spec.algorithm,
+                members,
+                spec.restricted,
+                claim=spec.claim,
             ),
             self._network(store, device),
             self._link,
@@ -148,6 +157,7 @@ class TrainWorker:
 
     def _train(self) -> None:
         loop, config = _open(self._spec.loop)
+        self._shell.place = replace(self._shell.place, datasets=opened_datasets(self._spec.datasets))
         ctx = TrainContext(self._shell)
         # Exclude imported modules from garbage collection: a full collection of them stops all workers for 0.2 s.
         gc.collect()

@@ -73,6 +73,7 @@ class WorkerSpec:
     formation_timeout_s: float  # for connecting the members of a view
     collective_timeout_s: float  # for one collective
     beat_s: float = 0.25  # time between heartbeats
+    datasets: bytes = b""  # pickled, by name; empty if there are none
     restricted: bool = False  # a worker has the data of its own chunks only
     claim: str = (
         ""  # the file in the run directory that shows that the run is still this command's; empty: none is

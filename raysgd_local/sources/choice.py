@@ -42,8 +42,13 @@ def as_source(dataset: Any) -> Source | None:
         return TorchIterable(dataset)
     if isinstance(dataset, str | os.PathLike):
         return files(dataset)
-    kinds = {(one.__module__.partition(".")[0], one.__name__) for one in type(dataset).__mro__}
-    if ("ray", "Dataset") in kinds:
+    kinds = _kinds(dataset)
+    if is_ray_data(dataset):
+        if ("ray", "MaterializedDataset") not in kinds:
+            allowed = (
+                "one that is computed once for all workers: LocalSGDTrainer(datasets={…}), or ds.materialize()"
+            )
+            raise InputError("dataset", "a data set of Ray Data that is not computed", allowed)
         return RayData(dataset)
     if kinds & {("datasets", "IterableDataset"), ("datasets", "IterableDatasetDict")}:
         return HuggingFace(dataset)
@@ -51,6 +56,16 @@ def as_source(dataset: Any) -> Source | None:
         return None
     allowed = "a map-style data set, or a source: see raysgd_local.sources"
     raise InputError("dataset", type(dataset).__name__, allowed, HOW_TO_NAME)
+
+
+def is_ray_data(dataset: Any) -> bool:
+    """Whether this is a `ray.data.Dataset`, computed or not."""
+    return ("ray", "Dataset") in _kinds(dataset)
+
+
+def _kinds(dataset: Any) -> set[tuple[str, str]]:
+    """The packages and names of the object's classes."""
+    return {(one.__module__.partition(".")[0], one.__name__) for one in type(dataset).__mro__}
 
 
 def _by_ending(name: str) -> Any:

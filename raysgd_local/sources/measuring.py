@@ -8,9 +8,6 @@ from raysgd_local.sources.source import Source
 def measured(source: Source, shard: str, enough: int) -> int:
     """Return a shard's length, or −1 − `enough` if it has at least so many rows. Raises `ShardError`."""
     length = source.rows(shard)
-    if length is None:
-        count = getattr(source, "count", None)
-        length = None if count is None else count(shard)
     if length is not None:
         return int(length)
     rows = 0

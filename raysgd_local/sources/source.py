@@ -14,7 +14,8 @@ class Source(Protocol):
 
     Every worker opens shards by itself, so all of them must see the same shards with the same rows, however often a
     shard is opened: `list(open(s, n)) == list(open(s, 0))[n:]`. A source that knows where the bytes of a shard lie
-    may have a method `nodes(shard)`, which returns the ids of Ray's nodes.
+    may have a method `nodes(shard)`, which returns the ids of Ray's nodes. One whose `rows` has to read the shard may
+    have a true attribute `reads_to_count`: then lengths are asked for only where they are needed.
     """
 
     def shards(self) -> Sequence[str]:

@@ -27,6 +27,7 @@ class TextLines:
 
     KIND: str = "text files"
     ENDINGS: tuple[str, ...] = (".txt", ".text")
+    reads_to_count = True
     _BLANK = True  # empty lines are rows
 
     def __init__(self, path: object, *, filesystem: fs.FileSystem | None = None) -> None:

@@ -185,6 +185,17 @@ class TrainContext:
         self._only_after("probing")
         return probing.under_way(self._shell.member)
 
+    def get_dataset_shard(self, name: str = "train") -> Any:
+        """Return one of the trainer's `datasets`, for `batches`, which deals this worker its part.
+
+        Raises `InputError` for a name that the trainer has no data set of.
+        """
+        datasets = self._shell.place.datasets
+        if name not in datasets:
+            allowed = ", ".join(sorted(datasets)) or "none: LocalSGDTrainer was given no datasets"
+            raise InputError("name", name, f"one of the trainer's datasets: {allowed}")
+        return datasets[name]
+
     # The loop.
 
     def epochs(self, total: int) -> Iterator[int]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -21,4 +23,5 @@ class WorkerSetup:
     algorithm: Algorithm = field(default_factory=Algorithm)
     members: int = 1  # most members of a view: slots for so many are allocated once
     restricted: bool = False  # this worker has the data of its own chunks only
+    datasets: Mapping[str, Any] = field(default_factory=dict)  # those of the trainer, by name
     claim: str = ""  # the file in `storage` that shows that the run is still this command's; empty: none is

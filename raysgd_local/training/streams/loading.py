@@ -187,7 +187,7 @@ def _fetched(reader: _Reader, options: dict[str, Any]) -> Generator[StreamBatch,
 
 
 def _lengths(source: Source, names: Sequence[str]) -> list[int | None]:
-    if len(names) > _MOST_COUNTED:
+    if len(names) > _MOST_COUNTED or getattr(source, "reads_to_count", False):
         return [None] * len(names)
     return [source.rows(name) for name in names]
 
