@@ -37,7 +37,10 @@ class Pack:
 
     def add(self, item: Sequence[int] | Any) -> list[Tokens]:
         """Take a sequence of tokens: a list, an array or a tensor of whole numbers, (n,)."""
-        tokens = np.asarray(item)
+        try:
+            tokens = np.asarray(item)
+        except ValueError:
+            tokens = np.empty((0, 0))
         if tokens.ndim != 1 or (len(tokens) and tokens.dtype.kind not in "iu"):
             allowed = (
                 "a sequence of whole numbers: give ctx.batches a function before it that makes tokens of a row"

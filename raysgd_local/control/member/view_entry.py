@@ -122,7 +122,7 @@ def _adopt(member: Member) -> Member:
         member,
         replicated=state,
         want=Want.NOTHING if member.want is Want.EVALUATE and evaluated else member.want,
-        epoch=member.epoch if own is not None and not order.restore else min(state.loops, default=state.epoch),
+        epoch=member.epoch if own is not None and not order.restore else _first_epoch(state),
         steps=member.steps if keeps else 0,
         samples=member.samples if keeps else 0,
         taken=member.taken if keeps else 0,
@@ -131,6 +131,14 @@ def _adopt(member: Member) -> Member:
         segment_round=state.round,
         segment_s=state.elapsed_s,
     )
+
+
+def _first_epoch(state: Replicated) -> int:
+    """Return the epoch with which a loop begins that comes to this state: the earliest in which a loop is.
+
+    Between two epochs, and after the last one, no loop is in any: it begins with the next.
+    """
+    return min(state.loops, default=state.epoch) if state.open else state.epoch
 
 
 _AWAITED = (Connect, Heal, Transfer, Align, Restore, Fetch, Measure)

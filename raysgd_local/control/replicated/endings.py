@@ -19,7 +19,8 @@ def evaluated(
 ) -> Replicated:
     """Return the state after an evaluation of the averaged model. Reaching `target` stops the run.
 
-    Where all members together have `pending` steps that no round has averaged yet, one more round averages them.
+    Where all members together have `pending` steps of the open round, or have steps of earlier rounds that were not
+    averaged over all, one more round averages them.
 
     Metrics of other evaluations in the same round stay; of those with the same name the newest counts.
     """
@@ -32,7 +33,11 @@ def evaluated(
         evaluated_round=state.round,
     )
     reached = _goal(metrics, target)
-    return replace(state, stopped=reached or state.stopped, drain=state.drain or bool(reached and pending))
+    return replace(
+        state,
+        stopped=reached or state.stopped,
+        drain=state.drain or bool(reached and (pending or not state.settled)),
+    )
 
 
 def _goal(metrics: dict[str, float], target: tuple[str, float] | None) -> str:

@@ -264,7 +264,7 @@ def extent(state: Replicated, control: Control, program: Program) -> Extent:
     if not program.stages(state.period.mode):
         return Extent(True, (), blocks, everything)
     asked = not program.averaging.gossips and state.period.mode == "parameters"
-    whole = asked or state.meet or program.whole or meets(control) or _ends(state, control, program)
+    whole = asked or state.meet or state.drain or program.whole or meets(control) or _ends(state, control, program)
     return Extent(whole, shares(control, state.owed_by_rank, program), blocks, everything)
 
 

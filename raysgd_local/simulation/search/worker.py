@@ -16,6 +16,7 @@ from raysgd_local.simulation.engine.loop import Batch, Exit, NoSample, training_
 from raysgd_local.simulation.engine.scenario import Scenario
 from raysgd_local.simulation.engine.strand import Strand
 from raysgd_local.simulation.engine.streams import StreamReader
+from raysgd_local.simulation.engine.violation import violated
 from raysgd_local.simulation.engine.world import World
 from raysgd_local.simulation.search.invariants import InvariantChecker
 from raysgd_local.simulation.search.model import NumberReplica
@@ -23,6 +24,9 @@ from raysgd_local.simulation.search.number_port import NumberPort
 from raysgd_local.training.member_shell import MemberShell
 from raysgd_local.training.ports import Released
 from raysgd_local.training.stopwatch import Stopwatch
+
+_ASKS = 10_000
+"""A loop asks far less often than this while no time passes."""
 
 
 class WholeTime(Stopwatch):
@@ -53,6 +57,7 @@ class SimulatedWorker:
         self.heard = (0, 0)  # newest view and segment that it was asked to end
         self._orders: list[Order] = []
         self._awaits_order = False
+        self._asked = (0.0, 0)  # when the loop asked for something, and how often before at the same time
         self._strand = Strand(self._live)
         stream = scenario.loop.stream
         self.reader = None if stream is None else StreamReader(stream, scenario.loop.batch_size)
@@ -132,6 +137,7 @@ class SimulatedWorker:
     def _train(self) -> None:
         self._stand_while_hung()
         for ask in training_loop(self._plan, self, self.reader):
+            self._check_time_passes()
             match ask:
                 case Batch():
                     self._compute(ask)
@@ -145,6 +151,14 @@ class SimulatedWorker:
                 case _:
                     self._shell.drive(ask)
             self._stand_while_hung()
+
+    def _check_time_passes(self) -> None:
+        """Check that the loop does not ask again and again at one moment: then it would for ever."""
+        self._asked = (
+            (self._world.now, self._asked[1] + 1) if self._asked[0] == self._world.now else (self._world.now, 0)
+        )
+        if self._asked[1] > _ASKS:
+            violated("9: every run ends", f"the loop of {self.name} asks for ever at {self._world.now:g} s")
 
     def _exit(self, killed: bool) -> None:
         """End the process from within the loop."""

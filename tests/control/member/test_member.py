@@ -11,7 +11,7 @@ from raysgd_local.control.control_slots import Contribution, Control, Flags
 from raysgd_local.control.member import events as m
 from raysgd_local.control.member import machine
 from raysgd_local.control.member.state import Flight
-from raysgd_local.control.messages import Continuation, Order, View
+from raysgd_local.control.messages import CheckpointStart, Continuation, Order, View
 from raysgd_local.control.replicated import state as replicated
 from raysgd_local.control.replicated.program import Program
 from raysgd_local.control.replicated.state import Replicated
@@ -171,3 +171,22 @@ def test_a_member_says_which_epoch_is_its_loop_s_last():
     for epochs, last in ((1, True), (2, False)):
         _, commands = machine.advance(replace(member, epochs=epochs), m.StepDue(4, 0))
         assert bool(commands[-1].said.flags & Flags.LAST) is last
+
+
+@pytest.mark.parametrize(
+    ("open", "epoch"), [(False, 2), (True, 1)], ids=["after the last epoch", "within an epoch"]
+)
+def test_a_loop_that_begins_at_a_checkpoint_begins_with_an_epoch_that_is_not_over(open, epoch):
+    """Across epochs, after the last one: loops asked for ever for an epoch that was over (seed 9317 of the search)."""
+    schedule = FixedPeriod(2)
+    state = Replicated(
+        schedule.init(), epoch=2, open=open, cursors=(4,), left_epoch=(False,), epochs=3 if open else 2, loops=(1,)
+    )
+    order = Order(
+        View(1, ("a",)), 1, Program(schedule, across_epochs=True), state, start=CheckpointStart("000001")
+    )
+    member, _ = machine.advance(machine.Member("a"), m.LoopStarted(3 if open else 2))
+    member, _ = machine.advance(member, m.Ordered(order))
+    for _ in ("connected", "restored"):
+        member, _ = machine.advance(member, m.Done(1))
+    assert member.loop_epoch == epoch

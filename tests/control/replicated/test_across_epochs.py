@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from raysgd_local.algorithms.schedules import FixedPeriod
+from raysgd_local.algorithms.schedules import Dynamic, FixedPeriod
 from raysgd_local.control.control_slots import Contribution, Control, Flags
 from raysgd_local.control.replicated.endings import evaluated
 from raysgd_local.control.replicated.program import Program
@@ -83,6 +83,17 @@ def test_a_target_that_is_reached_in_the_midst_of_a_round_ends_training_after_on
     done = after(state, plain(5, 0), plain(5, 0))
     assert (done.drain, done.stopped) == (False, "accuracy reached 0.8")
     assert not evaluated(STATE, {"accuracy": 0.9}, ("accuracy", 0.8)).drain
+
+
+def test_a_target_ends_training_after_an_averaging_over_all_of_steps_that_rounds_in_part_left_apart():
+    """Found by seeds 4957 and 7580 of the random search."""
+    parts = replace(PROGRAM, schedule=Dynamic(every=1, delta=1.0))
+    apart = replace(STATE, owed=(4.0, 0.0), schedule=parts.schedule.init())
+    assert apart.period.mode == "partial"
+    state = evaluated(apart, {"accuracy": 0.9}, ("accuracy", 0.8))
+    assert state.drain
+    done = after(state, plain(0, 0), plain(0, 0), program=parts)
+    assert (done.drain, done.settled) == (False, True)
 
 
 @pytest.mark.parametrize(
