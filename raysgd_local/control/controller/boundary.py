@@ -184,6 +184,7 @@ def deal_for(
     `left`: for each rank the first epoch of which it takes samples.
     """
     rank = {worker: index for index, worker in enumerate(members)}
+    own = tuple(pending.get(worker, ()) for worker in members)  # steps of workers that leave are lost
     deal = Deal(
         number=ledger.next_deal_number,
         epoch=books.replicated.epoch,
@@ -193,10 +194,10 @@ def deal_for(
         consumed=ledger.consumed,
         holders=tuple(tuple(sorted(rank[w] for w in h if w in rank)) for h in placement.holders),
         shares=tuple(shares[worker] for worker in members),
-        pending=tuple(pending.get(worker, ()) for worker in members),
+        pending=own,
         local_data=local_data,
         epochs=books.replicated.epochs,
-        ahead=_taken_ahead(ledger, tuple(pending.values())) if books.replicated.epochs else (),
+        ahead=_taken_ahead(ledger, own) if books.replicated.epochs else (),
         left=left,
     )
     return replace(books, ledger=ledger.dealt(), deal=deal, placement=placement)

@@ -3,13 +3,16 @@
 import pytest
 from controller_run import Run, row, started
 
+from raysgd_local.algorithms.placement.table import Placement
 from raysgd_local.algorithms.schedules import EveryStep, FixedPeriod, Switch
 from raysgd_local.algorithms.schedules.switch import AtEpoch
 from raysgd_local.control.controller import events as c
+from raysgd_local.control.controller.boundary import Books, deal_for
 from raysgd_local.control.controller.checkpoints import CheckpointRecord
 from raysgd_local.control.controller.settings import CheckpointPolicy, Settings
 from raysgd_local.control.controller.state import begin
 from raysgd_local.control.controller.transitions import Phase, Standing
+from raysgd_local.control.data.deal import own_entries
 from raysgd_local.control.data.ledger import Ledger
 from raysgd_local.control.messages import Continuation, LoopPosition, Report
 from raysgd_local.control.replicated.program import Program
@@ -252,3 +255,15 @@ def test_what_a_checkpoint_has_of_messages_left_out_is_lost_with_another_number_
         run = Run(workers_max=workers, resume=snapshot)
         run.up(*(f"w{i}" for i in range(workers)))
         assert left_out(run) == told
+
+
+def test_steps_that_a_leaver_has_not_committed_are_dealt_to_the_others_in_later_epochs_too():
+    """Found by seed 13784 of the random search: across epochs, its samples of the next epoch were in no list."""
+    state = Replicated(FixedPeriod(2).init(), open=True, epochs=2)
+    books = Books(state, Ledger().open_epoch(0, samples=8))
+    placement = Placement.empty(2)
+    pending = {"stays": (0, 8), "leaves": (1, 9)}
+    deal = deal_for(books, placement, ("stays",), pending, 7, False, {"stays": 1.0}).deal
+    assert deal.pending == ((0, 8),)
+    entries = [entry for part in own_entries(deal, 0, 0, parts=2) for entry in part.tolist()]
+    assert sorted(entries) == list(range(16))
