@@ -263,7 +263,7 @@ def test_steps_that_a_leaver_has_not_committed_are_dealt_to_the_others_in_later_
     books = Books(state, Ledger().open_epoch(0, samples=8))
     placement = Placement.empty(2)
     pending = {"stays": (0, 8), "leaves": (1, 9)}
-    deal = deal_for(books, placement, ("stays",), pending, 7, False, {"stays": 1.0}).deal
+    deal = deal_for(books, books.ledger, placement, ("stays",), pending, 7, False, {"stays": 1.0}).deal
     assert deal.pending == ((0, 8),)
     entries = [entry for part in own_entries(deal, 0, 0, parts=2) for entry in part.tolist()]
     assert sorted(entries) == list(range(16))
