@@ -49,6 +49,7 @@ def result(files: RunFiles, books: Books | None, finish: Finish, names: Names) -
         "stall_s_max": max(stalls, default=0.0),
         "samples_lost": ledger.samples_lost if ledger else 0,
         "samples_repeated": ledger.samples_repeated if ledger else 0,
+        **({name: getattr(ledger, name, 0) for name in ("rows_split", "shards_unread")}),
         "chunks_uncovered_max": max(
             (e["chunks"] for e in events if e["event"] == EventName.CHUNKS_UNCOVERED), default=0
         ),
