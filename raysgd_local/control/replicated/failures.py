@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from raysgd_local.algorithms.schedules.base import Mode
-from raysgd_local.control.control_slots import Control, Flags
+from raysgd_local.control.control_slots import Contribution, Control, Flags
 from raysgd_local.control.marks import mark
 
 _RATE_TOLERANCE = 1e-5
@@ -53,10 +53,15 @@ def at_odds(control: Control) -> tuple[tuple[int, str], ...]:
     past = {
         rank: "has ended its loop" if said.flags & Flags.ENDED else f"trains in epoch {said.epoch}"
         for rank, said in enumerate(control.members)
-        if rank not in waits and said.epoch >= epoch and (said.steps or said.flags & Flags.LEFT)
+        if rank not in waits and (said.flags & Flags.ENDED or _has_passed(said, epoch))
     }
     mark("evaluation_passed_by", bool(past))
     return tuple(sorted({**dict.fromkeys(waits, "evaluates (ctx.evaluate)"), **past}.items())) if past else ()
+
+
+def _has_passed(said: Contribution, epoch: int) -> bool:
+    """Whether a loop trains in this epoch or a later one, or leaves it, and so has gone past the evaluation before."""
+    return said.epoch >= epoch and bool(said.steps or said.flags & Flags.LEFT)
 
 
 def told_odds(at_odds: Sequence[tuple[int, str]]) -> str:

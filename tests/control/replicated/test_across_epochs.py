@@ -109,3 +109,5 @@ def test_loops_that_want_different_things_are_told_by_rank():
     waits, trains = plain(0, 1, Flags.EVALUATES), plain(3, 1)
     assert dict(after(STATE, waits, trains).at_odds) == {0: "evaluates (ctx.evaluate)", 1: "trains in epoch 1"}
     assert not after(STATE, waits, plain(3, 0)).at_odds  # it is still in the epoch before that evaluation
+    ended = (0, 0, 0, Flags.LEFT | Flags.ENDED)  # two epochs ago: found by seed 19350, which never ended
+    assert dict(after(STATE, (0, 0, 2, Flags.EVALUATES), ended).at_odds)[1] == "has ended its loop"
