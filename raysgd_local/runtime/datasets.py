@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import cloudpickle
+from ray import cloudpickle  # the plain one loses the owner of Ray's objects: reading them would wait for ever
 
 from raysgd_local.sources.choice import is_ray_data
 from raysgd_local.sources.ray_data import RayData
@@ -16,10 +16,11 @@ def pickled_datasets(datasets: Mapping[str, Any]) -> bytes:
     if not datasets:
         return b""
     sent = {name: RayData(dataset) if is_ray_data(dataset) else dataset for name, dataset in datasets.items()}
-    pickled: bytes = cloudpickle.dumps(sent)
+    pickled: bytes = cloudpickle.dumps(sent)  # type: ignore[no-untyped-call]
     return pickled
 
 
 def opened_datasets(pickled: bytes) -> dict[str, Any]:
+    """Return the trainer's data sets, by name."""
     opened: dict[str, Any] = cloudpickle.loads(pickled) if pickled else {}
     return opened

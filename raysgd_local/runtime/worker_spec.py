@@ -8,7 +8,7 @@ import types
 from dataclasses import dataclass, field
 from typing import Any
 
-import cloudpickle
+from ray import cloudpickle  # it knows the owners of Ray's objects that a loop may hold
 
 from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.run_files.storage import Storage
@@ -31,7 +31,7 @@ class Loop:
         """Pickle a loop: a function, called with `config` if it takes an argument, or an object with `train(ctx)`."""
         pickled = io.BytesIO()
         pickler = _Pickler(pickled)
-        pickler.dump((loop, config))
+        pickler.dump((loop, config))  # type: ignore[no-untyped-call]
         texts = ((name, "".join(linecache.getlines(name, module))) for name, module in pickler.files.items())
         return Loop(pickled.getvalue(), sys_path, tuple((name, text) for name, text in texts if text))
 
@@ -43,15 +43,15 @@ class Loop:
         return opened
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+class _Pickler(cloudpickle.Pickler):
     """Notes the files of functions that are pickled by value: workers may not have them (a notebook, a script)."""
 
     def __init__(self, file: Any) -> None:
-        super().__init__(file)
+        super().__init__(file)  # type: ignore[no-untyped-call]
         self.files: dict[str, dict[str, Any]] = {}  # by name, a module in which the functions are
 
     def reducer_override(self, obj: Any) -> Any:
-        reduced = super().reducer_override(obj)
+        reduced = super().reducer_override(obj)  # type: ignore[no-untyped-call]
         if isinstance(obj, types.FunctionType) and reduced is not NotImplemented:
             self.files[obj.__code__.co_filename] = obj.__globals__
         return reduced
