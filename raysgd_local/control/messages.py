@@ -63,7 +63,8 @@ class Report:
     taken: int = 0  # positions of the deal consumed by `steps`, not committed
     samples: int = 0  # size of the training set; the controller deals it when all report `OPENING`
     shards: Shards | None = None  # of a stream, in place of `samples`
-    found: Lengths = ()  # of shards that this member has read of the deal; bounds for those that it is reading
+    source: str = ""  # names of the source that this member reads (`Shards.names`)
+    found: Lengths = ()  # of its shards that this member has read; bounds for those that it is reading
     rows_split: int = 0  # rows read again, since the last report, of which samples were made that are stepped on
     epochs: int = 0  # total that the loop goes through
     epoch: int = 0  # with which a joiner begins to keep step with this loop, where rounds go across epochs
@@ -132,6 +133,7 @@ class Order:
     deal: Deal | StreamDeal | None = None  # of the open epoch; None while no epoch is open
     found: Lengths = ()  # lengths that members have found out since the deal was made
     measure: tuple[tuple[str, Lengths], ...] = ()  # what workers have to measure, before they arrive again
+    measured: str = ""  # names of the source whose shards they are
     sources: Sources = ()  # for each chunk the workers that hold its data, where data is local to workers
     save: Save | None = None
     closing: bool = False  # training is over: copy the state for `save`, then arrive again

@@ -78,6 +78,7 @@ _SILENT = {
     **dict.fromkeys(("epochs", "across_epochs", "redeal"), 0),
     **{name: [] for name in ("later", "loops", "skips", "at_odds", "ahead", "left")},
     "begun": -1,
+    "measured": "",
     **{name: [] for name in ("splits", "found", "measure")},
 }
 """Fields that orders have for rounds across epochs and for streams, with the values that they have without."""

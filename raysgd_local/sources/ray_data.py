@@ -23,12 +23,14 @@ class Block:
 class RayData:
     """A `ray.data.Dataset`, computed once: its blocks in Ray's object store are shards, its rows dicts.
 
-    Made in the process that owns the data set, it can be sent to workers, which read the same blocks.
+    Made in the process that owns the data set, it can be sent to workers, which read the same blocks. Blocks keep the
+    order of the data.
     """
 
     def __init__(self, dataset: Any) -> None:
         from ray.experimental import get_object_locations
 
+        dataset.context.execution_options.preserve_order = True  # a resumed run must find the same blocks
         computed = dataset.materialize()
         self._blocks = {
             f"block-{number:06}": block

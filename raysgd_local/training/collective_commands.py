@@ -49,9 +49,9 @@ class CollectiveCommands:
                 return self._evaluate(command, member)
             case m.Restore(name):
                 return self._restore(name, member, view)
-            case m.Measure(shards):
+            case m.Measure():
                 self._watch.work_ends()
-                self._port.measure(shards)
+                self._port.measure(command)
                 return m.Done(view)
             case _:
                 self._watch.work_ends()

@@ -258,7 +258,7 @@ class TrainContext:
         batch_size = arguments.whole_number("batch_size", batch_size, at_least=1)
         stream = streamed(dataset, batch_size, transform, on_bad_shard, loader_options, self._shell)
         source = stream or self._map_style(dataset, batch_size, loader_options)
-        self._shell.stream = stream
+        self._shell.stream = stream or self._shell.stream
         self._shell.watch.start()
         self._entered = True
         self._shell.drive(m.EpochWanted(source.samples, self._shell.epochs, source.shards))

@@ -6,7 +6,7 @@ from typing import Any
 
 from raysgd_local.control.member import events as m
 from raysgd_local.control.member.machine import Member
-from raysgd_local.errors import UsageError
+from raysgd_local.errors import InputError, UsageError
 from raysgd_local.training.data.batches import to_device
 from raysgd_local.training.data.loaded import Loaded
 from raysgd_local.training.data.loading import DealtBatches
@@ -24,6 +24,7 @@ class Batches:
     def __init__(self, shell: Shell, source: DealtBatches | StreamedBatches) -> None:
         self._shell, self._source = shell, source
         self._unstepped = Loaded()
+        self._empty = 0  # rows of lists that gave no sample
         self._asked: Member | None = None
         self.left = False
 
@@ -47,8 +48,17 @@ class Batches:
             if self._unstepped.samples or (self._shell.member.goes_on and not rest.consumed):
                 self._unstepped = self._unstepped.and_then(rest)
                 break  # the loop may still take a step with the batches that it has
+            self._empty += rest.consumed
             self._shell.drive(m.ListEnded(rest.consumed, rest.reached))
+        self._check_samples()
         raise StopIteration
+
+    def _check_samples(self) -> None:
+        """Raise `InputError` if the run's first epoch is over, and nobody made a sample of its rows."""
+        state = self._shell.state
+        if self._empty and not state.open and not state.stopped and state.samples == 0:
+            hint = "a filter that leaves nothing, or samples longer than all data?"
+            raise InputError("transform", f"no sample of {self._empty} rows", "one that makes samples", hint)
 
     def _going_on(self) -> bool:
         member = self._shell.member
@@ -58,6 +68,7 @@ class Batches:
         if state.stopped or not state.open or order.deal is None:
             return False
         self._source.seat(member, self._shell.rewound)
+        self._shell.reads(self._source)
         self._asked = member
         return True
 

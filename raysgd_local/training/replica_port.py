@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from raysgd_local.control.control_slots import Contribution, Control
-from raysgd_local.control.data.streams.lengths import Lengths
 from raysgd_local.control.member import events as m
 from raysgd_local.control.member.state import Member
 from raysgd_local.control.messages import Order, Report, Save
@@ -108,8 +107,8 @@ class ReplicaPort(Protocol):
         """Copy the state for a checkpoint and return. The copy is written in the background."""
         ...
 
-    def measure(self, shards: Lengths) -> None:
-        """Find out how long these shards of the stream are. `with_holdings` tells it."""
+    def measure(self, command: m.Measure) -> None:
+        """Find out how long shards are. `with_holdings` tells it."""
         ...
 
     def with_holdings(self, report: Report) -> Report:

@@ -6,6 +6,7 @@ from concurrent.futures import Executor
 
 from raysgd_local.clock import Clock, SystemClock
 from raysgd_local.control.member import events as m
+from raysgd_local.training.data.loading import DealtBatches
 from raysgd_local.training.evaluation import Evaluation
 from raysgd_local.training.exchange.plain import Reduction
 from raysgd_local.training.fault_hooks import Interference
@@ -46,12 +47,17 @@ class Shell(MemberShell):
 
     @property
     def stream(self) -> StreamedBatches | None:
-        """The stream of which this worker reads its part; None for a map-style set."""
-        return self._port.stream
+        """The stream that the loop has asked for last."""
+        return self._port.next_stream
 
     @stream.setter
     def stream(self, stream: StreamedBatches | None) -> None:
-        self._port.stream = stream
+        self._port.next_stream = stream
+
+    def reads(self, source: DealtBatches | StreamedBatches) -> None:
+        """Begin to read the part of a stream that was dealt: from now on reports tell what is found out there."""
+        if isinstance(source, StreamedBatches):
+            self._port.stream = source
 
     @property
     def evaluation(self) -> Evaluation | None:

@@ -11,7 +11,6 @@ import torch
 
 from raysgd_local.algorithms.schedules.modes import modes
 from raysgd_local.control.control_slots import Contribution, Control, Flags
-from raysgd_local.control.data.streams.lengths import Lengths
 from raysgd_local.control.member import events as m
 from raysgd_local.control.member.state import Member
 from raysgd_local.control.messages import Order, Report, Save
@@ -55,7 +54,8 @@ class TorchPort:
         self.evaluation: Evaluation | None = None
         self.interference = Interference()
         self.chunks = ChunkStore()
-        self.stream: StreamedBatches | None = None
+        self.stream: StreamedBatches | None = None  # being read, or read last
+        self.next_stream: StreamedBatches | None = None  # of the epoch that the loop wants
         self._writer = checkpoint_parts.ShardWriter(place.worker, place.storage, link, background, place.claim)
         self._probing: Probing | None = None
         self._rank = 0  # of this member in the newest exchange
@@ -219,14 +219,20 @@ class TorchPort:
     def save(self, save: Save, rank: int) -> None:
         self._writer.save(save, self.replica, rank)
 
-    def measure(self, shards: Lengths) -> None:
-        if self.stream is not None:
-            self.stream.measure(shards)
+    def measure(self, command: m.Measure) -> None:
+        for stream in {id(one): one for one in (self.stream, self.next_stream)}.values():
+            if stream is not None and stream.shards.names == command.source:
+                stream.measure(command.shards)
+                self.stream = stream
 
     def with_holdings(self, report: Report) -> Report:
-        found = self.stream.found() if self.stream is not None else ()
         moved_bytes = self.chunks.take_moved_bytes()
-        return replace_fields(report, chunks=self.chunks.held.chunks, moved_bytes=moved_bytes, found=found)
+        report = replace_fields(report, chunks=self.chunks.held.chunks, moved_bytes=moved_bytes)
+        if self.next_stream is not None and report.shards is not None:
+            report = replace_fields(report, shards=self.next_stream.shards)
+        if self.stream is not None:
+            report = replace_fields(report, source=self.stream.shards.names, found=self.stream.found())
+        return report
 
     def close(self) -> None:
         """Leave the view, so that the other members notice at once, and finish writing."""

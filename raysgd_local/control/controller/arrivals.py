@@ -20,6 +20,8 @@ from raysgd_local.control.controller.boundary import Resolution
 from raysgd_local.control.controller.events import RecordRounds
 from raysgd_local.control.controller.state import Paused, Resolving, Restoring, Running, Segment, Starting, Turn
 from raysgd_local.control.controller.transitions import Phase, Standing
+from raysgd_local.control.data.streams.deal import StreamDeal
+from raysgd_local.control.data.streams.ledger import StreamLedger
 from raysgd_local.control.marks import mark
 from raysgd_local.control.messages import LoopPosition, Report
 from raysgd_local.control.replicated.endings import stopped_between_epochs
@@ -123,8 +125,13 @@ def _settle(turn: Turn, segment: Segment) -> None:
     segment = _enter(turn, segment, resolution)
     segment = _stopped(turn, segment, reports)
     segment = _told(turn, segment, reports)
-    if unmeasured := dealing.unmeasured(turn, segment, reports):
-        orders.measure(turn, segment, unmeasured, reports)
+    if reason := _changed(segment):
+        turn.finish("failed", reason)
+        return
+    source, unmeasured = dealing.unmeasured(turn, segment, reports)
+    if unmeasured and not orders.measure(turn, segment, source, unmeasured, reports):
+        beginning.begin_again(turn, segment)
+    if unmeasured:
         return
     if segment.books.replicated.at_odds:
         agreement.end(turn, dict(segment.books.replicated.at_odds))
@@ -178,11 +185,18 @@ def _stopped(turn: Turn, segment: Segment, reports: Sequence[Report]) -> Segment
 
 def _told(turn: Turn, segment: Segment, reports: Sequence[Report]) -> Segment:
     """Enter lengths of shards that members have found out into the books."""
-    found = streams.told(segment.books.found, reports)
+    deal = segment.books.deal
+    found = streams.told(deal, segment.books.found, reports) if isinstance(deal, StreamDeal) else ()
     if found != segment.books.found:
         segment = replace(segment, books=replace(segment.books, found=found))
         turn.update(segment)
     return segment
+
+
+def _changed(segment: Segment) -> str:
+    """Say which shard of a stream has another length than before; empty if none has."""
+    ledger, found = segment.books.ledger, segment.books.found
+    return streams.changed(ledger, dict(found)) if isinstance(ledger, StreamLedger) else ""
 
 
 def _record_changes(turn: Turn, resolution: Resolution) -> None:

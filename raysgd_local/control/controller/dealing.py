@@ -60,7 +60,7 @@ def _split(books: Books, view: View, reports: Mapping[str, Report]) -> Books:
 def _opened(books: Books, opens: int | Shards, epochs: int) -> Books:
     epoch, ledger = books.replicated.epoch, books.ledger
     if isinstance(opens, Shards):
-        ledger = streams.opened(ledger, epoch, opens, books.found)
+        ledger = streams.opened(ledger, epoch, opens)
     elif opens:
         ledger = streams.map_style(ledger).open_epoch(epoch, opens)
     return replace(books, ledger=ledger, replicated=replace(books.replicated, open=True, epochs=epochs))
@@ -152,19 +152,19 @@ def have(turn: Turn, members: Sequence[str]) -> dict[str, tuple[int, ...]]:
     return {worker: chunks[worker] for worker in members if worker in chunks}
 
 
-def unmeasured(turn: Turn, segment: Segment, reports: Sequence[Report]) -> dict[int, int]:
-    """Return the shards of a stream that must be measured at this boundary (see `consumption.needed`)."""
+def unmeasured(turn: Turn, segment: Segment, reports: Sequence[Report]) -> tuple[str, dict[int, int]]:
+    """Return a stream's names, and its shards that must be measured at this boundary (see `consumption.needed`)."""
     books = segment.books
     if isinstance(books.deal, StreamDeal) and isinstance(books.ledger, StreamLedger):
         needed = books.ledger.lengths_needed(books.deal, books.replicated.cursors, dict(books.found))
         if needed:
-            return needed
+            return books.deal.names, needed
     opens = boundary.opening(reports, books.replicated)
     if not isinstance(opens, Shards):
-        return {}
+        return "", {}
     ledger = _opened(boundary.closed(books), opens, 0).ledger
     workers = len(reports) + len(turn.state.standing(Standing.READY))
-    return streams.unfair(ledger, workers) if isinstance(ledger, StreamLedger) else {}
+    return opens.names, streams.unfair(ledger, workers) if isinstance(ledger, StreamLedger) else {}
 
 
 def sources(turn: Turn, view: View, chunks: int) -> Sources:

@@ -58,9 +58,16 @@ def last_order(turn: Turn, segment: Segment, resolution: Resolution, outcome: Ou
     give(turn, order, books, formed=segment.formed)
 
 
-def measure(turn: Turn, segment: Segment, lengths: Mapping[int, int], reports: Sequence[Report]) -> None:
-    """Have members measure shards that only dead workers knew, and arrive at this boundary again."""
-    readers = [report.worker for report in reports if report.shards is not None]
+def measure(
+    turn: Turn, segment: Segment, source: str, lengths: Mapping[int, int], reports: Sequence[Report]
+) -> bool:
+    """Have members measure shards that only dead workers knew, and arrive at this boundary again.
+
+    Return False if no member has the source: all that read it died before another one's loop had come so far.
+    """
+    readers = [r.worker for r in reports if source in (r.source, r.shards.names if r.shards else "")]
+    if not readers:
+        return False
     parts = {worker: tuple(sorted(lengths.items())[rank :: len(readers)]) for rank, worker in enumerate(readers)}
     asked = replace(segment, number=segment.number + 1, arrivals={}, measuring=True)
     order = Order(
@@ -71,9 +78,11 @@ def measure(turn: Turn, segment: Segment, lengths: Mapping[int, int], reports: S
         incarnation=turn.state.incarnation,
         deal=segment.books.deal,
         measure=tuple(parts.items()),
+        measured=source,
     )
     turn.enter(Running(asked))
     turn.do(Form(order, turn.state.members))
+    return True
 
 
 def dismiss(turn: Turn, segment: Segment, outcome: Outcome) -> None:

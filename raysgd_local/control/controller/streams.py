@@ -9,7 +9,7 @@ from raysgd_local.control.data.ledger import Ledger
 from raysgd_local.control.data.streams.consumption import taken_between
 from raysgd_local.control.data.streams.deal import StreamDeal, known_lengths
 from raysgd_local.control.data.streams.ledger import StreamLedger
-from raysgd_local.control.data.streams.lengths import Lengths, merged, with_lengths
+from raysgd_local.control.data.streams.lengths import UNKNOWN, Lengths, merged, with_lengths
 from raysgd_local.control.data.streams.lines import unknown_needed
 from raysgd_local.control.data.streams.ranges import ROWS, Ranges
 from raysgd_local.control.data.streams.shards import Shards
@@ -17,15 +17,22 @@ from raysgd_local.control.messages import Report, View
 from raysgd_local.control.replicated.state import Replicated
 
 
-def opened(ledger: Ledger | StreamLedger, epoch: int, shards: Shards, found: Lengths) -> StreamLedger:
-    """Return the ledger with `epoch` of this source open. A ledger of another source passes its counts on.
-
-    `found`: lengths that members have measured.
-    """
-    if not isinstance(ledger, StreamLedger) or ledger.names != shards.names:
-        ledger = StreamLedger.of_shards(shards, ledger)
+def opened(ledger: Ledger | StreamLedger, epoch: int, shards: Shards) -> StreamLedger:
+    """Return the ledger with `epoch` of this source open. A ledger of another source passes its counts on."""
     known = {shard: length for shard, length in enumerate(shards.known_lengths().tolist()) if length >= 0}
-    return ledger.learn(known).learn(dict(found)).open_epoch(epoch)
+    same = isinstance(ledger, StreamLedger) and ledger.names == shards.names and not changed(ledger, known)
+    if not isinstance(ledger, StreamLedger) or not same:
+        ledger = StreamLedger.of_shards(shards, ledger)
+    return ledger.learn(known).open_epoch(epoch)
+
+
+def changed(ledger: StreamLedger, lengths: Mapping[int, int]) -> str:
+    """Say which shard has another length than before; empty if none has. A shard must stay the same during a run."""
+    known = ledger.known_lengths()
+    for shard, length in lengths.items():
+        if length >= 0 and known[shard] not in (UNKNOWN, length):
+            return f"shard number {shard} has {length} rows now, and had {known[shard]}: it was changed during the run"
+    return ""
 
 
 def map_style(ledger: Ledger | StreamLedger) -> Ledger:
@@ -35,9 +42,10 @@ def map_style(ledger: Ledger | StreamLedger) -> Ledger:
     return Ledger(deals=ledger.deals, samples_lost=ledger.rows_lost, samples_repeated=ledger.rows_repeated)
 
 
-def told(found: Lengths, reports: Sequence[Report]) -> Lengths:
-    """Return what is known of shards' lengths beside the ledger, after these reports."""
-    said = (dict(lengths) for lengths in (found, *(report.found for report in reports)))
+def told(deal: StreamDeal, found: Lengths, reports: Sequence[Report]) -> Lengths:
+    """Return what is known of shards' lengths beside the ledger, after these reports on the deal's source."""
+    own = (report.found for report in reports if report.source == deal.names)
+    said = (dict(lengths) for lengths in (found, *own))
     return tuple(sorted(merged(*said).items()))
 
 

@@ -255,6 +255,7 @@ class Fetch:
 class Measure:
     """Find out how long these shards are, by reading them: those that knew it are gone."""
 
+    source: str  # names of the source (`Shards.names`)
     shards: Lengths  # (shard, rows): it suffices to know whether there are so many
 
 

@@ -52,7 +52,7 @@ def _measures(member: Member, order: Order) -> Result:
     mark("shards_measured")
     wanted = dict(order.measure).get(member.worker, ())
     member = replace(member, order=replace(member.in_force, segment=order.segment))
-    return replace(member, todo=(), over=True), (Measure(wanted),)
+    return replace(member, todo=(), over=True), (Measure(order.measured, wanted),)
 
 
 def _entering(member: Member, order: Order) -> tuple[Command | Adopt, ...]:

@@ -86,6 +86,8 @@ class StreamReader:
 
     def __init__(self, plan: StreamPlan, batch_size: int) -> None:
         self._plan, self._batch_size = plan, batch_size
+        self.shards = plan.described
+        self.source = ""  # of the list that is read
         self._dealt = (0, 0)
         self._found: dict[int, int] = {}
         self._batches: Iterator[StreamBatch] = iter(())
@@ -98,7 +100,7 @@ class StreamReader:
         if (deal.number, times) == self._dealt:
             return
         same = deal.number == self._dealt[0]
-        self._dealt = deal.number, times
+        self._dealt, self.source = (deal.number, times), deal.names
         order, rank = member.in_force, member.rank
         self._found = merged(self._found if same else {}, dict(order.found))
         lengths = with_lengths(known_lengths(deal), self._found)
@@ -142,6 +144,10 @@ class StreamReader:
         names = self._plan.shards()
         lengths = {shard: measured(self._plan, names[shard], enough) for shard, enough in wanted}
         self._found = merged(self._found, lengths)
+        whole = {shard: length for shard, length in self._found.items() if length >= 0}
+        self.shards = Shards.of(
+            names, [whole.get(shard, self._plan.rows(names[shard])) for shard in range(len(names))]
+        )
 
 
 class _Heard(ListRows):

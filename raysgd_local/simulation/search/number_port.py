@@ -12,7 +12,6 @@ from typing import Any, Protocol
 from raysgd_local.control.control_slots import Contribution, Control, Flags
 from raysgd_local.control.controller.events import CheckpointFailed, ShardWritten
 from raysgd_local.control.data.chunk_transfer import Held, gifts
-from raysgd_local.control.data.streams.lengths import Lengths
 from raysgd_local.control.member import events as m
 from raysgd_local.control.member.state import Member
 from raysgd_local.control.messages import Order, Report, Save
@@ -222,13 +221,16 @@ class NumberPort:
         self._checker.wrote(name, rank, shard)
         self._world.tell(worker.name, ShardWritten(name, worker.name, rank, f"{name}/{rank}", "", 1))
 
-    def measure(self, shards: Lengths) -> None:
+    def measure(self, command: m.Measure) -> None:
         if self._worker.reader is not None:
-            self._worker.reader.measure(shards)
+            self._worker.reader.measure(command.shards)
 
     def with_holdings(self, report: Report) -> Report:
-        found = self._worker.reader.found() if self._worker.reader is not None else ()
-        return replace(report, chunks=self.held.chunks, found=found)
+        report, reader = replace(report, chunks=self.held.chunks), self._worker.reader
+        if reader is None:
+            return report
+        shards = None if report.shards is None else reader.shards
+        return replace(report, source=reader.source, found=reader.found(), shards=shards)
 
 
 def _nothing(given: Sequence[Any]) -> None:

@@ -8,15 +8,17 @@ from __future__ import annotations
 import copy
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
 
 from raysgd_local.control.data.apportionment import Ints
 from raysgd_local.control.data.deal import scaled
+from raysgd_local.control.data.streams.coding import encode_table
 from raysgd_local.control.data.streams.deal import StreamDeal, known_lengths
-from raysgd_local.control.data.streams.lengths import Lengths, merged, with_lengths
+from raysgd_local.control.data.streams.lengths import UNKNOWN, Lengths, merged, with_lengths
 from raysgd_local.control.data.streams.shards import Shards
 from raysgd_local.control.member.events import StreamPosition
 from raysgd_local.control.member.machine import Member
@@ -126,6 +128,8 @@ class StreamedBatches:
         """Find out how long these shards are. Raises `ShardError`."""
         lengths = {shard: measured(self._source, self._names[shard], enough) for shard, enough in wanted}
         self._found = merged(self._found, lengths)
+        known = with_lengths(self.shards.known_lengths(), self._found)
+        self.shards = replace(self.shards, lengths=encode_table(np.maximum(known, UNKNOWN) + 1))
 
 
 @dataclass

@@ -50,13 +50,22 @@ def test_shards_that_only_the_dead_worker_had_read_are_measured_by_the_others():
     assert run.state.phase is Phase.RUNNING
 
     shard = wanted[0][0]
-    run.arrive("w0", state={"cursors": (0, 5)}, broken="cut", shards=UNKNOWN, found=((shard, 3),))
+    run.arrive(
+        "w0", state={"cursors": (0, 5)}, broken="cut", shards=UNKNOWN, source=UNKNOWN.names, found=((shard, 3),)
+    )
     again = run.order()  # the shard had only three rows, so two more are of the dead worker's next shard
     ((_, wanted),) = again.measure
     assert [rows for _, rows in wanted] == [2]
 
-    found = ((shard, 3), (wanted[0][0], -3))
-    run.arrive("w0", state={"cursors": (0, 5)}, broken="cut", shards=UNKNOWN, found=tuple(sorted(found)))
+    found = tuple(sorted(((shard, 3), (wanted[0][0], -3))))
+    run.arrive(
+        "w0",
+        state={"cursors": (0, 5)},
+        broken="cut",
+        shards=UNKNOWN,
+        source=UNKNOWN.names,
+        found=tuple(sorted(found)),
+    )
     last = run.order()
     assert not last.measure
     assert last.view.members == ("w0",)
@@ -84,7 +93,7 @@ def test_fewer_shards_than_workers_are_measured_before_they_are_dealt():
     (shard, _), *more = [wanted for _, lengths in run.order().measure for wanted in lengths]
     assert (shard, more) == (0, [])
     for worker in ("w0", "w1"):
-        run.arrive(worker, LoopPosition.OPENING, shards=shards, epochs=2, found=((0, 10),))
+        run.arrive(worker, LoopPosition.OPENING, shards=Shards.of(["one"], [10]), epochs=2)
     order = run.order()
     assert not order.measure
     assert order.deal.epoch == 0
@@ -100,9 +109,9 @@ def test_rows_that_were_split_are_counted_for_the_living_and_the_dead():
 
 
 def test_a_ledger_passes_its_counts_on_when_the_training_set_becomes_another():
-    stream = streams.opened(Ledger(deals=3, samples_lost=2, samples_repeated=1), 1, UNKNOWN, ())
+    stream = streams.opened(Ledger(deals=3, samples_lost=2, samples_repeated=1), 1, UNKNOWN)
     assert (stream.deals, stream.rows_lost, stream.rows_repeated, stream.epoch) == (3, 2, 1, 1)
-    other = streams.opened(replace(stream, open=(), rows_split=4), 2, Shards.of(["x"], [5]), ())
+    other = streams.opened(replace(stream, open=(), rows_split=4), 2, Shards.of(["x"], [5]))
     assert (other.deals, other.rows_lost, other.rows_split, other.shards) == (3, 2, 4, 1)
     back = streams.map_style(other)
     assert (back.deals, back.samples_lost, back.samples_repeated) == (3, 2, 1)
@@ -110,9 +119,10 @@ def test_a_ledger_passes_its_counts_on_when_the_training_set_becomes_another():
 
 def test_a_checkpoint_of_a_stream_is_read_as_it_was_written():
     run = started(Shards.of(["a", "b", "c"], [4, None, 9]))
+    names = run.order().deal.names
     run.tell(c.StopRequested("interrupted"))
     for worker in ("w0", "w1"):
-        run.arrive(worker, state={"round": 1, "cursors": (2, 3), "splits": (1, 0)}, found=((1, -3),))
+        run.arrive(worker, state={"round": 1, "cursors": (2, 3), "splits": (1, 0)}, source=names, found=((1, -3),))
     order = run.order()
     saved = run.state.saves.writing[order.save.name].snapshot
     assert saved.found == ((1, -3),)
@@ -141,3 +151,20 @@ def test_a_run_that_resumes_counts_rows_split_where_its_readers_stood():
 
 def test_known_lengths_of_a_source_are_those_it_tells():
     assert np.array_equal(Shards.of(["a", "b"], [3, None]).known_lengths(), [3, -1])
+
+
+def test_a_shard_that_was_changed_during_the_run_ends_it_with_a_reason():
+    run = started(Shards.of(["a", "b"], [5, None]))
+    names = run.order().deal.names
+    run.tell(c.StopRequested("interrupted"))
+    for worker in ("w0", "w1"):
+        run.arrive(worker, state={"round": 1, "cursors": (1, 1)}, source=names, found=((0, 4),))
+    (finish,) = [said for said in run.said if isinstance(said, c.Finish)]
+    assert finish.status == "failed"
+    assert "shard number 0 has 4 rows now, and had 5" in finish.reason
+
+
+def test_a_source_with_other_lengths_in_the_next_epoch_is_another_one():
+    ledger = streams.opened(Ledger(), 0, Shards.of(["a", "b"], [5, None]))
+    other = streams.opened(replace(ledger, open=(), rows_lost=3), 1, Shards.of(["a", "b"], [6, None]))
+    assert (other.known_lengths().tolist(), other.rows_lost) == ([6, -1], 3)
