@@ -12,6 +12,7 @@ SAID = Contribution(
     steps=3,
     samples=2**24 - 1,
     consumed=48,
+    split=2,
     epoch=3,
     stepping=5,
     compute_s=0.5,
