@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +50,8 @@ def result(files: RunFiles, books: Books | None, finish: Finish, names: Names) -
         "stall_s_max": max(stalls, default=0.0),
         "samples_lost": ledger.samples_lost if ledger else 0,
         "samples_repeated": ledger.samples_repeated if ledger else 0,
-        **({name: getattr(ledger, name, 0) for name in ("rows_split", "shards_unread")}),
+        **{name: getattr(ledger, name, 0) for name in ("rows_split", "shards_unread")},
+        **skipped(events),
         "chunks_uncovered_max": max(
             (e["chunks"] for e in events if e["event"] == EventName.CHUNKS_UNCOVERED), default=0
         ),
@@ -60,6 +62,12 @@ def result(files: RunFiles, books: Books | None, finish: Finish, names: Names) -
         "checkpoints_failed": sum(e["event"] == EventName.CHECKPOINT_FAILED for e in events),
         "checkpoints_damaged": sum(e["event"] == EventName.CHECKPOINT_DAMAGED for e in events),
     }
+
+
+def _skipped(events: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Count the shards that broke, and the rows that they lack as far as known: several workers may tell of one."""
+    rows = {event["shard_skipped"]: event["rows"] for event in events if "shard_skipped" in event}
+    return {"shards_skipped": len(rows), "rows_skipped": sum(count or 0 for count in rows.values())}
 
 
 def _newest(files: RunFiles) -> dict[str, float]:

@@ -38,9 +38,9 @@ class Batches:
             )
         while self._going_on():
             found = self._source.next()
-            for reason in self._source.lost:
-                self._shell.log({"loader_restarted": reason})
-            self._source.lost.clear()
+            for note in self._source.notes:
+                self._shell.log(note)
+            self._source.notes.clear()
             if found is not None and found.samples:
                 self._unstepped = self._unstepped.and_then(found)
                 return to_device(found.batch, self._shell.place.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import Executor
+from typing import Any
 
 from raysgd_local.clock import Clock, SystemClock
 from raysgd_local.control.member import events as m
@@ -85,7 +86,7 @@ class Shell(MemberShell):
         """The replica's side of probes. Raises `RuntimeError` before `begin`."""
         return self._port.probing
 
-    def log(self, values: dict[str, float | int | str]) -> None:
+    def log(self, values: dict[str, Any]) -> None:
         """Record the user's own values, with this worker's name and the newest round."""
         self._link.log({"worker": self.place.worker, "round": self.state.round, **values})
 

@@ -9,7 +9,7 @@ import pytest
 
 from raysgd_local.records import EvalRow
 from raysgd_local.run_files import tables
-from raysgd_local.run_files.result import strict_json
+from raysgd_local.run_files.result import skipped, strict_json
 from raysgd_local.run_files.tables import EVAL_COLUMNS, eval_columns, eval_plain, eval_row
 
 METRICS = [
@@ -50,3 +50,9 @@ def test_numbers_that_are_not_finite_are_null_in_result_json():
     read = json.loads(strict_json(content), parse_constant=refuse)
     assert read == {"train_loss": None, "eval": {"a": None, "b": None, "c": 0.5}, "list": [None, 1], "n": 3}
     assert math.isnan(content["train_loss"])  # only the text is changed
+
+
+def test_a_shard_that_several_workers_skip_counts_once():
+    told = {"event": "log", "shard_skipped": "a", "rows": 3}
+    others = [{"event": "log", "shard_skipped": "b", "rows": None}, {"event": "resumed"}]
+    assert skipped([told, told, *others]) == {"shards_skipped": 2, "rows_skipped": 3}

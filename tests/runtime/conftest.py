@@ -47,6 +47,7 @@ class ThreadLink:
     def __init__(self, worker: str, post: Callable[[Event], None]) -> None:
         self._worker, self._post = worker, post
         self._orders: list[Order] = []
+        self.logged: list[dict[str, Any]] = []
         self._given = threading.Condition()
 
     def give(self, order: Order) -> None:
@@ -67,7 +68,7 @@ class ThreadLink:
         self._post(event)
 
     def log(self, fields: dict[str, Any]) -> None:
-        del fields
+        self.logged.append(fields)
 
 
 @dataclass

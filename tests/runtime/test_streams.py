@@ -218,6 +218,8 @@ def test_a_shard_that_cannot_be_read_is_named(train_in_threads):
     done = train_in_threads(skips, workers=2, schedule=FixedPeriod(2))
     settled(done)
     assert skips.seen[0] == Counter(Numbers([30, 7, 0, 55]).all())
+    logged = [fields for link in done.group.links.values() for fields in link.logged]
+    assert {fields["shard_skipped"] for fields in logged} == {"part-3"}
 
 
 def test_workers_with_other_shards_are_told(train_in_threads):

@@ -48,7 +48,7 @@ class DealtBatches:
         self._dealt, self._rank = (0, 0), 0
         self._left: list[_Indices] = []  # batches that were not returned yet
         self._deaths = 0  # how often in a row loader processes died over the next batch
-        self.lost: list[str] = []  # reasons of the deaths of loader processes, until they are told
+        self.notes: list[dict[str, Any]] = []  # deaths of loader processes, until they are told
         self._fetched = self._fetch([])
 
     def seat(self, member: Member, times: int) -> None:
@@ -114,7 +114,7 @@ class DealtBatches:
                 if not _killed(error) or self._deaths + 1 >= _DEATHS:
                     raise
                 self._deaths += 1
-                self.lost.append(str(error))
+                self.notes.append({"loader_restarted": str(error)})
                 self._fetched = self._fetch(self._left)
                 continue
             self._deaths, self._left = 0, self._left[1:]

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import copy
 import traceback
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch.utils.data import DataLoader, IterableDataset, default_collate, get_worker_info
 
 from raysgd_local.control.data.apportionment import Ints
@@ -64,8 +65,8 @@ class StreamedBatches:
         self._found: dict[int, int] = {}
         self._cursor = 0  # behind the newest batch
         self._fetched = _none()
-        self.lost: list[str] = []
-        self.skipped: dict[str, int | None] = {}  # shards that broke, and how many rows each lacks
+        self.notes: list[dict[str, Any]] = []  # shards that broke, until they are told
+        self._skipped: set[str] = set()  # shards that broke
 
     def seat(self, member: Member, times: int) -> None:
         """Go on where the member stands in the present deal. `times`: how often the loop was reset to an earlier place.
@@ -116,9 +117,15 @@ class StreamedBatches:
         if batch is None:
             return None
         self._found = merged(self._found, batch.found)
-        self.skipped.update(batch.skipped)
+        self._note(batch.skipped)
         consumed, self._cursor = batch.cursor - self._cursor, batch.cursor
         return Loaded(batch.samples, batch.count, consumed, StreamPosition(batch.split, batch.last))
+
+    def _note(self, skipped: Mapping[str, int | None]) -> None:
+        for shard, rows in skipped.items():
+            if shard not in self._skipped:
+                self._skipped.add(shard)
+                self.notes.append({"shard_skipped": shard, "rows": rows})
 
     def found(self) -> Lengths:
         """Return the lengths that this worker knows of shards that the deal does not say, and bounds."""
@@ -159,6 +166,11 @@ class _Reader(IterableDataset[Any]):
         self._lengths, self._start, self._steps = lengths, start, steps
         self._batch_size, self._collate = batch_size, collate
 
+    def generator(self) -> torch.Generator:
+        """Return a generator for the loader. Not the global one, which the model uses."""
+        words = np.random.SeedSequence((self._deal.seed, self._deal.number, self._rank)).generate_state(1)
+        return torch.Generator().manual_seed(int(words[0]))
+
     def __iter__(self) -> Iterator[StreamBatch | _Failed]:
         try:
             yield from self._batches()
@@ -183,7 +195,7 @@ def _none() -> Generator[StreamBatch, None, None]:
 
 
 def _fetched(reader: _Reader, options: dict[str, Any]) -> Generator[StreamBatch, None, None]:
-    for found in DataLoader(reader, batch_size=None, **options):
+    for found in DataLoader(reader, batch_size=None, generator=reader.generator(), **options):
         if isinstance(found, _Failed):
             found.error.add_note(f"In a process of the DataLoader:\n{found.trace}")
             raise found.error
