@@ -64,7 +64,7 @@ def result(files: RunFiles, books: Books | None, finish: Finish, names: Names) -
     }
 
 
-def _skipped(events: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+def skipped(events: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """Count the shards that broke, and the rows that they lack as far as known: several workers may tell of one."""
     rows = {event["shard_skipped"]: event["rows"] for event in events if "shard_skipped" in event}
     return {"shards_skipped": len(rows), "rows_skipped": sum(count or 0 for count in rows.values())}
