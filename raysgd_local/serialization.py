@@ -61,7 +61,7 @@ def _build(kind: Any, plain: Any) -> Any:
 def _arm(kinds: tuple[Any, ...], plain: Any) -> Any:
     """Return the kind of a union that the value is of: of records, the one that has all its fields."""
     kinds = tuple(kind for kind in kinds if kind is not type(None))
-    if len(kinds) > 1 and isinstance(plain, dict):
+    if isinstance(plain, dict) and len(kinds) > 1 and all(map(dataclasses.is_dataclass, kinds)):
         return next((kind for kind in kinds if plain.keys() <= _hints(kind).keys()), kinds[0])
     return kinds[0]
 

@@ -10,7 +10,11 @@ from typing import Any
 
 from raysgd_local.algorithms.placement.table import Placement
 from raysgd_local.algorithms.schedules.base import Schedule
-from raysgd_local.control.controller.consistency import contradiction, contradiction_of_period
+from raysgd_local.control.controller.consistency import (
+    contradiction,
+    contradiction_of_lengths,
+    contradiction_of_period,
+)
 from raysgd_local.control.controller.events import ShardWritten
 from raysgd_local.control.controller.settings import CheckpointPolicy
 from raysgd_local.control.data.deal import Deal
@@ -76,7 +80,8 @@ def record_of(plain: Any) -> CheckpointRecord:
     try:
         record = from_plain(CheckpointRecord, _from_schema1(fields) if schema == 1 else fields)
         wrong = contradiction(record.members, record.replicated, record.ledger, record.deal, record.placement)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        wrong = wrong or contradiction_of_lengths(record.ledger, record.found)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError) as error:
         raise CheckpointError(f"the manifest is not one that a run writes: {error}") from error
     if not NAME.fullmatch(record.name) or min(record.view, record.incarnation) < 1:
         wrong = f"name {record.name!r}, view {record.view}, incarnation {record.incarnation}"

@@ -12,6 +12,8 @@ from raysgd_local.control.data.ledger import Ledger
 from raysgd_local.control.data.streams import coding
 from raysgd_local.control.data.streams.deal import StreamDeal
 from raysgd_local.control.data.streams.ledger import StreamLedger
+from raysgd_local.control.data.streams.lengths import Lengths
+from raysgd_local.control.data.streams.ranges import ROWS
 from raysgd_local.control.replicated.state import Replicated
 
 _MOST = 2**62
@@ -32,6 +34,13 @@ def contradiction_of_period(period: Period) -> str:
     """Return the reason why no schedule has this period; empty if one may."""
     right = 1 <= period.tau <= _MOST and 0 <= period.delay < max(2, period.tau)
     return "" if right else f"a period of {period.tau} steps with delay {period.delay}"
+
+
+def contradiction_of_lengths(ledger: Ledger | StreamLedger, found: Lengths) -> str:
+    """Return the reason why these can't be lengths of the ledger's shards; empty if they can."""
+    shards = ledger.shards if isinstance(ledger, StreamLedger) else 0
+    right = all(len(entry) == 2 and 0 <= entry[0] < shards and abs(entry[1]) <= 2 * ROWS for entry in found)
+    return "" if right else f"lengths of shards that are none of {shards}"
 
 
 def _contradictions(

@@ -214,7 +214,7 @@ _READING = ("num_workers", "prefetch_factor", "multiprocessing_context", "timeou
 
 def _loader_options(options: dict[str, Any]) -> dict[str, Any]:
     """Return the DataLoader's options for reading. Raises `InputError` for options that have no effect on a stream."""
-    known = (*_READING, "collate_fn", "shuffle", "drop_last", "pin_memory", "persistent_workers")
+    known = (*_READING, "collate_fn", "shuffle", "drop_last")
     for name in options:
         if name not in known:
             raise InputError(name, "given", f"for a stream one of {', '.join(known)}")

@@ -17,6 +17,7 @@ from raysgd_local.control.data.streams.ledger import StreamLedger
 from raysgd_local.control.data.streams.shards import Shards
 from raysgd_local.control.messages import LoopPosition
 from raysgd_local.control.replicated.state import ENDLESS
+from raysgd_local.errors import CheckpointError
 
 UNKNOWN = Shards.of(["a", "b", "c", "d"], [None] * 4)
 
@@ -131,8 +132,14 @@ def test_a_checkpoint_of_a_stream_is_read_as_it_was_written():
     assert (read.ledger, read.deal, read.found) == (saved.ledger, saved.deal, saved.found)
 
     damaged = manifest(replace(saved, ledger=replace(saved.ledger, names="another")), ())
-    with pytest.raises(Exception, match="another source"):
+    with pytest.raises(CheckpointError, match="another source"):
         record_of(damaged)
+    with pytest.raises(CheckpointError, match="none of 3"):
+        record_of(manifest(replace(saved, found=((7, 1),)), ()))
+    broken = manifest(saved, ())
+    broken["ledger"]["lengths"] = "ff" * 9
+    with pytest.raises(CheckpointError):
+        record_of(broken)
 
 
 def test_a_run_that_resumes_counts_rows_split_where_its_readers_stood():
