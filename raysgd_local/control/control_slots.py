@@ -283,4 +283,5 @@ class Control:
 def _waiting(said: Contribution) -> Contribution:
     """Return the slot of a member whose step belongs to a later round; its buffers are averaged in this one."""
     kept = said.flags & ~(Flags.OVERFLOW | Flags.NONFINITE) if said.flags & Flags.OVERFLOW else said.flags
+    kept &= ~Flags.EXHAUSTED  # its list ends behind that step
     return replace_fields(said, steps=0, samples=0, consumed=0, split=0, loss_sum=0.0, flags=kept | Flags.WAITS)

@@ -4,7 +4,7 @@ from dataclasses import fields, replace
 
 import torch
 
-from raysgd_local.control.control_slots import SLOT, Contribution, Flags, HeldOut, decode, encode
+from raysgd_local.control.control_slots import SLOT, Contribution, Control, Flags, HeldOut, decode, encode
 
 SAID = Contribution(
     weight=32.5,
@@ -57,3 +57,10 @@ def test_flags_that_no_member_of_this_process_has_set_together_are_read():
         slot = encode(Contribution())
         slot[place] = float(number)
         assert int(decode(slot).flags) == number
+
+
+def test_a_member_whose_last_step_waits_for_a_later_round_has_not_come_to_its_lists_end():
+    within = Contribution(steps=1, stepping=2)
+    last = Contribution(steps=1, samples=4, consumed=4, stepping=1, flags=Flags.EXHAUSTED | Flags.HOLDS)
+    (_, waits) = Control((within, last)).in_step.members
+    assert (waits.consumed, waits.flags) == (0, Flags.HOLDS | Flags.WAITS)
