@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from torch.utils.data import DataLoader, IterableDataset
 
-from raysgd_local.errors import ShardError
+from raysgd_local.errors import InputError, ShardError
 from raysgd_local.sources import RayData, as_source
 
 pytestmark = pytest.mark.ray
@@ -20,7 +20,9 @@ def test_blocks_are_shards_of_known_length_that_any_process_reads(cluster):
     dataset = ray.data.range(1000, override_num_blocks=7).map(
         lambda row: {"id": row["id"], "square": row["id"] ** 2}
     )
-    source = as_source(dataset)
+    with pytest.raises(InputError, match="not computed"):  # each worker would compute its own
+        as_source(dataset)
+    source = as_source(dataset.materialize())
     assert type(source) is RayData
     rows = {shard: list(source.open(shard, 0)) for shard in source.shards()}
     assert len(rows) >= 7  # Ray rounds it
