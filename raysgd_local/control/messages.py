@@ -65,7 +65,10 @@ class Report:
     shards: Shards | None = None  # of a stream, in place of `samples`
     source: str = ""  # names of the source that this member reads (`Shards.names`)
     found: Lengths = ()  # of its shards that this member has read; bounds for those that it is reading
-    rows_split: int = 0  # rows read again, since the last report, of which samples were made that are stepped on
+    split: int = (
+        0  # rows after the last consumed one of which samples in `steps`, or in earlier steps, have a part
+    )
+    rows_split: int = 0  # such rows where this member itself began to read anew, since the last report
     epochs: int = 0  # total that the loop goes through
     epoch: int = 0  # with which a joiner begins to keep step with this loop, where rounds go across epochs
     rounds: tuple[RoundRow, ...] = ()  # committed since this member's last report

@@ -27,6 +27,7 @@ def account(turn: Turn, segment: Segment, resolution: Resolution, view: View) ->
     books, before = boundary.passed(segment.books), segment.view
     record_residuals(turn, dict(zip(before.members, books.replicated.residuals, strict=False)), view.members)
     reports = {report.worker: report for report in turn.state.reports}
+    books = _split(books, sum(report.rows_split for report in reports.values()))
     opens = boundary.opening(tuple(reports.values()), books.replicated)
     if opens is not None:
         across = turn.state.settings.program.across_epochs
@@ -37,7 +38,8 @@ def account(turn: Turn, segment: Segment, resolution: Resolution, view: View) ->
     elif view == before and not books.replicated.needs_deal and not _hands_over(turn, books, view):
         return books
     pending = boundary.pending_positions(books, before, reports, resolution.behind)
-    books = _split(books, before, reports)
+    if opens is None and books.replicated.open:
+        books = _split(books, streams.split(books.replicated, before, view, reports))
     loops = {report.worker: report.epoch for report in reports.values() if report.replicated is not None}
     return dealt(turn, books, before, view, pending, loops)
 
@@ -49,11 +51,10 @@ def record_residuals(turn: Turn, norms: Mapping[str, float], members: Sequence[s
         turn.record(EventName.RESIDUAL_LOST, workers=list(lost), norm=sum(lost.values()))
 
 
-def _split(books: Books, view: View, reports: Mapping[str, Report]) -> Books:
-    """Count the rows of a stream that will be read again though samples were made of them."""
+def _split(books: Books, rows: int) -> Books:
+    """Count rows of a stream that will be read again though steps were taken on samples of them."""
     if not isinstance(books.ledger, StreamLedger):
         return books
-    rows = streams.split(books.replicated, view, reports)
     return replace(books, ledger=replace(books.ledger, rows_split=books.ledger.rows_split + rows))
 
 

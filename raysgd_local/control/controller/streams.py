@@ -80,11 +80,14 @@ def pending_rows(
     return rows
 
 
-def split(state: Replicated, view: View, reports: Mapping[str, Report]) -> int:
-    """Return the rows that were split: those that readers told, and those of readers that are gone."""
-    gone = [worker not in reports for worker in view.members]
-    lost = sum(rows for rows, left in zip(state.splits, gone, strict=False) if left)
-    return lost + sum(report.rows_split for report in reports.values())
+def split(state: Replicated, before: View, after: View, reports: Mapping[str, Report]) -> int:
+    """Return the number of rows that are split by a new deal: all readers begin anew.
+
+    A reader that stays has come as far as its steps, committed or not; of one that goes, committed steps count.
+    """
+    committed = dict(zip(before.members, state.splits, strict=False))
+    stay = {worker: report.split for worker, report in reports.items() if worker in after.members}
+    return sum({**committed, **stay}.values())
 
 
 def dealt(

@@ -337,6 +337,7 @@ def arrive(member: Member) -> Result:
         stops=member.stop_asked,
         samples=member.dataset,
         shards=member.shards,
+        split=member.reached.split if member.reached is not None else 0,
         rows_split=member.rows_split,
         epochs=member.epochs,
         epoch=member.epoch - (member.want is Want.EVALUATE and member.epoch > 0),

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
-from raysgd_local.control.data.deal import Deal
-from raysgd_local.control.data.streams.deal import StreamDeal
 from raysgd_local.control.marks import mark
 from raysgd_local.control.member import rounds
 from raysgd_local.control.member.events import (
@@ -22,7 +20,7 @@ from raysgd_local.control.member.events import (
     Transfer,
     Want,
 )
-from raysgd_local.control.member.state import Adopt, Member, Result, reads_again
+from raysgd_local.control.member.state import Adopt, Member, Result
 from raysgd_local.control.messages import CheckpointStart, Continuation, FreshStart, Order
 from raysgd_local.control.replicated.state import Replicated
 
@@ -36,15 +34,9 @@ def obey(member: Member, order: Order) -> Result:
     if order.measure:
         return _measures(member, order)
     todo = _entering(member, order)
-    if member.order is not None and member.order.deal != order.deal:
-        member = reads_again(member) if _same_epoch(member.order.deal, order.deal) else member
-        member = replace(member, reached=None)
-    member = replace(member, order=order, todo=todo)
+    reached = member.reached if member.order is not None and member.order.deal == order.deal else None
+    member = replace(member, order=order, todo=todo, reached=reached)
     return go_on(replace(member, broken="", damaged="", over=False, aligned=False))
-
-
-def _same_epoch(before: Deal | StreamDeal | None, after: Deal | StreamDeal | None) -> bool:
-    return before is not None and after is not None and before.epoch == after.epoch
 
 
 def _measures(member: Member, order: Order) -> Result:

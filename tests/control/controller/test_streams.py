@@ -104,9 +104,20 @@ def test_fewer_shards_than_workers_are_measured_before_they_are_dealt():
 def test_rows_that_were_split_are_counted_for_the_living_and_the_dead():
     run = started(Shards.of(["a", "b"], [50, 50]))
     run.tell(c.Died("w1", "killed"))
-    run.arrive("w0", state={"round": 1, "cursors": (4, 4), "splits": (2, 3)}, broken="cut", rows_split=1)
-    assert run.state.books.ledger.rows_split == 3 + 1
+    run.arrive("w0", state={"round": 1, "cursors": (4, 4), "splits": (2, 3)}, broken="cut", split=5, rows_split=1)
+    assert run.state.books.ledger.rows_split == 3 + 5 + 1  # the dead one's, the other's present ones, and its own
     assert run.state.books.replicated.splits == (0,)
+
+
+def test_rows_that_a_leaver_has_split_are_counted_and_none_at_an_epochs_end():
+    run = started(Shards.of(["a", "b"], [50, 50]))
+    run.tell(c.DrainNotice("w1", "SIGTERM"))
+    for worker in ("w0", "w1"):
+        run.arrive(worker, state={"round": 1, "cursors": (4, 4), "splits": (2, 3)}, split=2)
+    assert run.order().view.members == ("w0",)
+    assert run.state.books.ledger.rows_split == 2 + 3
+    run.arrive("w0", LoopPosition.OPENING, state={"open": False, "epoch": 1}, shards=UNKNOWN, split=1)
+    assert run.state.books.ledger.rows_split == 2 + 3
 
 
 def test_a_ledger_passes_its_counts_on_when_the_training_set_becomes_another():
