@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 from raysgd_local.errors import InputError
 
@@ -39,7 +39,13 @@ class Chain:
 
     def __init__(self, steps: Sequence[Step]) -> None:
         self._steps = tuple(steps)
+        self._keeps = [isinstance(step, Transform) for step in self._steps]  # asked once: it takes long
         self._kept: list[deque[int]] = [deque() for _ in self._steps]  # rows of the inputs that are held, by step
+
+    @property
+    def keeps(self) -> bool:
+        """Whether a transform may keep a part of a row."""
+        return any(self._keeps)
 
     @property
     def oldest(self) -> int | None:
@@ -54,8 +60,8 @@ class Chain:
         """Return the samples that are left when there are no more rows."""
         found: list[Any] = []
         for place, step in enumerate(self._steps):
-            if isinstance(step, Transform):
-                for value in step.end():
+            if self._keeps[place]:
+                for value in cast("Transform", step).end():
                     found += self._feed(place + 1, 0, value)
                 self._kept[place].clear()
         return found
@@ -63,11 +69,10 @@ class Chain:
     def _feed(self, place: int, row: int, value: Any) -> list[Any]:
         if place == len(self._steps):
             return [value]
-        step = self._steps[place]
-        if not isinstance(step, Transform):
-            made = step(value)
+        if not self._keeps[place]:
+            made = cast("Callable[[Any], Any]", self._steps[place])(value)
             return [] if made is None else self._feed(place + 1, row, made)
-        kept = self._kept[place]
+        step, kept = cast("Transform", self._steps[place]), self._kept[place]
         kept.append(row)
         first = kept[0]
         found = [sample for made in step.add(value) for sample in self._feed(place + 1, first, made)]

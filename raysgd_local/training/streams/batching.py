@@ -70,6 +70,13 @@ def _batch(samples: list[Any], rows: ListRows, counted: RowCount) -> StreamBatch
 def _samples(rows: ListRows, chain: Chain, counted: RowCount, cursor: int) -> Iterator[Any]:
     """Yield the samples that the transforms make, after each has been counted."""
     row = cursor - 1
+    if not chain.keeps:
+        for row, value in enumerate(rows, start=cursor):
+            for sample in chain.feed(row, value):
+                counted.whole(row + 1)
+                yield sample
+        counted.ended(row + 1)
+        return
     for row, value in enumerate(rows, start=cursor):
         first = chain.oldest
         made = chain.feed(row, value)
