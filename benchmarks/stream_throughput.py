@@ -3,7 +3,8 @@
 python benchmarks/stream_throughput.py                  # JSON lines and Parquet, in the training process
 python benchmarks/stream_throughput.py --num-workers 1  # read by one process of a DataLoader
 
-Prints one line for each format: the median over `--repeats` pairs of runs of plain time / time of `ctx.batches`.
+Prints one line for each format: the median over `--repeats` pairs of runs of plain time / time of `ctx.batches`, where
+a time is how long the loop waits for batches. What a round costs is another benchmark's question (round_overhead.py).
 """
 
 from __future__ import annotations
@@ -57,10 +58,13 @@ def write(folder: Path, rows: int, shards: int) -> None:
 
 
 def train(batches: Callable[[], Iterator[torch.Tensor]], step: Callable[[torch.Tensor], None]) -> float:
-    began = time.perf_counter()
+    """Return the seconds that a loop waits for its batches, its steps excluded."""
+    waited_s, began_s = 0.0, time.perf_counter()
     for batch in batches():
+        waited_s += time.perf_counter() - began_s
         step(batch)
-    return time.perf_counter() - began
+        began_s = time.perf_counter()
+    return waited_s + time.perf_counter() - began_s
 
 
 def compare(folder: Path, num_workers: int) -> float:

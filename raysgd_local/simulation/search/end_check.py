@@ -32,7 +32,8 @@ def judge(
     calm = _calm(scenario, pace.longest_step_s)
     slow = [worker for worker in lost if pace.longest_stretch_s(worker) >= _patience_s(scenario)]
     needs: dict[str, set[str]] = {"failed": {"error", "nan"}, "interrupted": {"interrupt"}, "lost": set(fired)}
-    own = {"failed": plan.differs() or bool(plan.exits) or plan.crashes, "lost": plan.crashes}.get(finish.status)
+    ends = bool(plan.exits) or plan.crashes  # loops end their processes, of which one may have had the only model
+    own = {"failed": plan.differs() or ends, "lost": ends}.get(finish.status)
     if finish.status in needs and not (own or needs[finish.status] & fired) and (calm or finish.status != "lost"):
         violated("9: every run ends for a reason", f"{finish} after {sorted(fired)}")
     # A worker that leaves in time is not lost. One whose steps alone exceed the straggler's limit is lost for a reason.
