@@ -143,7 +143,7 @@ class StreamReader:
     def measure(self, wanted: Lengths) -> None:
         names = self._plan.shards()
         lengths = {shard: measured(self._plan, names[shard], enough) for shard, enough in wanted}
-        self._found = merged(self._found, lengths)
+        self._found, self.source = merged(self._found, lengths), self.shards.names
         whole = {shard: length for shard, length in self._found.items() if length >= 0}
         self.shards = Shards.of(
             names, [whole.get(shard, self._plan.rows(names[shard])) for shard in range(len(names))]
