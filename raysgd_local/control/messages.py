@@ -65,9 +65,7 @@ class Report:
     shards: Shards | None = None  # of a stream, in place of `samples`
     source: str = ""  # names of the source that this member reads (`Shards.names`)
     found: Lengths = ()  # of its shards that this member has read; bounds for those that it is reading
-    split: int = (
-        0  # rows after the last consumed one of which samples in `steps`, or in earlier steps, have a part
-    )
+    split: int = 0  # rows after the consumed ones of which samples of its steps have a part
     rows_split: int = 0  # such rows where this member itself began to read anew, since the last report
     epochs: int = 0  # total that the loop goes through
     epoch: int = 0  # with which a joiner begins to keep step with this loop, where rounds go across epochs

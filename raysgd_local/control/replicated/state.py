@@ -39,9 +39,7 @@ class Replicated:
     epoch: int = 0  # the open epoch, or if none is open the next one
     open: bool = False  # whether an epoch is open
     cursors: tuple[int, ...] = ()  # positions consumed of each rank's list in the deal
-    lengths: tuple[int, ...] | None = (
-        None  # of these lists (`ENDLESS`); None if the loop doesn't use `ctx.batches`
-    )
+    lengths: tuple[int, ...] | None = None  # of these lists; None if the loop doesn't use `ctx.batches`
     splits: tuple[int, ...] = ()  # for each rank, rows after its cursor of which its committed samples have a part
     left_epoch: tuple[bool, ...] = ()  # ranks whose loop left the open epoch early
     sick: tuple[bool, ...] = ()  # ranks whose state was not finite in the newest round
