@@ -186,3 +186,13 @@ def test_a_source_with_other_lengths_in_the_next_epoch_is_another_one():
     ledger = streams.opened(Ledger(), 0, Shards.of(["a", "b"], [5, None]))
     other = streams.opened(replace(ledger, open=(), rows_lost=3), 1, Shards.of(["a", "b"], [6, None]))
     assert (other.known_lengths().tolist(), other.rows_lost) == ([6, -1], 3)
+
+
+def test_where_no_survivor_has_the_source_the_run_goes_back_to_a_checkpoint_rather_than_guess():
+    """Its loop has not come to `ctx.batches` yet. Here there is no checkpoint."""
+    run = started()
+    run.tell(c.Died("w1", "killed"))
+    run.arrive("w0", state={"round": 1, "cursors": (0, 5)}, broken="cut")
+    (finish,) = [said for said in run.said if isinstance(said, c.Finish)]
+    assert finish.status == "lost"
+    assert "no checkpoint" in finish.reason
