@@ -240,11 +240,12 @@ def _lists(deal: Deal, ranks: Sequence[int]) -> tuple[Ints, ...]:
     chunks = _open_chunks(deal)
     amounts = _amounts(deal, _counts(chunks))
     stops = amounts.cumsum(axis=1)
+    rows, columns = amounts[:, ranks].nonzero()  # of few ranks each: a loop over all pairs would be quadratic
+    shuffled = {chunk: _stream(deal, _OF_CHUNKS, chunk).permutation(chunks[chunk]) for chunk in set(rows.tolist())}
     taken: dict[int, list[Ints]] = {rank: [] for rank in ranks}
-    for chunk in np.flatnonzero(amounts[:, ranks].any(axis=1)).tolist():
-        shuffled = _stream(deal, _OF_CHUNKS, chunk).permutation(chunks[chunk])
-        for rank, parts in taken.items():
-            parts.append(shuffled[stops[chunk, rank] - amounts[chunk, rank] : stops[chunk, rank]])
+    for chunk, rank in zip(rows.tolist(), np.array(ranks)[columns].tolist(), strict=True):
+        stop = stops[chunk, rank]
+        taken[rank].append(shuffled[chunk][stop - amounts[chunk, rank] : stop])
     return tuple(_list(deal, rank, parts) for rank, parts in taken.items())
 
 
