@@ -4,7 +4,8 @@ python benchmarks/stream_throughput.py                  # JSON lines and Parquet
 python benchmarks/stream_throughput.py --num-workers 1  # read by one process of a DataLoader
 
 Prints one line for each format: the median over `--repeats` pairs of runs of plain time / time of `ctx.batches`, where
-a time is how long the loop waits for batches. What a round costs is another benchmark's question (round_overhead.py).
+a time is how long the loop's thread computes to get its batches, or with --num-workers how long it waits for them. A
+round has 64 steps: what a round costs is another benchmark's question (round_overhead.py).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from raysgd_local import sources
 from raysgd_local.training.standalone import alone
 
-WORDS, BATCH = 40, 32
+WORDS, BATCH, PERIOD = 40, 32, 64
 
 
 def tokens_of(row: dict[str, Any]) -> Any:
@@ -57,19 +58,24 @@ def write(folder: Path, rows: int, shards: int) -> None:
         parquet.write_table(pa.table({"text": texts}), folder / "parquet" / f"{shard:03}.parquet")
 
 
-def train(batches: Callable[[], Iterator[torch.Tensor]], step: Callable[[torch.Tensor], None]) -> float:
-    """Return the seconds that a loop waits for its batches, its steps excluded."""
-    waited_s, began_s = 0.0, time.perf_counter()
+def train(
+    batches: Callable[[], Iterator[torch.Tensor]],
+    step: Callable[[torch.Tensor], None],
+    clock: Callable[[], float],
+) -> float:
+    """Return the seconds by `clock` that a loop takes to get its batches, its steps excluded."""
+    spent_s, began_s = 0.0, clock()
     for batch in batches():
-        waited_s += time.perf_counter() - began_s
+        spent_s += clock() - began_s
         step(batch)
-        began_s = time.perf_counter()
-    return waited_s + time.perf_counter() - began_s
+        began_s = clock()
+    return spent_s + clock() - began_s
 
 
 def compare(folder: Path, num_workers: int) -> float:
     """Return plain time / time of `ctx.batches`, for one pass each with the same small model."""
     source = sources.files(folder)
+    clock = time.perf_counter if num_workers else time.thread_time
     model = nn.Linear(WORDS, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-9)
 
@@ -78,8 +84,8 @@ def compare(folder: Path, num_workers: int) -> float:
         optimizer.step()
         optimizer.zero_grad()
 
-    plain_s = train(lambda: iter(DataLoader(Plain(source), BATCH, num_workers=num_workers)), plain_step)
-    ctx = alone()
+    plain_s = train(lambda: iter(DataLoader(Plain(source), BATCH, num_workers=num_workers)), plain_step, clock)
+    ctx = alone(period=PERIOD)
     own = ctx.prepare_model(nn.Linear(WORDS, 1))
     ctx.prepare_optimizer(torch.optim.SGD(own.parameters(), lr=1e-9))
 
@@ -90,7 +96,9 @@ def compare(folder: Path, num_workers: int) -> float:
 
     own_s = 0.0
     for _ in ctx.epochs(1):
-        own_s = train(lambda: ctx.batches(source, BATCH, transform=tokens_of, num_workers=num_workers), step)
+        own_s = train(
+            lambda: ctx.batches(source, BATCH, transform=tokens_of, num_workers=num_workers), step, clock
+        )
     return plain_s / own_s
 
 

@@ -56,6 +56,13 @@ class Chain:
         """Return the samples that a row completes."""
         return self._feed(0, row, value)
 
+    def each(self, values: Sequence[Any]) -> list[tuple[int, Any]]:
+        """Return the samples of rows with each one's place in `values`, where nothing is kept of any (see `keeps`)."""
+        made = list(enumerate(values))
+        for step in cast("Sequence[Callable[[Any], Any]]", self._steps):
+            made = [(place, sample) for place, value in made if (sample := step(value)) is not None]
+        return made
+
     def end(self) -> list[Any]:
         """Return the samples that are left when there are no more rows."""
         found: list[Any] = []

@@ -62,10 +62,13 @@ class DirectLink:
         print(" ".join(f"{name}={value}" for name, value in fields.items()))
 
 
-def alone(seed: int = 0) -> TrainContext:
-    """Return the context of a run with one worker, whose steps are those of plain PyTorch."""
+def alone(seed: int = 0, period: int = 1) -> TrainContext:
+    """Return the context of a run with one worker, whose steps are those of plain PyTorch.
+
+    `period`: steps of a round; it changes nothing but how often a round is resolved.
+    """
     settings = Settings(
-        Program(FixedPeriod(1)),
+        Program(FixedPeriod(period)),
         workers_min=1,
         workers_max=1,
         seed=seed,

@@ -50,9 +50,30 @@ def _joined(first: StreamBatch, rest: StreamBatch) -> StreamBatch:
 
 def _whole(rows: ListRows, steps: Sequence[Step], batch_size: int, cursor: int) -> Iterator[StreamBatch]:
     """Yield batches of `batch_size` samples, and at last the rest, which may be none."""
+    chain = Chain(steps)
+    return (_kept if chain.keeps else _of_rows)(rows, chain, batch_size, cursor)
+
+
+def _of_rows(rows: ListRows, chain: Chain, batch_size: int, cursor: int) -> Iterator[StreamBatch]:
+    """Yield batches of samples of one row each, of which nothing is kept: several rows at a time."""
+    samples: list[Any] = []
+    consumed = read = cursor
+    while values := rows.take(batch_size - len(samples)):
+        made = chain.each(values)
+        samples += [sample for _, sample in made]
+        consumed = read + made[-1][0] + 1 if made else consumed
+        read += len(values)
+        if len(samples) == batch_size:
+            yield StreamBatch(samples, len(samples), consumed, 0, found=rows.news())
+            samples = []
+    yield StreamBatch(samples or None, len(samples), read, 0, last=True, found=rows.news())
+
+
+def _kept(rows: ListRows, chain: Chain, batch_size: int, cursor: int) -> Iterator[StreamBatch]:
+    """Yield batches where a transform may keep a part of a row."""
     counted = RowCount(cursor)
     samples: list[Any] = []
-    for sample in _samples(rows, Chain(steps), counted, cursor):
+    for sample in _samples(rows, chain, counted, cursor):
         samples.append(sample)
         if len(samples) == batch_size:
             yield _batch(samples, rows, counted)
@@ -70,13 +91,6 @@ def _batch(samples: list[Any], rows: ListRows, counted: RowCount) -> StreamBatch
 def _samples(rows: ListRows, chain: Chain, counted: RowCount, cursor: int) -> Iterator[Any]:
     """Yield the samples that the transforms make, after each has been counted."""
     row = cursor - 1
-    if not chain.keeps:
-        for row, value in enumerate(rows, start=cursor):
-            for sample in chain.feed(row, value):
-                counted.whole(row + 1)
-                yield sample
-        counted.ended(row + 1)
-        return
     for row, value in enumerate(rows, start=cursor):
         first = chain.oldest
         made = chain.feed(row, value)

@@ -107,6 +107,8 @@ class Ranges:
 
     def between(self, start: int, stop: int) -> Ranges:
         """Return the rows of the set from `start` to `stop`; fast also if the set is large."""
+        if start >= stop:
+            return Ranges()
         first = np.searchsorted(self.bounds, start, side="right") // 2
         last = (np.searchsorted(self.bounds, stop, side="left") + 1) // 2
         return Ranges(np.clip(self.bounds[2 * first : 2 * last], start, stop)) if first < last else Ranges()

@@ -21,9 +21,6 @@ class RowsConsumed:
     )
 
 
-_NONE: frozenset[int] = frozenset()
-
-
 class RowCount:
     """The samples that a transform gave, and the rows in each of them; rows are numbered as the worker reads them.
 
@@ -58,11 +55,6 @@ class RowCount:
         """
         self._complete.append(complete)
         self._split.append(frozenset(row for row in self._split[-1].union(rows) if row >= complete))
-
-    def whole(self, complete: int) -> None:
-        """A sample was made of the newest of `complete` rows, and nothing is kept of any."""
-        self._complete.append(complete)
-        self._split.append(_NONE)
 
     def ended(self, rows: int) -> None:
         """The list ended after so many rows, and no sample is to come."""

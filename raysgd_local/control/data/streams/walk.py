@@ -90,6 +90,24 @@ class Walk:
         reading = self._open() if self._filled < self._deal.window else None
         return None if reading is None else Turn(reading.span, reading.shard, reading.row)
 
+    def rounds(self) -> tuple[list[Turn], int]:
+        """Return the turns of a round, the next one first, and how many rounds will go on as it does: maybe none.
+
+        A row of such a round is one after that of the round before. A shard of unknown length may end earlier.
+        """
+        if self._window == _PENDING or any(reading.span in self._spans.holes for reading in self._readings):
+            return [], 0
+        left = (reading.size - reading.taken for reading in self._readings if reading.size >= 0)
+        rounds = min([(self._deal.window - self._filled) // len(self._readings), *left])
+        return [Turn(reading.span, reading.shard, reading.row) for reading in self._readings], rounds
+
+    def took_rounds(self, rounds: int) -> None:
+        """All rows of so many rounds were read."""
+        self._filled += rounds * len(self._readings)
+        for reading in self._readings:
+            reading.taken += rounds
+            reading.row += rounds
+
     def took(self) -> None:
         """The row of `turn` was read."""
         self._filled += 1

@@ -22,6 +22,7 @@ def addressed(addresses):
 
 
 @given(PAIRS, PAIRS, st.integers(0, 45))
+@example([(0, 4)], [], 1)
 def test_ranges_compute_as_sets_of_rows_do(left, right, length):
     a, b, rows = Ranges.of(left), Ranges.of(right), (rows_of(left), rows_of(right))
     for ranges, expected in [
