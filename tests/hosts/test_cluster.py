@@ -96,6 +96,7 @@ def run(lab):
         yield run
 
 
+@pytest.mark.long
 def test_a_run_goes_on_without_a_machine_that_is_cut_off_and_takes_it_in_when_it_is_back(lab, run):
     seen = len(run.rounds())
     lab.nodes[2].host.unplug()
@@ -117,6 +118,7 @@ def test_a_run_goes_on_without_a_machine_that_loses_power(lab, run):
     lab.nodes[1].switch_on()
 
 
+@pytest.mark.long
 def test_a_job_whose_process_is_killed_goes_on_when_it_is_run_again(lab, run):
     assert list((run.directory / "checkpoints").glob("*/manifest.json"))
     assert lab.nodes[0].run("pkill -KILL -f '[r]aysgd-local train'").returncode == 0

@@ -62,6 +62,7 @@ def test_digits_are_learnt_and_the_run_directory_is_printed_last(cluster, tmp_pa
     assert {p.name for p in run.iterdir()} >= {*tables, "checkpoints", "report.html", "model.pt"}
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_with_a_checkpoint_and_the_run_goes_on_from_it(cluster, tmp_path):
     run = tmp_path / "run"
     running = command(

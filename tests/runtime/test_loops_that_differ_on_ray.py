@@ -67,6 +67,7 @@ def test_the_others_go_on_with_the_data_of_a_rank_that_leaves_its_epochs(train, 
     assert len((tmp_path / "run" / "journal.jsonl").read_text().splitlines()) < 100
 
 
+@pytest.mark.long
 def test_an_evaluation_of_the_main_process_alone_is_told_by_rank(train, tmp_path):
     with pytest.raises(
         UserCodeError, match=r"rank 0 evaluates \(ctx\.evaluate\); rank 1 waits for its next epoch"

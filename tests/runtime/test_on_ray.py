@@ -72,9 +72,9 @@ def resnet_loop(config):
                 ctx.log(digest=hashlib.sha256(state).hexdigest(), frozen=gc.get_freeze_count())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
-    "schedule",
-    [pytest.param(FixedPeriod(2), id="tau2"), pytest.param(EveryStep(), id="every-step", marks=pytest.mark.long)],
+    "schedule", [pytest.param(FixedPeriod(2), id="tau2"), pytest.param(EveryStep(), id="every-step")]
 )
 def test_an_unmodified_resnet_is_bit_identical_on_all_workers_after_every_round(cluster, tmp_path, schedule):
     result = trainer(resnet_loop, tmp_path, workers=2, schedule=schedule).fit()
@@ -112,7 +112,8 @@ def ours(cluster: str) -> list[psutil.Process]:
     return found
 
 
-@pytest.mark.parametrize("ranks", [pytest.param((0, 1), marks=pytest.mark.long), (1,)])
+@pytest.mark.long
+@pytest.mark.parametrize("ranks", [(0, 1), (1,)])
 def test_an_error_in_user_code_ends_the_run_with_its_traceback_once_and_its_ranks(cluster, tmp_path, ranks):
     with pytest.raises(UserCodeError, match="the user's own mistake") as caught:
         trainer(failing_loop, tmp_path, workers=2, config={"ranks": ranks}).fit()

@@ -311,6 +311,7 @@ class Somewhere:
         return ray.get_runtime_context().get_node_id()
 
 
+@pytest.mark.long
 def test_the_driver_lives_on_the_machine_that_asked_for_it(second_node):
     actors = [ray.remote(**actor_options())(Somewhere).remote() for _ in range(8)]
     assert {ray.get(actor.node.remote()) for actor in actors} == {Somewhere().node()} != {second_node}
