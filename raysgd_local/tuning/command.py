@@ -19,10 +19,21 @@ from raysgd_local import signals
 from raysgd_local.console import say
 from raysgd_local.errors import RunLostError
 from raysgd_local.run.request import from_config
+from raysgd_local.run_files import lease
 from raysgd_local.signals import StopRequest
 from raysgd_local.tuning.points import Point, corners
 from raysgd_local.tuning.result_files import write_results
-from raysgd_local.tuning.results import BEST, SEED, SWEEP, Trial, choice_of, medians, read_trial, trial_directory
+from raysgd_local.tuning.results import (
+    BEST,
+    RUN,
+    SEED,
+    SWEEP,
+    Trial,
+    choice_of,
+    medians,
+    read_trial,
+    trial_directory,
+)
 from raysgd_local.tuning.simulated import best_points, simulate_all
 from raysgd_local.tuning.start import Narrowing
 from raysgd_local.tuning.sweep import Sweep
@@ -92,10 +103,17 @@ def run_trials(
     from raysgd_local.tuning.search import can_resume, make_tuner, resumed
 
     _quieten()
-    with attached(max(os.cpu_count() or 1, _cpus_at_most(sweep)), address):
+    with (
+        attached(max(os.cpu_count() or 1, _cpus_at_most(sweep)), address) as own,
+        signals.leaving(lambda: _leases(directory) if own else ()),  # the trials end with a Ray of our own
+    ):
         tuner = resumed(sweep, directory) if can_resume(directory) else make_tuner(sweep, directory, points)
         found, interrupted = _fit(tuner)
     return Tried([_trial(sweep, directory, trial, interrupted) for trial in found], interrupted)
+
+
+def _leases(directory: Path) -> list[str]:
+    return [str(folder) for folder in directory.glob(f"{trial_directory(Path(), '*')}/{RUN}/{lease.FOLDER}")]
 
 
 def _quieten() -> None:

@@ -92,9 +92,13 @@ def start() -> Iterator[Callable[..., Command]]:
     place = Path(tempfile.mkdtemp(prefix="s", dir="/tmp"))  # short: Ray's sockets are below it
     started: list[Command] = []
 
-    def begin(*arguments: str, module: str = "raysgd_local", **options: object) -> Command:
+    def begin(
+        *arguments: str, module: str = "raysgd_local", files: dict[str, str] | None = None, **options: object
+    ) -> Command:
         shutil.rmtree(place, ignore_errors=True)
         (place / "t").mkdir(parents=True)
+        for name, text in (files or {}).items():
+            (place / name).write_text(text)
         mark = f"SIGNALS_{uuid.uuid4().hex}"
         inherited = {key: value for key, value in os.environ.items() if not key.startswith("RAY_")}
         environment = {**inherited, "TMPDIR": str(place / "t"), "OMP_NUM_THREADS": "1", "MARK": mark}
@@ -221,6 +225,37 @@ def test_a_signal_in_training_ends_it_with_a_checkpoint_and_advice_that_works(st
 def test_a_second_signal_ends_it_at_once(start, phase) -> None:
     command = start("train", "--name", "run", *ENDLESS).wait_for(phase).send(signal.SIGTERM, times=2)
     check(command, signal.SIGTERM, within_s=10)
+
+
+SWEEP = """
+base: {task: {name: digits, epochs: 100000}, workers: {min: 1, max: 1}}
+space: {algorithm.schedule.tau0: {grid_search: [4, 16]}}
+metric: accuracy
+budget: {trials: 1, concurrent: 1}
+"""
+
+
+def trying(command: Command) -> bool:
+    """Whether a trial of the sweep trains."""
+    tables = (command.place / "runs" / "run").glob("trial_*/run/rounds.csv")
+    return any(table.read_text().count("\n") > 3 for table in tables)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
+@each_signal
+def test_a_signal_to_a_sweep_ends_it_and_its_trial_with_advice_that_works(start, number, times) -> None:
+    command = start("tune", "sweep.yaml", "--name", "run", files={"sweep.yaml": SWEEP}).wait_for(trying)
+    command.send(number, times)
+    check(command, number, within_s=LIMIT_S if times == 1 else 15)
+    if times == 1:
+        assert (
+            command.errors.splitlines()[-1] == f"interrupted; go on with: raysgd-local tune --resume {command.run}"
+        )
+        assert [
+            json.loads(file.read_text())["status"] for file in command.run.glob("trial_*/run/result.json")
+        ] == ["interrupted"]
+        assert list(command.run.glob("trial_*/run/checkpoints/*/manifest.json"))
 
 
 @pytest.mark.long
