@@ -38,7 +38,7 @@ def memory_mb(path, rows: int) -> float:
     return kilobytes / 1024
 
 
-@pytest.mark.parametrize("group", [1000, 100_000])
+@pytest.mark.parametrize("group", [pytest.param(1000, marks=pytest.mark.long), 100_000])
 def test_a_large_parquet_file_takes_no_more_than_a_small_one(tmp_path, group):
     write(tmp_path / "small.parquet", 5_000, group)
     write(tmp_path / "large.parquet", 100_000, group)  # 150 MB, in many row groups or in one

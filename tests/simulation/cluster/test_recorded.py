@@ -41,6 +41,7 @@ def test_a_cluster_is_found_again_in_a_runs_table(tmp_path, tau):
     assert found.reduction_s(0, 4) == pytest.approx(told.reduction_s(4_000_000, 4), rel=0.1)
 
 
+@pytest.mark.long
 def test_a_run_predicts_others_on_the_same_cluster(tmp_path):
     told = ClusterModel(Exponential(0.02), latency_ms=1, bandwidth_mbps=100, round_ms=3, warmup_s=0.5)
     run_of(tmp_path / "measured", told, 1)

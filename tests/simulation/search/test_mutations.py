@@ -127,6 +127,7 @@ def test_weights_that_are_not_renormalised_are_found(monkeypatch):
     assert found("weights sum to one")
 
 
+@pytest.mark.long
 def test_an_unresolved_round_in_a_checkpoint_is_found(monkeypatch):
     right = orders._due_save
 
