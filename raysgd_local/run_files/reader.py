@@ -194,8 +194,13 @@ def _result(directory: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{RESULT} is no object")
     for name in _NUMBERS & found.keys():
-        value = found[name]
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and not abs(value) > _MOST
-        if value is not None and not number:
-            raise ValueError(f"{RESULT}: {name} is {reprlib.repr(value)}")
+        if not (found[name] is None or _is_figure(found[name], may_be_nan=name == "train_loss")):
+            raise ValueError(f"{RESULT}: {name} is {reprlib.repr(found[name])}")
     return found
+
+
+def _is_figure(value: object, may_be_nan: bool) -> bool:
+    """`may_be_nan`: as the loss of a run that diverged is."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return may_be_nan if math.isnan(value) else abs(value) <= _MOST

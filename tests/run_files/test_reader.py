@@ -52,6 +52,8 @@ def test_a_misspelt_run_is_told_with_the_nearest(run_writer: Callable[..., Path]
         ("rounds.csv", "round,loss\n1,2\n", "rounds.csv lacks the columns view"),
         ("events.jsonl", "no json\n", "JSONDecodeError"),
         ("result.json", "{", "JSONDecodeError"),
+        ("result.json", '{"elapsed_s": NaN}', "elapsed_s is nan"),
+        ("result.json", '{"samples": Infinity}', "samples is inf"),
         ("config.yaml", "a: [", "ParserError"),
     ],
 )
