@@ -40,7 +40,7 @@ start = int(sys.argv[2])
 deal = StreamLedger.of([None]).open_epoch(0).deal(0, seed=7, shares=(1.0,))
 began_s = time.perf_counter()
 batches = StreamedBatches(source, 8, (), {})
-batches.deal(deal, 0, start, ())
+batches.deal(deal, 0, start, ((0, -1 - start - 2048),))  # it has so many rows at least
 found = batches.next()
 print(time.perf_counter() - began_s, sorted(found.batch["id"].tolist())[0])
 """
