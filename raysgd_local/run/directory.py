@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -12,7 +13,7 @@ from raysgd_local.run_files.reader import trained_nothing
 from raysgd_local.run_files.storage import Storage
 from raysgd_local.run_files.tables import ROUNDS
 from raysgd_local.run_files.writer import CONFIG, LOGS, OWN_FILES, RESULT
-from raysgd_local.signals import StopRequest, cleaning
+from raysgd_local.signals import StopRequest, cleaning, leaving
 
 CHECKPOINTS = "checkpoints"
 
@@ -27,10 +28,15 @@ def leased(storage: Storage, request: Request, stop: StopRequest | None = None) 
     with _writable(request):
         lease = Lease.take(storage, request.name, (stop or StopRequest()).check)
     try:
-        with cleaning(lease.release):
+        with cleaning(lease.release), leaving(lambda: _drafts(storage)):
             yield lease.keep()
     finally:
         lease.release()
+
+
+def _drafts(storage: Storage) -> list[str]:
+    """Return a pattern of the files that are half written when processes are killed, where a file system shows them."""
+    return [] if storage.local is None else [f"{glob.escape(str(storage.local))}/**/*.tmp"]
 
 
 def check_new(storage: Storage, request: Request) -> None:

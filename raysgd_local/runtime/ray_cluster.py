@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import glob
 import logging
 import os
 import resource
@@ -22,7 +23,7 @@ from ray._common.utils import get_default_ray_temp_dir
 from raysgd_local import signals
 from raysgd_local.errors import InputError, RunLostError, cut
 from raysgd_local.runtime import nodes
-from raysgd_local.signals import descendants, kill
+from raysgd_local.signals.processes import descendants, kill
 
 _HOLD_EVERY_S = 0.005
 
@@ -41,7 +42,7 @@ def attached(cpus: int, address: str | None) -> Iterator[bool]:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     own = {"address": "local", "num_cpus": cpus, "include_dashboard": False}
     started = _Ray({**({"address": address} if address else own), **quiet})
-    with signals.leaving(started.files):
+    with signals.leaving(lambda: map(glob.escape, started.files())):
         try:
             _begin(started, address)
             yield not address
@@ -81,7 +82,7 @@ class _Ray(threading.Thread):
     def __init__(self, options: dict[str, Any]) -> None:
         super().__init__(daemon=True, name="ray")
         self._options = options
-        self._ready, self._over = threading.Event(), threading.Event()
+        self._ready, self._over, self._ended = threading.Event(), threading.Event(), threading.Event()
         self._error: BaseException | None = None
         self.keep_files = False
         self._began = datetime.datetime.today()
@@ -98,6 +99,10 @@ class _Ray(threading.Thread):
             self._error = error
         self._ready.set()
         self._over.wait()
+        try:
+            ray.shutdown()
+        finally:
+            self._ended.set()
 
     def _own_session(self) -> None:
         node: Any = ray._private.worker._global_node
@@ -108,13 +113,13 @@ class _Ray(threading.Thread):
     def begin(self) -> None:
         """Wait for Ray. Raises its error."""
         self.start()
-        self._wait()
+        self._wait(self._ready)
         if self._error is not None:
             raise self._error
 
-    def _wait(self) -> None:
-        """Wait until Ray is there, holding our signal handlers: Ray's core puts its own in their place."""
-        while not self._ready.wait(_HOLD_EVERY_S):
+    def _wait(self, event: threading.Event) -> None:
+        """Wait until Ray is there, or has ended, holding our signal handlers: its core puts others in their place."""
+        while not event.wait(_HOLD_EVERY_S):
             signals.hold()
         signals.hold()
 
@@ -122,13 +127,13 @@ class _Ray(threading.Thread):
         """End Ray, and what it started. An interruption while it starts has to wait: half of it can't be ended."""
         if not self.is_alive():
             return
-        self._wait()
+        self._wait(self._ready)
         below = descendants(*self._processes)
+        self._over.set()
         try:
-            ray.shutdown()
+            self._wait(self._ended)
         finally:
             kill(below)
-            self._over.set()
             if not self.keep_files:
                 self.remove()
 

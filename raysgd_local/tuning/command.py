@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import logging
 import os
 import shlex
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
@@ -27,6 +29,7 @@ from raysgd_local.tuning.results import (
     BEST,
     RUN,
     SEED,
+    STOP,
     SWEEP,
     Trial,
     choice_of,
@@ -39,6 +42,8 @@ from raysgd_local.tuning.start import Narrowing
 from raysgd_local.tuning.sweep import Sweep
 
 SIMULATED = "simulated"
+
+_TRIALS_END_S = 120.0  # for trials to write their checkpoints after a signal
 
 
 @dataclass(frozen=True)
@@ -105,15 +110,21 @@ def run_trials(
     _quieten()
     with (
         attached(max(os.cpu_count() or 1, _cpus_at_most(sweep)), address) as own,
-        signals.leaving(lambda: _leases(directory) if own else ()),  # the trials end with a Ray of our own
+        signals.leaving(lambda: _left_by_trials(directory) if own else ()),  # they end with a Ray of our own
     ):
         tuner = resumed(sweep, directory) if can_resume(directory) else make_tuner(sweep, directory, points)
-        found, interrupted = _fit(tuner)
+        found, interrupted = _fit(tuner, directory)
     return Tried([_trial(sweep, directory, trial, interrupted) for trial in found], interrupted)
 
 
 def _leases(directory: Path) -> list[str]:
     return [str(folder) for folder in directory.glob(f"{trial_directory(Path(), '*')}/{RUN}/{lease.FOLDER}")]
+
+
+def _left_by_trials(directory: Path) -> list[str]:
+    """Return patterns of what killed trials leave: leases, files that are half written, and the wish that they end."""
+    runs = f"{glob.escape(str(directory))}/{trial_directory(Path(), '*')}/{RUN}"
+    return [f"{runs}/{lease.FOLDER}", f"{runs}/**/*.tmp", glob.escape(str(directory / STOP))]
 
 
 def _quieten() -> None:
@@ -122,32 +133,44 @@ def _quieten() -> None:
     logging.getLogger("tensorboardX").setLevel(logging.ERROR)  # it warns about infinite times to target
 
 
-def _fit(tuner: Any) -> tuple[list[Any], bool]:
+def _fit(tuner: Any, directory: Path) -> tuple[list[Any], bool]:
     """Run the tuner, and return Tune's trials, and whether a signal ended them.
 
     At SIGUSR1, as at Ctrl-C, Tune saves its books and ends; its handler for Ctrl-C would take the place of ours.
     """
     before = signal.getsignal(signal.SIGUSR1)
+    (directory / STOP).unlink(missing_ok=True)
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     try:
         with (
             redirect_stdout(StringIO()),
-            signals.heeded(_end_tune) as stop,
+            signals.heeded(lambda: _end_trials(directory)) as stop,
         ):  # `terminal` replaces Tune's own output
             stop.check()
             results = tuner.fit()
         return list(results._experiment_analysis.trials), stop.asked
     finally:
         del os.environ["TUNE_DISABLE_SIGINT_HANDLER"]
+        (directory / STOP).unlink(missing_ok=True)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGUSR1, before)
 
 
-def _end_tune() -> None:
-    """Call Tune's handler, where it has one already."""
-    handler: Any = signal.getsignal(signal.SIGUSR1)
-    if callable(handler):
-        handler(signal.SIGUSR1, None)
+def _end_trials(directory: Path) -> None:
+    """Ask the trials to end, each with a checkpoint, and then Tune: it would give them five seconds."""
+    (directory / STOP).touch()
+    threading.Thread(target=_end_tune, args=(directory,), daemon=True, name="end of trials").start()
+
+
+def _end_tune(directory: Path) -> None:
+    """End Tune once no trial has held its run for a second, and Tune heeds the signal."""
+    deadline, quiet = time.monotonic() + _TRIALS_END_S, 0
+    while quiet < 2 and time.monotonic() < deadline:
+        time.sleep(0.5)
+        quiet = 0 if _leases(directory) else quiet + 1
+    while not callable(signal.getsignal(signal.SIGUSR1)):
+        time.sleep(0.1)
+    os.kill(os.getpid(), signal.SIGUSR1)
 
 
 def _cpus_at_most(sweep: Sweep) -> int:

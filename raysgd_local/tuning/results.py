@@ -25,6 +25,7 @@ SEED = "seed"
 """The key of the space that distinguishes repetitions of a choice."""
 
 RUN = "run"
+STOP = "stop"  # a file that asks the trials to end
 """The run's directory inside its trial's."""
 
 

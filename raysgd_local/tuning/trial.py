@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ray import tune
 
+from raysgd_local import signals
 from raysgd_local.config import Config
 from raysgd_local.run.progress import Snapshot
 from raysgd_local.run_files import reader
 from raysgd_local.run_files.checkpoint_survey import finished
 from raysgd_local.run_files.storage import Storage
+from raysgd_local.signals import StopRequest
 from raysgd_local.trainer import LocalSGDTrainer
 from raysgd_local.tuning.domains import unlabelled
 from raysgd_local.tuning.objective import LOSS_AT_BUDGET, TIME_TO_TARGET, TRAIN_LOSS, Objective
 from raysgd_local.tuning.points import Point
-from raysgd_local.tuning.results import RUN, is_finished, trial_directory
+from raysgd_local.tuning.results import RUN, STOP, is_finished, trial_directory
 from raysgd_local.tuning.study import Study
 from raysgd_local.tuning.sweep import Sweep
 
@@ -63,10 +69,42 @@ def _run(study: Study, labelled: dict[str, Any]) -> None:
         if not finished(Storage.at(str(home / RUN))):  # nothing to continue from: start again
             shutil.rmtree(home / RUN, ignore_errors=True)
         config = sweep.config(unlabel(sweep, labelled), storage=str(home), name=RUN)
-        LocalSGDTrainer.from_config(config).fit(resume="auto", observe=Reporter(sweep.objective))
+        _fit(LocalSGDTrainer.from_config(config), Reporter(sweep.objective), Path(study.directory) / STOP)
     run = reader.load(home / RUN)
     ended = {name: run.result[name] for name in ("elapsed_s", "samples")} | {"round": run.result["rounds"]}
     tune.report({**ended, **sweep.objective.figures(run), FINISHED: True})
+
+
+def _fit(trainer: LocalSGDTrainer, observe: Reporter, stopping: Path) -> None:
+    """Train until the end, or until the file `stopping` is there: then to a checkpoint, and wait for Tune to end us.
+
+    A trial that returned would be one that is done.
+    """
+    with _asked_by(stopping) as stop, signals.heeding(stop):
+        try:
+            trainer.fit(resume="auto", observe=observe)
+        except BaseException:
+            while stop.asked:
+                time.sleep(1)
+            raise
+
+
+@contextmanager
+def _asked_by(stopping: Path) -> Iterator[StopRequest]:
+    """Yield a request that is made when there is a file `stopping`."""
+    stop, over = StopRequest(), threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.2):
+            if stopping.exists():
+                stop.make(signal.SIGINT)
+                return
+
+    threading.Thread(target=watch, daemon=True, name="stop request").start()
+    try:
+        yield stop
+    finally:
+        over.set()
 
 
 class Reporter:

@@ -6,18 +6,25 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from types import FrameType
 from typing import Any
 
 from raysgd_local.console import say
+from raysgd_local.signals import processes
+from raysgd_local.signals.processes import descendants, kill
 
 ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+_c = ctypes.PyDLL(None)  # the C library, called without giving up the interpreter
+_BE_PARENT_OF_ORPHANS = 36  # PR_SET_CHILD_SUBREAPER
 _CLEANUP_S = 2.0  # time for cleaning up at the second signal
 _STANDARD_ERROR = 2
 
@@ -115,15 +122,14 @@ class _Command:
         worker.start()
         worker.join(_CLEANUP_S)
         write(f"{told(number)}, at once\n")
-        left = [path for paths in _paths_left for path in paths()]
-        # No call from here on that gives up the interpreter: where Ray starts, its thread would take it, and keep it
-        # while it waits for a file of a process that is killed here.
-        for pid, _ in descendants(os.getpid()):
-            with suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-        if left:
-            with suppress(OSError):
-                os.posix_spawnp("rm", ["rm", "-rf", *left], os.environ)
+        left = [pattern for patterns in _left_behind for pattern in patterns()]
+        # Another process kills ours, and those of them that lose their parents meanwhile. No call from here on gives up
+        # the interpreter: where Ray starts, its thread would take it, and keep it while it waits for a file of a
+        # process that is killed.
+        command = [sys.executable, "-I", "-S", processes.__file__, str(os.getpid()), *left]
+        with suppress(OSError):
+            _c.prctl(_BE_PARENT_OF_ORPHANS, 1, 0, 0, 0)
+            _c.waitpid(os.posix_spawn(sys.executable, command, os.environ), None, 0)
         os._exit(128 + number)
 
 
@@ -137,9 +143,10 @@ def _leave_to_the_parent() -> None:
 
 _command: _Command | None = None
 _request: StopRequest | None = None  # of the run that goes on in the main thread
+_of_thread: ContextVar[StopRequest | None] = ContextVar("of_thread", default=None)
 _installed: dict[int, Any] = {}
 _cleanups: list[Callable[[], object]] = []
-_paths_left: list[Callable[[], Iterable[str]]] = []
+_left_behind: list[Callable[[], Iterable[str]]] = []
 
 
 def _install(number: int, handler: Any) -> Any:
@@ -206,7 +213,8 @@ def heeded(on_first: Callable[[], None] | None = None) -> Iterator[StopRequest]:
     of the user's own are left alone, and so are all outside of the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
-        yield StopRequest()
+        with (_of_thread.get() or StopRequest()).calling(on_first) as request:
+            yield request
         return
     if _request is not None:
         with _request.calling(on_first) as request:
@@ -214,6 +222,16 @@ def heeded(on_first: Callable[[], None] | None = None) -> Iterator[StopRequest]:
         return
     with _begun() as request, request.calling(on_first):
         yield request
+
+
+@contextmanager
+def heeding(request: StopRequest) -> Iterator[None]:
+    """Let runs in this thread, which is not the main one, heed `request`: no signal reaches it."""
+    token = _of_thread.set(request)
+    try:
+        yield
+    finally:
+        _of_thread.reset(token)
 
 
 @contextmanager
@@ -263,13 +281,16 @@ def cleaning(clean_up: Callable[[], object]) -> Iterator[None]:
 
 
 @contextmanager
-def leaving(paths: Callable[[], Iterable[str]]) -> Iterator[None]:
-    """Remove these paths once the command's second signal has ended its processes, within the `with` block."""
-    _paths_left.append(paths)
+def leaving(patterns: Callable[[], Iterable[str]]) -> Iterator[None]:
+    """Remove what matches these once the command's second signal has ended its processes, within the `with` block.
+
+    Patterns are those of `glob`, where `**` is any number of folders.
+    """
+    _left_behind.append(patterns)
     try:
         yield
     finally:
-        _paths_left.remove(paths)
+        _left_behind.remove(patterns)
 
 
 def _clean_up() -> None:
@@ -291,41 +312,6 @@ def end_children() -> None:
         kill(found)
         if not found:
             return
-
-
-Process = tuple[int, int]
-"""A process by its number and its start, in the kernel's ticks: numbers are used again."""
-
-
-def kill(processes: Iterable[Process]) -> None:
-    """Kill these processes, as far as they live."""
-    for pid, started in processes:
-        with suppress(OSError):
-            if _stat(pid)[1:] == (started,):
-                os.kill(pid, signal.SIGKILL)
-
-
-def descendants(*ancestors: int) -> list[Process]:
-    """Return the live processes that descend from these; none where there is no /proc."""
-    children: dict[int, list[Process]] = {}
-    with suppress(OSError):
-        for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
-            with suppress(OSError):
-                parent, started = _stat(pid)
-                children.setdefault(parent, []).append((pid, started))
-    found = [process for ancestor in ancestors for process in children.get(ancestor, ())]
-    for pid, _ in found:
-        found += children.get(pid, ())
-    return found
-
-
-def _stat(pid: int) -> tuple[int, int]:
-    """Return a process' parent and start. Raises `OSError` if it has ended."""
-    with open(f"/proc/{pid}/stat", "rb") as stream:
-        fields = stream.read().rpartition(b")")[2].split()
-    if fields[0] == b"Z":
-        raise ProcessLookupError
-    return int(fields[1]), int(fields[19])
 
 
 def write(text: str) -> None:
