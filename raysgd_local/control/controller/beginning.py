@@ -65,7 +65,7 @@ def _going_to(
 ) -> tuple[Replicated, Deal | StreamDeal | None]:
     """Let rounds across epochs end with the loops' present total of epochs: it may be another than before."""
     total = max(turn.state.workers[worker].epochs for worker in view.members)
-    if not state.epochs or not state.open or total in (0, state.epochs) or isinstance(deal, StreamDeal):
+    if not state.epochs or not state.open or total in (0, state.epochs):
         return state, deal
     mark("resumed_with_another_total")
     state = replace(state, epochs=max(total, state.epoch + 1))

@@ -8,6 +8,7 @@ rests of shards that were begun. `spans` computes each rank's part.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -17,6 +18,16 @@ from raysgd_local.control.data.streams.lengths import UNKNOWN
 from raysgd_local.control.data.streams.ranges import Ranges
 
 MOST_INTERLEAVED = 4096  # times of rows that are read in turn must fit into 64 bits
+
+
+@dataclass(frozen=True)
+class EpochAhead:
+    """The rows that nobody gets of an epoch after the open one, because they are consumed or pending."""
+
+    finished: bytes  # for each shard whether all its rows are (see `coding.encode_flags`)
+    begun: bytes  # rows of other shards (see `Ranges.encode`)
+    lengths: bytes  # see `StreamDeal`
+    longest: bytes  # see `StreamDeal`
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,11 @@ class StreamDeal:
     holders: tuple[tuple[int, ...], ...] = ()  # distinct sets of ranks near the bytes of some shards
     held_by: bytes = b""  # table: for each shard 1 + the number of its set of holders; 0, or no table: none
     local_data: bool = False  # only holders may get a shard; otherwise they are only preferred
+    # Only where rounds go across epochs (see `parts`):
+    epochs: int = 0  # of the run: lists go on to the last one; 0: they end with the open epoch
+    ahead: tuple[EpochAhead, ...] = ()  # epochs that follow the open one; the last is also that of all further ones
+    later_pending: tuple[tuple[bytes, ...], ...] = ()  # pending rows of those epochs: first in a list, too
+    left: tuple[int, ...] = ()  # for each rank the first epoch of which it gets new rows: it left those before
 
     def __post_init__(self) -> None:
         if len(self.pending) != len(self.shares):
@@ -88,7 +104,44 @@ def holders_of(deal: StreamDeal) -> Ints:
     return coding.decode_table(deal.held_by) - 1 if deal.held_by else np.full(deal.shards, -1, dtype=np.int64)
 
 
+@dataclass(frozen=True)
+class Pending:
+    """The rows of a rank's uncommitted steps, with which its list begins: of the open epoch, and of each later one."""
+
+    by_epoch: tuple[Ranges, ...]
+
+    @staticmethod
+    def of(deal: StreamDeal, rank: int) -> Pending:
+        return Pending(tuple(Ranges.decode(row[rank]) for row in (deal.pending, *deal.later_pending)))
+
+    @cached_property
+    def count(self) -> int:
+        return sum(rows.count for rows in self.by_epoch)
+
+    def head(self, count: int) -> tuple[Ranges, ...]:
+        """Return the first `count` rows, by epoch.
+
+        >>> pending = Pending((Ranges.of([(4, 6)]), Ranges.of([(0, 3)])))
+        >>> [list(rows) for rows in pending.head(3)], pending.at(4)
+        ([[(4, 6)], [(0, 1)]], (1, 2))
+        """
+        found = []
+        for rows in self.by_epoch:
+            found.append(rows.head(count))
+            count -= rows.count
+        return tuple(found)
+
+    def at(self, number: int) -> tuple[int, int]:
+        """Return the row of this number: how many epochs after the open one, and its address."""
+        epoch = 0
+        while number >= self.by_epoch[epoch].count:
+            number -= self.by_epoch[epoch].count
+            epoch += 1
+        return epoch, int(self.by_epoch[epoch].at(np.array([number]))[0])
+
+
 def pending_rows(deal: StreamDeal, rank: int) -> Ranges:
+    """Return the rank's pending rows of the open epoch."""
     return Ranges.decode(deal.pending[rank])
 
 
