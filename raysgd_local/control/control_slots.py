@@ -149,8 +149,8 @@ def decode(slot: Sequence[float]) -> Contribution:
     for index, read in _LAYOUT.reads:
         values[index] = read(values[index])
     for index, more in reversed(_LAYOUT.wide):
-        for place in range(more, 0, -1):
-            values[index] += int(values.pop()) * _BASE**place
+        for power in range(more, 0, -1):
+            values[index] += int(values.pop()) * _BASE**power
     for record, names, place in _LAYOUT.nested:
         values[place] = [made(record, names, values[place])]
     return made(Contribution, _LAYOUT.names, values)

@@ -14,7 +14,7 @@ from raysgd_local.control.data.ledger import Ledger
 from raysgd_local.control.data.streams.deal import StreamDeal
 from raysgd_local.control.data.streams.ledger import StreamLedger
 from raysgd_local.control.data.streams.lengths import Lengths
-from raysgd_local.control.data.streams.parts import PART
+from raysgd_local.control.data.streams.parts import PART, unsure
 from raysgd_local.control.data.streams.ranges import Ranges
 from raysgd_local.control.data.streams.shards import Shards
 from raysgd_local.control.data.streams.spans import empty_lists
@@ -290,6 +290,7 @@ def seated(
         later=_later_lengths(deal),
         loops=tuple(loops.get(worker, first) for worker in members) if state.epochs else (),
         redeal=False,
+        unsure=isinstance(deal, StreamDeal) and unsure(deal),
         left_epoch=_left_by(state, view, members),
         skips=skips_of(state, view, members),
         sick=tuple(sick.get(worker, any(state.sick)) for worker in members),

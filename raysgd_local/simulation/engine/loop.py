@@ -14,7 +14,6 @@ from raysgd_local.control.member.machine import Member
 from raysgd_local.control.messages import worker_number
 from raysgd_local.simulation.engine.streams import Read, StreamPlan, StreamReader, by_epoch
 
-
 Taken = tuple[int, tuple[int, ...]]
 """An epoch, and positions in the training set, or numbers of a stream's rows."""
 

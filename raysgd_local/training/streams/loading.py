@@ -63,8 +63,8 @@ class StreamedBatches:
         self.shards: Shards = (
             known.shards if known is not None and same else Shards.of(self._names, _lengths(source, self._names))
         )
-        self._dealt = (known._dealt[0], -1) if known is not None and same else (0, 0)
-        self._found = dict(known._found) if known is not None and same else {}
+        self._dealt: tuple[int, int] = (known._dealt[0], -1) if known is not None and same else (0, 0)
+        self._found: dict[int, int] = dict(known._found) if known is not None and same else {}
         self._cursor = 0  # behind the newest batch
         self._fetched = _none()
         self.notes: list[dict[str, Any]] = []  # shards that broke, until they are told

@@ -55,7 +55,9 @@ class StreamDeal:
     local_data: bool = False  # only holders may get a shard; otherwise they are only preferred
     # Only where rounds go across epochs (see `parts`):
     epochs: int = 0  # of the run: lists go on to the last one; 0: they end with the open epoch
-    ahead: tuple[EpochAhead, ...] = ()  # epochs that follow the open one; the last is also that of all further ones
+    ahead: tuple[
+        EpochAhead, ...
+    ] = ()  # epochs that follow the open one; the last is also that of all further ones
     later_pending: tuple[tuple[bytes, ...], ...] = ()  # pending rows of those epochs: first in a list, too
     left: tuple[int, ...] = ()  # for each rank the first epoch of which it gets new rows: it left those before
 

@@ -231,9 +231,7 @@ class StreamLedger:
         books, repeated = ledger._with_rows(deal, cursors, lengths or {}, closed)
         over = {later: ledger._book(later) for later in closed} | {book.epoch: book for book in books}
         ledger = ledger._counted(tuple(over.values()))
-        return replace(
-            ledger, open=(ledger._book(epoch), *left), rows_repeated=self.rows_repeated + repeated
-        )
+        return replace(ledger, open=(ledger._book(epoch), *left), rows_repeated=self.rows_repeated + repeated)
 
     def close_epoch(
         self, deal: StreamDeal, cursors: Sequence[int], lengths: Mapping[int, int] | None = None

@@ -13,7 +13,8 @@ from functools import lru_cache
 
 from raysgd_local.control.data.apportionment import Ints
 from raysgd_local.control.data.streams.consumption import all_consumed, all_needed, consumed, needed
-from raysgd_local.control.data.streams.deal import Pending, StreamDeal
+from raysgd_local.control.data.streams.deal import Pending, StreamDeal, dealt_lengths, unfinished
+from raysgd_local.control.data.streams.lengths import UNKNOWN
 from raysgd_local.control.data.streams.ranges import ROWS, Ranges
 
 PART = ROWS
@@ -32,7 +33,7 @@ def ends_at(deal: StreamDeal, epoch: int) -> int:
 
 @lru_cache(maxsize=8)
 def part(deal: StreamDeal, index: int) -> StreamDeal:
-    """Return the deal of the part `index` alone: of the open epoch (with all pending rows), or of the one so much later.
+    """Return the deal of one part alone: of the open epoch, with all pending rows, or of the one `index` later.
 
     It is a pure function of the deal, so members go on to the next epoch without the driver.
     """
@@ -48,9 +49,15 @@ def part(deal: StreamDeal, index: int) -> StreamDeal:
     return replace(alone, **vars(taken), pending=none, later_pending=())
 
 
-def consumed_by_epoch(
-    deal: StreamDeal, rank: int, cursor: int, lengths: Ints, epochs: range
-) -> dict[int, Ranges]:
+def unsure(deal: StreamDeal) -> bool:
+    """Whether epochs after the open one are dealt, and the lengths of some shards are not known."""
+    if parts(deal) == 1:
+        return False
+    fresh = part(deal, len(deal.ahead))
+    return bool((dealt_lengths(fresh)[unfinished(fresh)] == UNKNOWN).any())
+
+
+def consumed_by_epoch(deal: StreamDeal, rank: int, cursor: int, lengths: Ints, epochs: range) -> dict[int, Ranges]:
     """Return for each of `epochs` the rows before `cursor` in the rank's list; nothing for an epoch without any.
 
     Raises RuntimeError if the lengths of some shards must be known first (see `needed_in`).
@@ -58,9 +65,7 @@ def consumed_by_epoch(
     head = Pending.of(deal, rank).head(cursor)
     found = {epoch: rows for epoch, rows in enumerate(head, start=deal.epoch) if rows and epoch in epochs}
     for own, position in _parts_before(deal, cursor, epochs):
-        rows = (
-            all_consumed(own, rank, lengths) if position is None else consumed(own, rank, position, lengths)
-        )
+        rows = all_consumed(own, rank, lengths) if position is None else consumed(own, rank, position, lengths)
         if rows:
             found[own.epoch] = found.get(own.epoch, Ranges()) | rows
     return found
