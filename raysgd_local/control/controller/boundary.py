@@ -14,7 +14,7 @@ from raysgd_local.control.data.ledger import Ledger
 from raysgd_local.control.data.streams.deal import StreamDeal
 from raysgd_local.control.data.streams.ledger import StreamLedger
 from raysgd_local.control.data.streams.lengths import Lengths
-from raysgd_local.control.data.streams.parts import PART, unsure
+from raysgd_local.control.data.streams.parts import PART, begins, unsure
 from raysgd_local.control.data.streams.ranges import Ranges
 from raysgd_local.control.data.streams.shards import Shards
 from raysgd_local.control.data.streams.spans import empty_lists
@@ -284,7 +284,7 @@ def seated(
     residuals = dict(zip(before, state.residuals, strict=False))
     return replace(
         state,
-        cursors=tuple(0 for _ in members),
+        cursors=begins(deal) if isinstance(deal, StreamDeal) else tuple(0 for _ in members),
         lengths=list_lengths(deal),
         splits=tuple(0 for _ in members) if isinstance(deal, StreamDeal) else (),
         later=_later_lengths(deal),

@@ -8,7 +8,7 @@ from raysgd_local.control.controller.boundary import Books
 from raysgd_local.control.data.streams import coding
 from raysgd_local.control.data.streams.deal import StreamDeal
 from raysgd_local.control.data.streams.ledger import OpenEpoch, StreamLedger
-from raysgd_local.control.data.streams.parts import ends_at, part, parts, taken_by_epoch
+from raysgd_local.control.data.streams.parts import begins, ends_at, part, parts, taken_by_epoch
 from raysgd_local.control.data.streams.ranges import ROWS, Ranges
 from raysgd_local.simulation.engine.streams import StreamPlan
 from raysgd_local.simulation.engine.violation import violated
@@ -23,7 +23,7 @@ def check_stream(ledger: StreamLedger, books: Books, anchor: NumberAnchor, strea
     entered = ledger
     if isinstance(books.deal, StreamDeal):
         entered = ledger.close(books.deal, books.replicated.cursors, dict(books.found))
-        if not any(books.replicated.cursors):
+        if books.replicated.cursors == begins(books.deal):
             _check_dealt(ledger, books.deal, stream)
     for epoch in entered.open:
         told, inside = _consumed(epoch, stream), _inside(anchor, epoch.epoch)

@@ -16,6 +16,7 @@ from raysgd_local.control.data.streams.consumption import all_consumed, all_need
 from raysgd_local.control.data.streams.deal import Pending, StreamDeal, dealt_lengths, unfinished
 from raysgd_local.control.data.streams.lengths import UNKNOWN
 from raysgd_local.control.data.streams.ranges import ROWS, Ranges
+from raysgd_local.control.data.streams.spans import empty_lists
 
 PART = ROWS
 """The number of positions of a list's part, where rounds go across epochs."""
@@ -47,6 +48,22 @@ def part(deal: StreamDeal, index: int) -> StreamDeal:
     taken = deal.ahead[min(index, len(deal.ahead)) - 1]
     none = tuple(b"" for _ in deal.shares)
     return replace(alone, **vars(taken), pending=none, later_pending=())
+
+
+def begins(deal: StreamDeal) -> tuple[int, ...]:
+    """Return for each rank the position at which its list begins: behind the parts without shards before the others."""
+    if not deal.epochs:
+        return tuple(0 for _ in deal.shares)
+    return tuple(_first_part(deal, rank) * PART for rank in range(len(deal.shares)))
+
+
+def _first_part(deal: StreamDeal, rank: int) -> int:
+    if any(row[rank] for row in deal.later_pending):
+        return 0
+    first = 0 if deal.pending[rank] else max(0, deal.left[rank] - deal.epoch)
+    return next(
+        (index for index in range(first, parts(deal)) if not empty_lists(part(deal, index))[rank]), parts(deal)
+    )
 
 
 def unsure(deal: StreamDeal) -> bool:
