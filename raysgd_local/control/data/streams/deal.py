@@ -26,8 +26,6 @@ class EpochAhead:
 
     finished: bytes  # for each shard whether all its rows are (see `coding.encode_flags`)
     begun: bytes  # rows of other shards (see `Ranges.encode`)
-    lengths: bytes  # see `StreamDeal`
-    longest: bytes  # see `StreamDeal`
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,7 @@ class StreamDeal:
     shards: int  # of the source
     finished: bytes  # for each shard whether all its rows are consumed (see `coding.encode_flags`)
     begun: bytes  # consumed rows of other shards (see `Ranges.encode`)
-    lengths: bytes  # table of 1 + length for each shard that is not finished; 0: unknown
+    lengths: bytes  # table of 1 + length for each shard that is not finished (see `of_all`); 0: unknown
     shares: tuple[float, ...]  # for each rank its relative speed; 0: it gets no new rows
     pending: tuple[bytes, ...]  # for each rank, rows of its uncommitted steps: first in its own list
     interleave: int = 1  # number of spans that a rank reads in turn, at most MOST_INTERLEAVED
@@ -60,6 +58,7 @@ class StreamDeal:
     ] = ()  # epochs that follow the open one; the last is also that of all further ones
     later_pending: tuple[tuple[bytes, ...], ...] = ()  # pending rows of those epochs: first in a list, too
     left: tuple[int, ...] = ()  # for each rank the first epoch of which it gets new rows: it left those before
+    of_all: bool = False  # `lengths` and `longest` are of finished shards, too: they serve for all epochs
 
     def __post_init__(self) -> None:
         if len(self.pending) != len(self.shares):
@@ -80,13 +79,18 @@ def dealt_lengths(deal: StreamDeal) -> Ints:
     >>> dealt_lengths(StreamLedger.of([5, None, 7]).open_epoch(0).deal(0, seed=7, shares=(1.0,))).tolist()
     [5, -1, 7]
     """
-    lengths = np.full(deal.shards, UNKNOWN, dtype=np.int64)
-    left = unfinished(deal)
-    lengths[left] = coding.decode_table(deal.lengths) - 1
+    lengths, which = np.full(deal.shards, UNKNOWN, dtype=np.int64), _in_table(deal)
+    lengths[which] = coding.decode_table(deal.lengths) - 1
     if deal.longest:
         numbers, exact = np.split(coding.decode(deal.longest), 2)
-        lengths[np.flatnonzero(left)[np.cumsum(numbers)]] = exact
+        lengths[which[np.cumsum(numbers)]] = exact
+    lengths[~unfinished(deal)] = UNKNOWN
     return lengths
+
+
+def _in_table(deal: StreamDeal) -> Ints:
+    """Return the shards of the table of lengths."""
+    return np.arange(deal.shards) if deal.of_all else np.flatnonzero(unfinished(deal))
 
 
 def known_lengths(deal: StreamDeal) -> Ints:
@@ -95,7 +99,7 @@ def known_lengths(deal: StreamDeal) -> Ints:
     if not deal.longest:
         return lengths
     numbers, _ = np.split(coding.decode(deal.longest), 2)
-    exact = np.flatnonzero(unfinished(deal))[np.cumsum(numbers)]
+    exact = _in_table(deal)[np.cumsum(numbers)]
     known = np.where(lengths > 0, UNKNOWN, lengths)
     known[exact] = lengths[exact]
     return known

@@ -145,7 +145,7 @@ class StreamLedger:
         """
         book, lengths = self._opened(epoch), self.known_lengths()
         finished = coding.decode_flags(book.finished)
-        table, longest = encode_lengths(lengths[~finished])
+        table, longest = encode_lengths(lengths if epochs else lengths[~finished])
         sets = sorted({tuple(ranks) for ranks in holders if ranks})
         number = {ranks: index + 1 for index, ranks in enumerate(sets)}
         held_by = [number.get(tuple(ranks), 0) for ranks in holders]
@@ -171,6 +171,7 @@ class StreamLedger:
             ahead=self._ahead(epoch, later_pending) if epochs else (),
             later_pending=tuple(tuple(rows.encode() if rows else b"" for rows in row) for row in later_pending),
             left=left or (0,) * len(shares) if epochs else (),
+            of_all=epochs > 0,
         )
 
     def _ahead(self, epoch: int, pending: Sequence[Sequence[Ranges]]) -> tuple[EpochAhead, ...]:
@@ -178,15 +179,8 @@ class StreamLedger:
         begun = max((book.epoch for book in self.open), default=epoch)
         following = range(epoch + 1, max(begun, epoch + len(pending)) + 2)
         taken = dict(zip(following, pending, strict=False))
-        return tuple(self._without(self._book(later), taken.get(later, ())) for later in following)
-
-    def _without(self, book: OpenEpoch, taken: Sequence[Ranges]) -> EpochAhead:
-        lengths, finished = self.known_lengths(), coding.decode_flags(book.finished)
-        table, longest = encode_lengths(lengths[~finished])
-        rows = Ranges.decode(book.begun)
-        for more in taken:
-            rows |= more
-        return EpochAhead(book.finished, rows.encode() if rows else b"", table, longest)
+        books = ((self._book(later), taken.get(later, ())) for later in following)
+        return tuple(EpochAhead(book.finished, _with_more(book.begun, more)) for book, more in books)
 
     def dealt(self) -> StreamLedger:
         """Return the ledger after the deal with `next_deal_number` was made."""
@@ -288,6 +282,13 @@ class StreamLedger:
         begun = left[shards] >= 0
         left[shards[begun]] -= counts[begun]
         return int(left[left > 0].sum()), int((left < 0).sum())
+
+
+def _with_more(begun: bytes, more: Sequence[Ranges]) -> bytes:
+    rows = Ranges.decode(begun)
+    for own in more:
+        rows |= own
+    return rows.encode() if rows else b""
 
 
 def _entered(book: OpenEpoch, entered: Sequence[Ranges], lengths: Ints) -> tuple[OpenEpoch, int]:
