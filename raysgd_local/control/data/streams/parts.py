@@ -68,7 +68,7 @@ def _first_part(deal: StreamDeal, rank: int) -> int:
 
 def unsure(deal: StreamDeal) -> bool:
     """Whether epochs after the open one are dealt, and the lengths of some shards are not known."""
-    if parts(deal) == 1:
+    if not deal.epochs:
         return False
     fresh = part(deal, len(deal.ahead))
     return bool((dealt_lengths(fresh)[unfinished(fresh)] == UNKNOWN).any())

@@ -192,7 +192,7 @@ def test_pending_rows_of_later_epochs_come_first_and_are_dealt_to_nobody_else():
 
 
 @pytest.mark.parametrize(
-    ("lengths", "epochs", "expected"), [((5, None), 3, True), ((5, 0), 3, False), ((5, None), 1, False)]
+    ("lengths", "epochs", "expected"), [((5, None), 3, True), ((5, 0), 3, False), ((5, None), 0, False)]
 )
 def test_later_epochs_are_unsure_while_a_length_is_not_known(lengths, epochs, expected):
     assert unsure(dealt(lengths, epochs)) is expected
