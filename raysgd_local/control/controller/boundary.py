@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -239,6 +239,21 @@ def skips_of(state: Replicated, view: View | None, members: Sequence[str]) -> tu
     """Return for each of `members` the first epoch of which it takes samples; empty where rounds end with epochs."""
     skips = dict(zip(() if view is None else view.members, state.skips, strict=False))
     return tuple(skips.get(worker, 0) for worker in members) if state.epochs else ()
+
+
+def loops_of(reports: Iterable[Report], state: Replicated) -> dict[str, int]:
+    """Return by worker the epoch with which a joiner begins to keep step with its loop.
+
+    A loop that evaluates is between two epochs: a joiner evaluates too, so it begins with the former. But an evaluation
+    that other members completed is not repeated.
+    """
+    found: dict[str, int] = {}
+    for report in reports:
+        if report.replicated is not None:
+            repeats = report.replicated.evaluations >= state.evaluations
+            waits = report.place is LoopPosition.EVALUATING and repeats and report.epoch > 0
+            found[report.worker] = report.epoch - waits
+    return found
 
 
 def _left_by(state: Replicated, view: View | None, members: Sequence[str]) -> tuple[bool, ...]:

@@ -39,7 +39,7 @@ def account(turn: Turn, segment: Segment, resolution: Resolution, view: View) ->
     pending = boundary.pending_positions(books, before, reports, resolution.behind)
     if opens is None and books.replicated.open:
         books = _split(books, streams.split(books.replicated, before, view, reports))
-    loops = {report.worker: report.epoch for report in reports.values() if report.replicated is not None}
+    loops = boundary.loops_of(reports.values(), books.replicated)
     return dealt(turn, books, before, view, pending, loops)
 
 
