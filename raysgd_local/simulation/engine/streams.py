@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any
 from itertools import accumulate, chain, repeat
+from typing import Any
 
 import numpy as np
 
