@@ -41,9 +41,9 @@ class Flags(IntFlag):
     EXHAUSTED = 8192  # this member's list of a stream is used up: only its reader knows where it ends
 
 
-def _wide() -> Any:
-    """Declare a field for integers below 2**48, which take two floats of the slot."""
-    return field(default=0, metadata={"wide": True})
+def _wide(digits: int = 2) -> Any:
+    """Declare a field for integers below 2**(24 · digits), which take so many floats of the slot."""
+    return field(default=0, metadata={"digits": digits})
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Contribution:
     steps: int = 0  # optimizer steps in this round
     stepping: int = 0  # bits of the optimizers that step together; 0: all, and where steps are local
     samples: int = 0  # in `steps`
-    consumed: int = 0  # positions of the deal in `steps`
+    consumed: int = _wide(digits=3)  # positions of the deal in `steps`
     split: int = 0  # rows after these positions of which samples in `steps`, or in earlier steps, have a part
     epoch: int = 0  # of this member's loop
     compute_s: float = 0.0  # time in local steps, of `clock_s`
@@ -85,12 +85,12 @@ class Contribution:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Positions of a record's values in a slot: one float a value, then the high digits of the wide ones."""
+    """Positions of a record's values in a slot: one float a value, then the higher digits of the wide ones."""
 
     names: tuple[str, ...]  # fields, in the order of declaration
     get: attrgetter[tuple[float, ...]]  # returns all values, those of nested records in their place
     reads: tuple[tuple[int, Callable[[float], Any]], ...]  # index and type of the values that are no floats
-    wide: tuple[int, ...]  # indices of the values that take a second float
+    wide: tuple[tuple[int, int], ...]  # indices of the values that take further floats, and how many
     nested: tuple[tuple[type, tuple[str, ...], slice], ...]  # records among the fields; the last one first
     size: int  # floats in a slot
 
@@ -104,7 +104,7 @@ def _layout(record: type) -> _Layout:
     """Derive the layout from the fields' types."""
     names: list[str] = []
     kinds: list[Any] = []
-    wide: list[int] = []
+    wide: list[tuple[int, int]] = []
     nested: list[tuple[type, tuple[str, ...], slice]] = []
     types = get_type_hints(record)
     for own in fields(record):
@@ -114,10 +114,11 @@ def _layout(record: type) -> _Layout:
         kinds += inner.values() or [kind]
         if inner:
             nested.insert(0, (kind, tuple(inner), slice(start, len(kinds))))
-        if own.metadata.get("wide"):
-            wide.append(start)
+        if "digits" in own.metadata:
+            wide.append((start, own.metadata["digits"] - 1))
+    size = len(kinds) + sum(more for _, more in wide)
     reads = tuple((index, _reader(kind)) for index, kind in enumerate(kinds) if kind is not float)
-    return _Layout(tuple(types), attrgetter(*names), reads, tuple(wide), tuple(nested), len(kinds) + len(wide))
+    return _Layout(tuple(types), attrgetter(*names), reads, tuple(wide), tuple(nested), size)
 
 
 _LAYOUT = _layout(Contribution)
@@ -129,9 +130,11 @@ SLOT = _LAYOUT.size
 def encode(contribution: Contribution) -> list[float]:
     """Return the slot as `SLOT` numbers, whose integers are exact in float32."""
     values = list(_LAYOUT.get(contribution))
-    for index in _LAYOUT.wide:
-        high, values[index] = divmod(values[index], _BASE)
-        values.append(high)
+    for index, more in _LAYOUT.wide:
+        rest, values[index] = divmod(values[index], _BASE)
+        for _ in range(more):
+            rest, digit = divmod(rest, _BASE)
+            values.append(digit)
     return values
 
 
@@ -145,8 +148,9 @@ def decode(slot: Sequence[float]) -> Contribution:
     values: list[Any] = list(slot)
     for index, read in _LAYOUT.reads:
         values[index] = read(values[index])
-    for index in reversed(_LAYOUT.wide):
-        values[index] += int(values.pop()) * _BASE
+    for index, more in reversed(_LAYOUT.wide):
+        for power in range(more, 0, -1):
+            values[index] += int(values.pop()) * _BASE**power
     for record, names, place in _LAYOUT.nested:
         values[place] = [made(record, names, values[place])]
     return made(Contribution, _LAYOUT.names, values)

@@ -68,7 +68,7 @@ class Report:
     split: int = 0  # rows after the consumed ones of which samples of its steps have a part
     rows_split: int = 0  # such rows where this member itself began to read anew, since the last report
     epochs: int = 0  # total that the loop goes through
-    epoch: int = 0  # with which a joiner begins to keep step with this loop, where rounds go across epochs
+    epoch: int = 0  # in which this loop is, where rounds go across epochs; if it evaluates, the one after
     rounds: tuple[RoundRow, ...] = ()  # committed since this member's last report
     evaluations: tuple[EvalRow, ...] = ()  # since this member's last report
     changes: tuple[PeriodChange, ...] = ()  # since this member's last report

@@ -75,11 +75,11 @@ def _digest(commands: Sequence[Command], plain_form: Callable[[Command], Any]) -
 
 
 _SILENT = {
-    **dict.fromkeys(("epochs", "across_epochs", "redeal"), 0),
+    **dict.fromkeys(("epochs", "across_epochs", "redeal", "unsure", "of_all"), 0),
     **{name: [] for name in ("later", "loops", "skips", "at_odds", "ahead", "left")},
     "begun": -1,
     "measured": "",
-    **{name: [] for name in ("splits", "found", "measure")},
+    **{name: [] for name in ("splits", "found", "measure", "later_pending")},
 }
 """Fields that orders have for rounds across epochs and for streams, with the values that they have without."""
 

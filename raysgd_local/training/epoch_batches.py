@@ -24,7 +24,7 @@ class Batches:
     def __init__(self, shell: Shell, source: DealtBatches | StreamedBatches) -> None:
         self._shell, self._source = shell, source
         self._unstepped = Loaded()
-        self._empty = 0  # rows of lists that gave no sample
+        self._empty = False  # whether a list ended with rows that gave no sample
         self._asked: Member | None = None
         self.left = False
 
@@ -48,7 +48,7 @@ class Batches:
             if self._unstepped.samples or (self._shell.member.goes_on and not rest.consumed):
                 self._unstepped = self._unstepped.and_then(rest)
                 break  # the loop may still take a step with the batches that it has
-            self._empty += rest.consumed
+            self._empty |= rest.consumed > 0
             self._shell.drive(m.ListEnded(rest.consumed, rest.reached))
         self._check_samples()
         raise StopIteration
@@ -58,7 +58,7 @@ class Batches:
         state = self._shell.state
         if self._empty and not state.open and not state.stopped and state.samples == 0:
             hint = "a filter that leaves nothing, or samples longer than all data?"
-            raise InputError("transform", f"no sample of {self._empty} rows", "one that makes samples", hint)
+            raise InputError("transform", "no sample of any row", "one that makes samples", hint)
 
     def _going_on(self) -> bool:
         member = self._shell.member

@@ -4,69 +4,19 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections import Counter
 
 import pytest
 import torch
+from stream_loops import Loop, Numbers, settled
 from torch import nn
 from torch.utils.data import TensorDataset
 
 import raysgd_local
-from raysgd_local.algorithms.algorithm import Algorithm
 from raysgd_local.algorithms.schedules import EveryStep, FixedPeriod
 from raysgd_local.control.controller.settings import CheckpointPolicy
 from raysgd_local.errors import ShardError
 from raysgd_local.sources import Pack
-
-
-class Numbers:
-    """Shards of numbered rows: row r of shard s is 1000·s + r. Their lengths are told, or found out by reading."""
-
-    def __init__(self, lengths, known=False):
-        self.lengths, self.known = lengths, known
-
-    def shards(self):
-        return [f"part-{number}" for number in range(len(self.lengths))]
-
-    def rows(self, shard):
-        return self.lengths[int(shard[5:])] if self.known else None
-
-    def open(self, shard, start):
-        number = int(shard[5:])
-        return iter(range(1000 * number + start, 1000 * number + self.lengths[number]))
-
-    def all(self):
-        return {1000 * number + row for number, length in enumerate(self.lengths) for row in range(length)}
-
-
-class Loop:
-    """Trains on numbers, and counts by epoch the values of its steps."""
-
-    def __init__(self, source, epochs=2, batch_size=4, transform=None, **options):
-        self.source, self.epochs, self.batch_size, self.transform = source, epochs, batch_size, transform
-        self.options = options
-        self.seen: dict[int, Counter[int]] = {epoch: Counter() for epoch in range(epochs)}
-        self.steps, self.lock = Counter(), threading.Lock()
-
-    def __call__(self):
-        ctx = raysgd_local.get_context()
-        model = ctx.prepare_model(nn.Linear(1, 1))
-        ctx.prepare_optimizer(torch.optim.SGD(model.parameters(), lr=1e-9))
-        for epoch in ctx.epochs(self.epochs):
-            for batch in ctx.batches(self.source, self.batch_size, transform=self.transform, **self.options):
-                values = batch.reshape(-1, 1).float()
-                loss = model(values).mean()
-                loss.backward()
-                self.stepping(ctx)
-                ctx.step(loss)
-                with self.lock:
-                    self.seen[epoch].update(batch.reshape(-1).tolist())
-                    self.steps[ctx._shell.place.worker] += 1
-
-    def stepping(self, ctx):
-        """Called before each step."""
-
 
 SOURCES = {
     "unknown lengths": Numbers([30, 7, 0, 55, 12, 41]),
@@ -74,11 +24,6 @@ SOURCES = {
     "fewer shards than workers": Numbers([60, 50]),
     "one empty": Numbers([0, 90]),
 }
-
-
-def settled(done, lost=0, repeated=0):
-    assert done.result["status"] == "finished", done.outcome.finish
-    assert (done.result["samples_lost"], done.result["samples_repeated"]) == (lost, repeated)
 
 
 @pytest.mark.parametrize("schedule", [FixedPeriod(3), EveryStep()], ids=["local", "every step"])
@@ -100,7 +45,7 @@ class Dies(Loop):
         self.killed, self.at, self.count = killed, at, 0
         self.dead: list[int] = []
 
-    def stepping(self, ctx):
+    def stepping(self, ctx, batch):
         with self.lock:
             self.count += 1
             dies = self.count >= self.at and not self.dead
@@ -133,7 +78,7 @@ class Resumes(Loop):
         super().__init__(*args, **options)
         self.stop_at = stop_at
 
-    def stepping(self, ctx):
+    def stepping(self, ctx, batch):
         if self.stop_at and ctx._shell.steps == self.stop_at:
             ctx.stop()
 
@@ -257,13 +202,6 @@ def test_a_path_without_files_is_told(train_in_threads, tmp_path):
 )
 def test_options_that_mean_nothing_for_a_stream_are_refused(train_in_threads, options, match):
     refused(train_in_threads, Loop(SOURCES["known lengths"], **options), match)
-
-
-def test_rounds_across_epochs_are_refused_for_a_stream(train_in_threads):
-    algorithm = Algorithm(FixedPeriod(2), rounds="across-epochs")
-    spec = {"algorithm": algorithm}
-    loop = Loop(SOURCES["known lengths"])
-    refused(train_in_threads, loop, "across-epochs", spec=spec, program={"across_epochs": True})
 
 
 def test_a_run_may_change_from_a_stream_to_a_list(train_in_threads):

@@ -38,6 +38,8 @@ def first_view(turn: Turn) -> None:
 def _begin_fresh(turn: Turn, view: View) -> None:
     initial = Replicated(schedule=turn.state.settings.program.schedule.init())
     blocks = dealing.blocks_of(turn, view.members)
+    if turn.state.segment is not None and turn.state.segment.books.replicated.evaluations:
+        turn.do(RewindTables(0, 0))  # an evaluation before the first commit, by workers that are gone
     books = Books(boundary.seated(initial, None, view.members, None, blocks), Ledger())
     orders.first_order(turn, view, books, FreshStart(receivers=tuple(range(1, len(view.members)))))
 
@@ -65,7 +67,7 @@ def _going_to(
 ) -> tuple[Replicated, Deal | StreamDeal | None]:
     """Let rounds across epochs end with the loops' present total of epochs: it may be another than before."""
     total = max(turn.state.workers[worker].epochs for worker in view.members)
-    if not state.epochs or not state.open or total in (0, state.epochs) or isinstance(deal, StreamDeal):
+    if not state.epochs or not state.open or total in (0, state.epochs):
         return state, deal
     mark("resumed_with_another_total")
     state = replace(state, epochs=max(total, state.epoch + 1))
@@ -107,7 +109,7 @@ def begin_again(turn: Turn, segment: Segment) -> None:
     turn.enter(Restoring(replace(segment, arrivals={})))
     turn.set(
         resume=newest,
-        incarnation=state.incarnation + bool(committed),
+        incarnation=state.incarnation + (segment.books.replicated.progress > (0, 0)),
         outcome=None,
         saves=state.saves.abandoned(),
     )

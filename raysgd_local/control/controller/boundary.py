@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from raysgd_local.control.data.ledger import Ledger
 from raysgd_local.control.data.streams.deal import StreamDeal
 from raysgd_local.control.data.streams.ledger import StreamLedger
 from raysgd_local.control.data.streams.lengths import Lengths
+from raysgd_local.control.data.streams.parts import PART, begins, unsure
 from raysgd_local.control.data.streams.ranges import Ranges
 from raysgd_local.control.data.streams.shards import Shards
 from raysgd_local.control.data.streams.spans import empty_lists
@@ -29,8 +30,8 @@ _PACED = ("parameters", "partial")
 """Modes in which members may take unequal numbers of steps in a round."""
 
 
-Pending = Mapping[str, tuple[int, ...]] | Mapping[str, Ranges]
-"""By worker: entries of its list, or rows of a stream, of its uncommitted steps."""
+Pending = Mapping[str, tuple[int, ...]] | Mapping[str, Mapping[int, Ranges]]
+"""By worker: entries of its list, or by epoch rows of a stream, of its uncommitted steps."""
 
 
 @dataclass(frozen=True)
@@ -121,11 +122,15 @@ def pending_positions(books: Books, view: View, reports: Mapping[str, Report], b
 
 def passed(books: Books) -> Books:
     """Close the epochs that all members have passed in the midst of their lists. The deal goes on."""
-    state = books.replicated
-    if not isinstance(books.deal, Deal) or not isinstance(books.ledger, Ledger) or not state.epochs:
+    state, ledger, deal = books.replicated, books.ledger, books.deal
+    if not state.epochs:
         return books
     open_one = state.epoch if state.open else state.epoch - 1
-    return replace(books, ledger=books.ledger.pass_to(open_one, books.deal, state.cursors))
+    if isinstance(ledger, StreamLedger) and isinstance(deal, StreamDeal):
+        return replace(books, ledger=ledger.pass_to(open_one, deal, state.cursors, dict(books.found)))
+    if isinstance(ledger, Ledger) and isinstance(deal, Deal):
+        return replace(books, ledger=ledger.pass_to(open_one, deal, state.cursors))
+    return books
 
 
 def closed(books: Books) -> Books:
@@ -236,16 +241,42 @@ def skips_of(state: Replicated, view: View | None, members: Sequence[str]) -> tu
     return tuple(skips.get(worker, 0) for worker in members) if state.epochs else ()
 
 
+def loops_of(reports: Iterable[Report], state: Replicated) -> dict[str, int]:
+    """Return by worker the epoch with which a joiner begins to keep step with its loop.
+
+    A loop that evaluates is between two epochs: a joiner evaluates too, so it begins with the former. But an evaluation
+    that other members completed is not repeated.
+    """
+    found: dict[str, int] = {}
+    for report in reports:
+        if report.replicated is not None:
+            repeats = report.replicated.evaluations >= state.evaluations
+            waits = report.place is LoopPosition.EVALUATING and repeats and report.epoch > 0
+            found[report.worker] = report.epoch - waits
+    return found
+
+
 def _left_by(state: Replicated, view: View | None, members: Sequence[str]) -> tuple[bool, ...]:
     left = dict(zip(() if view is None else view.members, state.left_epoch, strict=False))
     return tuple(state.open and left.get(worker, False) for worker in members)
 
 
 def list_lengths(deal: Deal | StreamDeal | None) -> tuple[int, ...] | None:
-    """Return the length of each rank's list; None without a deal. That of a stream is known when it was read."""
+    """Return the length of each rank's list, or of its first part; None without a deal.
+
+    That of a stream's list is known when it was read, and each of its parts has equally many positions.
+    """
+    if isinstance(deal, StreamDeal) and deal.epochs:
+        return tuple(PART for _ in deal.shares)
     if isinstance(deal, StreamDeal):
         return tuple(0 if empty else ENDLESS for empty in empty_lists(deal))
     return None if deal is None else lengths(deal)
+
+
+def _later_lengths(deal: Deal | StreamDeal | None) -> tuple[tuple[int, ...], ...]:
+    if isinstance(deal, StreamDeal):
+        return (tuple(PART for _ in deal.shares),) if deal.epochs else ()
+    return () if deal is None else later_lengths(deal)
 
 
 def seated(
@@ -268,12 +299,13 @@ def seated(
     residuals = dict(zip(before, state.residuals, strict=False))
     return replace(
         state,
-        cursors=tuple(0 for _ in members),
+        cursors=begins(deal) if isinstance(deal, StreamDeal) else tuple(0 for _ in members),
         lengths=list_lengths(deal),
         splits=tuple(0 for _ in members) if isinstance(deal, StreamDeal) else (),
-        later=later_lengths(deal) if isinstance(deal, Deal) else (),
+        later=_later_lengths(deal),
         loops=tuple(loops.get(worker, first) for worker in members) if state.epochs else (),
         redeal=False,
+        unsure=isinstance(deal, StreamDeal) and unsure(deal),
         left_epoch=_left_by(state, view, members),
         skips=skips_of(state, view, members),
         sick=tuple(sick.get(worker, any(state.sick)) for worker in members),

@@ -13,6 +13,7 @@ from raysgd_local.control.data.streams import coding
 from raysgd_local.control.data.streams.deal import StreamDeal
 from raysgd_local.control.data.streams.ledger import StreamLedger
 from raysgd_local.control.data.streams.lengths import Lengths
+from raysgd_local.control.data.streams.parts import parts as parts_of
 from raysgd_local.control.data.streams.ranges import ROWS
 from raysgd_local.control.replicated.state import Replicated
 
@@ -134,17 +135,30 @@ def _of_stream(
     if not isinstance(deal, StreamDeal) or deal.names != ledger.names or deal.shards != ledger.shards:
         yield "the deal is of another source"
         return
-    if deal.epoch != ledger.epoch or not 1 <= deal.number <= ledger.deals:
+    begun = ledger.epoch is not None and deal.epoch <= ledger.epoch < deal.epoch + parts_of(deal)
+    if not begun or not 1 <= deal.number <= ledger.deals or bool(deal.epochs) != bool(state.epochs):
         yield "the deal is not of the ledger's epoch"
+    yield from _of_parts(deal)
     if len(deal.shares) != members or deal.seed < 0:
         yield f"the deal is not to {members} members"
     if not all(math.isfinite(share) and share >= 0 for share in deal.shares):
         yield "the deal has a share that is no number"
-    ends = state.lengths or ()
+    ends = state.list_ends or ()
     if len(ends) != len(state.cursors) or not all(
         0 <= cursor <= end for cursor, end in zip(state.cursors, ends, strict=True)
     ):
         yield "a cursor is beyond its list"
+
+
+def _of_parts(deal: StreamDeal) -> Iterator[str]:
+    """Where rounds go across epochs, each part of the lists is of the source, and to the members."""
+    ranks = (*deal.later_pending, *((deal.left,) if deal.epochs else ()))
+    if any(len(row) != len(deal.shares) for row in ranks):
+        yield "the later epochs' lists are of other members"
+    if bool(deal.epochs) != bool(deal.ahead) or any(
+        len(coding.decode_flags(epoch.finished)) != deal.shards for epoch in deal.ahead
+    ):
+        yield "the later epochs are of another number of shards"
 
 
 def _of_epoch(state: Replicated, ledger: Ledger, deal: Deal | None) -> Iterator[str]:

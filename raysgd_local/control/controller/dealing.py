@@ -15,7 +15,6 @@ from raysgd_local.control.data import chunk_transfer
 from raysgd_local.control.data.deal import Sources
 from raysgd_local.control.data.streams.deal import StreamDeal
 from raysgd_local.control.data.streams.ledger import StreamLedger
-from raysgd_local.control.data.streams.ranges import Ranges
 from raysgd_local.control.data.streams.shards import Shards
 from raysgd_local.control.marks import mark
 from raysgd_local.control.messages import Report, View
@@ -40,7 +39,7 @@ def account(turn: Turn, segment: Segment, resolution: Resolution, view: View) ->
     pending = boundary.pending_positions(books, before, reports, resolution.behind)
     if opens is None and books.replicated.open:
         books = _split(books, streams.split(books.replicated, before, view, reports))
-    loops = {report.worker: report.epoch for report in reports.values() if report.replicated is not None}
+    loops = boundary.loops_of(reports.values(), books.replicated)
     return dealt(turn, books, before, view, pending, loops)
 
 
@@ -88,12 +87,13 @@ def _dealt(
     turn: Turn, books: Books, before: View | None, view: View, pending: Any, shares: Mapping[str, float]
 ) -> Books:
     settings, ledger = turn.state.settings, books.ledger
+    left = boundary.skips_of(books.replicated, before, view.members)
     if isinstance(ledger, StreamLedger):
-        rows = [pending.get(worker, Ranges()) for worker in view.members]
-        ledger, deal = streams.dealt(ledger, [shares[worker] for worker in view.members], rows, settings)
+        rows = [pending.get(worker, {}) for worker in view.members]
+        parts, epochs = [shares[worker] for worker in view.members], books.replicated.epochs
+        ledger, deal = streams.dealt(ledger, parts, rows, settings, epochs, left)
         return replace(books, ledger=ledger, deal=deal)
     placement = _placed(turn, books, ledger.samples, view)
-    left = boundary.skips_of(books.replicated, before, view.members)
     seed, local = settings.seed, settings.local_data
     return boundary.deal_for(books, ledger, placement, view.members, pending, seed, local, shares, left)
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from raysgd_local.control.controller.settings import Settings
 from raysgd_local.control.data.ledger import Ledger
-from raysgd_local.control.data.streams.consumption import taken_between
 from raysgd_local.control.data.streams.deal import StreamDeal, known_lengths
 from raysgd_local.control.data.streams.ledger import StreamLedger
 from raysgd_local.control.data.streams.lengths import UNKNOWN, Lengths, merged, with_lengths
 from raysgd_local.control.data.streams.lines import unknown_needed
+from raysgd_local.control.data.streams.parts import taken_by_epoch
 from raysgd_local.control.data.streams.ranges import ROWS, Ranges
 from raysgd_local.control.data.streams.shards import Shards
 from raysgd_local.control.messages import Report, View
@@ -67,16 +67,16 @@ def pending_rows(
     state: Replicated,
     reports: Mapping[str, Report],
     behind: Sequence[str],
-) -> dict[str, Ranges]:
-    """Return for each worker the rows of its uncommitted steps. A healed worker drops its steps, so has none."""
+) -> dict[str, dict[int, Ranges]]:
+    """Return by worker and epoch the rows of its uncommitted steps. A healed worker drops its steps, so has none."""
     known = ledger.known_lengths() if isinstance(ledger, StreamLedger) else known_lengths(deal)
     lengths = with_lengths(known, dict(found))
-    rows: dict[str, Ranges] = {}
+    rows: dict[str, dict[int, Ranges]] = {}
     for worker, report in reports.items():
         if report.taken and worker not in behind and worker in view.members:
             rank = view.rank(worker)
             cursor = state.cursors[rank]
-            rows[worker] = taken_between(deal, rank, cursor, cursor + report.taken, lengths)
+            rows[worker] = taken_by_epoch(deal, rank, cursor, cursor + report.taken, lengths)
     return rows
 
 
@@ -91,10 +91,30 @@ def split(state: Replicated, before: View, after: View, reports: Mapping[str, Re
 
 
 def dealt(
-    ledger: StreamLedger, shares: Sequence[float], pending: Sequence[Ranges], settings: Settings
+    ledger: StreamLedger,
+    shares: Sequence[float],
+    pending: Sequence[Mapping[int, Ranges]],
+    settings: Settings,
+    epochs: int,
+    left: tuple[int, ...],
 ) -> tuple[StreamLedger, StreamDeal]:
-    """Deal the rest of the open epoch. Return the ledger that counts the deal, too."""
+    """Deal the rest of the open epoch, and the later ones if rounds go across. Return the ledger that counts the deal.
+
+    `pending`: for each rank by epoch the rows of uncommitted steps. `epochs`: of the run, if rounds go across them.
+    `left`: for each rank the first epoch of which it takes new rows.
+    """
     epoch = 0 if ledger.epoch is None else ledger.epoch
-    interleave, window = settings.interleave, settings.shuffle_window
-    deal = ledger.deal(epoch, settings.seed, tuple(shares), pending, interleave, window)
+    last = max((own for rows in pending for own in rows), default=epoch)
+    first, *later = [[rows.get(own, Ranges()) for rows in pending] for own in range(epoch, last + 1)]
+    deal = ledger.deal(
+        epoch,
+        settings.seed,
+        tuple(shares),
+        first,
+        settings.interleave,
+        settings.shuffle_window,
+        epochs=epochs,
+        left=left,
+        later_pending=later,
+    )
     return ledger.dealt(), deal

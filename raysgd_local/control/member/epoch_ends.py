@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from raysgd_local.control.data.deal import ends_at
+from raysgd_local.control.data.streams import parts
 from raysgd_local.control.data.streams.deal import StreamDeal
 from raysgd_local.control.marks import mark
 from raysgd_local.control.member import probing
@@ -15,10 +16,12 @@ def through(member: Member) -> bool:
     state, deal = member.known, member.in_force.deal
     if state.lengths is None or deal is None:
         return True
-    if isinstance(deal, StreamDeal):
+    if isinstance(deal, StreamDeal) and not deal.epochs:
         return member.trial.last if probing.under_way(member) else member.used_up(member.uncommitted.taken)
     tried = member.trial.taken if probing.under_way(member) else 0
     taken = state.cursors[member.rank] + member.uncommitted.taken + tried
+    if isinstance(deal, StreamDeal):
+        return taken >= parts.ends_at(deal, member.epoch)
     return taken >= ends_at(deal, member.epoch)[member.rank]
 
 

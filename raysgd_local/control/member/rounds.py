@@ -340,7 +340,7 @@ def arrive(member: Member) -> Result:
         split=member.reached.split if member.reached is not None else 0,
         rows_split=member.rows_split,
         epochs=member.epochs,
-        epoch=member.epoch - (member.want is Want.EVALUATE and member.epoch > 0),
+        epoch=member.epoch,
         rounds=member.rounds,
         evaluations=member.evaluations,
         changes=member.changes,

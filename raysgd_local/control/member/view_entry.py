@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import assert_never
 
+from raysgd_local.control.data.streams.deal import Pending, StreamDeal
 from raysgd_local.control.marks import mark
 from raysgd_local.control.member import rounds
 from raysgd_local.control.member.events import (
@@ -34,9 +35,20 @@ def obey(member: Member, order: Order) -> Result:
     if order.measure:
         return _measures(member, order)
     todo = _entering(member, order)
-    reached = member.reached if member.order is not None and member.order.deal == order.deal else None
-    member = replace(member, order=order, todo=todo, reached=reached)
+    if member.order is None or member.order.deal != order.deal:
+        member = replace(member, reached=None, taken=_taken_anew(member, order))
+    member = replace(member, order=order, todo=todo)
     return go_on(replace(member, broken="", damaged="", over=False, aligned=False))
+
+
+def _taken_anew(member: Member, order: Order) -> int:
+    """Return the positions of this member's uncommitted steps in a new deal.
+
+    They are as many as before, unless the list of a stream goes across epochs: there ends of epochs were among them.
+    """
+    if isinstance(order.deal, StreamDeal) and order.deal.epochs and member.taken:
+        return Pending.of(order.deal, order.view.rank(member.worker)).count
+    return member.taken
 
 
 def _measures(member: Member, order: Order) -> Result:

@@ -64,7 +64,10 @@ class Replicated:
     loops: tuple[int, ...] = ()  # for each rank the epoch in which its loop is
     skips: tuple[int, ...] = ()  # for each rank the first epoch that it has not left early
     begun: int = -1  # once training is over: the newest epoch that a loop has begun; all loops go as far
-    redeal: bool = False  # the next epoch has to be dealt anew, because a rank left the last one early
+    redeal: bool = False  # the next epoch has to be dealt anew: a rank left the last one early, or it was `unsure`
+    unsure: bool = (
+        False  # the later epochs were dealt while the lengths of some shards of the stream were not known
+    )
     at_odds: tuple[tuple[int, str], ...] = ()  # ranks whose loops want different things, and what
 
     @property
@@ -315,4 +318,6 @@ def _next_epoch(state: Replicated) -> Replicated:
     skipped = any(cursor < length for cursor, length in zip(state.cursors, state.lengths, strict=True))
     first, *rest = state.later
     ends = tuple(map(sum, zip(state.lengths, first, strict=True)))
-    return replace(state, lengths=ends, later=tuple(rest) or (first,), redeal=state.redeal or skipped)
+    return replace(
+        state, lengths=ends, later=tuple(rest) or (first,), redeal=state.redeal or skipped or state.unsure
+    )

@@ -12,23 +12,24 @@ from raysgd_local.control.data.streams.deal import StreamDeal
 from raysgd_local.control.member import events as m
 from raysgd_local.control.member.machine import Member
 from raysgd_local.control.messages import worker_number
-from raysgd_local.simulation.engine.streams import Read, StreamPlan, StreamReader
+from raysgd_local.simulation.engine.streams import Read, StreamPlan, StreamReader, by_epoch
+
+Taken = tuple[int, tuple[int, ...]]
+"""An epoch, and positions in the training set, or numbers of a stream's rows."""
 
 
 @dataclass(frozen=True)
 class Batch:
     """Compute a gradient over these samples."""
 
-    epoch: int
-    positions: tuple[int, ...]  # in the training set
+    taken: tuple[Taken, ...]
 
 
 @dataclass(frozen=True)
 class NoSample:
     """The list ends with these rows, of which no sample was made."""
 
-    epoch: int
-    rows: tuple[int, ...]
+    taken: tuple[Taken, ...]
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def _epoch(plan: LoopPlan, worker: Trainee, reader: StreamReader | None) -> Asks
 
 def _own_data(plan: LoopPlan, worker: Trainee) -> Asks:
     for _ in range(plan.own_steps + worker_number(worker.name) % 2):
-        yield Batch(0, ())
+        yield Batch(((0, ()),))
         if worker.member.known.stopped:
             return
         if not worker.member.known.open:
@@ -187,12 +188,12 @@ class _Dealt:
 
     def _next(self) -> tuple[Batch | NoSample, m.StepDue | m.ListEnded] | None:
         if self._reader is not None:
-            return _read(self._reader.next(), self._worker.member.loop_epoch)
+            return _read(self._reader.next())
         batch = next(self._batches, None)
         if batch is None:
             return None
         positions = tuple(batch[1].tolist())
-        return Batch(batch[0], positions), m.StepDue(len(positions), len(positions))
+        return Batch(((batch[0], positions),)), m.StepDue(len(positions), len(positions))
 
     def _seat(self) -> bool:
         """Take over a new deal, if there is one. Return whether there may be more batches."""
@@ -212,12 +213,12 @@ class _Dealt:
         return True
 
 
-def _read(read: Read | None, epoch: int) -> tuple[Batch | NoSample, m.StepDue | m.ListEnded] | None:
+def _read(read: Read | None) -> tuple[Batch | NoSample, m.StepDue | m.ListEnded] | None:
     if read is None:
         return None
     batch = read.batch
     reached = m.StreamPosition(batch.split, batch.last)
     if not batch.count:
-        return NoSample(epoch, read.consumed), m.ListEnded(len(read.consumed), reached)
-    due = m.StepDue(batch.count, len(read.consumed), reached=reached)
-    return Batch(epoch, read.consumed), due
+        return NoSample(by_epoch(read.consumed)), m.ListEnded(read.positions, reached)
+    due = m.StepDue(batch.count, read.positions, reached=reached)
+    return Batch(by_epoch(read.consumed)), due

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field, replace
 
 from raysgd_local.algorithms.schedules.base import Mode
 from raysgd_local.control.messages import worker_number
+from raysgd_local.simulation.engine.loop import Taken
 from raysgd_local.simulation.search.methods import Moved
 
 _LR, _MOMENTUM = 0.05, 0.9
-
-Taken = tuple[int, tuple[int, ...]]  # epoch, positions
 
 
 @dataclass(frozen=True)
@@ -134,15 +133,16 @@ class NumberReplica:
         if self.flown is not None:
             self.taken, self.flown = [*self.flown[1], *self.taken], None
 
-    def compute(self, epoch: int, positions: Sequence[int]) -> None:
+    def compute(self, taken: Sequence[Taken]) -> None:
         """Compute a gradient over these samples. They are consumed once a committed round contains it."""
+        positions = [position for _, of_epoch in taken for position in of_epoch]
         target = sum(positions) / len(positions) / 100 if positions else 0.5
         self.gradient = self.x - target
-        self.taken.append((epoch, tuple(positions)))
+        self.taken.extend(taken)
 
-    def pass_over(self, epoch: int, rows: Sequence[int]) -> None:
+    def pass_over(self, taken: Sequence[Taken]) -> None:
         """Consume rows of a stream of which no sample was made."""
-        self.taken.append((epoch, tuple(rows)))
+        self.taken.extend(taken)
 
     def local_step(self) -> None:
         self.momentum = _MOMENTUM * self.momentum + self.gradient

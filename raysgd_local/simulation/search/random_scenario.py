@@ -50,7 +50,7 @@ def random_scenario(seed: int, faults: int = 8, methods: bool = True) -> Scenari
             schedule=method.schedule,
             averaging=method.averaging,
             batch_scale=_random_scales(Random(f"batches {seed}")),
-            across_epochs=Random(f"epochs {seed}").random() < 0.5 and loop.stream is None,
+            across_epochs=_across_epochs(seed, loop),
         ),
         workers_min=random.randint(1, max(1, most - 1)),
         workers_max=most,
@@ -130,6 +130,12 @@ def _with_stream(random: Random, loop: LoopPlan) -> LoopPlan:
         lengths = (loop.samples, *lengths[1:])
     transform = random.choice(("", "", "filter", "split", "pack"))
     return replace(loop, stream=StreamPlan(lengths, random.random() < 0.4, transform))
+
+
+def _across_epochs(seed: int, loop: LoopPlan) -> bool:
+    if loop.stream is not None:
+        return Random(f"epochs of a stream {seed}").random() < 0.4
+    return Random(f"epochs {seed}").random() < 0.5
 
 
 def _random_schedule(random: Random) -> Schedule:

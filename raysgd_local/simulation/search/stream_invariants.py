@@ -6,9 +6,9 @@ import numpy as np
 
 from raysgd_local.control.controller.boundary import Books
 from raysgd_local.control.data.streams import coding
-from raysgd_local.control.data.streams.consumption import taken_between
 from raysgd_local.control.data.streams.deal import StreamDeal
 from raysgd_local.control.data.streams.ledger import OpenEpoch, StreamLedger
+from raysgd_local.control.data.streams.parts import begins, ends_at, part, parts, taken_by_epoch
 from raysgd_local.control.data.streams.ranges import ROWS, Ranges
 from raysgd_local.simulation.engine.streams import StreamPlan
 from raysgd_local.simulation.engine.violation import violated
@@ -23,7 +23,7 @@ def check_stream(ledger: StreamLedger, books: Books, anchor: NumberAnchor, strea
     entered = ledger
     if isinstance(books.deal, StreamDeal):
         entered = ledger.close(books.deal, books.replicated.cursors, dict(books.found))
-        if not any(books.replicated.cursors) and any(books.deal.shares):
+        if books.replicated.cursors == begins(books.deal):
             _check_dealt(ledger, books.deal, stream)
     for epoch in entered.open:
         told, inside = _consumed(epoch, stream), _inside(anchor, epoch.epoch)
@@ -44,13 +44,18 @@ def _inside(anchor: NumberAnchor, epoch: int) -> set[int]:
 
 
 def _check_dealt(ledger: StreamLedger, deal: StreamDeal, stream: StreamPlan) -> None:
-    """Check that a new deal has each row of the open epoch that is not consumed once."""
+    """Check that a new deal has each row of the open epoch, and of all later ones, that is not consumed once."""
     lengths = np.array(stream.lengths, dtype=np.int64)
-    everything = sum(stream.lengths) + 1
-    dealt: list[int] = []
+    consumed = {book.epoch: _consumed(book, stream) for book in ledger.open}
+    dealt: dict[int, list[int]] = {deal.epoch + index: [] for index in range(parts(deal))}
     for rank in range(len(deal.shares)):
-        dealt += stream.numbers(taken_between(deal, rank, 0, everything, lengths))
-    left = set(range(sum(stream.lengths))) - _consumed(ledger.open[0], stream)
-    if len(set(dealt)) < len(dealt) or set(dealt) != left:
-        twice = len(dealt) - len(set(dealt))
-        violated("4: every row is dealt once", f"deal {deal.number}: {twice} twice, {left ^ set(dealt)} differ")
+        end = ends_at(deal, max(dealt)) if deal.epochs else sum(stream.lengths) + 1
+        for epoch, rows in taken_by_epoch(deal, rank, 0, end, lengths).items():
+            dealt[epoch] += stream.numbers(rows)
+    for epoch, numbers in dealt.items():
+        left = set(range(sum(stream.lengths))) - consumed.get(epoch, set())
+        taken = any(share > 0 for share in part(deal, epoch - deal.epoch).shares)
+        if len(set(numbers)) < len(numbers) or (taken and set(numbers) != left):
+            twice, differ = len(numbers) - len(set(numbers)), left ^ set(numbers)
+            said = f"deal {deal.number}, epoch {epoch}: {twice} twice, {differ} differ"
+            violated("4: every row is dealt once", said)

@@ -141,8 +141,8 @@ class SimulatedWorker:
             match ask:
                 case Batch():
                     self._compute(ask)
-                case NoSample(epoch, rows):
-                    self.replica.pass_over(epoch, rows)
+                case NoSample(taken):
+                    self.replica.pass_over(taken)
                 case Exit(killed):
                     self._exit(killed)
                     return
@@ -173,7 +173,7 @@ class SimulatedWorker:
     def _compute(self, batch: Batch) -> None:
         self._world.after(self._world.step_s(self), self, self._strand.go_on)
         self._strand.wait()
-        self.replica.compute(batch.epoch, batch.positions)
+        self.replica.compute(batch.taken)
         if self.spoiled:  # makes the averaged gradient, or the model after a step, not finite
             self.spoiled, self.replica.gradient = False, math.nan
         self.steps += 1

@@ -29,11 +29,6 @@ def streamed(
     if not isinstance(place.algorithm.placement, DisjointChunks):
         hint = "a stream has shards, which are dealt to one worker each"
         raise InputError("algorithm.placement", type(place.algorithm.placement).__name__, "DisjointChunks", hint)
-    if place.algorithm.rounds == "across-epochs":
-        hint = "the end of a worker's part of a stream is known when it was read"
-        raise InputError(
-            "algorithm.rounds", "across-epochs", "within-epochs, if the training set is a stream", hint
-        )
     if on_bad_shard == "skip":
         source = SkippingBad(source)
     return StreamedBatches(source, batch_size, checked(transform), options, known=shell.stream)

@@ -9,6 +9,7 @@ import copy
 import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from raysgd_local.sources.skipping import SkippingBad
 from raysgd_local.sources.source import Source, shard_names
 from raysgd_local.sources.transform import Step
 from raysgd_local.training.data.loaded import Loaded
+from raysgd_local.training.streams.across_epochs import list_batches
 from raysgd_local.training.streams.batching import StreamBatch, batches
 from raysgd_local.training.streams.rows import ListRows
 
@@ -52,7 +54,7 @@ class StreamedBatches:
         options: dict[str, Any],
         known: StreamedBatches | None = None,
     ) -> None:
-        """`known`: of the epoch before; what it knows of the same source's shards is not asked again."""
+        """`known`: of the epoch before; what it knows of the same source's shards is not asked again, nor forgotten."""
         self._source, self._batch_size, self._steps = source, batch_size, tuple(steps)
         self._collate: Collate = options.get("collate_fn") or default_collate
         self._loader_options = _loader_options(options)
@@ -61,8 +63,8 @@ class StreamedBatches:
         self.shards: Shards = (
             known.shards if known is not None and same else Shards.of(self._names, _lengths(source, self._names))
         )
-        self._dealt = (0, 0)
-        self._found: dict[int, int] = {}
+        self._dealt: tuple[int, int] = (known._dealt[0], -1) if known is not None and same else (0, 0)
+        self._found: dict[int, int] = dict(known._found) if known is not None and same else {}
         self._cursor = 0  # behind the newest batch
         self._fetched = _none()
         self.notes: list[dict[str, Any]] = []  # shards that broke, until they are told
@@ -77,20 +79,29 @@ class StreamedBatches:
         deal = order.deal
         if not isinstance(deal, StreamDeal) or deal.names != self.shards.names:
             raise InputError("dataset", self._told(), "the source that was dealt, the same on all workers", _SAME)
-        start = member.known.cursors[rank] + member.uncommitted.taken
-        self.deal(deal, rank, start, order.found, scale=order.program.scale_of(rank), times=times)
+        start, scale = member.known.cursors[rank] + member.uncommitted.taken, order.program.scale_of(rank)
+        self.deal(deal, rank, start, order.found, epoch=member.loop_epoch, scale=scale, times=times)
 
     def _told(self) -> str:
         names = self._names
         return f"{len(names)} shards, {names[0]} to {names[-1]}"
 
     def deal(
-        self, deal: StreamDeal, rank: int, start: int, found: Lengths, *, scale: float = 1.0, times: int = 0
+        self,
+        deal: StreamDeal,
+        rank: int,
+        start: int,
+        found: Lengths,
+        *,
+        epoch: int = 0,
+        scale: float = 1.0,
+        times: int = 0,
     ) -> None:
         """Continue with rank's list in `deal` from position `start`; drop what was read ahead.
 
-        `found`: lengths that members have told. `scale`: factor on the batch size. `times`: how often the loop was
-        reset to an earlier position. If neither the deal nor `times` changed, nothing happens.
+        `found`: lengths that members have told. `epoch`: to the end of which the list is read, if it goes across
+        epochs. `scale`: factor on the batch size. `times`: how often the loop was reset to an earlier position. If
+        neither the deal nor `times` changed, nothing happens.
         """
         if (deal.number, times) == self._dealt:
             return
@@ -98,10 +109,18 @@ class StreamedBatches:
         self.close()
         self._dealt = deal.number, times
         self._found = merged(self._found if same else {}, dict(found))
+        read = partial(self._read, rank=rank, batch_size=scaled(self._batch_size, scale))
+        self._fetched, self._cursor = list_batches(deal, start, epoch, read), start
+
+    def _read(
+        self, deal: StreamDeal, start: int, *, rank: int, batch_size: int
+    ) -> Generator[StreamBatch, None, None]:
+        """Return the batches of rank's list in a deal of one epoch."""
         lengths = with_lengths(known_lengths(deal), self._found)
-        size = scaled(self._batch_size, scale)
-        reader = _Reader(self._source, self._names, deal, rank, lengths, start, self._steps, size, self._collate)
-        self._fetched, self._cursor = _fetched(reader, self._loader_options), start
+        reader = _Reader(
+            self._source, self._names, deal, rank, lengths, start, self._steps, batch_size, self._collate
+        )
+        return _fetched(reader, self._loader_options)
 
     def close(self) -> None:
         """Drop what was read ahead, and end the loader's process, which would otherwise live on."""

@@ -17,6 +17,7 @@ from raysgd_local.control.data.ledger import Ledger
 from raysgd_local.control.messages import Continuation, LoopPosition, Report
 from raysgd_local.control.replicated.program import Program
 from raysgd_local.control.replicated.state import Replicated
+from raysgd_local.records import EvalRow
 
 
 def test_a_greeting_that_comes_twice_makes_no_joiner_of_a_member():
@@ -267,3 +268,21 @@ def test_steps_that_a_leaver_has_not_committed_are_dealt_to_the_others_in_later_
     assert deal.pending == ((0, 8),)
     entries = [entry for part in own_entries(deal, 0, 0, parts=2) for entry in part.tolist()]
     assert sorted(entries) == list(range(16))
+
+
+@pytest.mark.parametrize(("missed", "first"), [(False, 0), (True, 1)], ids=["all wait", "one missed it"])
+def test_a_joiner_takes_part_in_the_evaluation_for_which_others_wait_but_not_in_one_that_a_member_missed(
+    missed, first
+):
+    """The latter evaluated alone: found by seed 53301 of the random search."""
+    run = started(workers_max=3, samples=60, epochs=3, across_epochs=True)
+    run.tell(c.Died("w2", "killed"))
+    after = {"round": 1, "cursors": (5, 5, 0)}
+    run.up("w3")
+    run.arrive("w1", LoopPosition.EVALUATING, state=after, epoch=1, broken="cut")
+    evaluated = (EvalRow(1, 4, 4, 0, 1.0, {}),)
+    completed = {"state": {**after, "evaluations": 1}, "evaluations": evaluated, "place": LoopPosition.TRAINING}
+    waits = {"state": after, "place": LoopPosition.EVALUATING}
+    run.arrive("w0", **(completed if missed else waits), epoch=1, broken="cut", rounds=(row(1),))
+    assert run.order().view.members == ("w0", "w1", "w3")
+    assert run.order().replicated.loops[2] == first

@@ -8,26 +8,32 @@ import numpy as np
 import pytest
 from controller_run import Run
 
+from raysgd_local.algorithms.schedules import FixedPeriod
+from raysgd_local.control.control_slots import Contribution, Control
 from raysgd_local.control.controller import events as c
 from raysgd_local.control.controller import streams
 from raysgd_local.control.controller.checkpoints import manifest, record_of
 from raysgd_local.control.controller.transitions import Phase
 from raysgd_local.control.data.ledger import Ledger
+from raysgd_local.control.data.streams.deal import Pending
 from raysgd_local.control.data.streams.ledger import StreamLedger
+from raysgd_local.control.data.streams.parts import PART, consumed_by_epoch
+from raysgd_local.control.data.streams.ranges import ROWS
 from raysgd_local.control.data.streams.shards import Shards
 from raysgd_local.control.messages import LoopPosition
-from raysgd_local.control.replicated.state import ENDLESS
+from raysgd_local.control.replicated.program import Program
+from raysgd_local.control.replicated.state import ENDLESS, commit
 from raysgd_local.errors import CheckpointError
 
 UNKNOWN = Shards.of(["a", "b", "c", "d"], [None] * 4)
 
 
-def started(shards=UNKNOWN, workers=2, **settings):
+def started(shards=UNKNOWN, workers=2, epochs=2, **settings):
     run = Run(workers_max=workers, shuffle_window=1, interleave=1, **settings)
     names = [f"w{i}" for i in range(workers)]
     run.up(*names)
     for name in names:
-        run.arrive(name, LoopPosition.OPENING, shards=shards, epochs=2)
+        run.arrive(name, LoopPosition.OPENING, shards=shards, epochs=epochs)
     return run
 
 
@@ -196,3 +202,90 @@ def test_where_no_survivor_has_the_source_the_run_goes_back_to_a_checkpoint_rath
     (finish,) = [said for said in run.said if isinstance(said, c.Finish)]
     assert finish.status == "lost"
     assert "no checkpoint" in finish.reason
+
+
+def across(lengths, epochs=3, **settings):
+    return started(
+        Shards.of([str(n) for n in range(len(lengths))], lengths), across_epochs=True, epochs=epochs, **settings
+    )
+
+
+def test_lists_that_go_across_epochs_have_a_part_for_each_and_the_ledger_closes_those_that_all_have_passed():
+    run = across([6, 6, 6, 6])
+    order = run.order()
+    assert (order.replicated.lengths, order.replicated.later) == ((PART, PART), ((PART, PART),))
+    assert order.deal.epochs == 3
+    for worker in ("w0", "w1"):
+        state = {"round": 1, "epoch": 1, "cursors": (PART + 5, 2 * PART), "loops": (1, 2)}
+        run.arrive(worker, state={**state, "lengths": (2 * PART, 2 * PART)})
+    books = run.state.books
+    assert run.order().deal == order.deal
+    assert (books.ledger.epoch, books.ledger.rows_lost) == (1, 0)
+
+
+def test_a_death_deals_the_rests_of_all_epochs_and_each_one_s_uncommitted_rows_come_first():
+    run = across([6, 6, 6, 6])
+    run.tell(c.Died("w1", "killed"))
+    before = run.order().deal
+    run.arrive(
+        "w0", state={"round": 1, "cursors": (10, 3), "loops": (1, 0)}, taken=PART - 10 + 4, broken="cut", epoch=1
+    )
+    books, order = run.state.books, run.order()
+    assert order.replicated.cursors == (0,)
+    assert [rows.count for rows in Pending.of(order.deal, 0).by_epoch] == [2, 4]
+    assert (books.ledger.consumed_rows(0), [book.epoch for book in books.ledger.open]) == (13, [0])
+    lengths = np.array([6, 6, 6, 6])
+    every = consumed_by_epoch(order.deal, 0, 3 * PART, lengths, range(3))
+    assert {epoch: rows.count for epoch, rows in every.items()} == {0: 24 - 13, 1: 24, 2: 24}
+    assert order.deal.number == before.number + 1
+
+
+def test_lengths_of_shards_that_a_dead_worker_read_in_an_epoch_that_it_had_passed_are_measured():
+    run = started(across_epochs=True, epochs=3)
+    run.tell(c.Died("w1", "killed"))
+    run.arrive("w0", state={"round": 1, "cursors": (0, PART + 3), "loops": (0, 1)}, broken="cut", shards=UNKNOWN)
+    ((worker, wanted),) = run.order().measure
+    assert worker == "w0"
+    assert sorted(rows for _, rows in wanted)[-1] == ROWS  # to their ends: all of that epoch
+    assert len(wanted) in (2, 3)  # of the next one the shard that it was in
+
+
+@pytest.mark.parametrize(("lengths", "unsure"), [((6, None), True), ((6, 6), False)])
+def test_later_epochs_that_were_dealt_without_all_lengths_are_dealt_again_when_the_first_closes(lengths, unsure):
+    state = across(lengths).order().replicated
+    assert state.unsure is unsure
+    said = tuple(Contribution(4.0, steps=1, samples=4, consumed=PART, epoch=1) for _ in range(2))
+    after = commit(state, Control(said), Program(FixedPeriod(2), across_epochs=True))
+    assert (after.epoch, after.needs_deal) == (1, unsure)
+
+
+def test_a_rank_that_has_left_an_epoch_has_no_list_of_it():
+    run = across([6, 6, 6, 6])
+    state = {"round": 1, "cursors": (2, 2), "loops": (1, 0), "skips": (1, 0), "left_epoch": (True, False)}
+    for worker in ("w0", "w1"):
+        run.arrive(worker, state=state)
+    order = run.order()
+    assert (order.replicated.cursors, order.replicated.left_behind) == ((PART, 0), False)
+
+
+def test_a_checkpoint_across_epochs_is_read_as_it_was_written_and_one_that_contradicts_itself_is_not():
+    run = across([6, 6, None, 6])
+    names = run.order().deal.names
+    run.tell(c.StopRequested("interrupted"))
+    state = {"round": 1, "epoch": 1, "cursors": (PART + 1, PART), "lengths": (2 * PART, 2 * PART), "loops": (1, 1)}
+    for worker in ("w0", "w1"):
+        run.arrive(worker, state=state, source=names, found=((2, 5),))
+    saved = run.state.saves.writing[run.order().save.name].snapshot
+    read = record_of(manifest(saved, ()))
+    assert (read.ledger, read.deal, read.replicated.cursors) == (saved.ledger, saved.deal, (PART + 1, PART))
+    for damage, said in (
+        ({"deal": replace(saved.deal, left=(0,))}, "other members"),
+        ({"deal": replace(saved.deal, ahead=())}, "another number of shards"),
+        ({"deal": replace(saved.deal, epoch=2)}, "not of the ledger's epoch"),
+        ({"replicated": replace(saved.replicated, cursors=(3 * PART + 1, 0))}, "beyond its list"),
+    ):
+        with pytest.raises(CheckpointError, match=said):
+            record_of(manifest(replace(saved, **damage), ()))
+    again = Run(workers_max=2, across_epochs=True, resume=saved)
+    again.up("w0", "w1", epochs=5)
+    assert again.order().replicated.epochs == again.order().deal.epochs == 5

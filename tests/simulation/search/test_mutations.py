@@ -11,7 +11,10 @@ from raysgd_local.control.controller import agreement, arrivals, boundary, deali
 from raysgd_local.control.controller import streams as controller_streams
 from raysgd_local.control.data.ledger import Ledger
 from raysgd_local.control.data.streams import consumption, spans
+from raysgd_local.control.data.streams.ledger import StreamLedger
+from raysgd_local.control.data.streams.parts import PART
 from raysgd_local.control.member import machine as member
+from raysgd_local.control.member import view_entry
 from raysgd_local.control.member.events import YieldAsked
 from raysgd_local.control.member.free_steps import Allowance
 from raysgd_local.control.messages import LoopPosition
@@ -26,9 +29,12 @@ from raysgd_local.training.streams.rows import ListRows
 SEEDS = 2000
 
 
-def found(*words, before=lambda: None):
-    """The first seed that finds the bug, and what it finds: that must be about `words`, not any crash."""
-    for seed in range(SEEDS):
+def found(*words, before=lambda: None, only=lambda _: True):
+    """The first seed that finds the bug, and what it finds: that must be about `words`, not any crash.
+
+    `only`: seeds on which the bug may have an effect; others are passed over, but count.
+    """
+    for seed in filter(only, range(SEEDS)):
         before()
         outcome = seed_search.attempt(random_scenario(seed))
         if isinstance(outcome, str):
@@ -223,3 +229,44 @@ def test_lengths_that_are_not_told_are_found(monkeypatch):
 def test_pending_rows_that_are_dealt_anew_are_found(monkeypatch):
     monkeypatch.setattr(controller_streams, "pending_rows", lambda *_: {})
     assert found("no sample twice", "the ledger knows")
+
+
+def across_epochs_of_a_stream(seed):
+    """Whether the seed's rounds go across epochs of a stream: only there the bugs below have an effect."""
+    scenario = random_scenario(seed)
+    return scenario.settings.program.across_epochs and scenario.loop.stream is not None
+
+
+def test_a_next_epoch_that_begins_at_a_wrong_row_is_found(monkeypatch):
+    right = streams.list_batches
+
+    def wrong(deal, start, epoch, read):
+        def late(own, position):
+            yield from read(own, position + (own.epoch > deal.epoch and position == 0))
+
+        return right(deal, start, epoch, late)
+
+    monkeypatch.setattr(streams, "list_batches", wrong)
+    assert found("the ledger knows", "last sample made of it", only=across_epochs_of_a_stream)
+
+
+def test_an_epoch_that_is_closed_while_a_cursor_is_inside_is_found(monkeypatch):
+    right = StreamLedger.pass_to
+
+    def wrong(self, epoch, deal, cursors, lengths=None):
+        first = min(deal.epoch + max(cursors) // PART, deal.epochs - 1)
+        return right(self, max(epoch, first), deal, cursors, lengths)
+
+    monkeypatch.setattr(StreamLedger, "pass_to", wrong)
+    assert found("the ledger knows", "what is lost is counted", "dealt once", only=across_epochs_of_a_stream)
+
+
+def test_uncommitted_steps_that_keep_their_positions_in_a_new_deal_are_found(monkeypatch):
+    monkeypatch.setattr(view_entry, "_taken_anew", lambda member, order: member.taken)
+    assert found("the ledger knows", "no sample twice", "last sample", only=across_epochs_of_a_stream)
+
+
+def test_pending_rows_of_a_later_epoch_that_are_dealt_anew_are_found(monkeypatch):
+    right = StreamLedger._ahead
+    monkeypatch.setattr(StreamLedger, "_ahead", lambda self, epoch, _: right(self, epoch, ()))
+    assert found("dealt once", "no sample twice", "the ledger knows", only=across_epochs_of_a_stream)

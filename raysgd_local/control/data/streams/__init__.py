@@ -7,6 +7,8 @@
   within windows.
 - `consumption.consumed` computes from a cursor alone which rows the walk has delivered. `consumption.needed` says
   which lengths that takes.
+- `parts.part` deals the epochs after the open one, where rounds go across epochs: lists follow each other, and a cursor
+  goes through all of them.
 - `row_count.RowCount` turns a number of samples that were stepped on into a cursor, whatever the transform.
 - `mixture.Mixture` interleaves several sources by weight.
 

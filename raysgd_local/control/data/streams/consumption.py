@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from raysgd_local.control.data.apportionment import Ints
-from raysgd_local.control.data.streams.deal import StreamDeal, pending_rows, stream
-from raysgd_local.control.data.streams.ranges import Ranges
+from raysgd_local.control.data.streams.deal import Pending, StreamDeal, pending_rows, stream
+from raysgd_local.control.data.streams.ranges import ROWS, Ranges
 from raysgd_local.control.data.streams.schedule import Schedule, schedule
 from raysgd_local.control.data.streams.spans import Spans, spans
 
@@ -44,7 +44,7 @@ def window_order(deal: StreamDeal, rank: int, window: int, size: int) -> Ints:
 
 
 def consumed(deal: StreamDeal, rank: int, cursor: int, lengths: Ints) -> Ranges:
-    """Return the addresses of the rows before `cursor` in the rank's list, or all if the list is not as long.
+    """Return the addresses of the deal's epoch before `cursor` in the rank's list, or all if the list is not as long.
 
     `lengths`: of all shards (see `lengths.UNKNOWN`). Raises RuntimeError if some must be known first (see `needed`).
 
@@ -60,7 +60,7 @@ def consumed(deal: StreamDeal, rank: int, cursor: int, lengths: Ints) -> Ranges:
     own, here, reading = plan.spans, plan.position, plan.schedule
     counts = np.zeros(len(own), dtype=np.int64)
     counts[: len(reading.opened)] = reading.rows_at(reading.time_of(here.begin))
-    found = plan.pending.head(here.pending) | own.heads(counts)
+    found = plan.pending.head(here.pending)[0] | own.heads(counts)
     if here.inside:
         rows = own.addresses(*reading.reads(here.begin, plan.end))
         order = window_order(deal, rank, here.window, len(rows))
@@ -82,7 +82,7 @@ def needed(deal: StreamDeal, rank: int, cursor: int, lengths: Ints) -> dict[int,
 class _Plan:
     """The rank's reading as far as it matters to a cursor."""
 
-    pending: Ranges
+    pending: Pending
     spans: Spans
     position: WindowPosition
     end: int  # rows up to the end of the cursor's window, if it is inside one
@@ -95,10 +95,29 @@ class _Plan:
 
 
 def _plan(deal: StreamDeal, rank: int, cursor: int, lengths: Ints) -> _Plan:
-    pending, own = pending_rows(deal, rank), spans(deal, rank)
+    pending, own = Pending.of(deal, rank), spans(deal, rank)
     here = window_position(deal, pending.count, cursor)
     end = here.begin + (deal.window if here.inside else 0)
     return _Plan(pending, own, here, end, schedule(own.sizes(lengths), deal.interleave, end))
+
+
+def all_consumed(deal: StreamDeal, rank: int, lengths: Ints) -> Ranges:
+    """Return the addresses of all rows of the deal's epoch in the rank's list.
+
+    Raises RuntimeError if some lengths must be known first (see `all_needed`).
+    """
+    own = spans(deal, rank)
+    sizes = own.sizes(lengths)
+    if (sizes < 0).any():
+        unknown = sorted(own.shard[sizes < 0].tolist())
+        raise RuntimeError(f"the lengths of shards {', '.join(map(str, unknown))} must be known first")
+    return pending_rows(deal, rank) | own.heads(sizes)
+
+
+def all_needed(deal: StreamDeal, rank: int, lengths: Ints) -> dict[int, int]:
+    """Return the shards whose lengths `all_consumed` has to know, each to its end (see `needed`)."""
+    own = spans(deal, rank)
+    return dict.fromkeys(own.shard[own.sizes(lengths) < 0].tolist(), ROWS)
 
 
 def list_length(deal: StreamDeal, rank: int, lengths: Ints) -> int | None:

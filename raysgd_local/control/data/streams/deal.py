@@ -8,6 +8,7 @@ rests of shards that were begun. `spans` computes each rank's part.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -17,6 +18,14 @@ from raysgd_local.control.data.streams.lengths import UNKNOWN
 from raysgd_local.control.data.streams.ranges import Ranges
 
 MOST_INTERLEAVED = 4096  # times of rows that are read in turn must fit into 64 bits
+
+
+@dataclass(frozen=True)
+class EpochAhead:
+    """The rows that nobody gets of an epoch after the open one, because they are consumed or pending."""
+
+    finished: bytes  # for each shard whether all its rows are (see `coding.encode_flags`)
+    begun: bytes  # rows of other shards (see `Ranges.encode`)
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,7 @@ class StreamDeal:
     shards: int  # of the source
     finished: bytes  # for each shard whether all its rows are consumed (see `coding.encode_flags`)
     begun: bytes  # consumed rows of other shards (see `Ranges.encode`)
-    lengths: bytes  # table of 1 + length for each shard that is not finished; 0: unknown
+    lengths: bytes  # table of 1 + length for each shard that is not finished (see `of_all`); 0: unknown
     shares: tuple[float, ...]  # for each rank its relative speed; 0: it gets no new rows
     pending: tuple[bytes, ...]  # for each rank, rows of its uncommitted steps: first in its own list
     interleave: int = 1  # number of spans that a rank reads in turn, at most MOST_INTERLEAVED
@@ -42,6 +51,14 @@ class StreamDeal:
     holders: tuple[tuple[int, ...], ...] = ()  # distinct sets of ranks near the bytes of some shards
     held_by: bytes = b""  # table: for each shard 1 + the number of its set of holders; 0, or no table: none
     local_data: bool = False  # only holders may get a shard; otherwise they are only preferred
+    # Only where rounds go across epochs (see `parts`):
+    epochs: int = 0  # of the run: lists go on to the last one; 0: they end with the open epoch
+    ahead: tuple[
+        EpochAhead, ...
+    ] = ()  # epochs that follow the open one; the last is also that of all further ones
+    later_pending: tuple[tuple[bytes, ...], ...] = ()  # pending rows of those epochs: first in a list, too
+    left: tuple[int, ...] = ()  # for each rank the first epoch of which it gets new rows: it left those before
+    of_all: bool = False  # `lengths` and `longest` are of finished shards, too: they serve for all epochs
 
     def __post_init__(self) -> None:
         if len(self.pending) != len(self.shares):
@@ -62,13 +79,18 @@ def dealt_lengths(deal: StreamDeal) -> Ints:
     >>> dealt_lengths(StreamLedger.of([5, None, 7]).open_epoch(0).deal(0, seed=7, shares=(1.0,))).tolist()
     [5, -1, 7]
     """
-    lengths = np.full(deal.shards, UNKNOWN, dtype=np.int64)
-    left = unfinished(deal)
-    lengths[left] = coding.decode_table(deal.lengths) - 1
+    lengths, which = np.full(deal.shards, UNKNOWN, dtype=np.int64), _in_table(deal)
+    lengths[which] = coding.decode_table(deal.lengths) - 1
     if deal.longest:
         numbers, exact = np.split(coding.decode(deal.longest), 2)
-        lengths[np.flatnonzero(left)[np.cumsum(numbers)]] = exact
+        lengths[which[np.cumsum(numbers)]] = exact
+    lengths[~unfinished(deal)] = UNKNOWN
     return lengths
+
+
+def _in_table(deal: StreamDeal) -> Ints:
+    """Return the shards of the table of lengths."""
+    return np.arange(deal.shards) if deal.of_all else np.flatnonzero(unfinished(deal))
 
 
 def known_lengths(deal: StreamDeal) -> Ints:
@@ -77,7 +99,7 @@ def known_lengths(deal: StreamDeal) -> Ints:
     if not deal.longest:
         return lengths
     numbers, _ = np.split(coding.decode(deal.longest), 2)
-    exact = np.flatnonzero(unfinished(deal))[np.cumsum(numbers)]
+    exact = _in_table(deal)[np.cumsum(numbers)]
     known = np.where(lengths > 0, UNKNOWN, lengths)
     known[exact] = lengths[exact]
     return known
@@ -88,7 +110,44 @@ def holders_of(deal: StreamDeal) -> Ints:
     return coding.decode_table(deal.held_by) - 1 if deal.held_by else np.full(deal.shards, -1, dtype=np.int64)
 
 
+@dataclass(frozen=True)
+class Pending:
+    """The rows of a rank's uncommitted steps, with which its list begins: of the open epoch, and of each later one."""
+
+    by_epoch: tuple[Ranges, ...]
+
+    @staticmethod
+    def of(deal: StreamDeal, rank: int) -> Pending:
+        return Pending(tuple(Ranges.decode(row[rank]) for row in (deal.pending, *deal.later_pending)))
+
+    @cached_property
+    def count(self) -> int:
+        return sum(rows.count for rows in self.by_epoch)
+
+    def head(self, count: int) -> tuple[Ranges, ...]:
+        """Return the first `count` rows, by epoch.
+
+        >>> pending = Pending((Ranges.of([(4, 6)]), Ranges.of([(0, 3)])))
+        >>> [list(rows) for rows in pending.head(3)], pending.at(4)
+        ([[(4, 6)], [(0, 1)]], (1, 2))
+        """
+        found = []
+        for rows in self.by_epoch:
+            found.append(rows.head(count))
+            count -= rows.count
+        return tuple(found)
+
+    def at(self, number: int) -> tuple[int, int]:
+        """Return the row of this number: how many epochs after the open one, and its address."""
+        epoch = 0
+        while number >= self.by_epoch[epoch].count:
+            number -= self.by_epoch[epoch].count
+            epoch += 1
+        return epoch, int(self.by_epoch[epoch].at(np.array([number]))[0])
+
+
 def pending_rows(deal: StreamDeal, rank: int) -> Ranges:
+    """Return the rank's pending rows of the open epoch."""
     return Ranges.decode(deal.pending[rank])
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from raysgd_local.control.data.apportionment import Ints
 from raysgd_local.control.data.ledger import Ledger
 from raysgd_local.control.data.streams import coding
-from raysgd_local.control.data.streams.consumption import consumed, needed
-from raysgd_local.control.data.streams.deal import StreamDeal
+from raysgd_local.control.data.streams.deal import EpochAhead, StreamDeal
 from raysgd_local.control.data.streams.lengths import UNKNOWN, encode_lengths, with_lengths
+from raysgd_local.control.data.streams.parts import consumed_by_epoch, needed_in, parts
 from raysgd_local.control.data.streams.ranges import MOST_SHARDS, ROWS, Ranges
 from raysgd_local.control.data.streams.shards import Shards
 
@@ -39,7 +39,7 @@ class StreamLedger:
     names: str = ""  # of the source (see `Shards.names`)
     shards: int = 0  # of the source
     lengths: bytes = b""  # table of 1 + length for each shard; 0: unknown
-    open: tuple[OpenEpoch, ...] = ()  # usually one; two where a period crosses the end of an epoch
+    open: tuple[OpenEpoch, ...] = ()  # usually one; where rounds go across epochs, all that workers have begun
     deals: int = 0  # deals made since the run began
     rows_lost: int = 0  # in no resolved round when their epoch closed; over all epochs
     rows_repeated: int = 0  # repetitions of rows within an epoch; over all epochs
@@ -121,9 +121,7 @@ class StreamLedger:
         """Return the ledger with `epoch` open, none of its rows consumed. Raises RuntimeError if it is open."""
         if any(book.epoch == epoch for book in self.open):
             raise RuntimeError(f"epoch {epoch} is open")
-        return replace(
-            self, open=(*self.open, OpenEpoch(epoch, coding.encode_flags(self.known_lengths() == 0), b""))
-        )
+        return replace(self, open=(*self.open, self._fresh(epoch)))
 
     def deal(
         self,
@@ -135,14 +133,19 @@ class StreamLedger:
         window: int = 1,
         holders: Sequence[Sequence[int]] = (),
         local_data: bool = False,
+        epochs: int = 0,
+        left: tuple[int, ...] = (),
+        later_pending: Sequence[Sequence[Ranges]] = (),
     ) -> StreamDeal:
         """Return the deal of the open epoch's rest to ranks. `dealt` counts it.
 
         `pending`: for each rank the rows of its uncommitted steps. `holders`: for each shard the ranks near its bytes.
+        Only where rounds go across epochs: `epochs`, of the run; `left`, for each rank the first epoch of which it
+        takes new rows; `later_pending`, rows of uncommitted steps for each of the next epochs, by rank.
         """
         book, lengths = self._opened(epoch), self.known_lengths()
         finished = coding.decode_flags(book.finished)
-        table, longest = encode_lengths(lengths[~finished])
+        table, longest = encode_lengths(lengths if epochs else lengths[~finished])
         sets = sorted({tuple(ranks) for ranks in holders if ranks})
         number = {ranks: index + 1 for index, ranks in enumerate(sets)}
         held_by = [number.get(tuple(ranks), 0) for ranks in holders]
@@ -164,7 +167,20 @@ class StreamLedger:
             holders=tuple(sets),
             held_by=coding.encode_table(np.array(held_by, dtype=np.int64)) if sets else b"",
             local_data=local_data,
+            epochs=epochs,
+            ahead=self._ahead(epoch, later_pending) if epochs else (),
+            later_pending=tuple(tuple(rows.encode() if rows else b"" for rows in row) for row in later_pending),
+            left=left or (0,) * len(shares) if epochs else (),
+            of_all=epochs > 0,
         )
+
+    def _ahead(self, epoch: int, pending: Sequence[Sequence[Ranges]]) -> tuple[EpochAhead, ...]:
+        """Return the epochs after `epoch` of which rows are consumed or pending, and one of which none is."""
+        begun = max((book.epoch for book in self.open), default=epoch)
+        following = range(epoch + 1, max(begun, epoch + len(pending)) + 2)
+        taken = dict(zip(following, pending, strict=False))
+        books = ((self._book(later), taken.get(later, ())) for later in following)
+        return tuple(EpochAhead(book.finished, _with_more(book.begun, more)) for book, more in books)
 
     def dealt(self) -> StreamLedger:
         """Return the ledger after the deal with `next_deal_number` was made."""
@@ -175,9 +191,10 @@ class StreamLedger:
     ) -> dict[int, int]:
         """Return the unknown lengths without which `close` can't say which rows are consumed (see `needed`)."""
         known = with_lengths(self.known_lengths(), lengths or {})
-        found: dict[int, int] = {}
+        epochs, found = self._of(deal), dict[int, int]()
         for rank, cursor in enumerate(cursors):
-            found.update(needed(deal, rank, cursor, known))
+            for shard, rows in needed_in(deal, rank, cursor, known, epochs).items():
+                found[shard] = max(rows, found.get(shard, 0))
         return found
 
     def close(
@@ -189,22 +206,67 @@ class StreamLedger:
         Raises RuntimeError if the deal's epoch is not open, or if lengths are needed (see `lengths_needed`).
         """
         ledger = self.learn(lengths or {})
-        book = ledger._opened(deal.epoch)
-        known = with_lengths(ledger.known_lengths(), lengths or {})
-        entered = [consumed(deal, rank, cursors[rank], known) for rank in range(len(deal.shares))]
-        after, repeated = _entered(book, entered, ledger.known_lengths())
-        books = tuple(after if book.epoch == deal.epoch else book for book in ledger.open)
-        return replace(ledger, open=books, rows_repeated=self.rows_repeated + repeated)
+        books, repeated = ledger._with_rows(deal, cursors, lengths or {}, self._of(deal))
+        after = {book.epoch: book for book in (*ledger.open, *books)}
+        ordered = tuple(after[epoch] for epoch in sorted(after))
+        return replace(ledger, open=ordered, rows_repeated=self.rows_repeated + repeated)
+
+    def pass_to(
+        self, epoch: int, deal: StreamDeal, cursors: Sequence[int], lengths: Mapping[int, int] | None = None
+    ) -> StreamLedger:
+        """Close the epochs before `epoch`, which becomes the open one. The deal goes on.
+
+        Rows that are in no resolved round count as lost. Raises RuntimeError as `close` does.
+        """
+        if self.epoch is None or epoch <= self.epoch:
+            return self
+        ledger = self.learn(lengths or {})
+        closed, left = range(self.epoch, epoch), tuple(book for book in self.open if book.epoch > epoch)
+        books, repeated = ledger._with_rows(deal, cursors, lengths or {}, closed)
+        over = {later: ledger._book(later) for later in closed} | {book.epoch: book for book in books}
+        ledger = ledger._counted(tuple(over.values()))
+        return replace(ledger, open=(ledger._book(epoch), *left), rows_repeated=self.rows_repeated + repeated)
 
     def close_epoch(
         self, deal: StreamDeal, cursors: Sequence[int], lengths: Mapping[int, int] | None = None
     ) -> StreamLedger:
         """Enter the epoch's last deal and close the epoch. Rows that are in no resolved round count as lost."""
         ledger = self.close(deal, cursors, lengths)
-        rows, unread = ledger._left(ledger._opened(deal.epoch))
-        left = tuple(book for book in ledger.open if book.epoch != deal.epoch)
-        lost, unread = ledger.rows_lost + rows, ledger.shards_unread + unread
-        return replace(ledger, open=left, rows_lost=lost, shards_unread=unread)
+        over = tuple(book for book in ledger.open if book.epoch in self._of(deal))
+        left = tuple(book for book in ledger.open if book not in over)
+        return replace(ledger._counted(over), open=left)
+
+    def _of(self, deal: StreamDeal) -> range:
+        """Return the epochs of the deal that are not closed yet."""
+        first = self.epoch if deal.epochs and self.epoch is not None else deal.epoch
+        if first < deal.epoch or not any(book.epoch == first for book in self.open):
+            raise RuntimeError(f"epoch {deal.epoch} is not open: {[book.epoch for book in self.open]} are")
+        return range(first, deal.epoch + parts(deal))
+
+    def _with_rows(
+        self, deal: StreamDeal, cursors: Sequence[int], lengths: Mapping[int, int], epochs: range
+    ) -> tuple[tuple[OpenEpoch, ...], int]:
+        """Return the books of these epochs with the rows before the cursors, and how many of these are repeated."""
+        known, rows = with_lengths(self.known_lengths(), lengths), dict[int, list[Ranges]]()
+        for rank in range(len(deal.shares)):
+            for epoch, own in consumed_by_epoch(deal, rank, cursors[rank], known, epochs).items():
+                rows.setdefault(epoch, []).append(own)
+        whole = self.known_lengths()
+        entered = [_entered(self._book(epoch), own, whole) for epoch, own in rows.items()]
+        return tuple(book for book, _ in entered), sum(repeated for _, repeated in entered)
+
+    def _counted(self, over: Sequence[OpenEpoch]) -> StreamLedger:
+        """Return the ledger that counts what is left of epochs that are over."""
+        left = [self._left(book) for book in over]
+        lost, unread = self.rows_lost + sum(rows for rows, _ in left), sum(shards for _, shards in left)
+        return replace(self, rows_lost=lost, shards_unread=self.shards_unread + unread)
+
+    def _fresh(self, epoch: int) -> OpenEpoch:
+        return OpenEpoch(epoch, coding.encode_flags(self.known_lengths() == 0), b"")
+
+    def _book(self, epoch: int) -> OpenEpoch:
+        """Return what was consumed of an epoch, which may not have been begun yet."""
+        return next((book for book in self.open if book.epoch == epoch), self._fresh(epoch))
 
     def _opened(self, epoch: int) -> OpenEpoch:
         for book in self.open:
@@ -220,6 +282,13 @@ class StreamLedger:
         begun = left[shards] >= 0
         left[shards[begun]] -= counts[begun]
         return int(left[left > 0].sum()), int((left < 0).sum())
+
+
+def _with_more(begun: bytes, more: Sequence[Ranges]) -> bytes:
+    rows = Ranges.decode(begun)
+    for own in more:
+        rows |= own
+    return rows.encode() if rows else b""
 
 
 def _entered(book: OpenEpoch, entered: Sequence[Ranges], lengths: Ints) -> tuple[OpenEpoch, int]:

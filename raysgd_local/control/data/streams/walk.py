@@ -12,7 +12,7 @@ import numpy as np
 
 from raysgd_local.control.data.apportionment import Ints
 from raysgd_local.control.data.streams.consumption import window_order, window_position
-from raysgd_local.control.data.streams.deal import StreamDeal, pending_rows
+from raysgd_local.control.data.streams.deal import Pending, StreamDeal
 from raysgd_local.control.data.streams.ranges import ROWS
 from raysgd_local.control.data.streams.schedule import schedule
 from raysgd_local.control.data.streams.spans import spans
@@ -67,7 +67,7 @@ class Walk:
     def __init__(self, deal: StreamDeal, rank: int, lengths: Ints, cursor: int = 0) -> None:
         """Begin at `cursor`. `lengths`: of all shards; those of shards that ended before the cursor must be known."""
         self._deal, self._rank = deal, rank
-        self._pending, self._spans = pending_rows(deal, rank), spans(deal, rank)
+        self._pending, self._spans = Pending.of(deal, rank), spans(deal, rank)
         self._ended: dict[int, int] = {}  # lengths found since the walk began
         here = window_position(deal, self._pending.count, cursor)
         self._sizes = self._spans.sizes(lengths)
@@ -154,7 +154,7 @@ class Walk:
     def _pending_turn(self) -> Turn | None:
         if self._filled == self._pending.count:
             return None
-        address = int(self._pending.at(np.array([self._filled]))[0])
+        _, address = self._pending.at(self._filled)
         return Turn(-1, *divmod(address, ROWS))
 
     def _open(self) -> _Reading | None:
