@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 
 from raysgd_local.errors import InputError
 from raysgd_local.run.request import Request
-from raysgd_local.run_files.lease import Lease
+from raysgd_local.run_files.lease import FOLDER, Lease
 from raysgd_local.run_files.reader import trained_nothing
 from raysgd_local.run_files.storage import Storage
 from raysgd_local.run_files.tables import ROUNDS
@@ -28,15 +28,18 @@ def leased(storage: Storage, request: Request, stop: StopRequest | None = None) 
     with _writable(request):
         lease = Lease.take(storage, request.name, (stop or StopRequest()).check)
     try:
-        with cleaning(lease.release), leaving(lambda: _drafts(storage)):
+        with cleaning(lease.release), leaving(lambda: _left(storage, lease)):
             yield lease.keep()
     finally:
         lease.release()
 
 
-def _drafts(storage: Storage) -> list[str]:
-    """Return a pattern of the files that are half written when processes are killed, where a file system shows them."""
-    return [] if storage.local is None else [f"{glob.escape(str(storage.local))}/**/*.tmp"]
+def _left(storage: Storage, lease: Lease) -> list[str]:
+    """Return patterns of what is left in the directory when processes are killed: half-written files and the lease."""
+    if storage.local is None:
+        return []
+    run = glob.escape(str(storage.local))
+    return [f"{run}/**/*.tmp", f"{run}/{lease.file}", f"{run}/{FOLDER}/", f"{run}/"]
 
 
 def check_new(storage: Storage, request: Request) -> None:

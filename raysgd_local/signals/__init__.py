@@ -284,7 +284,7 @@ def cleaning(clean_up: Callable[[], object]) -> Iterator[None]:
 def leaving(patterns: Callable[[], Iterable[str]]) -> Iterator[None]:
     """Remove what matches these once the command's second signal has ended its processes, within the `with` block.
 
-    Patterns are those of `glob`, where `**` is any number of folders.
+    Patterns are those of `glob`, where `**` is any number of folders. One that ends in a slash is for empty folders.
     """
     _left_behind.append(patterns)
     try:

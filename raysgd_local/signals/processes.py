@@ -58,11 +58,20 @@ def _end_all_below(ancestor: int) -> None:
 
 
 def _remove(patterns: Iterable[str]) -> None:
+    """Remove what matches; of a pattern that ends in a slash, folders that are empty."""
     for pattern in patterns:
         for path in glob.glob(pattern, recursive=True):
-            shutil.rmtree(path, ignore_errors=True)  # not a file or a link
             with suppress(OSError):
-                os.unlink(path)
+                _remove_path(path)
+
+
+def _remove_path(path: str) -> None:
+    if path.endswith("/"):
+        os.rmdir(path)
+    elif os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path)
+    else:
+        os.unlink(path)
 
 
 if __name__ == "__main__":
